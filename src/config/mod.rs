@@ -1,0 +1,136 @@
+//! The configuration as the rest of baton sees it: complete, checked, without defaults to look up.
+//! Reading, overriding and checking it is the business of this folder; nothing else parses TOML.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::chain::Activation;
+use crate::guard_frame::LinkSpec;
+use crate::ids::{NodeId, Role};
+use crate::timing::Timing;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub id: NodeId,
+    pub state_dir: PathBuf,
+    /// Guard and admin sockets.
+    pub run_dir: PathBuf,
+    pub cluster: Cluster,
+    pub timing: Timing,
+    /// Absent only when every address is loopback.
+    pub tls: Option<Tls>,
+    /// Absent on an arbiter.
+    pub chain: Option<Chain>,
+    /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub name: String,
+    pub listen: SocketAddr,
+    pub members: Vec<Member>,
+    /// Whether a returning preferred member takes the baton back by itself, by handover.
+    pub failback: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub id: NodeId,
+    /// `host:port` that the other members connect to.
+    pub addr: String,
+    pub role: Role,
+    /// Higher is preferred.
+    pub priority: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    Generic,
+    Near,
+    CometBft,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    pub driver: DriverKind,
+    pub home: PathBuf,
+    /// argv of the chain node.
+    pub command: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    /// Where the node's standard output and error go; `None` inherits.
+    pub log: Option<PathBuf>,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    /// Largest assumed difference between this host's wall clock and a block header's.
+    pub clock_skew: Duration,
+    pub on_halt: OnHalt,
+    /// Absolute paths. With `keys_on_tmpfs` the `validating` targets lie under `run_dir`.
+    pub links: Vec<LinkSpec>,
+    pub activation: Activation,
+    pub probe: Probe,
+    pub last_signed: Option<LastSigned>,
+}
+
+/// What to do when the chain stands still because this validator is needed for it to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnHalt {
+    Wait,
+    Replica,
+}
+
+/// How to ask the chain node for its health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    pub target: ProbeTarget,
+    /// Between two probes of a settled node.
+    pub every: Duration,
+    /// For one answer.
+    pub timeout: Duration,
+    /// Failed probes in a row until the node counts as unhealthy.
+    pub failures: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProbeTarget {
+    /// GET, a JSON answer, values by JSON pointer.
+    Http { url: String, pointers: Pointers },
+    /// The exit code says synced (0) or not.
+    Exec { command: Vec<String> },
+    /// A connection is accepted.
+    Tcp { addr: String },
+}
+
+/// JSON pointers (RFC 6901) into a status answer. A driver with a fixed status shape fills them in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pointers {
+    /// A boolean or 0/1; true while the node is still catching up.
+    pub syncing: Option<String>,
+    /// A number, or a string of a decimal or 0x-hexadecimal number.
+    pub height: Option<String>,
+    /// RFC 3339, or seconds since 1970.
+    pub head_time: Option<String>,
+    /// A number, or an array to count.
+    pub peers: Option<String>,
+    /// Present and not null, false or empty when the validator key is loaded.
+    pub key: Option<String>,
+    pub version: Option<String>,
+}
+
+/// A file in which the chain node records what it signed last, read after it was proven inactive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastSigned {
+    pub file: PathBuf,
+    pub height: String,
+    pub round: Option<String>,
+    pub step: Option<String>,
+}

@@ -1,0 +1,111 @@
+//! Names of things that every layer speaks of. No behaviour beyond ordering and display.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A Raft term: at most one leader each.
+pub type Term = u64;
+
+/// The configured name of a member, such as `host-a`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for NodeId {
+    fn default() -> Self {
+        NodeId("".into())
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(name: &str) -> Self {
+        NodeId(name.into())
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(name: String) -> Self {
+        NodeId(name.into())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Fencing token: one per committed `Claim`, strictly increasing. Zero before the first claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The last thing a key signed: a height and, on chains that vote in rounds, where in it.
+/// Ordered by height, then round, then step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SignMark {
+    pub height: u64,
+    pub round: u32,
+    pub step: u32,
+}
+
+impl SignMark {
+    pub fn at_height(height: u64) -> Self {
+        SignMark { height, round: 0, step: 0 }
+    }
+}
+
+impl fmt::Display for SignMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.round == 0 && self.step == 0 {
+            write!(f, "{}", self.height)
+        } else {
+            write!(f, "{}/{}/{}", self.height, self.round, self.step)
+        }
+    }
+}
+
+/// What a member may do, by configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs a chain node and can hold the baton.
+    Validator,
+    /// Votes, and runs no chain node.
+    Arbiter,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Validator => "validator",
+            Role::Arbiter => "arbiter",
+        }
+    }
+}

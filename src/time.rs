@@ -1,0 +1,139 @@
+//! The two clocks of baton. Leases live on [`BootTime`] alone; [`WallTime`] is compared with block
+//! headers and shown to people, and never decides who may sign.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// A point on CLOCK_BOOTTIME, nanoseconds since boot. It goes on through suspend, which
+/// `std::time::Instant` (CLOCK_MONOTONIC) does not; it means nothing on another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootTime(u64);
+
+impl BootTime {
+    pub fn now() -> Self {
+        BootTime(read(ClockId::Boottime))
+    }
+
+    pub const fn from_nanos(nanos: u64) -> Self {
+        BootTime(nanos)
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time from `earlier` to `self`; zero when `earlier` is the later one.
+    pub fn since(self, earlier: BootTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = BootTime;
+    fn add(self, d: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(nanos(d)))
+    }
+}
+
+/// Saturates at boot.
+impl Sub<Duration> for BootTime {
+    type Output = BootTime;
+    fn sub(self, d: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(nanos(d)))
+    }
+}
+
+/// How long this host has been suspended since boot: CLOCK_BOOTTIME − CLOCK_MONOTONIC. The two reads
+/// are not atomic, so two results differ by microseconds without any suspend in between.
+pub fn suspended() -> Duration {
+    let monotonic = read(ClockId::Monotonic);
+    Duration::from_nanos(read(ClockId::Boottime).saturating_sub(monotonic))
+}
+
+/// A point on CLOCK_REALTIME, nanoseconds since 1970. It may be stepped at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    pub fn now() -> Self {
+        WallTime(read(ClockId::Realtime))
+    }
+
+    pub const fn from_nanos(nanos: u64) -> Self {
+        WallTime(nanos)
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time from `earlier` to `self`; zero when `earlier` is the later one.
+    pub fn since(self, earlier: WallTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for WallTime {
+    type Output = WallTime;
+    fn add(self, d: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(nanos(d)))
+    }
+}
+
+impl fmt::Display for WallTime {
+    /// RFC 3339 in UTC with milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, in_day) = ((self.0 / 1_000_000_000) / 86_400, (self.0 / 1_000_000_000) % 86_400);
+        let (year, month, day) = civil_from_days(days);
+        let (hour, minute, second) = (in_day / 3600, in_day / 60 % 60, in_day % 60);
+        let millis = self.0 / 1_000_000 % 1000;
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
+/// Gregorian date of a day number, 0 = 1970-01-01, by counting in 400-year cycles that start on
+/// 1 March, so that the leap day is the last of its year.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (cycle, in_cycle) = (shifted / 146_097, shifted % 146_097);
+    let year_of_cycle = (in_cycle - in_cycle / 1460 + in_cycle / 36_524 - in_cycle / 146_096) / 365;
+    let day_of_year = in_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let t = clock_gettime(clock);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_reads_as_rfc_3339() {
+        assert_eq!(WallTime::from_nanos(0).to_string(), "1970-01-01T00:00:00.000Z");
+        let leap_day = WallTime::from_nanos(1_709_208_000_123_000_000);
+        assert_eq!(leap_day.to_string(), "2024-02-29T12:00:00.123Z");
+    }
+
+    #[test]
+    fn boot_time_never_wraps() {
+        let start = BootTime::from_nanos(5);
+        assert_eq!(start - Duration::from_secs(1), BootTime::from_nanos(0));
+        assert_eq!(start.since(start + Duration::from_secs(1)), Duration::ZERO);
+    }
+}

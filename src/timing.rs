@@ -1,0 +1,167 @@
+//! The durations of the lease and the inequalities between them (fence 1). Everything that compares
+//! a time with a lease gets its numbers here; nothing here reads a clock.
+
+use std::time::Duration;
+
+use crate::time::BootTime;
+
+/// Durations that satisfy the inequalities below: it cannot be built otherwise.
+///
+/// With ρ = `drift_ppm` / 10⁶, the assumed bound on the error of a host's clock rate:
+/// - `deadline = acked_at + lease·(1−ρ) − kill_max`: the guard fires here, and has `kill_max` to
+///   kill before the shortest promise that any clock can measure runs out;
+/// - a member keeps its promise for `lease·(1+ρ)` by its own clock;
+/// - `3·heartbeat + kill_max < lease·(1−ρ)`: two lost heartbeats in a row cost no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    heartbeat: Duration,
+    lease: Duration,
+    kill_max: Duration,
+    drift_ppm: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimingError {
+    #[error(
+        "timing.lease = {lease:?} is too short: 3 × heartbeat ({heartbeat:?}) + kill_max ({kill_max:?}) = \
+         {needed:?} must be less than lease × (1 − {drift_ppm} ppm) = {lease_min:?}; raise lease or lower heartbeat"
+    )]
+    LeaseTooShort {
+        lease: Duration,
+        heartbeat: Duration,
+        kill_max: Duration,
+        drift_ppm: u32,
+        needed: Duration,
+        lease_min: Duration,
+    },
+    #[error("timing.{name} = {value:?} is out of range; use {min:?} to {max:?}")]
+    OutOfRange { name: &'static str, value: Duration, min: Duration, max: Duration },
+    #[error("timing.drift_ppm = {0} is out of range; use 0 to 100000 (parts per million)")]
+    DriftOutOfRange(u32),
+}
+
+impl Timing {
+    /// One data centre: heartbeat 150 ms, lease 1 s, kill_max 150 ms, 1000 ppm.
+    pub const LAN: Timing = Timing {
+        heartbeat: Duration::from_millis(150),
+        lease: Duration::from_secs(1),
+        kill_max: Duration::from_millis(150),
+        drift_ppm: 1000,
+    };
+
+    /// Across regions: heartbeat 400 ms, lease 3 s, kill_max 300 ms, 1000 ppm.
+    pub const WAN: Timing = Timing {
+        heartbeat: Duration::from_millis(400),
+        lease: Duration::from_secs(3),
+        kill_max: Duration::from_millis(300),
+        drift_ppm: 1000,
+    };
+
+    /// # Errors
+    /// When a value is out of its range or an inequality does not hold; nothing is adjusted.
+    pub fn new(
+        heartbeat: Duration,
+        lease: Duration,
+        kill_max: Duration,
+        drift_ppm: u32,
+    ) -> Result<Timing, TimingError> {
+        let (ms, min) = (Duration::from_millis, Duration::from_millis(10));
+        for (name, value, max) in
+            [("heartbeat", heartbeat, ms(10_000)), ("lease", lease, ms(120_000)), ("kill_max", kill_max, ms(10_000))]
+        {
+            if value < min || value > max {
+                return Err(TimingError::OutOfRange { name, value, min, max });
+            }
+        }
+        if drift_ppm > 100_000 {
+            return Err(TimingError::DriftOutOfRange(drift_ppm));
+        }
+        let timing = Timing { heartbeat, lease, kill_max, drift_ppm };
+        let needed = 3 * heartbeat + kill_max;
+        let lease_min = timing.lease_min();
+        if needed < lease_min {
+            Ok(timing)
+        } else {
+            Err(TimingError::LeaseTooShort { lease, heartbeat, kill_max, drift_ppm, needed, lease_min })
+        }
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    pub fn kill_max(&self) -> Duration {
+        self.kill_max
+    }
+
+    pub fn drift_ppm(&self) -> u32 {
+        self.drift_ppm
+    }
+
+    /// `lease·(1−ρ)`: what the holder may count on.
+    pub fn lease_min(&self) -> Duration {
+        self.lease - self.drift()
+    }
+
+    /// `lease·(1+ρ)`: how long a member keeps its promise.
+    pub fn promise(&self) -> Duration {
+        self.lease + self.drift()
+    }
+
+    /// When the guard fires for a lease that a quorum acknowledged with requests sent at `acked_at`.
+    pub fn deadline(&self, acked_at: BootTime) -> BootTime {
+        let deadline = acked_at + (self.lease_min() - self.kill_max);
+        assert!(deadline + self.kill_max <= acked_at + self.lease, "the guard would fire after the lease");
+        deadline
+    }
+
+    fn drift(&self) -> Duration {
+        // In whole nanoseconds and rounded up, so that no float rounds towards danger.
+        let nanos = self.lease.as_nanos() * u128::from(self.drift_ppm);
+        Duration::from_nanos(nanos.div_ceil(1_000_000) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_profiles_satisfy_their_own_inequalities() {
+        for profile in [Timing::LAN, Timing::WAN] {
+            let again = Timing::new(profile.heartbeat, profile.lease, profile.kill_max, profile.drift_ppm);
+            assert_eq!(again, Ok(profile));
+        }
+    }
+
+    #[test]
+    fn a_lease_that_two_lost_heartbeats_would_end_is_refused_with_its_numbers() {
+        let error = Timing::new(ms(150), ms(600), ms(150), 1000).unwrap_err();
+        assert!(matches!(error, TimingError::LeaseTooShort { .. }));
+        let text = error.to_string();
+        assert!(text.contains("600ms") && text.contains("599.4ms"), "{text}");
+    }
+
+    #[test]
+    fn the_deadline_leaves_kill_max_before_the_earliest_end_of_any_promise() {
+        let sent = BootTime::from_nanos(5_000_000_000);
+        let deadline = Timing::LAN.deadline(sent);
+        assert_eq!(deadline, sent + ms(999 - 150));
+        assert!(deadline + Timing::LAN.kill_max() < sent + Timing::LAN.promise());
+    }
+
+    #[test]
+    fn zero_and_huge_values_are_refused_by_name() {
+        let error = Timing::new(Duration::ZERO, ms(1000), ms(150), 1000).unwrap_err();
+        assert!(error.to_string().starts_with("timing.heartbeat"), "{error}");
+        assert_eq!(Timing::new(ms(150), ms(1000), ms(150), 200_000), Err(TimingError::DriftOutOfRange(200_000)));
+    }
+}
