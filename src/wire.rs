@@ -1,1 +1,5 @@
 //! (to come)
+
+pub mod proto {
+    tonic::include_proto!("baton.v1");
+}
