@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::chain::Activation;
+use crate::chain_node::Activation;
 use crate::guard_frame::LinkSpec;
 use crate::ids::{NodeId, Role};
 use crate::timing::Timing;
