@@ -7,7 +7,7 @@ pub mod near;
 
 use std::time::Duration;
 
-use crate::ids::SignMark;
+pub use crate::replicated::SignFloor;
 use crate::time::WallTime;
 
 /// One answer of the chain node.
@@ -53,16 +53,4 @@ pub enum ProbeError {
     Unreachable { target: String, reason: String },
     #[error("probe {target}: {reason}")]
     BadAnswer { target: String, reason: String },
-}
-
-/// What everything signed so far with the shared key lies at or below (fence 3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum SignFloor {
-    /// The cluster has never signed with this key.
-    #[default]
-    None,
-    /// Exact, from the old holder's `Release`.
-    Mark(SignMark),
-    /// Everything signed lies at or below any block whose header time is after this one.
-    BlockAfter(WallTime),
 }
