@@ -107,15 +107,20 @@ pub struct Move {
     pub reason: String,
     pub claimed_at: WallTime,
     /// `None` while the new holder is not proven active, and for good when it never became so.
-    pub active_at: Option<WallTime>,
-    /// Known with `active_at`. Handover: from the old holder's `Release` until active, by the wall
-    /// clocks of two hosts. First and failover: from the `Claim` until active, by one host's clock;
-    /// the time before the claim, in which nobody held the baton, is not in it, since no committed
-    /// entry knows when the old holder stopped.
-    pub gap: Option<Duration>,
-    /// Known with `active_at`: by the new holder's steady clock, see [`Command::Activated`].
-    pub took: Option<Duration>,
-    pub floor: Option<SignFloor>,
+    pub end: Option<MoveEnd>,
+}
+
+/// How a move ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveEnd {
+    pub active_at: WallTime,
+    /// Handover: from the old holder's `Release` until active, by the wall clocks of two hosts. First
+    /// and failover: from the `Claim` until active, by one host's wall clock; the time before the
+    /// claim, in which nobody held the baton, is not in it, since no entry knows when it began.
+    pub gap: Duration,
+    /// By the new holder's steady clock, see [`Command::Activated`].
+    pub took: Duration,
+    pub floor: SignFloor,
 }
 
 /// What a claimer knows of the signatures made before it.
@@ -144,7 +149,7 @@ pub struct Replicated {
     /// The `Release` of `epoch` by its own holder: what the floor and the history read. A later
     /// leader's `Release` leaves it alone; the next `Claim` clears it.
     pub let_go: Option<ReleaseInfo>,
-    /// Where the gap of the last move begins; see [`Move::gap`].
+    /// Where the gap of the last move begins; see [`MoveEnd::gap`].
     pub gap_from: WallTime,
     /// Incarnation of each member's store.
     pub incarnations: BTreeMap<NodeId, u64>,
@@ -206,10 +211,7 @@ impl Replicated {
             kind,
             reason: bounded(reason),
             claimed_at: at,
-            active_at: None,
-            gap: None,
-            took: None,
-            floor: None,
+            end: None,
         });
         Applied::Claimed { epoch, member: member.clone() }
     }
@@ -233,11 +235,8 @@ impl Replicated {
     fn activated(&mut self, epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration) -> Applied {
         let gap = at.since(self.gap_from);
         match self.moves.back_mut() {
-            Some(row) if row.epoch == epoch && row.active_at.is_none() => {
-                row.active_at = Some(at);
-                row.gap = Some(gap);
-                row.took = Some(took);
-                row.floor = Some(floor);
+            Some(row) if row.epoch == epoch && row.end.is_none() => {
+                row.end = Some(MoveEnd { active_at: at, gap, took, floor });
                 Applied::Recorded
             }
             Some(row) if row.epoch == epoch => rejected(format!("epoch {epoch} was recorded as active before")),

@@ -1,5 +1,0 @@
-//! (to come)
-
-pub mod proto {
-    tonic::include_proto!("baton.v1");
-}
