@@ -29,7 +29,11 @@ pub enum Event {
     Voting {
         term: Term,
     },
-    /// This member's own vote is of `term`.
+    /// Raft has considered it, and this member's own vote is of `term` now. Follows every `Voting`.
+    Considered {
+        term: Term,
+    },
+    /// This member's own vote is of `term`, whoever brought that about.
     Voted {
         term: Term,
     },

@@ -173,6 +173,10 @@ impl Core {
             Event::Slept => self.note_slept(now, out),
             Event::Accepted { leader, term, arrived_at } => self.gate.note_accepted(&leader, term, arrived_at),
             Event::Voting { term } => self.note_voting(now, term, out),
+            Event::Considered { term } => {
+                self.voting_in = None;
+                self.note_vote(now, term, out);
+            }
             Event::Voted { term } => self.note_vote(now, term, out),
             Event::ReleaseLogged { term } => self.gate.note_release(term),
             Event::Led { term } => self.note_led(now, term, out),
@@ -229,7 +233,6 @@ impl Core {
     }
 
     fn note_vote(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        self.voting_in = None;
         if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
             self.note_lead_lost(now, out);
         }
