@@ -9,7 +9,7 @@ mod stored;
 
 pub use messages::{Message, PROTOCOL, Sender, SnapshotRequest, TransferAnswer};
 pub use parts::read_entry;
-pub use stored::StateImage;
+pub use stored::AppliedState;
 
 use crate::core::replicated::{Applied, Command};
 use crate::ids::NodeId;

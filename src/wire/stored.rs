@@ -12,7 +12,7 @@ use crate::time::WallTime;
 
 /// The applied state with its place in the log.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StateImage {
+pub struct AppliedState {
     pub last_applied: Option<LogId>,
     pub membership: StoredMembership,
     pub replicated: Arc<Replicated>,
@@ -20,8 +20,8 @@ pub struct StateImage {
     pub from_snapshot: bool,
 }
 
-impl From<&StateImage> for proto::StoredState {
-    fn from(image: &StateImage) -> Self {
+impl From<&AppliedState> for proto::StoredState {
+    fn from(image: &AppliedState) -> Self {
         proto::StoredState {
             last_applied: image.last_applied.as_ref().map(Into::into),
             membership_id: image.membership.log_id().as_ref().map(Into::into),
@@ -32,12 +32,12 @@ impl From<&StateImage> for proto::StoredState {
     }
 }
 
-impl TryFrom<proto::StoredState> for StateImage {
+impl TryFrom<proto::StoredState> for AppliedState {
     type Error = WireError;
 
     fn try_from(state: proto::StoredState) -> Result<Self, WireError> {
         let membership = required(state.membership, "StoredState", "membership")?.try_into()?;
-        Ok(StateImage {
+        Ok(AppliedState {
             last_applied: state.last_applied.map(Into::into),
             membership: StoredMembership::new(state.membership_id.map(Into::into), membership),
             replicated: Arc::new(required(state.replicated, "StoredState", "replicated")?.try_into()?),
