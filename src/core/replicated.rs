@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::chain_node::SignFloor;
+use crate::core::event::View;
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::WallTime;
 
@@ -178,6 +179,11 @@ impl Replicated {
             Some(mark) => FloorSource::Exact(mark),
             None => FloorSource::Unknown,
         }
+    }
+
+    /// What the core reads of this state.
+    pub fn view(&self) -> View {
+        View { epoch: self.epoch, holder: self.holder.clone(), floor: self.floor_source() }
     }
 
     fn claim(&mut self, term: Term, epoch: Epoch, member: &NodeId, reason: &str, at: WallTime) -> Applied {

@@ -48,7 +48,8 @@ pub use crate::wire::AppliedState;
 use self::disk::Disk;
 use self::writer::Writer;
 use crate::ids::{NodeId, Term};
-use crate::replicated::{Applied, Command};
+use crate::core::View;
+use crate::core::replicated::{Applied, Command};
 use crate::wire::{Entry, LogId, Vote};
 
 /// Version of the layout on disk.
@@ -100,6 +101,8 @@ pub struct AppliedEntry {
     pub index: u64,
     pub command: Command,
     pub result: Applied,
+    /// The state that it left.
+    pub view: View,
 }
 
 /// An opened store.

@@ -18,7 +18,7 @@ use tokio_stream::{Stream, StreamExt};
 use super::disk::APPLIED;
 use super::writer::Write;
 use super::{AppliedEntry, AppliedState, Shared, lock};
-use crate::replicated::Applied;
+use crate::core::replicated::Applied;
 use crate::wire::{Entry, LogId, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig, decode, proto};
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
@@ -62,7 +62,8 @@ impl StateMachine {
         self.published.send_replace(self.state.clone());
         let Some((command, result)) = command.zip(applied) else { return Applied::Recorded };
         // Nobody listens any more once the driver has ended.
-        let _ = self.entries.send(AppliedEntry { term, index: id.index, command, result: result.clone() });
+        let view = self.state.replicated.view();
+        let _ = self.entries.send(AppliedEntry { term, index: id.index, command, result: result.clone(), view });
         result
     }
 
