@@ -10,7 +10,7 @@ use crate::ids::SignMark;
 use crate::time::WallTime;
 
 /// One answer of the chain node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Health {
     /// The node says that it follows the head of the chain.
     pub synced: bool,
@@ -25,7 +25,7 @@ pub struct Health {
 }
 
 /// Whether the node says that it holds the validator key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyState {
     Loaded,
     Absent,

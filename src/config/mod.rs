@@ -1,10 +1,22 @@
 //! The configuration as the rest of baton sees it: complete, checked, without defaults to look up.
 //! Reading, overriding and checking it is the business of this folder; nothing else parses TOML.
 
+mod chain_section;
+mod error;
+mod file;
+mod keys;
+mod read;
+mod schema;
+mod sections;
+pub mod units;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use error::{ConfigError, Origin};
+pub use keys::check_keys;
 
 use crate::chain_node::Activation;
 use crate::guard_frame::LinkSpec;
@@ -25,6 +37,23 @@ pub struct Config {
     pub chain: Option<Chain>,
     /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.
     pub metrics_listen: Option<SocketAddr>,
+    /// What is allowed and probably not meant, a line each, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The configuration in `path` with the `BATON_SECTION_KEY` variables of `env` in its place,
+    /// checked as a whole. Relative paths are counted from the directory of the file.
+    ///
+    /// # Errors
+    /// The first mistake, in one line. Nothing but `path` was read; `check_keys` looks at the keys.
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|reason| ConfigError::Unreadable { file: path.to_owned(), reason })?;
+        let mut document = file::Document::parse(path, &text)?;
+        document.override_from(env)?;
+        sections::config(&document)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +103,10 @@ pub struct Chain {
     /// Largest assumed difference between this host's wall clock and a block header's.
     pub clock_skew: Duration,
     pub on_halt: OnHalt,
-    /// Absolute paths. With `keys_on_tmpfs` the `validating` targets lie under `run_dir`.
+    /// Whether links go through `run_dir`, so that a reboot leaves no key. The targets below are the
+    /// configured ones in either case.
+    pub keys_on_tmpfs: bool,
+    /// Absolute paths.
     pub links: Vec<LinkSpec>,
     pub activation: Activation,
     pub probe: Probe,
