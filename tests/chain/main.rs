@@ -32,6 +32,7 @@ fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
         stop_timeout: Duration::from_secs(1),
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,
+        keys_on_tmpfs: false,
         links: Vec::new(),
         activation: Activation::Restart,
         probe: Probe { target, every: Duration::from_secs(1), timeout: TIMEOUT, failures: 3 },
