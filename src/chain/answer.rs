@@ -105,9 +105,9 @@ fn as_time(value: &Value) -> Option<WallTime> {
     Some(WallTime::from_nanos(seconds.checked_mul(1_000_000_000)?))
 }
 
-/// RFC 3339 from 1970 on, in UTC or with an offset; at most nine digits of a second count, more are
-/// cut off. A leap second (:60) is the last nanosecond before it, so that no head looks later than
-/// it is.
+/// RFC 3339, in UTC or with an offset; at most nine digits of a second count, more are cut off. A leap
+/// second (:60) is the last nanosecond before it, so that no head looks later than it is. Any time
+/// before 1970 is 1970: nodes without a block tell such times.
 pub fn parse_rfc3339(text: &str) -> Option<WallTime> {
     let bytes = text.as_bytes();
     let digits = |from: usize, to: usize| -> Option<u64> {
@@ -147,18 +147,24 @@ pub fn parse_rfc3339(text: &str) -> Option<WallTime> {
     }
     let in_day = hour * 3600 + minute * 60 + second.min(59);
     let local = i64::try_from(days_from_civil(year, month, day)? * 86_400 + in_day).ok()?;
-    let seconds = u64::try_from(local - offset_minutes * 60).ok()?;
+    let Ok(seconds) = u64::try_from(local - offset_minutes * 60) else { return Some(WallTime::default()) };
+    if year < 1970 {
+        return Some(WallTime::default());
+    }
     Some(WallTime::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
 }
 
-/// Days since 1970-01-01 of a Gregorian date that exists; `None` before 1970.
+/// Days since 1970-01-01 of a Gregorian date, zero before; `None` when there is no such date.
 fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     const BEFORE_MONTH: [u64; 13] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365];
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let index = usize::try_from(month).ok().filter(|month| (1..=12).contains(month))?;
     let length = BEFORE_MONTH[index] - BEFORE_MONTH[index - 1] + u64::from(leap && month == 2);
-    if year < 1970 || day == 0 || day > length {
+    if day == 0 || day > length {
         return None;
+    }
+    if year < 1970 {
+        return Some(0);
     }
     let leap_days_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let days_before_year = (year - 1970) * 365 + leap_days_before(year) - leap_days_before(1970);
@@ -193,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_node_without_blocks_is_the_earliest_of_all() {
+        for text in ["0001-01-01T00:00:00Z", "1969-12-31T19:00:00-05:00", "1970-01-01T01:00:00+01:00"] {
+            assert_eq!(nanos(text), Some(0), "{text}");
+        }
+        assert_eq!(nanos("1970-01-01T01:00:00+02:00"), Some(0));
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for text in [
             "",
@@ -206,8 +220,7 @@ mod tests {
             "2026-01-01T24:00:00Z",
             "2026-01-01T00:00:00Zulu",
             "2026-01-01T00:00:00+0200",
-            "1969-12-31T23:59:59Z",
-            "0001-01-01T00:00:00Z",
+            "1969-02-29T00:00:00Z",
             "+026-01-01T00:00:00Z",
             "2026-01-01T00:00:00é",
             "9999-01-01T00:00:00Z",

@@ -46,14 +46,19 @@ impl HttpClient {
     /// `setting` is the name of the setting that `url` comes from, for errors.
     pub fn new(setting: &str, url: &str, timeout: Duration) -> Result<HttpClient, DriverError> {
         let bad = |reason: String| DriverError::setting(setting, reason);
-        let uri: Uri = url.parse().map_err(|error| bad(format!("`{}` is no URL: {error}", without_user(url))))?;
+        let uri: Uri = url.parse().map_err(|error| {
+            bad(format!("`{}` is no URL ({error}); write http://HOST:PORT/PATH", without_user(url)))
+        })?;
         match uri.scheme_str() {
             Some("http") => {}
             Some("https") => {
                 return Err(bad("https is not supported; probe the node's own http:// address on this host".into()));
             }
             Some(_) | None => {
-                return Err(bad(format!("`{}` must start with http://", without_user(url))));
+                return Err(bad(format!(
+                    "`{}` must start with http://; write http://HOST:PORT/PATH",
+                    without_user(url)
+                )));
             }
         }
         let full_authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
