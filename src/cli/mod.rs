@@ -138,7 +138,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             print(&error.to_string());
             Ok(None)
         }
-        ErrorKind::MissingSubcommand => {
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let names = "run, status, active-validator, history, handover or check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
@@ -147,7 +147,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             // What comes after the first words is usage, which --help shows.
             let text = text.split("\nUsage:").next().unwrap_or(&text);
             let text = text.split("\nFor more information").next().unwrap_or(text);
-            let text = one_line(text.trim_start_matches("error: "));
+            let text = one_line(&text.trim_start_matches("error: ").replace("\n\n  tip: ", "; "));
             Err(Failure::BadInput(anyhow::anyhow!("{text} (baton --help)")))
         }
     }
