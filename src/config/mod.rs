@@ -136,16 +136,26 @@ pub struct Probe {
 pub enum ProbeTarget {
     /// GET, a JSON answer, values by JSON pointer.
     Http { url: String, pointers: Pointers },
+    /// POST of one JSON-RPC 2.0 batch; the pointers go into an object of `method: result`.
+    JsonRpc { url: String, calls: Vec<RpcCall>, pointers: Pointers },
     /// The exit code says synced (0) or not.
     Exec { command: Vec<String> },
     /// A connection is accepted.
     Tcp { addr: String },
 }
 
+/// One call of a JSON-RPC batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RpcCall {
+    pub method: String,
+    /// An array or an object, passed on as it is.
+    pub params: serde_json::Value,
+}
+
 /// JSON pointers (RFC 6901) into a status answer. A driver with a fixed status shape fills them in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pointers {
-    /// A boolean or 0/1; true while the node is still catching up.
+    /// True while the node is still catching up: a boolean, 0/1, or an object for true.
     pub syncing: Option<String>,
     /// A number, or a string of a decimal or 0x-hexadecimal number.
     pub height: Option<String>,
