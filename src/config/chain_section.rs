@@ -201,10 +201,8 @@ fn fixed_target(doc: &Document, driver: &str) -> Result<ProbeTarget, ConfigError
 fn generic_target(doc: &Document) -> Result<ProbeTarget, ConfigError> {
     let (url, exec) = (probe_url(doc)?, doc.argv("chain.probe.exec")?);
     let tcp = doc.socket_addr("chain.probe.tcp")?;
-    if url.is_none() {
-        if let Some(key) = POINTERS.into_iter().find(|key| doc.entry(key).is_some()) {
-            return Err(doc.bad(key, "points into the answer of chain.probe.url, which is missing; add it"));
-        }
+    if let (None, Some(key)) = (&url, POINTERS.into_iter().find(|key| doc.entry(key).is_some())) {
+        return Err(doc.bad(key, "points into the answer of chain.probe.url, which is missing; add it"));
     }
     match (url, exec, tcp) {
         (Some(url), None, None) => Ok(ProbeTarget::Http { url, pointers: pointers(doc)? }),

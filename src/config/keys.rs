@@ -14,8 +14,8 @@ use super::error::ConfigError;
 /// # Errors
 /// Names the first file that is not, and what to do. Nothing was changed.
 pub fn check_keys(config: &Config) -> Result<(), ConfigError> {
-    let links = config.chain.iter().flat_map(|chain| &chain.links);
-    links.map(|link| check_key(&link.validating)).collect()
+    let mut links = config.chain.iter().flat_map(|chain| &chain.links);
+    links.try_for_each(|link| check_key(&link.validating))
 }
 
 fn check_key(file: &Path) -> Result<(), ConfigError> {
