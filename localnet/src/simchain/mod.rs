@@ -6,3 +6,14 @@
 pub mod encode;
 pub mod genesis;
 pub mod keys;
+
+pub mod chain;
+pub mod message;
+pub mod node;
+pub mod signer;
+
+pub mod run;
+
+mod gossip;
+mod rpc;
+mod seen;
