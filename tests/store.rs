@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use baton::chain_node::SignFloor;
+use baton::core::replicated::{Command, FloorSource};
 use baton::ids::{Epoch, NodeId, SignMark};
-use baton::replicated::{Command, FloorSource, SignFloor};
 use baton::store::{AppliedEntry, Health, LogStore, StateMachine, Store, StoreError};
 use baton::time::WallTime;
 use baton::wire::{Entry, TypeConfig};

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::RaftNetworkV2;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory};
 use openraft::raft::{
@@ -13,7 +14,6 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::type_config::alias::CommittedLeaderIdOf;
-use openraft::RaftNetworkV2;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -140,9 +140,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let sent_at = BootTime::now();
         let request = SnapshotRequest { vote: vote.clone(), meta: snapshot.meta, data: snapshot.snapshot };
-        let send = self.call(&request, &option, |mut client, message| async move {
-            client.install_snapshot(message).await
-        });
+        let send =
+            self.call(&request, &option, |mut client, message| async move { client.install_snapshot(message).await });
         let answer: SnapshotResponse<TypeConfig> = tokio::select! {
             answer = send => answer?,
             closed = cancel => return Err(StreamingError::Closed(closed)),
@@ -176,9 +175,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 /// Whether the peer took the sender for the leader, and promised it so.
 pub fn accepted(answer: &AppendEntriesResponse<TypeConfig>) -> bool {
     match answer {
-        AppendEntriesResponse::Success
-        | AppendEntriesResponse::PartialSuccess(_)
-        | AppendEntriesResponse::Conflict => true,
+        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict => {
+            true
+        }
         AppendEntriesResponse::HigherVote(_) => false,
     }
 }

@@ -70,14 +70,10 @@ impl Consensus {
     pub async fn start(start: Start) -> Result<Consensus, ConsensusError> {
         let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
         let members: BTreeSet<NodeId> = start.members.keys().cloned().collect();
-        let identity =
-            Identity::new(&start.cluster, start.me.clone(), start.incarnation, members, start.incarnations);
+        let identity = Identity::new(&start.cluster, start.me.clone(), start.incarnation, members, start.incarnations);
         let identity = Arc::new(identity);
-        let peers = client::Peers {
-            identity: identity.clone(),
-            core: start.core.clone(),
-            channels: Arc::new(start.channels),
-        };
+        let peers =
+            client::Peers { identity: identity.clone(), core: start.core.clone(), channels: Arc::new(start.channels) };
         let raft = Raft::new(start.me, config, peers, start.log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;

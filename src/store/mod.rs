@@ -47,9 +47,9 @@ pub use crate::wire::AppliedState;
 
 use self::disk::Disk;
 use self::writer::Writer;
-use crate::ids::{NodeId, Term};
 use crate::core::View;
 use crate::core::replicated::{Applied, Command};
+use crate::ids::{NodeId, Term};
 use crate::wire::{Entry, LogId, Vote};
 
 /// Version of the layout on disk.

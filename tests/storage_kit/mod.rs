@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use baton::core::replicated::Command;
 use baton::ids::{Epoch, SignMark};
-use baton::replicated::Command;
 use baton::store::{Opened, StateMachine, Store};
 use baton::time::WallTime;
 use baton::wire::{Entry, LogId, Vote};
