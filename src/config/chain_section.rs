@@ -10,7 +10,7 @@ use crate::guard_frame::LinkSpec;
 use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
-use super::{Chain, DriverKind, LastSigned, OnHalt, Pointers, Probe, ProbeTarget};
+use super::{Chain, DriverKind, LastSigned, OnHalt, Pointers, Probe, ProbeTarget, RpcCall};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -194,6 +194,10 @@ fn fixed_target(doc: &Document, driver: &str) -> Result<ProbeTarget, ConfigError
             return Err(doc.bad(key, problem));
         }
     }
+    if doc.has_table("chain.probe.calls[0]") {
+        let problem = format!("driver {driver} knows its node's answer; remove them, or use driver = \"generic\"");
+        return Err(doc.bad("chain.probe.calls[0]", problem));
+    }
     let url = doc.required("chain.probe.url", probe_url(doc)?)?;
     Ok(ProbeTarget::Http { url, pointers: Pointers::default() })
 }
@@ -204,8 +208,13 @@ fn generic_target(doc: &Document) -> Result<ProbeTarget, ConfigError> {
     if let (None, Some(key)) = (&url, POINTERS.into_iter().find(|key| doc.entry(key).is_some())) {
         return Err(doc.bad(key, "points into the answer of chain.probe.url, which is missing; add it"));
     }
+    let calls = calls(doc)?;
+    if url.is_none() && !calls.is_empty() {
+        return Err(doc.bad("chain.probe.calls[0]", "is asked at chain.probe.url, which is missing; add it"));
+    }
     match (url, exec, tcp) {
-        (Some(url), None, None) => Ok(ProbeTarget::Http { url, pointers: pointers(doc)? }),
+        (Some(url), None, None) if calls.is_empty() => Ok(ProbeTarget::Http { url, pointers: pointers(doc)? }),
+        (Some(url), None, None) => Ok(ProbeTarget::JsonRpc { url, calls, pointers: pointers(doc)? }),
         (None, Some(command), None) => Ok(ProbeTarget::Exec { command }),
         (None, None, Some(addr)) => Ok(ProbeTarget::Tcp { addr: addr.to_string() }),
         (None, None, None) => Err(doc.missing("chain.probe.url")),
@@ -214,6 +223,21 @@ fn generic_target(doc: &Document) -> Result<ProbeTarget, ConfigError> {
             Err(doc.bad("chain.probe", problem))
         }
     }
+}
+
+/// The calls of a JSON-RPC batch, none for a plain GET.
+fn calls(doc: &Document) -> Result<Vec<RpcCall>, ConfigError> {
+    let mut calls: Vec<RpcCall> = Vec::new();
+    for index in 0..doc.count("chain.probe.calls") {
+        let method = doc.required_text(&format!("chain.probe.calls[{index}].method"))?;
+        if let Some(first) = calls.iter().position(|call| call.method == method) {
+            let problem = format!("{method} is called by calls[{first}] too, and results go by method; keep one");
+            return Err(doc.bad(&format!("chain.probe.calls[{index}].method"), problem));
+        }
+        let params = doc.json(&format!("chain.probe.calls[{index}].params"))?;
+        calls.push(RpcCall { method, params: params.unwrap_or_else(|| serde_json::Value::Array(Vec::new())) });
+    }
+    Ok(calls)
 }
 
 fn pointers(doc: &Document) -> Result<Pointers, ConfigError> {

@@ -143,7 +143,7 @@ impl Document {
 
     fn unknown_variable(&self, name: String) -> ConfigError {
         // A list or a table itself, or something below it: BATON_CLUSTER_MEMBERS, BATON_CHAIN_ENV_HOME.
-        let owner = ["cluster.members", "chain.links", "chain.env"]
+        let owner = ["cluster.members", "chain.links", "chain.env", "chain.probe.calls"]
             .into_iter()
             .find(|path| name == schema::variable(path) || name.starts_with(&format!("{}_", schema::variable(path))));
         if let Some(key) = owner {

@@ -162,6 +162,22 @@ impl Document {
         }
     }
 
+    /// A list or a table as JSON, of text, whole numbers, booleans, lists and tables.
+    pub(super) fn json(&self, key: &str) -> Result<Option<serde_json::Value>, ConfigError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        match &entry.value {
+            Raw::List(_) | Raw::Table(_) => match json(&entry.value) {
+                Ok(value) => Ok(Some(value)),
+                Err(other) => {
+                    Err(self.bad(key, format!("{other} is neither text, whole number, boolean, list nor table")))
+                }
+            },
+            Raw::Text(_) | Raw::Integer(_) | Raw::Bool(_) | Raw::Other(_) => {
+                Err(self.wrong_type(key, entry, "a list or a table"))
+            }
+        }
+    }
+
     /// A table of text, such as an environment.
     pub(super) fn variables(&self, key: &str) -> Result<BTreeMap<String, String>, ConfigError> {
         let Some(entry) = self.entry(key) else { return Ok(BTreeMap::new()) };
@@ -178,4 +194,19 @@ impl Document {
         }
         Ok(variables)
     }
+}
+
+/// `Err` is the first value inside that has no place in JSON, as it was written.
+fn json(raw: &Raw) -> Result<serde_json::Value, String> {
+    Ok(match raw {
+        Raw::Text(text) => text.as_str().into(),
+        Raw::Integer(number) => (*number).into(),
+        Raw::Bool(yes) => (*yes).into(),
+        Raw::List(elements) => elements.iter().map(json).collect::<Result<_, _>>()?,
+        Raw::Table(table) => {
+            let pairs = table.iter().map(|(name, value)| Ok((name.clone(), json(value)?)));
+            serde_json::Value::Object(pairs.collect::<Result<_, String>>()?)
+        }
+        Raw::Other(text) => return Err(text.clone()),
+    })
 }

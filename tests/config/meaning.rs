@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use baton::chain_node::Activation;
-use baton::config::{Config, DriverKind, OnHalt, Pointers, ProbeTarget};
+use baton::config::{Config, DriverKind, OnHalt, Pointers, ProbeTarget, RpcCall};
 use baton::guard_frame::LinkSpec;
 use baton::ids::Role;
 use baton::timing::Timing;
@@ -78,6 +78,17 @@ fn a_generic_node_is_asked_by_pointer_command_or_port() {
     let (syncing, height, key) = (Some("/s".into()), Some("/h".into()), Some("/k".into()));
     let pointers = Pointers { syncing, height, key, ..Pointers::default() };
     assert_eq!(probe.target, ProbeTarget::Http { url: "http://127.0.0.1:3030/status".into(), pointers });
+
+    let calls = "[[chain.probe.calls]]\nmethod = \"eth_syncing\"\n\
+                 [[chain.probe.calls]]\nmethod = \"m\"\nparams = [\"latest\", { deep = [1, true] }]\n[metrics]";
+    let probe = load(&generic.replace("[metrics]", calls)).expect("sound").chain.expect("chain").probe;
+    let call = |method: &str, params| RpcCall { method: method.into(), params };
+    let calls = vec![
+        call("eth_syncing", serde_json::json!([])),
+        call("m", serde_json::json!(["latest", { "deep": [1, true] }])),
+    ];
+    let pointers = Pointers::default();
+    assert_eq!(probe.target, ProbeTarget::JsonRpc { url: "http://127.0.0.1:3030/status".into(), calls, pointers });
 
     let probe =
         load(&generic.replace(url, "exec = [\"is-synced\", \"-q\"]")).expect("sound").chain.expect("chain").probe;

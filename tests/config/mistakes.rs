@@ -48,7 +48,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
         (
             "[metrics]",
             "zzz.y = 1\n[metrics]",
-            "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, exec, tcp, every, timeout, failures, \
+            "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, \
              syncing, height, head_time, peers, key, version",
         ),
         (
@@ -395,6 +395,12 @@ fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
         load(&generic.replace(url, "tcp = \"127.0.0.1:9\"\nheight = \"/h\"")).unwrap_err(),
         "chain.probe.height in baton.toml:46: points into the answer of chain.probe.url, which is missing; add it"
     );
+    let near = edited("[metrics]", "[[chain.probe.calls]]\nmethod = \"m\"\n[metrics]");
+    assert_eq!(
+        load(&near).unwrap_err(),
+        "chain.probe.calls[0] in baton.toml:49: driver near knows its node's answer; remove them, or use driver = \
+         \"generic\""
+    );
     let cometbft = edited("\"near\" ", "\"cometbft\"").replace("how = \"signal\" ", "how = \"restart\"");
     let cometbft = cometbft.replace("signal = \"SIGHUP\"", "");
     assert!(load(&cometbft).is_ok());
@@ -403,6 +409,34 @@ fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
             .unwrap_err(),
         "chain.links[0].link in baton.toml:32: has no standby target, and cometbft would write a new key file in the \
          link's place; add standby = a throwaway key that is in no validator set"
+    );
+}
+
+#[test]
+fn json_rpc_calls_that_cannot_be_sent_are_refused() {
+    let generic = edited("\"near\" ", "\"generic\"");
+    for (call, expected) in [
+        ("params = 1", "missing key chain.probe.calls[0].method in baton.toml; for example: method = \"eth_syncing\""),
+        (
+            "method = \"m\"\nparams = 1",
+            "chain.probe.calls[0].params in baton.toml:51: 1 is not a list or a table; for example: params = []",
+        ),
+        (
+            "method = \"m\"\nparams = [1.5]",
+            "chain.probe.calls[0].params in baton.toml:51: 1.5 is neither text, whole number, boolean, list nor table",
+        ),
+        (
+            "method = \"m\"\n[[chain.probe.calls]]\nmethod = \"m\"",
+            "chain.probe.calls[1].method in baton.toml:52: m is called by calls[0] too, and results go by method; keep one",
+        ),
+    ] {
+        let text = generic.replace("[metrics]", &format!("[[chain.probe.calls]]\n{call}\n[metrics]"));
+        assert_eq!(load(&text).expect_err(call), expected);
+    }
+    let no_url = generic.replace("url = \"http://127.0.0.1:3030/status\"", "tcp = \"127.0.0.1:1\"");
+    assert_eq!(
+        load(&no_url.replace("[metrics]", "[[chain.probe.calls]]\nmethod = \"m\"\n[metrics]")).unwrap_err(),
+        "chain.probe.calls[0] in baton.toml:49: is asked at chain.probe.url, which is missing; add it"
     );
 }
 
