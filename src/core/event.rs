@@ -145,10 +145,6 @@ pub struct View {
 pub enum Action {
     /// → `NodeStarted` or `NodeStartFailed`. The guard puts the links into standby first.
     StartStandby,
-    /// → `NodeExited`.
-    StopNode {
-        kill: bool,
-    },
     /// → `GuardArmed`. Renews as well.
     Arm {
         epoch: Epoch,
