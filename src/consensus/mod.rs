@@ -8,7 +8,7 @@
 //! shorter than ours, which alone counts.
 
 mod client;
-mod identity;
+
 mod lead;
 mod service;
 
@@ -20,10 +20,9 @@ use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-pub use identity::{Identity, Stranger};
-
 use crate::core::Event;
 use crate::core::replicated::Command;
+use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
 use crate::store::{LogStore, StateMachine};

@@ -16,10 +16,10 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
 use super::client::accepted;
-use super::identity::Identity;
 use super::lead::report_lead;
 use crate::core::Event;
 use crate::core::replicated::Command;
+use crate::identity::Identity;
 use crate::ids::{NodeId, Term};
 use crate::shared_core::SharedCore;
 use crate::store::StateMachine;
