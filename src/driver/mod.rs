@@ -21,7 +21,7 @@ use crate::chain::Driver;
 use crate::config::{Chain, Config, DriverKind, OnHalt};
 use crate::consensus::{self, Consensus};
 use crate::core::replicated::Command;
-use crate::core::{Action, Core, Event, Memory, Settings};
+use crate::core::{Action, Core, Memory, Settings};
 use crate::effects::{self, Effects};
 use crate::exporter;
 use crate::gossip::Gossip;
@@ -69,9 +69,9 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
         None => None,
     };
     let tls = config.tls.as_ref().map(TlsFiles::read).transpose()?;
-    let listener = TcpListener::bind(config.cluster.listen)
-        .await
-        .with_context(|| format!("cluster.listen = {}: use another address or stop who has it", config.cluster.listen))?;
+    let listener = TcpListener::bind(config.cluster.listen).await.with_context(|| {
+        format!("cluster.listen = {}: use another address or stop who has it", config.cluster.listen)
+    })?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(exporter::bind(addr).await?),
         None => None,
@@ -247,9 +247,7 @@ impl Performer {
 
 fn channels(config: &Config, tls: Option<&TlsFiles>) -> Result<Vec<(NodeId, Channel)>> {
     let others = config.cluster.members.iter().filter(|member| member.id != config.id);
-    others
-        .map(|member| Ok((member.id.clone(), transport::channel(&member.addr, tls, &config.timing)?)))
-        .collect()
+    others.map(|member| Ok((member.id.clone(), transport::channel(&member.addr, tls, &config.timing)?))).collect()
 }
 
 fn serve_peers(

@@ -18,8 +18,8 @@ use crate::metrics::{Metrics, PeerSeen, Snapshot};
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::BootTime;
-use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, SignMark, StatusResponse};
 use crate::wire::proto;
+use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, SignMark, StatusResponse};
 
 /// Between two reports while much happens.
 const REPORT_EVERY_MIN: Duration = Duration::from_millis(20);
@@ -180,7 +180,7 @@ impl Reporter {
     pub(super) fn count_move(&self) {
         let replicated = self.applied.borrow().replicated.clone();
         if let Some(last) = replicated.moves.back().filter(|last| last.to == self.config.id) {
-            self.metrics.moved(last.kind.as_str(), &last.reason, last.gap);
+            self.metrics.moved(last.kind.as_str(), &last.reason, last.end.map(|end| end.gap));
         }
     }
 
@@ -209,7 +209,8 @@ impl Reporter {
             node_peers: chain.peers,
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
-        let peers: Vec<PeerSeen> = others().map(|(id, known)| peer_seen(id, known.is_reachable(now), known.rtt)).collect();
+        let peers: Vec<PeerSeen> =
+            others().map(|(id, known)| peer_seen(id, known.is_reachable(now), known.rtt)).collect();
         self.metrics.publish_peers(&peers);
     }
 }
@@ -226,9 +227,9 @@ fn history_row(row: &Move) -> proto::Move {
         kind: row.kind.as_str().into(),
         reason: row.reason.clone(),
         claimed_at_ns: row.claimed_at.as_nanos(),
-        active_at_ns: row.active_at.map_or(0, |at| at.as_nanos()),
-        gap_ns: row.gap.map_or(0, |gap| gap.as_nanos() as u64),
-        floor: row.floor.map(|floor| floor.to_string()).unwrap_or_default(),
+        active_at_ns: row.end.map_or(0, |end| end.active_at.as_nanos()),
+        gap_ns: row.end.map_or(0, |end| end.gap.as_nanos() as u64),
+        floor: row.end.map(|end| end.floor.to_string()).unwrap_or_default(),
     }
 }
 

@@ -125,9 +125,8 @@ pub(super) async fn time(core: Arc<SharedCore>, timing: Timing) {
     let mut steps = core.steps();
     loop {
         steps.mark_unchanged();
-        let (wakeup, leads) = core.read(|core, now| {
-            (core.next_wakeup(now.boot).map(|at| at.since(now.boot)), core.leads().is_some())
-        });
+        let (wakeup, leads) =
+            core.read(|core, now| (core.next_wakeup(now.boot).map(|at| at.since(now.boot)), core.leads().is_some()));
         let longest = if leads { timing.heartbeat() } else { Duration::from_secs(1) };
         tokio::select! {
             () = sleep(wakeup.map_or(longest, |wakeup| wakeup.min(longest))) => core.step(Event::Tick),
