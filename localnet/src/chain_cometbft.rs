@@ -93,7 +93,8 @@ fn node_ids(net: &Net, homes: &BTreeMap<&str, PathBuf>) -> Result<BTreeMap<Strin
 
 fn edit_config(file: &Path, rpc_port: u16, p2p_port: u16, peers: &str) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let edited = edit(&text, &settings(rpc_port, p2p_port, peers)).with_context(|| format!("edit {}", file.display()))?;
+    let edited =
+        edit(&text, &settings(rpc_port, p2p_port, peers)).with_context(|| format!("edit {}", file.display()))?;
     write_file(file, &edited)
 }
 

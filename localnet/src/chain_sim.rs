@@ -58,9 +58,9 @@ pub fn section(net: &Net, host: &Host) -> String {
     )
 }
 
-/// The node of a genesis validator, not yet started.
-pub fn validator_command(net: &Net, id: &str, rpc_port: u16, p2p_port: u16) -> Command {
-    let argv = node_argv(net, id, &net.validator_home(id), rpc_port, p2p_port);
+/// The node `id`, not yet started.
+pub fn node_command(net: &Net, id: &str, home: &Path, rpc_port: u16, p2p_port: u16) -> Command {
+    let argv = node_argv(net, id, home, rpc_port, p2p_port);
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     command

@@ -15,7 +15,7 @@ use crate::net::{ChainKind, Net, Programs};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::proxy::{self, Request};
 use crate::status::{Status, await_status};
-use crate::{chain_cometbft, chain_sim, http};
+use crate::{chain_cometbft, chain_sim, http, keeper};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
@@ -87,6 +87,7 @@ pub fn fresh_dir(dir: &Path) -> Result<PathBuf> {
         bail!("{} holds files and no network; choose another folder with --dir", dir.display());
     }
     if used {
+        keeper::take_down(&dir)?;
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
         make_dir(&dir)?;
     }
@@ -134,13 +135,14 @@ pub fn start_wires(net: &Net) -> Result<()> {
 pub fn start_validators(net: &Net) -> Result<()> {
     for v in &net.validators {
         let command = match net.chain {
-            ChainKind::Sim => chain_sim::validator_command(net, &v.id, v.rpc_port, v.p2p_port),
+            ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc_port, v.p2p_port),
             ChainKind::Cometbft => chain_cometbft::validator_command(net, &v.id),
         };
         spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"))?;
     }
-    await_step(|| net.validators.iter().try_for_each(|v| moves(net, v.rpc_port)))
-        .with_context(|| format!("start the genesis validators; logs in {}/*/node.log", net.dir.join("validators").display()))
+    await_step(|| net.validators.iter().try_for_each(|v| moves(net, v.rpc_port))).with_context(|| {
+        format!("start the genesis validators; logs in {}/*/node.log", net.dir.join("validators").display())
+    })
 }
 
 fn moves(net: &Net, rpc_port: u16) -> Result<()> {

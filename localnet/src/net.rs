@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use baton::ids::Role;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,11 @@ pub const HOSTS: [&str; 3] = ["host-a", "host-b", "host-c"];
 pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
 /// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
 const RUN_DIR_MAX: usize = 70;
+
+/// Bad input: the command ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -114,7 +119,7 @@ impl Net {
     pub fn load(dir: &Path) -> Result<Net> {
         let file = dir.join("net.json");
         if !file.exists() {
-            bail!("no network under {}: start one with `localnet up`", dir.display());
+            return Err(Usage(format!("no network under {}: start one with `localnet up`", dir.display())).into());
         }
         let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))
@@ -127,7 +132,8 @@ impl Net {
     /// # Errors
     /// Names the hosts that exist.
     pub fn host(&self, id: &str) -> Result<&Host> {
-        self.hosts.iter().find(|h| h.id == id).with_context(|| format!("no host {id:?}: there are {}", HOSTS.join(", ")))
+        let host = self.hosts.iter().find(|h| h.id == id);
+        host.ok_or_else(|| Usage(format!("no host {id:?}: there are {}", HOSTS.join(", "))).into())
     }
 
     /// The hosts that run a chain node.

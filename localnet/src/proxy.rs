@@ -52,9 +52,14 @@ pub type Cuts = BTreeSet<(String, Way)>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
-    Cut { host: String, ways: Vec<Way> },
+    Cut {
+        host: String,
+        ways: Vec<Way>,
+    },
     /// All directions of the host.
-    Heal { host: String },
+    Heal {
+        host: String,
+    },
     List,
 }
 
