@@ -146,7 +146,7 @@ fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
 fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Duration> {
     let holder = pair.holder.as_str();
     match fault {
-        Fault::Handover => return Ok(measured_hand_over(net, pair, watch)?.pause),
+        Fault::Handover => Ok(measured_hand_over(net, pair, watch)?.pause),
         Fault::Host => {
             let targets = faults::find(net, holder, What::Host)?;
             let at = watch.now_ns();
