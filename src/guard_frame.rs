@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, NodeId};
@@ -14,6 +15,13 @@ use crate::time::BootTime;
 
 /// Version of this protocol; a guard of another version is refused, not guessed at.
 pub const GUARD_PROTOCOL: u32 = 1;
+
+/// Longest frame in bytes, without the four of its length.
+pub const FRAME_MAX: usize = 1 << 20;
+
+/// Environment variable that the guard gives the chain node, and so every process that the node starts:
+/// the path of the guard's socket. What carries it after its guard is dead is a stray.
+pub const GUARD_MARKER: &str = "BATON_GUARD";
 
 /// From the coordinator to the guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +31,9 @@ pub enum ToGuard {
     /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is
     /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first.
     Start { node: NodeSpec, validator_epoch: Option<Epoch> },
-    /// Arms the guard or moves its deadline. Refused when the deadline has passed or the epoch is
-    /// lower than one seen before. A renewal never moves a deadline back.
+    /// Arms the guard or moves its deadline. Refused when the deadline has passed, when the epoch was
+    /// fenced, or when it is lower than one seen before. A renewal (the same epoch again) never moves
+    /// a deadline back.
     Arm { epoch: Epoch, deadline: BootTime },
     /// The chain node of this epoch was proven stopped or keyless: there is nothing left to fence.
     Disarm { epoch: Epoch },
@@ -34,6 +43,21 @@ pub enum ToGuard {
     Stop { timeout: Duration },
     /// The guard ends; refused while the chain node runs.
     Quit,
+}
+
+impl ToGuard {
+    /// The name under which the guard speaks of this frame, as in `Refused`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ToGuard::Hello { .. } => "Hello",
+            ToGuard::Start { .. } => "Start",
+            ToGuard::Arm { .. } => "Arm",
+            ToGuard::Disarm { .. } => "Disarm",
+            ToGuard::Signal { .. } => "Signal",
+            ToGuard::Stop { .. } => "Stop",
+            ToGuard::Quit => "Quit",
+        }
+    }
 }
 
 /// From the guard to the coordinator.
@@ -178,4 +202,99 @@ pub struct LinkSpec {
     pub validating: PathBuf,
     /// `None`: in standby the link is absent.
     pub standby: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {len} bytes is longer than the {FRAME_MAX} allowed")]
+    TooLong { len: usize },
+    #[error("a frame is not understood: {0}")]
+    Garbled(serde_json::Error),
+    #[error("a frame cannot be written: {0}; every path in it must be UTF-8")]
+    Unwritable(serde_json::Error),
+}
+
+/// One frame with its length before it.
+///
+/// # Errors
+/// When the frame would be longer than `FRAME_MAX` or holds a path that is not UTF-8.
+pub fn encode<T: Serialize>(frame: &T) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, frame).map_err(FrameError::Unwritable)?;
+    let len = bytes.len() - 4;
+    if len > FRAME_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    bytes[..4].copy_from_slice(&(len as u32).to_be_bytes());
+    Ok(bytes)
+}
+
+/// Received bytes, cut into frames. After an error the stream has no more meaning: close it.
+#[derive(Default)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuffer {
+    pub fn push(&mut self, received: &[u8]) {
+        self.bytes.extend_from_slice(received);
+    }
+
+    /// Takes the next whole frame; `None` until all of it has come. A length over `FRAME_MAX` is an error
+    /// as soon as it is read, so that at most one frame and one push are ever held.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let len = u32::from_be_bytes(*length) as usize;
+        if len > FRAME_MAX {
+            return Err(FrameError::TooLong { len });
+        }
+        let Some(body) = rest.get(..len) else {
+            return Ok(None);
+        };
+        let frame = serde_json::from_slice(body).map_err(FrameError::Garbled)?;
+        self.bytes.drain(..4 + len);
+        if self.bytes.is_empty() {
+            // A large frame leaves no large buffer behind.
+            self.bytes.shrink_to(4096);
+        }
+        Ok(Some(frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_arrive_byte_by_byte_come_out_whole_and_in_order() {
+        let sent = [
+            ToGuard::Arm { epoch: Epoch(3), deadline: BootTime::from_nanos(u64::MAX) },
+            ToGuard::Stop { timeout: Duration::from_millis(1500) },
+        ];
+        let mut buffer = FrameBuffer::default();
+        let mut received = Vec::new();
+        for byte in sent.iter().flat_map(|frame| encode(frame).unwrap()) {
+            buffer.push(&[byte]);
+            received.extend(buffer.take::<ToGuard>().unwrap());
+        }
+        assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_length_over_the_bound_is_refused_before_its_bytes_arrive() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&(FRAME_MAX as u32 + 1).to_be_bytes());
+        assert!(matches!(buffer.take::<ToGuard>(), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_proof_is_made_only_from_a_live_acknowledgement() {
+        let at = BootTime::from_nanos;
+        let frame = FromGuard::Armed(Armed::by_guard(Epoch(2), at(100)));
+        assert_eq!(ArmedGuard::from_frame(&frame, at(99)).map(|proof| proof.epoch()), Some(Epoch(2)));
+        assert_eq!(ArmedGuard::from_frame(&frame, at(100)), None);
+        assert_eq!(ArmedGuard::from_frame(&FromGuard::Disarmed { epoch: Epoch(2) }, at(1)), None);
+    }
 }

@@ -37,6 +37,13 @@ impl From<String> for NodeId {
     }
 }
 
+/// openraft's storage test suite numbers its members.
+impl From<u64> for NodeId {
+    fn from(number: u64) -> Self {
+        NodeId(number.to_string().into())
+    }
+}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)

@@ -110,6 +110,19 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
 }
 
+/// The moment of an event on both clocks, read by the caller: what decides never reads a clock itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Now {
+    pub boot: BootTime,
+    pub wall: WallTime,
+}
+
+impl Now {
+    pub fn read() -> Self {
+        Now { boot: BootTime::now(), wall: WallTime::now() }
+    }
+}
+
 fn read(clock: ClockId) -> u64 {
     let t = clock_gettime(clock);
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64

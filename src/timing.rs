@@ -12,7 +12,7 @@ use crate::time::BootTime;
 ///   kill before the shortest promise that any clock can measure runs out;
 /// - a member keeps its promise for `lease·(1+ρ)` by its own clock;
 /// - `3·heartbeat + kill_max < lease·(1−ρ)`: two lost heartbeats in a row cost no lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     heartbeat: Duration,
     lease: Duration,

@@ -1,1 +1,207 @@
-//! (to come)
+//! Any chain node, by configuration alone: what to ask and where in the answer to look. Geth-like and
+//! bitcoin-like nodes take `JsonRpc`, nodes with a status page `Http`, everything else `Exec`.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+use tokio::net::TcpStream;
+
+use super::answer;
+use super::exec::{self, ExecError};
+use super::http::{HttpClient, excerpt};
+use super::{DriverError, Health, KeyState, ProbeError, files};
+use crate::config::{Chain, LastSigned, Pointers, ProbeTarget, RpcCall};
+use crate::ids::SignMark;
+
+pub struct Generic {
+    chain: Chain,
+    target: Target,
+}
+
+enum Target {
+    Http { client: HttpClient, pointers: Pointers },
+    JsonRpc { client: HttpClient, calls: Vec<RpcCall>, pointers: Pointers },
+    Exec { command: Vec<String> },
+    Tcp { addr: String },
+}
+
+impl Generic {
+    pub fn new(chain: &Chain) -> Result<Generic, DriverError> {
+        let client = |url: &str| HttpClient::new("chain.probe.url", url, chain.probe.timeout);
+        let target = match &chain.probe.target {
+            ProbeTarget::Http { url, pointers } => {
+                check_pointers(pointers)?;
+                Target::Http { client: client(url)?, pointers: pointers.clone() }
+            }
+            ProbeTarget::JsonRpc { url, calls, pointers } => {
+                check_pointers(pointers)?;
+                if calls.is_empty() {
+                    return Err(DriverError::setting("chain.probe.calls", "is empty; name at least one method"));
+                }
+                Target::JsonRpc { client: client(url)?, calls: calls.clone(), pointers: pointers.clone() }
+            }
+            ProbeTarget::Exec { command } if command.first().is_none_or(String::is_empty) => {
+                return Err(DriverError::setting("chain.probe.command", "is empty; give an argv"));
+            }
+            ProbeTarget::Exec { command } => Target::Exec { command: command.clone() },
+            ProbeTarget::Tcp { addr } => match addr.rsplit_once(':') {
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                    Target::Tcp { addr: addr.clone() }
+                }
+                Some(_) | None => {
+                    return Err(DriverError::setting("chain.probe.addr", format!("`{addr}` is not host:port")));
+                }
+            },
+        };
+        Ok(Generic { chain: chain.clone(), target })
+    }
+
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// A command or a bare connection cannot be relied on to tell.
+    pub fn tells_key(&self) -> bool {
+        match &self.target {
+            Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.key.is_some(),
+            Target::Exec { .. } | Target::Tcp { .. } => false,
+        }
+    }
+
+    pub async fn probe(&self) -> Result<Health, ProbeError> {
+        let asked_at = Instant::now();
+        let health = match &self.target {
+            Target::Http { client, pointers } => health(client, &client.get().await?, pointers)?,
+            Target::JsonRpc { client, calls, pointers } => {
+                let results = call(client, calls).await?;
+                health(client, &results, pointers)?
+            }
+            Target::Exec { command } => self.probe_exec(command).await?,
+            Target::Tcp { addr } => self.probe_tcp(addr).await?,
+        };
+        Ok(Health { latency: asked_at.elapsed(), ..health })
+    }
+
+    /// Exit code 0 means synced, any other not synced. When standard output is a JSON object, its
+    /// fields `height`, `head_time`, `peers`, `key` and `version` count, each optional and of the same
+    /// kinds as behind [`Pointers`].
+    async fn probe_exec(&self, command: &[String]) -> Result<Health, ProbeError> {
+        let (target, timeout) = (command.join(" "), self.chain.probe.timeout);
+        let output = match exec::run(&self.chain, command, timeout).await {
+            Ok(output) => output,
+            Err(ExecError::Timeout) => return Err(ProbeError::Timeout { target, timeout }),
+            Err(ExecError::Spawn(error)) => {
+                return Err(ProbeError::Unreachable { target, reason: format!("cannot be started: {error}") });
+            }
+        };
+        let Some(code) = output.status.code() else {
+            let reason = format!("{}: {}", output.status, excerpt(&output.stderr));
+            return Err(ProbeError::BadAnswer { target, reason });
+        };
+        let told = match serde_json::from_slice(&output.stdout) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) | Err(_) => {
+                Map::new()
+            }
+        };
+        let field = |name: &str| told.contains_key(name).then(|| format!("/{name}"));
+        let pointers = Pointers {
+            syncing: None,
+            height: field("height"),
+            head_time: field("head_time"),
+            peers: field("peers"),
+            key: field("key"),
+            version: field("version"),
+        };
+        let health = answer::health(&Value::Object(told), &pointers);
+        let health = health.map_err(|reason| ProbeError::BadAnswer { target, reason })?;
+        Ok(Health { synced: code == 0, ..health })
+    }
+
+    async fn probe_tcp(&self, addr: &str) -> Result<Health, ProbeError> {
+        let timeout = self.chain.probe.timeout;
+        match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
+            Ok(Ok(_)) => Ok(Health {
+                synced: true,
+                height: 0,
+                head_time: None,
+                peers: None,
+                key: KeyState::Untold,
+                latency: timeout,
+                version: String::new(),
+            }),
+            Ok(Err(error)) => {
+                Err(ProbeError::Unreachable { target: addr.to_owned(), reason: format!("connect: {error}") })
+            }
+            Err(_) => Err(ProbeError::Timeout { target: addr.to_owned(), timeout }),
+        }
+    }
+}
+
+/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists.
+pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
+    let Some(LastSigned { file, height, round, step }) = &chain.last_signed else { return Ok(None) };
+    let path = chain.home.join(file);
+    let Some(content) = files::read_if_present(&path)? else { return Ok(None) };
+    let bad = |reason: String| DriverError::file("read the last-signed mark from", &path, reason);
+    let content: Value = serde_json::from_slice(&content).map_err(|error| bad(format!("it is not JSON: {error}")))?;
+    let number = |pointer: &str| answer::read(&content, Some(pointer), "a whole number", answer::as_number);
+    let small = |pointer: &Option<String>| -> Result<u32, DriverError> {
+        let Some(pointer) = pointer else { return Ok(0) };
+        let number = number(pointer).map_err(bad)?.unwrap_or(0);
+        u32::try_from(number).map_err(|_| bad(format!("`{pointer}` is {number}, more than {}", u32::MAX)))
+    };
+    let height = number(height).map_err(bad)?.unwrap_or(0);
+    Ok(Some(SignMark { height, round: small(round)?, step: small(step)? }))
+}
+
+fn health(client: &HttpClient, answer: &Value, pointers: &Pointers) -> Result<Health, ProbeError> {
+    answer::health(answer, pointers).map_err(|reason| ProbeError::BadAnswer { target: client.target(), reason })
+}
+
+/// An object of `method: result`. A method that occurs twice keeps its last result.
+async fn call(client: &HttpClient, calls: &[RpcCall]) -> Result<Value, ProbeError> {
+    let batch: Vec<Value> = (0..)
+        .zip(calls)
+        .map(|(id, call): (u64, _)| json!({"jsonrpc": "2.0", "id": id, "method": call.method, "params": call.params}))
+        .collect();
+    let answer = client.post(&Value::Array(batch)).await?;
+    let bad = |reason: String| ProbeError::BadAnswer { target: client.target(), reason };
+    let Some(answers) = answer.as_array() else {
+        return Err(bad(format!("a JSON-RPC batch was answered by {}", answer::brief(&answer))));
+    };
+    let mut results = Map::new();
+    for (id, RpcCall { method, .. }) in (0_u64..).zip(calls) {
+        let Some(answer) = answers.iter().find(|answer| answer["id"].as_u64() == Some(id)) else {
+            return Err(bad(format!("`{method}` was not answered: {}", answer::brief(&answer))));
+        };
+        match (&answer["error"], answer.get("result")) {
+            (Value::Null, Some(result)) => results.insert(method.clone(), result.clone()),
+            (Value::Null, None) => return Err(bad(format!("`{method}` has no result"))),
+            (error, _) => return Err(bad(format!("`{method}` failed: {}", answer::brief(error)))),
+        };
+    }
+    Ok(Value::Object(results))
+}
+
+fn check_pointers(pointers: &Pointers) -> Result<(), DriverError> {
+    let Pointers { syncing, height, head_time, peers, key, version } = pointers;
+    let named = [
+        ("syncing", syncing),
+        ("height", height),
+        ("head_time", head_time),
+        ("peers", peers),
+        ("key", key),
+        ("version", version),
+    ];
+    for (name, pointer) in named {
+        if let Some(pointer) = pointer
+            && !pointer.is_empty()
+            && !pointer.starts_with('/')
+        {
+            let reason = format!("`{pointer}` is no JSON pointer (RFC 6901); try `/{}`", pointer.replace('.', "/"));
+            return Err(DriverError::setting(format!("chain.probe.{name}"), reason));
+        }
+    }
+    Ok(())
+}

@@ -1,48 +1,149 @@
 //! Chain drivers: what baton has to know about one kind of chain node. A driver never starts, stops
-//! or signals a process and never touches a link; `effects.rs` does that with what the driver says.
+//! or signals the chain node and never touches a link; `effects.rs` does that with what the driver says.
+//!
+//! To add a chain: copy `near.rs`, give [`Driver`] one more variant and follow the compiler through
+//! the matches below. `http`, `answer`, `exec` and `files` are what drivers share.
 
+mod answer;
 pub mod cometbft;
+mod cometbft_state;
+mod exec;
+mod files;
 pub mod generic;
+mod http;
 pub mod near;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+use crate::config::{Chain, DriverKind};
+use crate::guard_frame::NodeSpec;
 use crate::ids::SignMark;
-use crate::time::WallTime;
 
-/// One answer of the chain node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Health {
-    /// The node says that it follows the head of the chain.
-    pub synced: bool,
-    pub height: u64,
-    /// Header time of the block at `height`.
-    pub head_time: Option<WallTime>,
-    pub peers: Option<u32>,
-    pub key: KeyState,
-    pub latency: Duration,
-    /// The node's own version text, empty when it tells none.
-    pub version: String,
+/// What is known of one kind of chain node, filled with this host's settings.
+pub enum Driver {
+    Generic(generic::Generic),
+    Near(near::Near),
+    CometBft(cometbft::CometBft),
 }
 
-/// Whether the node says that it holds the validator key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Loaded,
-    Absent,
-    /// The node does not tell; then only a stopped process proves that the key is out of use.
-    Untold,
-}
+impl Driver {
+    /// A driver whose settings make sense by themselves; nothing on disk or network was looked at.
+    /// `state_dir` is the member's own, for what a driver keeps between runs of the chain node.
+    pub fn new(chain: &Chain, state_dir: &Path) -> Result<Driver, DriverError> {
+        check_settings(chain)?;
+        Ok(match chain.driver {
+            DriverKind::Generic => Driver::Generic(generic::Generic::new(chain)?),
+            DriverKind::Near => Driver::Near(near::Near::new(chain)?),
+            DriverKind::CometBft => Driver::CometBft(cometbft::CometBft::new(chain, state_dir)?),
+        })
+    }
 
-/// How a chain node becomes a validator and a standby again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Stop the node, change the links, start it.
-    Restart,
-    /// Change the links, send this signal to the running node.
-    Signal(i32),
-    /// Change the links, run a command. Each is an argv.
-    Exec { activate: Vec<String>, deactivate: Vec<String> },
+    /// Looks at the files that the chain node will read, before its first start; makes what may be
+    /// missing there (a throwaway standby key). What it returns are warnings, one a line.
+    pub async fn check(&self) -> Result<Vec<String>, DriverError> {
+        check_command(self.chain())?;
+        match self {
+            Driver::Generic(_) => Ok(Vec::new()),
+            Driver::Near(near) => near.check(),
+            Driver::CometBft(cometbft) => cometbft.check().await,
+        }
+    }
+
+    /// How the guard starts the chain node, as a standby and as a validator alike.
+    pub fn node_spec(&self) -> NodeSpec {
+        let chain = self.chain();
+        NodeSpec {
+            argv: chain.command.clone(),
+            env: chain.env.clone(),
+            cwd: chain.home.clone(),
+            log: chain.log.clone(),
+        }
+    }
+
+    pub fn activation(&self) -> &Activation {
+        &self.chain().activation
+    }
+
+    /// Asks the chain node once; the answer or an error comes within `probe.timeout`. Probes of one
+    /// driver run one after the other, and the time spent waiting for another counts.
+    pub async fn probe(&self) -> Result<Health, ProbeError> {
+        match self {
+            Driver::Generic(generic) => generic.probe().await,
+            Driver::Near(near) => near.probe().await,
+            Driver::CometBft(cometbft) => cometbft.probe().await,
+        }
+    }
+
+    /// Whether the links may go to validating as far as `floor` is concerned. Where the chain node
+    /// itself enforces a floor, `prepare_validator` hands it over and this is true at once.
+    pub fn floor_met(&self, floor: &SignFloor, health: &Health) -> bool {
+        match self {
+            Driver::Generic(_) | Driver::Near(_) => head_passed(floor, health),
+            Driver::CometBft(_) => cometbft::floor_met(floor, health),
+        }
+    }
+
+    /// Makes the chain node's files such that it signs nothing at or below `floor`; to be called with
+    /// the node stopped (or, for a hot activation, without key) and before the links go to validating.
+    /// `settled` is the health that met the floor.
+    ///
+    /// # Errors
+    /// When `settled` does not meet the floor, or a file cannot be read or written: then the links
+    /// must stay in standby. Calling it again is safe. Await it to its end before the node starts:
+    /// dropping it does not stop the file work.
+    pub async fn prepare_validator(&self, floor: &SignFloor, settled: Option<&Health>) -> Result<(), DriverError> {
+        let met = match settled {
+            Some(health) => self.floor_met(floor, health),
+            None => *floor == SignFloor::None,
+        };
+        match self {
+            Driver::Generic(_) | Driver::Near(_) if met => Ok(()),
+            Driver::Generic(_) | Driver::Near(_) => Err(DriverError::floor_not_met(floor, settled)),
+            Driver::CometBft(cometbft) => cometbft.prepare_validator(floor, settled).await,
+        }
+    }
+
+    /// Saves what the stopped chain node leaves behind. To be called whenever it was proven stopped,
+    /// whatever it ran as, and before it starts again; calling it again is safe.
+    pub async fn after_stop(&self) -> Result<(), DriverError> {
+        match self {
+            Driver::Generic(_) | Driver::Near(_) => Ok(()),
+            Driver::CometBft(cometbft) => cometbft.after_stop().await,
+        }
+    }
+
+    /// The exact last mark that the shared key signed on this host; true only after the chain node
+    /// was proven inactive. `None` when the chain records none: then a successor has to settle.
+    pub async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
+        match self {
+            Driver::Generic(_) | Driver::Near(_) => generic::last_signed(self.chain()),
+            Driver::CometBft(cometbft) => cometbft.last_signed().await,
+        }
+    }
+
+    /// Whether [`Health::key`] can be relied on to prove that a running node has no validator key.
+    pub fn proves_key_by_probe(&self) -> bool {
+        match self {
+            Driver::Generic(generic) => generic.tells_key(),
+            Driver::Near(_) | Driver::CometBft(_) => true,
+        }
+    }
+
+    /// Runs a command of `Activation::Exec` to its end with exit code 0. On timeout, and when the
+    /// returned future is dropped, the command and its process group are killed.
+    pub async fn run_exec(&self, argv: &[String], timeout: Duration) -> Result<(), DriverError> {
+        exec::run_activation(self.chain(), argv, timeout).await
+    }
+
+    fn chain(&self) -> &Chain {
+        match self {
+            Driver::Generic(generic) => generic.chain(),
+            Driver::Near(near) => near.chain(),
+            Driver::CometBft(cometbft) => cometbft.chain(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -55,14 +156,85 @@ pub enum ProbeError {
     BadAnswer { target: String, reason: String },
 }
 
-/// What everything signed so far with the shared key lies at or below (fence 3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub enum SignFloor {
-    /// The cluster has never signed with this key.
-    #[default]
-    None,
-    /// Exact, from the old holder's `Release`.
-    Mark(SignMark),
-    /// Everything signed lies at or below any block whose header time is after this one.
-    BlockAfter(WallTime),
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DriverError {
+    #[error("{setting}: {reason}")]
+    Setting { setting: String, reason: String },
+    #[error("{operation} {}: {reason}", path.display())]
+    File { operation: &'static str, path: PathBuf, reason: String },
+    #[error("command `{command}`: {reason}")]
+    Command { command: String, reason: String },
+    #[error("sign floor {floor:?} is not met by {seen}; the chain node has to follow the chain further first")]
+    FloorNotMet { floor: SignFloor, seen: String },
+}
+
+impl DriverError {
+    fn setting(setting: impl Into<String>, reason: impl Into<String>) -> DriverError {
+        DriverError::Setting { setting: setting.into(), reason: reason.into() }
+    }
+
+    fn file(operation: &'static str, path: &Path, reason: impl ToString) -> DriverError {
+        DriverError::File { operation, path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    fn floor_not_met(floor: &SignFloor, settled: Option<&Health>) -> DriverError {
+        let seen = match settled {
+            Some(Health { height, head_time: Some(time), .. }) => format!("head {height} of {time}"),
+            Some(Health { height, head_time: None, .. }) => format!("head {height} of unknown time"),
+            None => "an unknown head".to_owned(),
+        };
+        DriverError::FloorNotMet { floor: *floor, seen }
+    }
+}
+
+/// The node's own head says that everything at or below `floor` is history.
+fn head_passed(floor: &SignFloor, health: &Health) -> bool {
+    match floor {
+        SignFloor::None => true,
+        SignFloor::Mark(mark) => health.height >= mark.height,
+        SignFloor::BlockAfter(time) => health.head_time.is_some_and(|head| head > *time),
+    }
+}
+
+fn check_settings(chain: &Chain) -> Result<(), DriverError> {
+    if chain.command.first().is_none_or(String::is_empty) {
+        return Err(DriverError::setting("chain.command", "is empty; give the chain node's argv"));
+    }
+    if chain.probe.timeout.is_zero() {
+        return Err(DriverError::setting("chain.probe.timeout", "is zero; no answer can come in no time"));
+    }
+    match &chain.activation {
+        Activation::Restart => Ok(()),
+        Activation::Signal(1..=64) => Ok(()),
+        Activation::Signal(signal) => {
+            Err(DriverError::setting("chain.activate.signal", format!("{signal} is no signal number (1 to 64)")))
+        }
+        Activation::Exec { activate, deactivate } if activate.is_empty() || deactivate.is_empty() => {
+            Err(DriverError::setting("chain.activate", "exec needs both `activate` and `deactivate`, each an argv"))
+        }
+        Activation::Exec { .. } => Ok(()),
+    }
+}
+
+/// The guard would find out too, but only after the lease was won.
+fn check_command(chain: &Chain) -> Result<(), DriverError> {
+    if !chain.home.is_dir() {
+        return Err(DriverError::setting(
+            "chain.home",
+            format!("{} is not a directory; initialise the chain node there first", chain.home.display()),
+        ));
+    }
+    let program = &chain.command[0];
+    let runs = |path: PathBuf| path.is_file() && rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_ok();
+    let found = if program.contains('/') {
+        runs(chain.home.join(program))
+    } else {
+        let path = chain.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| runs(folder.join(program)))
+    };
+    if found {
+        Ok(())
+    } else {
+        Err(DriverError::setting("chain.command", format!("no executable file {program} (in PATH, or as a path)")))
+    }
 }

@@ -1,1 +1,262 @@
-//! The command line of `baton`.
+//! The command line of `baton`: what can be asked, and in which words it is answered. `bin/baton.rs`
+//! calls `main` and nothing else does. A mistake of any kind is one line on standard error.
+//!
+//! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
+//! or the coordinator on this host cannot be reached, and nothing was touched.
+
+mod client;
+mod history;
+mod log;
+mod status;
+mod table;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, check_keys, units};
+
+use client::Client;
+use log::LogFormat;
+
+const DEFAULT_CONFIG: &str = "/etc/baton/baton.toml";
+
+/// Several hosts share one validator identity; exactly one of them signs at any time.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run this host's coordinator
+    Run {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// How log lines look
+        #[arg(long, value_enum, default_value = "human")]
+        log_format: LogFormat,
+    },
+    /// Show every member, the leader and the holder (exit code 0: a holder is active, 1: none)
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Print the member whose chain node may sign (exit codes as status)
+    ActiveValidator {
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Show the moves of the baton, the oldest first
+    History {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Move the baton to another host and wait until it is active there
+    Handover {
+        /// The member to move it to; without it, the best ready standby
+        #[arg(long, value_name = "ID")]
+        to: Option<String>,
+        /// How long to wait for the move to end
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Read and check the configuration and the key files, and do nothing else
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration [default: BATON_CONFIG, else /etc/baton/baton.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// How to find the coordinator of this host.
+#[derive(Debug, Args)]
+struct Local {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The coordinator's socket, instead of a configuration that names its directory
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+}
+
+/// Why a command did not do what it was asked, by exit code.
+enum Failure {
+    /// 2: the command line, the configuration or a key file.
+    BadInput(anyhow::Error),
+    /// 2: the coordinator of this host.
+    Unreachable(anyhow::Error),
+    /// 1: it was tried.
+    Failed(anyhow::Error),
+}
+
+/// Runs the command of this process and says how it ended.
+pub fn main() -> ExitCode {
+    match parse(std::env::args_os()).and_then(dispatch) {
+        Ok(code) => code,
+        Err(failure) => {
+            let (error, code) = match failure {
+                Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
+                Failure::Failed(error) => (error, 1),
+            };
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr(), "baton: {}", one_line(&format!("{error:#}")));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// `None` when help or the version was asked for and shown.
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
+    let error = match Cli::try_parse_from(args) {
+        Ok(cli) => return Ok(Some(cli)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print(&error.to_string());
+            Ok(None)
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let names = "run, status, active-validator, history, handover or check";
+            Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
+        }
+        _ => {
+            let text = error.to_string();
+            // What comes after the first words is usage, which --help shows.
+            let text = text.split("\nUsage:").next().unwrap_or(&text);
+            let text = text.split("\nFor more information").next().unwrap_or(text);
+            let text = one_line(&text.trim_start_matches("error: ").replace("\n\n  tip: ", "; "));
+            Err(Failure::BadInput(anyhow::anyhow!("{text} (baton --help)")))
+        }
+    }
+}
+
+fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
+    let Some(Cli { command }) = cli else { return Ok(ExitCode::SUCCESS) };
+    match command {
+        Command::Run { file, log_format } => run(&file, log_format),
+        Command::Check { file } => check(&file),
+        Command::Status { json, local } => ask(&local, async |client| {
+            let answer = client.status().await?;
+            print(&if json { status::json(&answer) } else { status::table(&answer) });
+            Ok(status::exit_code(&answer))
+        }),
+        Command::ActiveValidator { local } => ask(&local, async |client| {
+            let answer = client.status().await?;
+            match status::active_holder(&answer) {
+                Some(holder) => print(&format!("Name: {}\n", holder.id)),
+                None => return Err(Failure::Failed(anyhow::anyhow!("no holder is active; see baton status"))),
+            }
+            Ok(status::exit_code(&answer))
+        }),
+        Command::History { json, local } => ask(&local, async |client| {
+            let moves = client.history().await?;
+            print(&if json { history::json(&moves) } else { history::table(&moves) });
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Handover { to, timeout, local } => ask(&local, async |client| {
+            let done = client.handover(to.unwrap_or_default(), timeout).await?;
+            let took_ms = done.took_ns / 1_000_000;
+            print(&format!("{} -> {} under epoch {} in {took_ms} ms\n", done.from, done.to, done.epoch));
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
+    let config = file.load()?;
+    check_keys(&config).map_err(bad_input)?;
+    log::start(log_format).map_err(Failure::BadInput)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("baton")
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::Failed)?;
+    runtime.block_on(crate::driver::run(config)).map_err(Failure::Failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
+    let config = file.load()?;
+    check_keys(&config).map_err(bad_input)?;
+    let mut text = String::new();
+    for warning in &config.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    let (path, members) = (file.path(), config.cluster.members.len());
+    text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
+    print(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to the coordinator of this host and does `work` with it.
+fn ask(local: &Local, work: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    let socket = local.socket()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::Failed)?;
+    runtime.block_on(async { work(&mut Client::connect(socket).await?).await })
+}
+
+impl ConfigFile {
+    fn path(&self) -> PathBuf {
+        let named = self.config.clone().or_else(|| std::env::var_os("BATON_CONFIG").map(PathBuf::from));
+        named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
+    }
+
+    fn load(&self) -> Result<Config, Failure> {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Config::load(&self.path(), std::env::vars_os().filter_map(text)).map_err(bad_input)
+    }
+}
+
+impl Local {
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(self.file.load()?.run_dir.join("admin.sock")),
+        }
+    }
+}
+
+fn bad_input(error: crate::config::ConfigError) -> Failure {
+    Failure::BadInput(error.into())
+}
+
+/// To standard output; a reader that went away is no error of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,12 +1,24 @@
 //! The configuration as the rest of baton sees it: complete, checked, without defaults to look up.
 //! Reading, overriding and checking it is the business of this folder; nothing else parses TOML.
 
+mod chain_section;
+mod error;
+mod file;
+mod keys;
+mod read;
+mod schema;
+mod sections;
+pub mod units;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::chain::Activation;
+pub use error::{ConfigError, Origin};
+pub use keys::check_keys;
+
+use crate::chain_node::Activation;
 use crate::guard_frame::LinkSpec;
 use crate::ids::{NodeId, Role};
 use crate::timing::Timing;
@@ -25,6 +37,23 @@ pub struct Config {
     pub chain: Option<Chain>,
     /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.
     pub metrics_listen: Option<SocketAddr>,
+    /// What is allowed and probably not meant, a line each, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The configuration in `path` with the `BATON_SECTION_KEY` variables of `env` in its place,
+    /// checked as a whole. Relative paths are counted from the directory of the file.
+    ///
+    /// # Errors
+    /// The first mistake, in one line. Nothing but `path` was read; `check_keys` looks at the keys.
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|reason| ConfigError::Unreadable { file: path.to_owned(), reason })?;
+        let mut document = file::Document::parse(path, &text)?;
+        document.override_from(env)?;
+        sections::config(&document)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +103,10 @@ pub struct Chain {
     /// Largest assumed difference between this host's wall clock and a block header's.
     pub clock_skew: Duration,
     pub on_halt: OnHalt,
-    /// Absolute paths. With `keys_on_tmpfs` the `validating` targets lie under `run_dir`.
+    /// Whether links go through `run_dir`, so that a reboot leaves no key. The targets below are the
+    /// configured ones in either case.
+    pub keys_on_tmpfs: bool,
+    /// Absolute paths.
     pub links: Vec<LinkSpec>,
     pub activation: Activation,
     pub probe: Probe,
@@ -104,16 +136,26 @@ pub struct Probe {
 pub enum ProbeTarget {
     /// GET, a JSON answer, values by JSON pointer.
     Http { url: String, pointers: Pointers },
+    /// POST of one JSON-RPC 2.0 batch; the pointers go into an object of `method: result`.
+    JsonRpc { url: String, calls: Vec<RpcCall>, pointers: Pointers },
     /// The exit code says synced (0) or not.
     Exec { command: Vec<String> },
     /// A connection is accepted.
     Tcp { addr: String },
 }
 
+/// One call of a JSON-RPC batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RpcCall {
+    pub method: String,
+    /// An array or an object, passed on as it is.
+    pub params: serde_json::Value,
+}
+
 /// JSON pointers (RFC 6901) into a status answer. A driver with a fixed status shape fills them in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pointers {
-    /// A boolean or 0/1; true while the node is still catching up.
+    /// True while the node is still catching up: a boolean, 0/1, or an object for true.
     pub syncing: Option<String>,
     /// A number, or a string of a decimal or 0x-hexadecimal number.
     pub height: Option<String>,

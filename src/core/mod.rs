@@ -1,1 +1,465 @@
-//! (to come)
+//! The pure heart of baton: told what happened, it answers what to do. No clock, no I/O, no runtime,
+//! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
+//!
+//! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
+//! chain node, `election` when to campaign, `tenure` how the baton is taken and let go.
+
+pub mod election;
+pub mod event;
+pub mod floor;
+pub mod host;
+pub mod lease;
+pub mod peers;
+pub mod replicated;
+pub mod tenure;
+pub mod votes;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use event::{Action, Event, Handover, View};
+pub use host::NotReady;
+pub use peers::Peer;
+pub use tenure::Stage;
+
+use crate::ids::{NodeId, Role, Term};
+use crate::time::{BootTime, Now, WallTime};
+use crate::timing::Timing;
+use election::Campaigns;
+use host::Host;
+use lease::{Lease, VoterSets};
+use tenure::{AskedHandover, Tenure};
+use votes::{Refusal, VoteGate};
+
+/// What the configuration says, as far as the core decides by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    pub me: NodeId,
+    pub role: Role,
+    /// Of every configured member.
+    pub priorities: BTreeMap<NodeId, u32>,
+    pub timing: Timing,
+    pub failback: bool,
+    pub clock_skew: Duration,
+    /// Whether the chain node itself refuses to sign at or below a mark it was given.
+    pub node_refuses: bool,
+    /// Failed probes in a row until the chain node counts as unhealthy.
+    pub probe_failures_max: u32,
+    /// A holder whose head stands still this long while peers' heads move lets go.
+    pub head_still_max: Duration,
+    /// From linking until the node is proven to run with the key.
+    pub activation_max: Duration,
+    /// A halted chain is not waited for longer than this; `None` waits for ever.
+    pub settle_max: Option<Duration>,
+}
+
+/// What the store remembers of earlier runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Memory {
+    /// Never voted and never logged anything.
+    pub fresh: bool,
+    pub vote_term: Term,
+    pub released_term: Option<Term>,
+    pub view: View,
+}
+
+/// The states shown to operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Startup,
+    Syncing,
+    Registering,
+    Voting,
+    Validating,
+    Shutdown,
+}
+
+impl State {
+    pub const ALL: [State; 6] =
+        [State::Startup, State::Syncing, State::Registering, State::Voting, State::Validating, State::Shutdown];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Startup => "Startup",
+            State::Syncing => "Syncing",
+            State::Registering => "Registering",
+            State::Voting => "Voting",
+            State::Validating => "Validating",
+            State::Shutdown => "Shutdown",
+        }
+    }
+}
+
+/// Leadership of one Raft term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Lead {
+    term: Term,
+    lease: Lease,
+    /// No other host can have signed after this moment.
+    quiet_since: WallTime,
+    /// A `Release` of this term was proposed: nothing is claimed in this term any more, whether it
+    /// commits or not.
+    releasing: bool,
+    /// When leadership was last offered to somebody.
+    offered_at: Option<BootTime>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Core {
+    settings: Settings,
+    gate: VoteGate,
+    host: Host,
+    voters: VoterSets,
+    /// A vote in this term is being considered by Raft.
+    voting_in: Option<Term>,
+    lead: Option<Lead>,
+    tenure: Option<Tenure>,
+    campaigns: Campaigns,
+    peers: BTreeMap<NodeId, Peer>,
+    view: View,
+    /// Reason of the newest applied `Release`.
+    release_reason: Option<String>,
+    asked: Option<AskedHandover>,
+    shutdown: bool,
+    finished: bool,
+}
+
+impl Core {
+    pub fn new(settings: Settings, memory: Memory, started_at: BootTime) -> Self {
+        let promise = settings.timing.promise();
+        let gate = VoteGate::new(promise, started_at, memory.fresh, memory.vote_term, memory.released_term);
+        let runs_node = settings.role == Role::Validator;
+        Core {
+            gate,
+            host: Host::new(runs_node, settings.probe_failures_max, started_at),
+            voters: vec![settings.priorities.keys().cloned().collect()],
+            voting_in: None,
+            lead: None,
+            tenure: None,
+            campaigns: Campaigns::new(started_at),
+            peers: BTreeMap::new(),
+            view: memory.view,
+            release_reason: None,
+            asked: None,
+            shutdown: false,
+            finished: false,
+            settings,
+        }
+    }
+
+    /// Takes note of `event` and returns what follows from it, to be started in this order.
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.note(now, event, &mut out);
+        self.supervise_node(now, &mut out);
+        self.advance_tenure(now, &mut out);
+        self.use_lead(now, &mut out);
+        self.campaign(now, &mut out);
+        self.leave(&mut out);
+        out
+    }
+
+    /// The vote gate, for a request of `candidate` or for this member's own candidacy.
+    ///
+    /// # Errors
+    /// The rule that forbids it now.
+    pub fn may_vote(&self, now: BootTime, candidate: &NodeId) -> Result<(), Refusal> {
+        self.gate.check(now, candidate, self.host.is_proven())
+    }
+
+    fn note(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Slept => self.note_slept(now, out),
+            Event::Accepted { leader, term, arrived_at } => self.gate.note_accepted(&leader, term, arrived_at),
+            Event::Voting { term } => self.note_voting(now, term, out),
+            Event::Considered { term } => {
+                self.voting_in = None;
+                self.note_vote(now, term, out);
+            }
+            Event::Voted { term } => self.note_vote(now, term, out),
+            Event::ReleaseLogged { term } => self.gate.note_release(term),
+            Event::Led { term } => self.note_led(now, term, out),
+            Event::LeadLost => self.note_lead_lost(now, out),
+            Event::Acked { from, term, sent_at } => self.note_acked(now, &from, term, sent_at, out),
+            Event::Voters(voters) => self.voters = voters,
+            Event::Applied { term, command, outcome, view } => {
+                self.note_applied(now, term, &command, &outcome, view, out);
+            }
+            Event::ProposalFailed { reason } => self.note_proposal_failed(now, &reason, out),
+            Event::GuardAttached { node, armed } => {
+                self.host.guard_attached(now.boot, node.as_ref(), armed.as_ref(), out);
+            }
+            Event::GuardGone { node_proven_dead } => {
+                self.host.guard_gone(node_proven_dead);
+                self.tenure_lost_node(now, tenure::Reason::GuardGone, out);
+            }
+            Event::GuardArmed { epoch } => self.note_armed(now, epoch, out),
+            Event::NodeStarted { validator_epoch } => self.host.started(now.boot, validator_epoch),
+            Event::NodeStartFailed { reason } => self.host.start_failed(now.boot, reason),
+            Event::NodeExited { cause } => {
+                self.host.exited(now.boot, cause);
+                self.note_exited(now, cause, out);
+            }
+            Event::Fenced { epoch } => self.note_fenced(now, epoch, out),
+            Event::Linked { epoch } => self.note_linked(now, epoch, out),
+            Event::LinksFailed { reason } => {
+                self.host.links_failed(reason.clone());
+                self.let_go(now, tenure::Reason::LinksFailed, None, out);
+            }
+            Event::Activated { epoch } => self.note_activated(now, epoch, out),
+            Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
+            Event::Inactive { last_signed } => self.note_inactive(now, last_signed, out),
+            Event::Probed(health) => self.host.probed(now.boot, health),
+            Event::ProbeFailed { reason } => self.host.probe_failed(reason),
+            Event::Peers(peers) => self.peers = peers,
+            Event::HandoverWanted { to } => self.note_handover_wanted(now, to, out),
+            Event::ShutdownWanted => self.shutdown = true,
+            Event::StoreFailed { reason: _ } => {
+                self.shutdown = true;
+                self.let_go(now, tenure::Reason::StoreFailed, None, out);
+            }
+        }
+    }
+
+    /// Invariant (fence 2): before this member can help another term, its own lead is over, so that no
+    /// answer that comes later can lengthen its lease. Raft may still refuse the vote; then the lead is
+    /// taken up again, with a lease that starts from nothing.
+    fn note_voting(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        self.voting_in = Some(term);
+        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
+            self.note_lead_lost(now, out);
+        }
+    }
+
+    fn note_vote(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
+            self.note_lead_lost(now, out);
+        }
+        self.gate.note_vote(term);
+    }
+
+    fn note_led(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        let known = self.lead.as_ref().is_some_and(|lead| lead.term == term);
+        let outvoted = term < self.gate.vote_term() || self.voting_in.is_some_and(|voting| term < voting);
+        if known || outvoted {
+            return;
+        }
+        self.note_lead_lost(now, out);
+        self.gate.note_vote(term);
+        self.lead = Some(Lead {
+            term,
+            lease: Lease::new(self.settings.me.clone(), term),
+            quiet_since: now.wall,
+            releasing: false,
+            offered_at: None,
+        });
+        if self.host.runs_node() {
+            out.push(Action::WatchChain { closely: true });
+        }
+    }
+
+    fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.lead.take().is_some() {
+            self.abandon_tenure(now, tenure::Reason::LeadLost, out);
+        }
+    }
+
+    fn note_acked(&mut self, now: Now, from: &NodeId, term: Term, sent_at: BootTime, out: &mut Vec<Action>) {
+        let Some(lead) = &mut self.lead else { return };
+        lead.lease.note(from, term, sent_at);
+        if let Some(acked_at) = lead.lease.acked_at(now.boot, &self.voters) {
+            self.gate.note_own_lease(&self.settings.me, acked_at);
+        }
+        self.renew(now, out);
+    }
+
+    /// A host that slept cannot tell for how long its guard and its peers were deaf to each other.
+    fn note_slept(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Some(lead) = &mut self.lead {
+            lead.lease = Lease::new(self.settings.me.clone(), lead.term);
+            self.abandon_tenure(now, tenure::Reason::Slept, out);
+        }
+    }
+
+    /// Starts the chain node as a standby whenever it is down and nobody else is at work on it.
+    fn supervise_node(&mut self, now: Now, out: &mut Vec<Action>) {
+        let busy = self.tenure.as_ref().is_some_and(Tenure::works_on_node);
+        if self.host.runs_node()
+            && self.host.has_guard()
+            && self.host.is_node_stopped()
+            && self.host.is_proven()
+            && !busy
+            && !self.shutdown
+            && now.boot >= self.host.start_at()
+        {
+            self.host.starting();
+            out.push(Action::StartStandby);
+        }
+    }
+
+    /// What a leader without a tenure does: claim, or find somebody who can.
+    fn use_lead(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.tenure.is_some() || self.lead.is_none() {
+            return;
+        }
+        let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
+        if self.has_released() {
+            self.offer_lead(now, out);
+        } else if releasing {
+            // Nothing to do before it commits.
+        } else if self.not_ready(now.boot).is_none() {
+            if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
+                self.claim(now, out);
+            }
+        } else if self.best_target().is_some()
+            && let Some(lead) = &mut self.lead
+        {
+            lead.releasing = true;
+            out.push(Action::ProposeRelease {
+                epoch: self.view.epoch,
+                last_signed: None,
+                reason: tenure::Reason::CannotHold.as_str().into(),
+            });
+        }
+    }
+
+    /// Invariant (rule W): called only once a `Release` of the own term is committed.
+    fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(to) = self.best_target().cloned() else { return };
+        let Some(lead) = &mut self.lead else { return };
+        let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());
+        if waited {
+            lead.offered_at = Some(now.boot);
+            out.push(Action::TransferLead { to });
+        }
+    }
+
+    fn campaign(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.shutdown || self.lead.is_some() || self.tenure.is_some() {
+            return;
+        }
+        let rank = self.rank(now.boot);
+        if now.boot >= self.campaign_due(now.boot) && self.may_vote(now.boot, &self.settings.me).is_ok() {
+            self.campaigns.started(now.boot, rank, &self.settings.timing);
+            out.push(Action::Campaign);
+        }
+    }
+
+    fn leave(&mut self, out: &mut Vec<Action>) {
+        if self.shutdown && !self.finished && self.tenure.is_none() && !self.is_offering_lead() {
+            self.finished = true;
+            out.push(Action::Finish);
+        }
+    }
+
+    /// Somebody could still take over from here.
+    fn is_offering_lead(&self) -> bool {
+        self.lead.is_some() && self.has_released() && self.best_target().is_some()
+    }
+
+    fn campaign_due(&self, now: BootTime) -> BootTime {
+        let opens_at = self.gate.promise_end().unwrap_or(BootTime::from_nanos(0));
+        let rank = self.rank(now);
+        let due = self.campaigns.due_at(opens_at, rank, &self.settings.timing);
+        // Members that could not hold the baton would otherwise all campaign at the same moment.
+        let place = self.settings.priorities.keys().position(|id| *id == self.settings.me).unwrap_or(0) as u32;
+        if rank.is_some() { due } else { due + 2 * self.settings.timing.heartbeat() * place }
+    }
+
+    /// Place in the order of candidates; `None` for a member that could not hold the baton.
+    fn rank(&self, now: BootTime) -> Option<u32> {
+        self.not_ready(now).is_none().then(|| {
+            let lost = self.gate.last_leader().filter(|leader| **leader != self.settings.me);
+            election::rank(&self.settings.me, self.host.height(), &self.settings.priorities, &self.peers, lost)
+        })
+    }
+
+    fn best_target(&self) -> Option<&NodeId> {
+        election::best_target(&self.settings.priorities, &self.peers)
+    }
+
+    /// A `Release` of the term that this member leads stands in its log.
+    fn has_released(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| self.gate.has_released(lead.term))
+    }
+
+    /// When the guard of a holder with the present lease fires; `None` without a lease.
+    fn deadline(&self, now: BootTime) -> Option<BootTime> {
+        let lease = &self.lead.as_ref()?.lease;
+        lease.acked_at(now, &self.voters).map(|acked_at| self.settings.timing.deadline(acked_at))
+    }
+}
+
+/// What is shown to operators and peers.
+impl Core {
+    pub fn state(&self, now: BootTime) -> State {
+        if self.shutdown {
+            State::Shutdown
+        } else if self.tenure.is_some() {
+            State::Validating
+        } else if self.host.runs_node() && self.host.health().is_none() {
+            State::Startup
+        } else if self.host.health().is_some_and(|health| !health.synced) {
+            State::Syncing
+        } else if self.lead.is_some() || self.gate.loyal_to(now).is_some() {
+            State::Voting
+        } else {
+            State::Registering
+        }
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        self.tenure.as_ref().map(Tenure::stage)
+    }
+
+    /// Why this member could not take the baton now; `None` when it could.
+    pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
+        if self.shutdown { Some(NotReady::Leaving) } else { self.host.not_ready(now) }
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.stage() == Some(Stage::Active)
+    }
+
+    pub fn leads(&self) -> Option<Term> {
+        self.lead.as_ref().map(|lead| lead.term)
+    }
+
+    pub fn is_node_proven(&self) -> bool {
+        self.host.is_proven()
+    }
+
+    /// Time until the guard of a holder fires; `None` unless this member leads with a live lease.
+    pub fn lease_remaining(&self, now: BootTime) -> Option<Duration> {
+        self.deadline(now).map(|deadline| deadline.since(now)).filter(|left| !left.is_zero())
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The next moment at which time alone changes what this member does.
+    pub fn next_wakeup(&self, now: BootTime) -> Option<BootTime> {
+        let mut moments = Vec::new();
+        if self.host.is_node_stopped() && self.host.runs_node() {
+            moments.push(self.host.start_at());
+        }
+        moments.push(self.host.steady_at());
+        if self.lead.is_none() {
+            moments.push(self.campaign_due(now));
+            moments.push(self.gate.opens_at(&self.settings.me));
+        } else if let Some(deadline) = self.deadline(now) {
+            moments.push(deadline);
+        }
+        if let Some(offered_at) = self.lead.as_ref().and_then(|lead| lead.offered_at) {
+            moments.push(offered_at + self.settings.timing.lease());
+        }
+        moments.extend(self.tenure_wakeup());
+        moments.into_iter().filter(|at| *at > now).min()
+    }
+}

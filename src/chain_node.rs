@@ -1,0 +1,57 @@
+//! What baton knows of a chain node, whatever chain it is of: how it becomes a validator, what it
+//! answered last, and below what it must not sign. Plain values that `core`, `config`, `wire` and
+//! the chain drivers tell one another; how they are found out is the business of `chain/`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::SignMark;
+use crate::time::WallTime;
+
+/// One answer of the chain node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// The node says that it follows the head of the chain.
+    pub synced: bool,
+    pub height: u64,
+    /// Header time of the block at `height`.
+    pub head_time: Option<WallTime>,
+    pub peers: Option<u32>,
+    pub key: KeyState,
+    pub latency: Duration,
+    /// The node's own version text, empty when it tells none.
+    pub version: String,
+}
+
+/// Whether the node says that it holds the validator key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyState {
+    Loaded,
+    Absent,
+    /// The node does not tell; then only a stopped process proves that the key is out of use.
+    Untold,
+}
+
+/// How a chain node becomes a validator and a standby again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Stop the node, change the links, start it.
+    Restart,
+    /// Change the links, send this signal to the running node.
+    Signal(i32),
+    /// Change the links, run a command. Each is an argv.
+    Exec { activate: Vec<String>, deactivate: Vec<String> },
+}
+
+/// What everything signed so far with the shared key lies at or below (fence 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SignFloor {
+    /// The cluster has never signed with this key.
+    #[default]
+    None,
+    /// Exact, from the old holder's `Release`.
+    Mark(SignMark),
+    /// Everything signed lies at or below any block whose header time is after this one.
+    BlockAfter(WallTime),
+}

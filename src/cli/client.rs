@@ -1,0 +1,84 @@
+//! The admin protocol, spoken to the coordinator of this host over its unix socket. An error says
+//! whether the coordinator could not be reached or did not do what it was asked.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::wire::proto::admin_client::AdminClient;
+use crate::wire::proto::{HandoverRequest, HandoverResponse, HistoryRequest, Move, StatusRequest, StatusResponse};
+
+use super::Failure;
+
+/// For a connection and for every answer but that to a handover. A stopped coordinator gives none.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+pub(super) struct Client {
+    admin: AdminClient<Channel>,
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(super) async fn connect(socket: PathBuf) -> Result<Client, Failure> {
+        let unreachable = |reason: String| {
+            let at = socket.display();
+            Failure::Unreachable(anyhow::anyhow!("cannot reach the coordinator at {at}: {reason}; is baton run up?"))
+        };
+        let address = socket.to_str().ok_or_else(|| unreachable("the path is not UTF-8".to_owned()))?;
+        let endpoint = Endpoint::from_shared(format!("unix:{address}")).map_err(|error| unreachable(cause(&error)))?;
+        let channel = tokio::time::timeout(ANSWER_MAX, endpoint.connect())
+            .await
+            .map_err(|_| unreachable(format!("no connection within {ANSWER_MAX:?}")))?
+            .map_err(|error| unreachable(cause(&error)))?;
+        Ok(Client { admin: AdminClient::new(channel), socket })
+    }
+
+    pub(super) async fn status(&mut self) -> Result<StatusResponse, Failure> {
+        let answer = tokio::time::timeout(ANSWER_MAX, self.admin.status(StatusRequest {})).await;
+        self.answered(answer.map(|result| result.map(tonic::Response::into_inner)).ok())
+    }
+
+    /// The oldest first.
+    pub(super) async fn history(&mut self) -> Result<Vec<Move>, Failure> {
+        let answer = tokio::time::timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
+        self.answered(answer.map(|result| result.map(|response| response.into_inner().moves)).ok())
+    }
+
+    /// An empty `to` leaves the choice to the coordinators.
+    pub(super) async fn handover(&mut self, to: String, timeout: Duration) -> Result<HandoverResponse, Failure> {
+        let answer = tokio::time::timeout(timeout, self.admin.handover(HandoverRequest { to })).await;
+        let error = match answer {
+            Ok(Ok(done)) => return Ok(done.into_inner()),
+            Ok(Err(refused)) => anyhow::anyhow!("handover: {}", reason(&refused)),
+            Err(_) => anyhow::anyhow!("handover: not done within {timeout:?}; baton status shows how it goes on"),
+        };
+        Err(Failure::Failed(error))
+    }
+
+    /// `None` is an answer that did not come in time.
+    fn answered<T>(&self, answer: Option<Result<T, tonic::Status>>) -> Result<T, Failure> {
+        let problem = match answer {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => reason(&error),
+            None => format!("no answer within {ANSWER_MAX:?}"),
+        };
+        let at = self.socket.display();
+        Err(Failure::Unreachable(anyhow::anyhow!("the coordinator at {at} does not tell: {problem}")))
+    }
+}
+
+/// What the coordinator said, or the code when it said nothing.
+fn reason(status: &tonic::Status) -> String {
+    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+}
+
+/// The innermost cause: the outer ones say only "transport error".
+fn cause(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,27 @@
+//! Where the log of `baton run` goes: standard error, for people or as JSON. BATON_LOG says how much.
+
+use anyhow::Context;
+use tracing_subscriber::filter::EnvFilter;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Said first, so that whatever BATON_LOG says of the same module wins.
+const QUIET: &str = "info,openraft=warn,sled=warn";
+
+/// Starts the log of this process.
+pub(super) fn start(format: LogFormat) -> anyhow::Result<()> {
+    let wanted = std::env::var("BATON_LOG").unwrap_or_default();
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{wanted}").trim_end_matches(','))
+        .with_context(|| format!("BATON_LOG={wanted:?}: write a level (error, warn, info, debug, trace)"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Human => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("start the log: {error}"))
+}

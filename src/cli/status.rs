@@ -1,0 +1,152 @@
+//! `baton status`: a table for people, one JSON object for programs, and an exit code for scripts.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::wire::proto::{MemberStatus, StatusResponse};
+
+use super::table::{or_dash, render};
+
+const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
+
+/// The object of `--json`. The order and the names are part of baton's contract.
+#[derive(Serialize)]
+struct StatusObject<'a> {
+    cluster: &'a str,
+    member: &'a str,
+    leader: Option<&'a str>,
+    term: u64,
+    epoch: u64,
+    holder: Option<&'a str>,
+    quorum: bool,
+    members: Vec<MemberObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemberObject<'a> {
+    id: &'a str,
+    addr: &'a str,
+    role: &'a str,
+    state: &'a str,
+    phase: &'a str,
+    reachable: bool,
+    synced: bool,
+    height: u64,
+    priority: u32,
+    maintenance: bool,
+    lease_remaining_ms: i64,
+    guard: &'a str,
+    links: &'a str,
+    node_pid: u32,
+    version: &'a str,
+}
+
+/// `leader` and `holder` are null when there is none.
+pub(super) fn json(status: &StatusResponse) -> String {
+    let object = StatusObject {
+        cluster: &status.cluster,
+        member: &status.member,
+        leader: some(&status.leader),
+        term: status.term,
+        epoch: status.epoch,
+        holder: some(&status.holder),
+        quorum: status.quorum,
+        members: status.members.iter().map(member_object).collect(),
+    };
+    let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
+    format!("{text}\n")
+}
+
+fn member_object(member: &MemberStatus) -> MemberObject<'_> {
+    MemberObject {
+        id: &member.id,
+        addr: &member.addr,
+        role: &member.role,
+        state: &member.state,
+        phase: &member.phase,
+        reachable: member.reachable,
+        synced: member.synced,
+        height: member.height,
+        priority: member.priority,
+        maintenance: member.maintenance,
+        lease_remaining_ms: member.lease_remaining_ms,
+        guard: &member.guard,
+        links: &member.links,
+        node_pid: member.node_pid,
+        version: &member.version,
+    }
+}
+
+/// No line is wider than 80 characters; why a member is not ready stands below it.
+pub(super) fn table(status: &StatusResponse) -> String {
+    let quorum = if status.quorum { "yes" } else { "NO, nobody can sign" };
+    let (leader, holder) = (or_dash(&status.leader), or_dash(&status.holder));
+    let mut out = format!(
+        "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n\n",
+        status.cluster, status.member, status.term, status.epoch
+    );
+    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
+    out.push_str(&render(&HEADS, &rows));
+    out
+}
+
+fn cells(member: &MemberStatus) -> Vec<String> {
+    let state = if member.reachable { or_dash(&member.state) } else { "unreachable".to_owned() };
+    let height = if member.height == 0 { "-".to_owned() } else { member.height.to_string() };
+    let lease = match member.lease_remaining_ms {
+        left if left > 0 => format!("{left}ms"),
+        _ => "-".to_owned(),
+    };
+    let (phase, links, guard) = (or_dash(&member.phase), or_dash(&member.links), or_dash(&member.guard));
+    vec![member.id.clone(), or_dash(&member.role), state, phase, height, links, guard, lease]
+}
+
+fn note(member: &MemberStatus) -> Option<String> {
+    let maintenance = if member.maintenance { "in maintenance" } else { "" };
+    let reasons: Vec<&str> =
+        [maintenance, &member.not_ready_because].into_iter().filter(|reason| !reason.is_empty()).collect();
+    (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")))
+}
+
+/// The holder, when it says itself that its chain node signs.
+pub(super) fn active_holder(status: &StatusResponse) -> Option<&MemberStatus> {
+    let holder = some(&status.holder)?;
+    status.members.iter().find(|member| member.id == holder && member.reachable && member.phase == "Active")
+}
+
+/// 0: a holder is active; 1: none.
+pub(super) fn exit_code(status: &StatusResponse) -> ExitCode {
+    ExitCode::from(u8::from(active_holder(status).is_none()))
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_words_fit_a_terminal_of_80_characters() {
+        let member = MemberStatus {
+            id: "a-host-with-a-very-long-name.example.org".to_owned(),
+            role: "validator".to_owned(),
+            state: "Registering".to_owned(),
+            phase: "Activating".to_owned(),
+            reachable: true,
+            height: 1_234_567_890,
+            lease_remaining_ms: 2_999,
+            guard: "unreachable".to_owned(),
+            links: "validating".to_owned(),
+            not_ready_because: "the node has said nothing since ".repeat(5),
+            ..MemberStatus::default()
+        };
+        let status = StatusResponse { members: vec![member], ..StatusResponse::default() };
+        let text = table(&status);
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(80), "{widest:?} characters:\n{text}");
+        assert!(text.contains("Registering Activating 1234567890 validating unreachable 2999ms"), "{text}");
+    }
+}

@@ -1,0 +1,54 @@
+//! Plain columns for a terminal of 80 characters. The first column gives way when a line would not
+//! fit, and a note goes below its row.
+
+/// Widest line, in characters.
+pub(super) const WIDTH: usize = 80;
+
+const FIRST_MIN: usize = 4;
+
+/// Rows under their heads, columns as wide as their widest cell. Each row may have a note.
+pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> String {
+    let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
+    for (cells, _) in rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let gaps = widths.len().saturating_sub(1);
+    let total: usize = widths.iter().sum();
+    let gap = if total + 2 * gaps <= WIDTH { "  " } else { " " };
+    let excess = (total + gap.len() * gaps).saturating_sub(WIDTH);
+    if let Some(first) = widths.first_mut() {
+        *first = first.saturating_sub(excess).max(FIRST_MIN);
+    }
+    let heads = heads.iter().map(|head| head.to_string()).collect::<Vec<_>>();
+    let mut out = line(&heads, &widths, gap);
+    for (cells, note) in rows {
+        out.push_str(&line(cells, &widths, gap));
+        if let Some(note) = note {
+            out.push_str(&format!("  {}\n", cut(note, WIDTH - 2)));
+        }
+    }
+    out
+}
+
+fn line(cells: &[String], widths: &[usize], gap: &str) -> String {
+    let padded: Vec<String> =
+        cells.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", cut(cell, *width))).collect();
+    format!("{}\n", padded.join(gap).trim_end())
+}
+
+/// At most `width` characters, the last one `…` when some were taken away.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    kept.push('…');
+    kept
+}
+
+/// `-` in place of nothing.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}

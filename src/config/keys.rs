@@ -1,0 +1,33 @@
+//! Whether the validator's key files can be used and are closed to everyone else. Run once at start
+//! and by `baton check`, before any link or process is touched. What stands in a link's own place is
+//! checked where links are changed (`key_links.rs`).
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::Config;
+use super::error::ConfigError;
+
+/// Every `validating` target of `config` is a readable file that neither group nor others may use.
+///
+/// # Errors
+/// Names the first file that is not, and what to do. Nothing was changed.
+pub fn check_keys(config: &Config) -> Result<(), ConfigError> {
+    let mut links = config.chain.iter().flat_map(|chain| &chain.links);
+    links.try_for_each(|link| check_key(&link.validating))
+}
+
+fn check_key(file: &Path) -> Result<(), ConfigError> {
+    let unreadable = |reason| ConfigError::KeyUnreadable { file: file.to_owned(), reason };
+    // The type first: opening a pipe would wait for its writer.
+    let found = std::fs::metadata(file).map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(ConfigError::KeyNotAFile { file: file.to_owned() });
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::KeyOpenToOthers { file: file.to_owned(), mode });
+    }
+    File::open(file).map(drop).map_err(unreadable)
+}

@@ -1,0 +1,193 @@
+//! From a `Document` to a `Config`: defaults, the meaning of every section but `[chain]`, and the
+//! checks across sections. What is returned needs no further check.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::ids::{NodeId, Role};
+use crate::timing::Timing;
+
+use super::chain_section;
+use super::error::ConfigError;
+use super::file::Document;
+use super::{Cluster, Config, Member, Tls};
+
+/// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
+const RUN_DIR_BYTES_MAX: usize = 90;
+
+pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
+    let id = member_id(doc, "member.id")?;
+    let state_dir = doc.required_path("member.state_dir")?;
+    let run_dir = doc.required_path("member.run_dir")?;
+    check_run_dir(doc, &run_dir)?;
+    let cluster = cluster(doc)?;
+    let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
+        return Err(not_a_member(doc, &id, &cluster.members));
+    };
+    let chain = match (me.role, doc.has_table("chain")) {
+        (Role::Validator, true) => Some(chain_section::chain(doc)?),
+        (Role::Arbiter, false) => None,
+        (Role::Validator, false) => {
+            let problem = format!("{id} is a validator and has no [chain] section; add one, or make it an arbiter");
+            return Err(doc.bad("member.id", problem));
+        }
+        (Role::Arbiter, true) => {
+            let problem =
+                format!("{id} is an arbiter and runs no chain node; remove the section, or make it a validator");
+            return Err(doc.bad("chain", problem));
+        }
+    };
+    let tls = tls(doc)?;
+    if tls.is_none() {
+        check_all_loopback(doc, &cluster)?;
+    }
+    let warnings = warnings(&cluster);
+    let timing = timing(doc)?;
+    let metrics_listen = doc.socket_addr("metrics.listen")?;
+    Ok(Config { id, state_dir, run_dir, cluster, timing, tls, chain, metrics_listen, warnings })
+}
+
+fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {
+    let text = doc.required_text(key)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.len() > 64 || !text.chars().all(plain) {
+        let problem = format!("{text:?} is not a member id; use up to 64 letters, digits, '-', '_' and '.'");
+        return Err(doc.bad(key, problem));
+    }
+    Ok(NodeId::from(text))
+}
+
+fn check_run_dir(doc: &Document, run_dir: &Path) -> Result<(), ConfigError> {
+    let bytes = run_dir.as_os_str().len();
+    if bytes <= RUN_DIR_BYTES_MAX {
+        return Ok(());
+    }
+    let limit = RUN_DIR_BYTES_MAX;
+    Err(doc.bad("member.run_dir", format!("{bytes} bytes are too long for a unix socket's path; use {limit} at most")))
+}
+
+fn cluster(doc: &Document) -> Result<Cluster, ConfigError> {
+    let name = doc.required_text("cluster.name")?;
+    let listen = doc.required("cluster.listen", doc.socket_addr("cluster.listen")?)?;
+    let failback = doc.boolean("cluster.failback")?.unwrap_or(false);
+    let count = doc.count("cluster.members");
+    if count == 0 {
+        return Err(ConfigError::Missing {
+            key: "cluster.members".to_owned(),
+            file: doc.file().to_owned(),
+            example: r#"[cluster] members = [{ id = "host-a", addr = "10.0.0.1:7401" }]"#.to_owned(),
+        });
+    }
+    let members: Vec<Member> = (0..count).map(|index| member(doc, index)).collect::<Result<_, _>>()?;
+    check_members(doc, &members)?;
+    Ok(Cluster { name, listen, members, failback })
+}
+
+fn member(doc: &Document, index: usize) -> Result<Member, ConfigError> {
+    let key = |name: &str| format!("cluster.members[{index}].{name}");
+    let id = member_id(doc, &key("id"))?;
+    let addr = doc.required_text(&key("addr"))?;
+    if host_and_port(&addr).is_none() {
+        return Err(doc.bad(&key("addr"), format!("{addr:?} is not HOST:PORT; write \"10.0.0.1:7401\"")));
+    }
+    let roles = [("validator", Role::Validator), ("arbiter", Role::Arbiter)];
+    let role = doc.choice(&key("role"), &roles)?.unwrap_or(Role::Validator);
+    let default_priority = match role {
+        Role::Validator => 100,
+        Role::Arbiter => 0,
+    };
+    let priority = doc.integer(&key("priority"), 0, 1_000_000)?.unwrap_or(default_priority);
+    Ok(Member { id, addr, role, priority })
+}
+
+fn check_members(doc: &Document, members: &[Member]) -> Result<(), ConfigError> {
+    let (mut ids, mut addrs) = (BTreeMap::new(), BTreeMap::new());
+    for (index, member) in members.iter().enumerate() {
+        if let Some(first) = ids.insert(member.id.clone(), index) {
+            let problem = format!("{} is the id of members[{first}] too; give each member its own", member.id);
+            return Err(doc.bad(&format!("cluster.members[{index}].id"), problem));
+        }
+        if let Some(first) = addrs.insert(member.addr.to_lowercase(), index) {
+            let problem = format!("{} is the address of members[{first}] too; give each member its own", member.addr);
+            return Err(doc.bad(&format!("cluster.members[{index}].addr"), problem));
+        }
+    }
+    if members.iter().all(|member| member.role == Role::Arbiter) {
+        let problem = "no member is a validator, so nobody could sign; give one role = \"validator\"";
+        return Err(doc.bad("cluster.members", problem));
+    }
+    Ok(())
+}
+
+fn not_a_member(doc: &Document, id: &NodeId, members: &[Member]) -> ConfigError {
+    let ids: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+    let problem = format!("{id} is not in cluster.members ({}); add it or correct the id", ids.join(", "));
+    doc.bad("member.id", problem)
+}
+
+fn timing(doc: &Document) -> Result<Timing, ConfigError> {
+    let profiles = [("lan", Timing::LAN), ("wan", Timing::WAN)];
+    let profile = doc.choice("timing.profile", &profiles)?.unwrap_or(Timing::LAN);
+    let heartbeat = doc.duration("timing.heartbeat")?.unwrap_or(profile.heartbeat());
+    let lease = doc.duration("timing.lease")?.unwrap_or(profile.lease());
+    let kill_max = doc.duration("timing.kill_max")?.unwrap_or(profile.kill_max());
+    let drift_ppm = doc.integer("timing.drift_ppm", 0, 100_000)?.unwrap_or(profile.drift_ppm());
+    Ok(Timing::new(heartbeat, lease, kill_max, drift_ppm)?)
+}
+
+fn tls(doc: &Document) -> Result<Option<Tls>, ConfigError> {
+    if !doc.has_table("tls") {
+        return Ok(None);
+    }
+    let [ca, cert, key] = ["tls.ca", "tls.cert", "tls.key"].map(|key| doc.required_path(key));
+    Ok(Some(Tls { ca: ca?, cert: cert?, key: key? }))
+}
+
+/// Without TLS nothing but this machine may be spoken to.
+fn check_all_loopback(doc: &Document, cluster: &Cluster) -> Result<(), ConfigError> {
+    let listens = std::iter::once(("cluster.listen".to_owned(), cluster.listen.to_string()));
+    let addrs = cluster.members.iter().enumerate();
+    let addrs = addrs.map(|(index, member)| (format!("cluster.members[{index}].addr"), member.addr.clone()));
+    for (key, addr) in listens.chain(addrs) {
+        if !is_loopback(&addr) {
+            let problem = format!("{addr} is not a loopback address, so [tls] is required; add its ca, cert and key");
+            return Err(doc.bad(&key, problem));
+        }
+    }
+    Ok(())
+}
+
+/// `host:port`, `1.2.3.4:port` or `[::1]:port`.
+fn host_and_port(addr: &str) -> Option<(&str, u16)> {
+    let (host, port) = addr.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let plain = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    (plain || addr.parse::<SocketAddr>().is_ok()).then_some((host, port))
+}
+
+fn is_loopback(addr: &str) -> bool {
+    let Some((host, _)) = host_and_port(addr) else { return false };
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    ip.map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback())
+}
+
+fn warnings(cluster: &Cluster) -> Vec<String> {
+    let members = cluster.members.len();
+    let validators = cluster.members.iter().filter(|member| member.role == Role::Validator).count();
+    let mut warnings = Vec::new();
+    if members == 1 {
+        warnings.push("cluster.members has 1 member: nobody takes over when it fails; use 3".to_owned());
+    } else if members.is_multiple_of(2) {
+        let (survives, more) = ((members - 1) / 2, members + 1);
+        warnings.push(format!(
+            "cluster.members has {members} members and survives the loss of {survives}, as {} would; use {more} \
+             (an arbiter is enough)",
+            members - 1
+        ));
+    }
+    if members > 1 && validators == 1 {
+        warnings.push("cluster.members has 1 validator: nobody takes over when it fails; use 2 or more".to_owned());
+    }
+    warnings
+}

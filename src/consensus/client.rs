@@ -1,0 +1,187 @@
+//! Raft requests to one peer. What a lease counts on starts here: the time of sending is taken before
+//! the request leaves, and an answer counts only from the store that joined under the peer's name.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::RaftNetworkV2;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::type_config::alias::CommittedLeaderIdOf;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::identity::Identity;
+use crate::core::Event;
+use crate::ids::{NodeId, Term};
+use crate::shared_core::SharedCore;
+use crate::time::BootTime;
+use crate::transport::MESSAGE_BYTES_MAX;
+use crate::wire::proto::raft_client::RaftClient;
+use crate::wire::{Message, Node, SnapshotData, SnapshotRequest, TransferAnswer, TypeConfig, Vote};
+
+type Error = RPCError<TypeConfig>;
+
+/// Pauses between attempts to reach a peer that is away.
+const BACKOFF: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(100)];
+
+/// Makes a client for each peer. Addresses come from the configuration of this host: the same member
+/// may have another address as seen from elsewhere.
+#[derive(Clone)]
+pub struct Peers {
+    pub identity: Arc<Identity>,
+    pub core: Arc<SharedCore>,
+    pub channels: Arc<Vec<(NodeId, Channel)>>,
+}
+
+pub struct Peer {
+    id: NodeId,
+    /// `None` for a member that the configuration does not know.
+    client: Option<RaftClient<Channel>>,
+    identity: Arc<Identity>,
+    core: Arc<SharedCore>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Peers {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, _node: &Node) -> Peer {
+        let channel = self.channels.iter().find(|(id, _)| *id == target).map(|(_, channel)| channel.clone());
+        let client = channel.map(|channel| RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        Peer { id: target, client, identity: self.identity.clone(), core: self.core.clone() }
+    }
+}
+
+impl Peer {
+    fn client(&self) -> Result<RaftClient<Channel>, Error> {
+        self.client
+            .clone()
+            .ok_or_else(|| unreachable(format!("{} is not in cluster.members of this host's configuration", self.id)))
+    }
+
+    /// Sends one request and reads the answer of the right peer.
+    async fn call<Request, Answer, Call>(
+        &self,
+        request: &Request,
+        option: &RPCOption,
+        send: impl FnOnce(RaftClient<Channel>, tonic::Request<Request::Proto>) -> Call,
+    ) -> Result<Answer, Error>
+    where
+        Request: Message,
+        Answer: Message,
+        Call: Future<Output = Result<Response<Answer::Proto>, Status>>,
+    {
+        let message = tonic::Request::new(request.to_proto(self.identity.me()));
+        let answered = tokio::time::timeout(option.soft_ttl(), send(self.client()?, message));
+        let response = match answered.await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(unreachable(format!("{}: {}", self.id, status.message()))),
+            Err(_elapsed) => return Err(unreachable(format!("{}: no answer in time", self.id))),
+        };
+        let (sender, answer) = Answer::from_proto(response).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        self.identity.check_from(&sender, &self.id).map_err(|e| unreachable(e.to_string()))?;
+        Ok(answer)
+    }
+
+    /// Invariant (fence 1): called only for an answer that accepted a request sent at `sent_at` in `term`.
+    fn note_acked(&self, term: Term, sent_at: BootTime) {
+        self.core.step(Event::Acked { from: self.id.clone(), term, sent_at });
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
+        let sent_at = BootTime::now();
+        let answer: AppendEntriesResponse<TypeConfig> = self
+            .call(&request, &option, |mut client, message| async move { client.append_entries(message).await })
+            .await?;
+        if accepted(&answer) {
+            self.note_acked(request.vote.leader_id.term, sent_at);
+        }
+        Ok(answer)
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Error> {
+        // This member has voted for itself before it asks anybody else.
+        self.core.step(Event::Voted { term: request.vote.leader_id.term });
+        self.call(&request, &option, |mut client, message| async move { client.vote(message).await }).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Error> {
+        self.call(&request, &option, |mut client, message| async move { client.pre_vote(message).await }).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<CommittedLeaderIdOf<TypeConfig>, NodeId, Node, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sent_at = BootTime::now();
+        let request = SnapshotRequest { vote: vote.clone(), meta: snapshot.meta, data: snapshot.snapshot };
+        let send =
+            self.call(&request, &option, |mut client, message| async move { client.install_snapshot(message).await });
+        let answer: SnapshotResponse<TypeConfig> = tokio::select! {
+            answer = send => answer?,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        if answer.vote == vote {
+            self.note_acked(vote.leader_id.term, sent_at);
+        }
+        Ok(answer)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Error> {
+        let answer = self
+            .call(&request, &option, |mut client, message| async move { client.transfer_leader(message).await })
+            .await?;
+        match answer {
+            TransferAnswer::Accepted => Ok(Ok(())),
+            TransferAnswer::Refused(reason) => Err(unreachable(format!("{} refused the lead: {reason}", self.id))),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let longest = BACKOFF[BACKOFF.len() - 1];
+        Some(Backoff::new(BACKOFF.into_iter().chain(std::iter::repeat(longest))))
+    }
+}
+
+/// Whether the peer took the sender for the leader, and promised it so.
+pub fn accepted(answer: &AppendEntriesResponse<TypeConfig>) -> bool {
+    match answer {
+        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict => {
+            true
+        }
+        AppendEntriesResponse::HigherVote(_) => false,
+    }
+}
+
+fn unreachable(reason: String) -> Error {
+    RPCError::Unreachable(Unreachable::from_string(reason))
+}

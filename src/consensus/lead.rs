@@ -1,0 +1,41 @@
+//! Tells the core what openraft's metrics say: who leads, this member's own vote, the voters.
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Raft, ServerState};
+
+use crate::core::Event;
+use crate::shared_core::SharedCore;
+use crate::store::StateMachine;
+use crate::wire::TypeConfig;
+
+/// Reports the present leadership. The core takes it for what it is: a view that may be late.
+pub fn report_lead(raft: &Raft<TypeConfig, StateMachine>, core: &SharedCore) {
+    let (leads, term) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader, metrics.current_term)
+    };
+    // Term 0 is what a member is in after it wrote the first membership: nobody was elected.
+    core.step(if leads && term > 0 { Event::Led { term } } else { Event::LeadLost });
+}
+
+/// Reports votes, leadership and voters as they change, until Raft ends.
+pub async fn follow(raft: Raft<TypeConfig, StateMachine>, core: std::sync::Arc<SharedCore>) {
+    let mut metrics = raft.metrics();
+    let mut voters = Vec::new();
+    loop {
+        let (vote_term, sets) = {
+            let seen = metrics.borrow_watched();
+            (seen.vote.leader_id.term, seen.membership_config.membership().get_joint_config().clone())
+        };
+        core.step(Event::Voted { term: vote_term });
+        report_lead(&raft, &core);
+        if sets != voters && !sets.is_empty() {
+            voters.clone_from(&sets);
+            core.step(Event::Voters(sets));
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Raft among the members: openraft behind our vote gate, elections by our policy. Nothing else in
+//! baton names openraft's API. `driver.rs` starts it and performs the core's proposals with it.
+//!
+//! Of openraft 0.10's defaults, these would break the safety argument or the policy, and are off:
+//! elections by timer (`enable_elect`), a restarted leader that resumes (`enable_leader_restore`), a
+//! removed leader that transfers by itself (`removed_leader_step_down`), and the network's `pre_vote`,
+//! which grants when it is not implemented. Its own leader lease is `election_timeout_max`; it is kept
+//! shorter than ours, which alone counts.
+
+mod client;
+mod identity;
+mod lead;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+pub use identity::{Identity, Stranger};
+
+use crate::core::Event;
+use crate::core::replicated::Command;
+use crate::ids::NodeId;
+use crate::shared_core::SharedCore;
+use crate::store::{LogStore, StateMachine};
+use crate::timing::Timing;
+use crate::transport::MESSAGE_BYTES_MAX;
+use crate::wire::proto::raft_server::RaftServer;
+use crate::wire::{Node, TypeConfig};
+
+/// Applied entries between two snapshots. An entry is a few hundred bytes and moves are rare.
+const SNAPSHOT_EVERY: u64 = 500;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    #[error("openraft refuses its configuration: {0}")]
+    Config(#[from] openraft::ConfigError),
+    #[error("raft does not start on this store: {0}")]
+    Start(String),
+}
+
+/// What Raft needs of this host.
+pub struct Start {
+    pub cluster: String,
+    pub me: NodeId,
+    /// Every member and its address, as written into the first membership.
+    pub members: BTreeMap<NodeId, String>,
+    pub channels: Vec<(NodeId, Channel)>,
+    pub timing: Timing,
+    pub log: LogStore,
+    pub state_machine: StateMachine,
+    pub incarnation: u64,
+    pub incarnations: watch::Receiver<BTreeMap<NodeId, u64>>,
+    pub core: Arc<SharedCore>,
+}
+
+#[derive(Clone)]
+pub struct Consensus {
+    raft: Raft<TypeConfig, StateMachine>,
+    core: Arc<SharedCore>,
+    identity: Arc<Identity>,
+}
+
+impl Consensus {
+    /// Raft runs and reports to the core; peers are answered once [`Consensus::service`] is served.
+    pub async fn start(start: Start) -> Result<Consensus, ConsensusError> {
+        let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
+        let members: BTreeSet<NodeId> = start.members.keys().cloned().collect();
+        let identity = Identity::new(&start.cluster, start.me.clone(), start.incarnation, members, start.incarnations);
+        let identity = Arc::new(identity);
+        let peers =
+            client::Peers { identity: identity.clone(), core: start.core.clone(), channels: Arc::new(start.channels) };
+        let raft = Raft::new(start.me, config, peers, start.log, start.state_machine)
+            .await
+            .map_err(|error| ConsensusError::Start(error.to_string()))?;
+        let initialized = raft.is_initialized().await.map_err(|error| ConsensusError::Start(error.to_string()))?;
+        if !initialized {
+            // Every member writes the same first membership; Raft keeps the one of the first leader.
+            let nodes: BTreeMap<NodeId, Node> =
+                start.members.iter().map(|(id, addr)| (id.clone(), Node::new(addr))).collect();
+            raft.initialize(nodes).await.map_err(|error| ConsensusError::Start(error.to_string()))?;
+        }
+        tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
+        Ok(Consensus { raft, core: start.core, identity })
+    }
+
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
+    }
+
+    /// What answers the requests of peers.
+    pub fn service(&self) -> RaftServer<service::RaftService> {
+        let service = service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone());
+        RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Proposes `command`; that it was applied is reported by the store. A proposal that fails, or whose
+    /// fate is unknown, is reported to the core.
+    pub async fn propose(&self, command: Command) {
+        let text = command.to_string();
+        if let Err(error) = self.raft.client_write(command).await {
+            self.core.step(Event::ProposalFailed { reason: format!("{text}: {error}") });
+        }
+    }
+
+    /// Asks for pre-votes and, if a quorum would grant, for votes. The core has asked the gate before.
+    pub async fn campaign(&self) {
+        if let Err(error) = self.raft.trigger().elect(true).await {
+            tracing::error!("campaign: {error}");
+        }
+    }
+
+    /// Asks `to` to campaign at once. Only after a committed `Release` of the own term.
+    pub async fn transfer_lead(&self, to: NodeId) {
+        if let Err(error) = self.raft.trigger().transfer_leader(to).await {
+            tracing::error!("transfer of the lead: {error}");
+        }
+    }
+
+    /// Who leads as far as this member knows, and the term.
+    pub fn leader(&self) -> (Option<NodeId>, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader.clone(), metrics.current_term)
+    }
+
+    /// Ends when Raft has stopped for good, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "it ended".to_string();
+            }
+        }
+    }
+
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!("raft did not end in good order: {error}");
+        }
+    }
+}
+
+/// openraft's configuration for `timing`.
+pub fn raft_config(cluster: &str, timing: &Timing) -> Config {
+    let heartbeat = timing.heartbeat().as_millis() as u64;
+    Config {
+        cluster_name: cluster.to_string(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: 2 * heartbeat,
+        election_timeout_max: 2 * heartbeat + 1,
+        enable_elect: false,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        removed_leader_step_down: StepDownPolicy::Never,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: 100,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,191 @@
+//! Raft requests of peers. The vote gate (fence 2) stands here, before openraft sees a vote.
+//!
+//! Invariant: a vote is considered while no append is being processed, and the other way round, so that
+//! a promise is in force before its acknowledgement leaves and before any later vote is weighed.
+
+use std::sync::Arc;
+
+use openraft::Raft;
+use openraft::async_runtime::WatchReceiver;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use tokio::sync::RwLock;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info};
+
+use super::client::accepted;
+use super::identity::Identity;
+use super::lead::report_lead;
+use crate::core::Event;
+use crate::core::replicated::Command;
+use crate::ids::{NodeId, Term};
+use crate::shared_core::SharedCore;
+use crate::store::StateMachine;
+use crate::time::BootTime;
+use crate::wire::proto::raft_server;
+use crate::wire::{Entry, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto};
+
+pub struct RaftService {
+    pub raft: Raft<TypeConfig, StateMachine>,
+    pub core: Arc<SharedCore>,
+    pub identity: Arc<Identity>,
+    /// Read by appends and snapshots, written by votes.
+    turn: RwLock<()>,
+}
+
+impl RaftService {
+    pub fn new(raft: Raft<TypeConfig, StateMachine>, core: Arc<SharedCore>, identity: Arc<Identity>) -> Self {
+        RaftService { raft, core, identity, turn: RwLock::new(()) }
+    }
+
+    /// The request in a message of somebody who may speak here.
+    fn open<M: Message>(&self, message: Request<M::Proto>) -> Result<(Sender, M), Status> {
+        let (sender, request) =
+            M::from_proto(message.into_inner()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.identity.check(&sender).map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
+        Ok((sender, request))
+    }
+
+    fn seal<M: Message>(&self, answer: &M) -> Response<M::Proto> {
+        Response::new(answer.to_proto(self.identity.me()))
+    }
+
+    /// The promise is noted before the answer leaves.
+    fn note_accepted(&self, leader: NodeId, term: Term, arrived_at: BootTime) {
+        self.core.step(Event::Accepted { leader, term, arrived_at });
+    }
+
+    /// A refusal that tells the candidate this member's own vote and nothing else.
+    fn refusal(&self) -> VoteResponse<TypeConfig> {
+        VoteResponse::new(self.own_vote(), None, false)
+    }
+
+    fn own_vote(&self) -> Vote {
+        self.raft.metrics().borrow_watched().vote.clone()
+    }
+
+    fn gate(&self, candidate: &NodeId) -> Result<(), String> {
+        self.core.read(|core, now| core.may_vote(now.boot, candidate)).map_err(|refusal| refusal.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    async fn append_entries(
+        &self,
+        message: Request<proto::AppendEntriesRequest>,
+    ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
+        let arrived_at = BootTime::now();
+        let (sender, request) = self.open::<AppendEntriesRequest<TypeConfig>>(message)?;
+        let term = request.vote.leader_id.term;
+        check_speaks_for_itself(&sender, &request.vote)?;
+        let released = release_terms(&request.entries);
+
+        let _turn = self.turn.read().await;
+        let answer = self.raft.append_entries(request).await.map_err(fatal)?;
+        if accepted(&answer) {
+            self.note_accepted(sender.member, term, arrived_at);
+        }
+        if answer == AppendEntriesResponse::Success {
+            for term in released {
+                self.core.step(Event::ReleaseLogged { term });
+            }
+        }
+        Ok(self.seal(&answer))
+    }
+
+    async fn vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+        let (sender, request) = self.open::<VoteRequest<TypeConfig>>(message)?;
+        check_speaks_for_itself(&sender, &request.vote)?;
+
+        let _turn = self.turn.write().await;
+        if let Err(refusal) = self.gate(&sender.member) {
+            info!(candidate = %sender.member, term = request.vote.leader_id.term, "no vote: {refusal}");
+            return Ok(self.seal(&self.refusal()));
+        }
+        self.core.step(Event::Voting { term: request.vote.leader_id.term });
+        let considered = self.raft.vote(request).await;
+        let own_term = considered.as_ref().map_or_else(|_| self.own_vote().leader_id.term, |a| a.vote.leader_id.term);
+        self.core.step(Event::Considered { term: own_term });
+        report_lead(&self.raft, &self.core);
+        Ok(self.seal(&considered.map_err(fatal)?))
+    }
+
+    async fn pre_vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
+        let (sender, request) = self.open::<VoteRequest<TypeConfig>>(message)?;
+        check_speaks_for_itself(&sender, &request.vote)?;
+        if let Err(refusal) = self.gate(&sender.member) {
+            debug!(candidate = %sender.member, "no pre-vote: {refusal}");
+            return Ok(self.seal(&self.refusal()));
+        }
+        let answer = self.raft.pre_vote(request).await.map_err(fatal)?;
+        Ok(self.seal(&answer))
+    }
+
+    async fn install_snapshot(
+        &self,
+        message: Request<proto::InstallSnapshotRequest>,
+    ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
+        let arrived_at = BootTime::now();
+        let (sender, request) = self.open::<SnapshotRequest>(message)?;
+        check_speaks_for_itself(&sender, &request.vote)?;
+        let vote = request.vote.clone();
+
+        let _turn = self.turn.read().await;
+        let snapshot = Snapshot { meta: request.meta, snapshot: request.data };
+        let answer: SnapshotResponse<TypeConfig> =
+            self.raft.install_full_snapshot(request.vote, snapshot).await.map_err(fatal)?;
+        if answer.vote == vote {
+            self.note_accepted(sender.member, vote.leader_id.term, arrived_at);
+        }
+        Ok(self.seal(&answer))
+    }
+
+    /// openraft takes this for a licence to campaign at once; here it is a candidacy like any other.
+    async fn transfer_leader(
+        &self,
+        message: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let (sender, request) = self.open::<TransferLeaderRequest<TypeConfig>>(message)?;
+        check_speaks_for_itself(&sender, request.from_leader())?;
+        let me = &self.identity.me().member;
+        if request.to_node_id() != me {
+            return Ok(self.seal(&TransferAnswer::Accepted));
+        }
+        let answer = match self.gate(me) {
+            Ok(()) => match self.raft.handle_transfer_leader(request).await.map_err(fatal)? {
+                Ok(()) => TransferAnswer::Accepted,
+                Err(error) => TransferAnswer::Refused(error.to_string()),
+            },
+            Err(refusal) => TransferAnswer::Refused(refusal),
+        };
+        info!(from = %sender.member, ?answer, "offered the lead");
+        Ok(self.seal(&answer))
+    }
+}
+
+/// Nobody asks for votes or sends entries in another member's name.
+fn check_speaks_for_itself(sender: &Sender, vote: &Vote) -> Result<(), Status> {
+    if vote.leader_id.voted_for == sender.member {
+        Ok(())
+    } else {
+        let (member, named) = (&sender.member, &vote.leader_id.voted_for);
+        Err(Status::permission_denied(format!("{member} speaks in the name of {named}")))
+    }
+}
+
+/// Terms of the `Release` entries among `entries`.
+fn release_terms(entries: &[Entry]) -> Vec<Term> {
+    entries
+        .iter()
+        .filter(|entry| matches!(&entry.payload, openraft::EntryPayload::Normal(Command::Release { .. })))
+        .map(|entry| entry.log_id.leader_id)
+        .map(|leader| leader.term)
+        .collect()
+}
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft has stopped: {error}"))
+}

@@ -1,0 +1,137 @@
+//! When this member campaigns. openraft's own timers are off; whoever may hold the baton goes first.
+//!
+//! This decides about liveness only: a wrong rank costs time or an election, never safety.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::peers::Peer;
+use crate::ids::NodeId;
+use crate::time::BootTime;
+use crate::timing::Timing;
+
+/// What the order of candidates depends on, highest first: priority, height, then the lower id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Standing<'a> {
+    priority: u32,
+    height: u64,
+    id: &'a NodeId,
+}
+
+impl Standing<'_> {
+    fn precedes(&self, other: &Standing<'_>) -> bool {
+        (self.priority, self.height, std::cmp::Reverse(self.id))
+            > (other.priority, other.height, std::cmp::Reverse(other.id))
+    }
+}
+
+/// How many reachable, ready members come before `me`, the lost leader not counted.
+pub fn rank(
+    me: &NodeId,
+    my_height: u64,
+    priorities: &BTreeMap<NodeId, u32>,
+    peers: &BTreeMap<NodeId, Peer>,
+    lost_leader: Option<&NodeId>,
+) -> u32 {
+    let priority = |id: &NodeId| priorities.get(id).copied().unwrap_or(0);
+    let mine = Standing { priority: priority(me), height: my_height, id: me };
+    let before = peers.iter().filter(|(id, peer)| {
+        let theirs = Standing { priority: priority(id), height: peer.height, id };
+        peer.ready && peer.reachable && Some(*id) != lost_leader && theirs.precedes(&mine)
+    });
+    before.count() as u32
+}
+
+/// The best member to hand over to: ready, reachable, first in the order of candidates.
+pub fn best_target<'a>(priorities: &BTreeMap<NodeId, u32>, peers: &'a BTreeMap<NodeId, Peer>) -> Option<&'a NodeId> {
+    let priority = |id: &NodeId| priorities.get(id).copied().unwrap_or(0);
+    peers
+        .iter()
+        .filter(|(_, peer)| peer.ready && peer.reachable)
+        .map(|(id, peer)| Standing { priority: priority(id), height: peer.height, id })
+        .reduce(|best, next| if next.precedes(&best) { next } else { best })
+        .map(|standing| standing.id)
+}
+
+/// When to campaign next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Campaigns {
+    not_before: BootTime,
+}
+
+impl Campaigns {
+    pub fn new(started_at: BootTime) -> Self {
+        Campaigns { not_before: started_at }
+    }
+
+    /// Two candidates of neighbouring rank are two heartbeats apart, so that the first one's votes are
+    /// out before the second one asks; a member that could not hold the baton waits three leases.
+    pub fn due_at(&self, opens_at: BootTime, rank: Option<u32>, timing: &Timing) -> BootTime {
+        let delay = match rank {
+            Some(rank) => 2 * timing.heartbeat() * rank,
+            None => 3 * timing.lease(),
+        };
+        self.not_before.max(opens_at + delay)
+    }
+
+    /// A campaign starts at `now`; the next one waits until this one's votes must have come.
+    pub fn started(&mut self, now: BootTime, rank: Option<u32>, timing: &Timing) {
+        let spread: Duration = timing.heartbeat() * rank.unwrap_or(3).min(8);
+        self.not_before = now + 2 * timing.heartbeat() + spread;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(ready: bool, height: u64) -> Peer {
+        Peer { ready, reachable: true, height, ..Peer::default() }
+    }
+
+    fn priorities() -> BTreeMap<NodeId, u32> {
+        [("a", 100), ("b", 90), ("c", 90), ("z", 0)].map(|(id, p)| (id.into(), p)).into()
+    }
+
+    fn peers(list: &[(&str, Peer)]) -> BTreeMap<NodeId, Peer> {
+        list.iter().map(|(id, peer)| ((*id).into(), peer.clone())).collect()
+    }
+
+    #[test]
+    fn candidates_come_by_priority_then_height_then_id() {
+        let around_b = peers(&[("a", peer(true, 5)), ("c", peer(true, 9))]);
+        assert_eq!(rank(&"b".into(), 8, &priorities(), &around_b, None), 2, "c is as preferred, and higher");
+        assert_eq!(rank(&"b".into(), 9, &priorities(), &around_b, None), 1, "c is as high, and of a later id");
+    }
+
+    #[test]
+    fn the_lost_leader_and_members_that_are_not_ready_keep_nobody_waiting() {
+        let around_b = peers(&[("a", peer(true, 5)), ("c", peer(false, 9))]);
+        assert_eq!(rank(&"b".into(), 1, &priorities(), &around_b, Some(&"a".into())), 0);
+    }
+
+    #[test]
+    fn the_target_of_a_handover_is_ready_and_reachable_first() {
+        let mut around_a = peers(&[("b", peer(false, 9)), ("c", peer(true, 1)), ("z", peer(true, 99))]);
+        assert_eq!(best_target(&priorities(), &around_a), Some(&"c".into()));
+        around_a.get_mut(&NodeId::from("c")).unwrap().reachable = false;
+        assert_eq!(best_target(&priorities(), &around_a), Some(&"z".into()));
+        assert_eq!(best_target(&priorities(), &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn ranks_are_two_heartbeats_apart_and_the_ineligible_come_last() {
+        let campaigns = Campaigns::new(BootTime::from_nanos(0));
+        let opens_at = BootTime::from_nanos(5_000_000_000);
+        let due = |rank| campaigns.due_at(opens_at, rank, &Timing::LAN).since(opens_at).as_millis();
+        assert_eq!((due(Some(0)), due(Some(1)), due(Some(2)), due(None)), (0, 300, 600, 3000));
+    }
+
+    #[test]
+    fn a_campaign_is_not_repeated_before_its_votes_can_have_come() {
+        let mut campaigns = Campaigns::new(BootTime::from_nanos(0));
+        let now = BootTime::from_nanos(1_000_000_000);
+        campaigns.started(now, Some(0), &Timing::LAN);
+        assert_eq!(campaigns.due_at(now, Some(0), &Timing::LAN).since(now), 2 * Timing::LAN.heartbeat());
+    }
+}

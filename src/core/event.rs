@@ -1,0 +1,206 @@
+//! What the core is told and what it asks for: its whole contact with the world.
+
+use std::collections::BTreeMap;
+
+use crate::chain_node::{Health, SignFloor};
+use crate::core::lease::VoterSets;
+use crate::core::peers::Peer;
+use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::guard_frame::{Armed, ExitCause, NodeProcess};
+use crate::ids::{Epoch, NodeId, SignMark, Term};
+use crate::time::BootTime;
+
+/// Something that happened. The shell reports each once, in the order in which it learnt of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Nothing but time.
+    Tick,
+    /// The host was suspended since the last event.
+    Slept,
+
+    /// A request of this leader, which arrived at `arrived_at`, was accepted. Reported before the
+    /// answer leaves this host.
+    Accepted {
+        leader: NodeId,
+        term: Term,
+        arrived_at: BootTime,
+    },
+    /// This member is about to let Raft consider a vote in `term`; the gate has agreed.
+    Voting {
+        term: Term,
+    },
+    /// Raft has considered it, and this member's own vote is of `term` now. Follows every `Voting`.
+    Considered {
+        term: Term,
+    },
+    /// This member's own vote is of `term`, whoever brought that about.
+    Voted {
+        term: Term,
+    },
+    /// A `Release` written in `term` stands in this member's log.
+    ReleaseLogged {
+        term: Term,
+    },
+    /// This member is the leader of `term`.
+    Led {
+        term: Term,
+    },
+    /// This member leads no term.
+    LeadLost,
+    /// `from` accepted a request that this member, leading `term`, sent at `sent_at`.
+    Acked {
+        from: NodeId,
+        term: Term,
+        sent_at: BootTime,
+    },
+    Voters(VoterSets),
+    /// A committed command of an entry of `term` was applied, with this outcome and leaving this view.
+    Applied {
+        term: Term,
+        command: Command,
+        outcome: Applied,
+        view: View,
+    },
+    /// What this member proposed did not commit in its term.
+    ProposalFailed {
+        reason: String,
+    },
+
+    /// A guard answers. `node` and `armed` are what it found or was doing; without `node`, no chain
+    /// node of this member runs.
+    GuardAttached {
+        node: Option<NodeProcess>,
+        armed: Option<Armed>,
+    },
+    /// The guard is gone; whether all of its chain node is proven gone too.
+    GuardGone {
+        node_proven_dead: bool,
+    },
+    GuardArmed {
+        epoch: Epoch,
+    },
+    NodeStarted {
+        validator_epoch: Option<Epoch>,
+    },
+    NodeStartFailed {
+        reason: String,
+    },
+    /// The chain node and its descendants are gone.
+    NodeExited {
+        cause: ExitCause,
+    },
+    /// The guard fired.
+    Fenced {
+        epoch: Epoch,
+    },
+
+    /// The links are validating and the node is ready to be activated.
+    Linked {
+        epoch: Epoch,
+    },
+    /// The links could not be brought where they should be.
+    LinksFailed {
+        reason: String,
+    },
+    /// The node was proven to run with the key.
+    Activated {
+        epoch: Epoch,
+    },
+    ActivationFailed {
+        epoch: Epoch,
+        reason: String,
+    },
+    /// The links are in standby and the node was proven stopped or keyless; what it signed last, when
+    /// the chain node records it.
+    Inactive {
+        last_signed: Option<SignMark>,
+    },
+
+    Probed(Health),
+    ProbeFailed {
+        reason: String,
+    },
+    Peers(BTreeMap<NodeId, Peer>),
+
+    HandoverWanted {
+        to: Option<NodeId>,
+    },
+    ShutdownWanted,
+    StoreFailed {
+        reason: String,
+    },
+}
+
+/// What the core reads of the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    pub epoch: Epoch,
+    pub holder: Option<NodeId>,
+    pub floor: FloorSource,
+}
+
+/// Something to do. The shell starts each in the given order; what has an outcome reports it as an
+/// [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// → `NodeStarted` or `NodeStartFailed`. The guard puts the links into standby first.
+    StartStandby,
+    /// → `GuardArmed`. Renews as well.
+    Arm {
+        epoch: Epoch,
+        deadline: BootTime,
+    },
+    Disarm {
+        epoch: Epoch,
+    },
+    /// → `Linked` or `LinksFailed`. Needs the guard's word for this epoch.
+    LinkValidating {
+        epoch: Epoch,
+        floor: SignFloor,
+    },
+    /// → `Activated` or `ActivationFailed`. Starts the node as a validator when it is not running.
+    Activate {
+        epoch: Epoch,
+    },
+    /// → `Inactive`, always: when the gentle way does not prove it in time, the node is stopped, then
+    /// killed.
+    Deactivate {
+        kill: bool,
+    },
+    /// Whether to probe as fast as blocks can come, or at the configured pace.
+    WatchChain {
+        closely: bool,
+    },
+
+    /// → `Applied` or `ProposalFailed`. So do the other proposals.
+    ProposeClaim {
+        epoch: Epoch,
+        reason: String,
+    },
+    ProposeRelease {
+        epoch: Epoch,
+        last_signed: Option<SignMark>,
+        reason: String,
+    },
+    ProposeActivated {
+        epoch: Epoch,
+        floor: SignFloor,
+        began_at: BootTime,
+    },
+    Campaign,
+    TransferLead {
+        to: NodeId,
+    },
+
+    AnswerHandover(Result<Handover, String>),
+    /// The coordinator may end.
+    Finish,
+}
+
+/// A handover that came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    pub to: NodeId,
+    pub epoch: Epoch,
+    pub asked_at: BootTime,
+}

@@ -1,0 +1,80 @@
+//! Fence 3: from which block on a new holder may sign.
+//!
+//! Invariant: when a floor is met, everything that an earlier holder can have signed with the shared
+//! key lies at or below what the new holder's chain node already has, or refuses to sign again.
+
+use std::time::Duration;
+
+use crate::chain_node::{Health, SignFloor};
+use crate::core::replicated::FloorSource;
+use crate::time::WallTime;
+
+/// The floor for a holder that claims now. `quiet_since` is a moment after which no other host, and
+/// not this one either, can have signed; `clock_skew` bounds its difference to block header times.
+///
+/// A cluster that never signed still settles: its key may have been in use before it was handed to
+/// the cluster.
+pub fn for_claim(source: FloorSource, quiet_since: WallTime, clock_skew: Duration) -> SignFloor {
+    match source {
+        FloorSource::Exact(mark) => SignFloor::Mark(mark),
+        FloorSource::NeverSigned | FloorSource::Unknown => SignFloor::BlockAfter(quiet_since + clock_skew),
+    }
+}
+
+/// Whether a chain node in this `health` is past `floor`. With `node_refuses`, the node itself signs
+/// nothing at or below a mark, so that it need not have caught up to it.
+pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
+    match floor {
+        SignFloor::None => true,
+        SignFloor::Mark(mark) => node_refuses || health.height >= mark.height,
+        SignFloor::BlockAfter(quiet) => health.head_time.is_some_and(|head_time| head_time > *quiet),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain_node::KeyState;
+    use crate::ids::SignMark;
+
+    fn head(height: u64, head_time_ms: u64) -> Health {
+        Health {
+            synced: true,
+            height,
+            head_time: Some(wall(head_time_ms)),
+            peers: None,
+            key: KeyState::Absent,
+            latency: Duration::ZERO,
+            version: String::new(),
+        }
+    }
+
+    fn wall(millis: u64) -> WallTime {
+        WallTime::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn after_a_release_the_floor_is_the_old_holders_last_mark() {
+        let floor = for_claim(FloorSource::Exact(SignMark::at_height(7)), wall(1000), Duration::from_millis(10));
+        assert_eq!(floor, SignFloor::Mark(SignMark::at_height(7)));
+        assert!(!is_met(&floor, &head(6, 5000), false));
+        assert!(is_met(&floor, &head(7, 0), false));
+        assert!(is_met(&floor, &head(6, 0), true));
+    }
+
+    #[test]
+    fn without_a_release_only_a_block_made_after_the_lease_was_won_will_do() {
+        for source in [FloorSource::Unknown, FloorSource::NeverSigned] {
+            let floor = for_claim(source, wall(1000), Duration::from_millis(10));
+            assert!(!is_met(&floor, &head(90, 1010), false));
+            assert!(is_met(&floor, &head(90, 1011), false));
+        }
+    }
+
+    #[test]
+    fn a_node_that_tells_no_head_time_never_settles_by_time() {
+        let floor = SignFloor::BlockAfter(wall(1000));
+        let silent = Health { head_time: None, ..head(90, 0) };
+        assert!(!is_met(&floor, &silent, true));
+    }
+}

@@ -1,0 +1,384 @@
+//! What this member knows of its own host: guard, chain node, links and health.
+//!
+//! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
+//! started keyless and never given the key since.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::chain_node::Health;
+use crate::core::Action;
+use crate::guard_frame::{Armed, ExitCause, NodeProcess};
+use crate::ids::Epoch;
+use crate::time::BootTime;
+
+/// First wait before a crashed node is started again; doubled for every further crash.
+const RESTART_MIN: Duration = Duration::from_secs(1);
+const RESTART_MAX: Duration = Duration::from_secs(60);
+/// A node that ran this long has got over its earlier crashes.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    runs_node: bool,
+    guard: bool,
+    node: Node,
+    proven: bool,
+    crashes: u32,
+    /// The node is not started before.
+    start_at: BootTime,
+    /// The node is not trusted with the baton before.
+    steady_at: BootTime,
+    health: Option<Health>,
+    head_moved_at: BootTime,
+    probe_failures: u32,
+    probe_failures_max: u32,
+    probe_error: String,
+    links_error: Option<String>,
+    /// Under which the guard was found armed; that lease is not ours.
+    foreign_epoch: Option<Epoch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Node {
+    Unknown,
+    Stopped,
+    Starting,
+    Running { since: BootTime },
+    Stopping,
+}
+
+/// Why this host cannot take the baton now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    Arbiter,
+    NoGuard,
+    NodeDown,
+    Unsteady { left: Duration },
+    NoAnswer { reason: String },
+    Syncing,
+    Links { reason: String },
+    Leaving,
+}
+
+impl Host {
+    pub fn new(runs_node: bool, probe_failures_max: u32, started_at: BootTime) -> Self {
+        Host {
+            runs_node,
+            guard: false,
+            node: if runs_node { Node::Unknown } else { Node::Stopped },
+            proven: !runs_node,
+            crashes: 0,
+            start_at: started_at,
+            steady_at: started_at,
+            health: None,
+            head_moved_at: started_at,
+            probe_failures: 0,
+            probe_failures_max,
+            probe_error: String::new(),
+            links_error: None,
+            foreign_epoch: None,
+        }
+    }
+
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    pub fn runs_node(&self) -> bool {
+        self.runs_node
+    }
+
+    pub fn has_guard(&self) -> bool {
+        self.guard
+    }
+
+    pub fn is_node_running(&self) -> bool {
+        matches!(self.node, Node::Running { .. })
+    }
+
+    pub fn is_node_stopped(&self) -> bool {
+        self.node == Node::Stopped
+    }
+
+    pub fn health(&self) -> Option<&Health> {
+        self.health.as_ref()
+    }
+
+    pub fn height(&self) -> u64 {
+        self.health.as_ref().map_or(0, |health| health.height)
+    }
+
+    pub fn links_error(&self) -> Option<&str> {
+        self.links_error.as_deref()
+    }
+
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    pub fn start_at(&self) -> BootTime {
+        self.start_at
+    }
+
+    pub fn steady_at(&self) -> BootTime {
+        self.steady_at
+    }
+
+    /// For how long the head has stood still.
+    pub fn head_still_for(&self, now: BootTime) -> Duration {
+        now.since(self.head_moved_at)
+    }
+
+    /// From here on the node may sign: the links are about to be validating.
+    pub fn give_key(&mut self) {
+        self.proven = false;
+    }
+
+    /// The node was proven stopped or keyless, with the links in standby.
+    pub fn key_is_gone(&mut self) {
+        self.proven = true;
+        self.links_error = None;
+    }
+
+    /// What the guard found. A node that was or may be a validator is stopped: its lease is not ours.
+    pub fn guard_attached(
+        &mut self,
+        now: BootTime,
+        node: Option<&NodeProcess>,
+        armed: Option<&Armed>,
+        out: &mut Vec<Action>,
+    ) {
+        self.guard = true;
+        match node {
+            None => {
+                self.node = Node::Stopped;
+                self.proven = true;
+                if let Some(armed) = armed {
+                    out.push(Action::Disarm { epoch: armed.epoch() });
+                }
+            }
+            Some(process) if process.validator_epoch.is_none() && armed.is_none() => {
+                self.node = Node::Running { since: now };
+                self.proven = true;
+            }
+            Some(_) => {
+                self.node = Node::Stopping;
+                self.proven = false;
+                self.foreign_epoch = armed.map(Armed::epoch);
+                out.push(Action::Deactivate { kill: true });
+            }
+        }
+    }
+
+    /// The epoch to disarm once the node found under it is gone.
+    pub fn take_foreign_epoch(&mut self) -> Option<Epoch> {
+        self.foreign_epoch.take()
+    }
+
+    pub fn guard_gone(&mut self, node_proven_dead: bool) {
+        self.guard = false;
+        self.health = None;
+        if node_proven_dead {
+            self.node = Node::Stopped;
+            self.proven = true;
+        } else {
+            self.node = Node::Unknown;
+            self.proven = false;
+        }
+    }
+
+    pub fn starting(&mut self) {
+        self.node = Node::Starting;
+    }
+
+    pub fn started(&mut self, now: BootTime, validator_epoch: Option<Epoch>) {
+        self.node = Node::Running { since: now };
+        self.proven &= validator_epoch.is_none();
+        self.head_moved_at = now;
+    }
+
+    pub fn start_failed(&mut self, now: BootTime, reason: String) {
+        self.node = Node::Stopped;
+        self.probe_error = reason;
+        self.crashed(now);
+    }
+
+    pub fn exited(&mut self, now: BootTime, cause: ExitCause) {
+        if let Node::Running { since } = self.node
+            && now.since(since) >= STEADY_AFTER
+        {
+            self.crashes = 0;
+        }
+        self.node = Node::Stopped;
+        self.proven = true;
+        self.health = None;
+        self.probe_failures = 0;
+        match cause {
+            ExitCause::ByItself => self.crashed(now),
+            ExitCause::Stopped { .. } | ExitCause::Fenced => self.start_at = now,
+        }
+    }
+
+    /// The node did not do what a holder's must: it gets some time before it is trusted again.
+    pub fn distrust(&mut self, now: BootTime) {
+        self.steady_at = now + backoff(self.crashes.max(3));
+    }
+
+    pub fn links_failed(&mut self, reason: String) {
+        self.links_error = Some(reason);
+    }
+
+    pub fn probed(&mut self, now: BootTime, health: Health) {
+        if self.health.as_ref().is_none_or(|before| before.height != health.height) {
+            self.head_moved_at = now;
+        }
+        self.probe_failures = 0;
+        self.health = Some(health);
+    }
+
+    pub fn probe_failed(&mut self, reason: String) {
+        self.probe_failures += 1;
+        self.probe_error = reason;
+        if self.is_unhealthy() {
+            self.health = None;
+        }
+    }
+
+    /// As many probes in a row have failed as the configuration allows.
+    pub fn is_unhealthy(&self) -> bool {
+        self.probe_failures >= self.probe_failures_max
+    }
+
+    pub fn probe_error(&self) -> &str {
+        &self.probe_error
+    }
+
+    /// Why the running standby could not become the holder now; `None` when it could.
+    pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
+        if !self.runs_node {
+            return Some(NotReady::Arbiter);
+        }
+        if let Some(reason) = &self.links_error {
+            return Some(NotReady::Links { reason: reason.clone() });
+        }
+        if !self.guard {
+            return Some(NotReady::NoGuard);
+        }
+        if !self.is_node_running() {
+            return Some(NotReady::NodeDown);
+        }
+        if now < self.steady_at {
+            return Some(NotReady::Unsteady { left: self.steady_at.since(now) });
+        }
+        match &self.health {
+            None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
+            Some(health) if !health.synced => Some(NotReady::Syncing),
+            Some(_) => None,
+        }
+    }
+
+    fn crashed(&mut self, now: BootTime) {
+        self.start_at = now + backoff(self.crashes);
+        self.crashes += 1;
+        self.steady_at = self.start_at + backoff(self.crashes);
+    }
+}
+
+fn backoff(crashes: u32) -> Duration {
+    (RESTART_MIN * 2_u32.pow(crashes.min(6))).min(RESTART_MAX)
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::Arbiter => write!(f, "an arbiter runs no chain node"),
+            NotReady::NoGuard => write!(f, "the guard does not answer"),
+            NotReady::NodeDown => write!(f, "the chain node is not running"),
+            NotReady::Unsteady { left } => {
+                write!(f, "the chain node failed recently, {:.1} s to wait", left.as_secs_f64())
+            }
+            NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
+            NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
+            NotReady::Syncing => write!(f, "the chain node is syncing"),
+            NotReady::Links { reason } => write!(f, "{reason}"),
+            NotReady::Leaving => write!(f, "the coordinator is shutting down"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> BootTime {
+        BootTime::from_nanos(secs * 1_000_000_000)
+    }
+
+    fn running() -> Host {
+        let mut host = Host::new(true, 3, at(0));
+        host.guard_attached(at(0), None, None, &mut Vec::new());
+        host.started(at(0), None);
+        host
+    }
+
+    #[test]
+    fn nothing_is_proven_before_the_guard_was_asked() {
+        assert!(!Host::new(true, 3, at(0)).is_proven());
+        assert!(Host::new(false, 3, at(0)).is_proven(), "an arbiter has no chain node");
+    }
+
+    #[test]
+    fn a_node_found_with_the_key_is_killed_and_proves_nothing_until_it_is_gone() {
+        let mut host = Host::new(true, 3, at(0));
+        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: Some(Epoch(4)) };
+        let mut out = Vec::new();
+        host.guard_attached(at(1), Some(&node), None, &mut out);
+        assert_eq!(out, [Action::Deactivate { kill: true }]);
+        assert!(!host.is_proven());
+        host.exited(at(1), ExitCause::Stopped { killed: true });
+        assert!(host.is_proven());
+    }
+
+    #[test]
+    fn a_standby_found_running_is_adopted() {
+        let mut host = Host::new(true, 3, at(0));
+        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: None };
+        let mut out = Vec::new();
+        host.guard_attached(at(1), Some(&node), None, &mut out);
+        assert!(out.is_empty() && host.is_proven() && host.is_node_running());
+    }
+
+    #[test]
+    fn a_node_that_keeps_crashing_waits_longer_each_time_and_is_not_ready() {
+        let mut host = running();
+        let waits: Vec<u64> = (0..4)
+            .map(|_| {
+                host.exited(at(10), ExitCause::ByItself);
+                let wait = host.start_at().since(at(10)).as_secs();
+                host.started(at(10), None);
+                wait
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8]);
+        assert!(matches!(host.not_ready(at(11)), Some(NotReady::Unsteady { .. })));
+    }
+
+    #[test]
+    fn a_node_that_ran_long_enough_has_its_crashes_forgotten() {
+        let mut host = running();
+        host.exited(at(1), ExitCause::ByItself);
+        host.started(at(2), None);
+        host.exited(at(63), ExitCause::ByItself);
+        assert_eq!(host.start_at(), at(64));
+    }
+
+    #[test]
+    fn a_lost_guard_proves_the_node_gone_only_when_it_was_seen_gone() {
+        let mut host = running();
+        host.guard_gone(false);
+        assert!(!host.is_proven());
+        host.guard_gone(true);
+        assert!(host.is_proven() && host.is_node_stopped());
+    }
+}

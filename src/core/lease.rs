@@ -1,0 +1,100 @@
+//! The lease of a leader: until when a quorum has promised to elect nobody else.
+//!
+//! Invariant (fence 1): at `acked_at`, a quorum of every voter set had answered a request that was
+//! sent then or later, so none of its members votes for another before `acked_at + lease`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{NodeId, Term};
+use crate::time::BootTime;
+
+/// One set of voters, or two during a membership change (joint consensus).
+pub type VoterSets = Vec<BTreeSet<NodeId>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    me: NodeId,
+    term: Term,
+    /// For each peer, the latest sending time of a request that it accepted in `term`.
+    acked: BTreeMap<NodeId, BootTime>,
+}
+
+impl Lease {
+    pub fn new(me: NodeId, term: Term) -> Self {
+        Lease { me, term, acked: BTreeMap::new() }
+    }
+
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Notes that `from` accepted a request which this leader sent at `sent_at` in `term`.
+    pub fn note(&mut self, from: &NodeId, term: Term, sent_at: BootTime) {
+        if term != self.term || *from == self.me {
+            return;
+        }
+        let latest = self.acked.entry(from.clone()).or_insert(sent_at);
+        *latest = sent_at.max(*latest);
+    }
+
+    /// The latest sending time that a quorum of every set has answered, the leader itself counting as
+    /// `now`. `None` until there is one, and when this leader is in none of the sets.
+    pub fn acked_at(&self, now: BootTime, voters: &VoterSets) -> Option<BootTime> {
+        voters.iter().map(|set| self.acked_at_by(now, set)).min().flatten()
+    }
+
+    fn acked_at_by(&self, now: BootTime, voters: &BTreeSet<NodeId>) -> Option<BootTime> {
+        let mut times: Vec<BootTime> = voters.iter().filter_map(|voter| self.time_of(voter, now)).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.get(voters.len() / 2).copied()
+    }
+
+    fn time_of(&self, voter: &NodeId, now: BootTime) -> Option<BootTime> {
+        if *voter == self.me { Some(now) } else { self.acked.get(voter).copied() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> BootTime {
+        BootTime::from_nanos(nanos)
+    }
+
+    fn set(names: &str) -> BTreeSet<NodeId> {
+        names.split(' ').map(NodeId::from).collect()
+    }
+
+    fn lease(acks: &[(&str, u64)]) -> Lease {
+        let mut lease = Lease::new("a".into(), 3);
+        for (from, sent_at) in acks {
+            lease.note(&(*from).into(), 3, at(*sent_at));
+        }
+        lease
+    }
+
+    #[test]
+    fn the_quorum_counts_the_leader_as_now_and_takes_the_slowest_it_needs() {
+        assert_eq!(lease(&[("b", 10), ("c", 20)]).acked_at(at(99), &vec![set("a b c")]), Some(at(20)));
+        assert_eq!(lease(&[("b", 10), ("c", 20)]).acked_at(at(99), &vec![set("a b c d e")]), Some(at(10)));
+        assert_eq!(lease(&[("b", 10)]).acked_at(at(99), &vec![set("a b c d e")]), None);
+        assert_eq!(lease(&[("b", 10)]).acked_at(at(99), &vec![set("a b")]), Some(at(10)));
+    }
+
+    #[test]
+    fn joint_consensus_needs_a_quorum_of_both_sets() {
+        let lease = lease(&[("b", 30), ("d", 10), ("e", 5)]);
+        assert_eq!(lease.acked_at(at(99), &vec![set("a b c"), set("a d e")]), Some(at(10)));
+        assert_eq!(lease.acked_at(at(99), &vec![set("a b c"), set("a x y")]), None);
+    }
+
+    #[test]
+    fn an_answer_of_another_term_an_older_one_and_ones_own_change_nothing() {
+        let mut lease = lease(&[("b", 30)]);
+        lease.note(&"b".into(), 2, at(50));
+        lease.note(&"b".into(), 3, at(20));
+        lease.note(&"a".into(), 3, at(90));
+        assert_eq!(lease.acked_at(at(99), &vec![set("a b c")]), Some(at(30)));
+    }
+}

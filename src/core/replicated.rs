@@ -1,0 +1,275 @@
+//! What the cluster agrees on: the commands in the Raft log and the state that they make. Pure: the
+//! same commands in the same order make the same state on every member, so nothing here reads a
+//! clock or a configuration. `store` applies committed entries with it, `core` and the status read
+//! the result, `wire` carries it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chain_node::SignFloor;
+use crate::core::event::View;
+use crate::ids::{Epoch, NodeId, SignMark, Term};
+use crate::time::WallTime;
+
+/// Rows of the history that are kept; the oldest goes first.
+pub const MOVES_MAX: usize = 200;
+
+/// Bytes of a reason that are kept in the history, so that the whole state stays far below the
+/// size at which the store would put it into a file of its own.
+pub const REASON_BYTES_MAX: usize = 160;
+
+/// One entry of the Raft log, as the proposer wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The leader takes the baton under the next epoch.
+    Claim { epoch: Epoch, member: NodeId, reason: String, at: WallTime },
+    /// The leader of the entry's term lets go and never claims again in that term. `last_signed` is
+    /// what it signed last or, when it signed nothing in this epoch, the mark that it started from.
+    Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime },
+    /// The holder of the epoch was proven active, `took` after it began to act.
+    Activated { epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration },
+    /// Records the incarnation of a member's store, once.
+    Join { member: NodeId, incarnation: u64 },
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Claim { epoch, member, .. } => write!(f, "Claim{{epoch {epoch}, {member}}}"),
+            Command::Release { epoch, last_signed: Some(mark), .. } => {
+                write!(f, "Release{{epoch {epoch}, last signed {mark}}}")
+            }
+            Command::Release { epoch, last_signed: None, .. } => write!(f, "Release{{epoch {epoch}, no mark}}"),
+            Command::Activated { epoch, .. } => write!(f, "Activated{{epoch {epoch}}}"),
+            Command::Join { member, incarnation } => write!(f, "Join{{{member}, {incarnation:016x}}}"),
+        }
+    }
+}
+
+/// What a committed command did. Every member computes the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    Claimed {
+        epoch: Epoch,
+        member: NodeId,
+    },
+    Released {
+        epoch: Epoch,
+    },
+    Recorded,
+    /// The command changed nothing. The proposer must act as if it had never been written.
+    Rejected {
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseInfo {
+    pub epoch: Epoch,
+    /// Term of the leader that wrote it: rule W is about this term and no other.
+    pub term: Term,
+    /// Absent unless the holder of the epoch wrote it and knew its mark.
+    pub last_signed: Option<SignMark>,
+    pub at: WallTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveKind {
+    /// Nobody held the baton before.
+    First,
+    /// The holder before never let go by itself.
+    Failover,
+    /// The holder before let go first.
+    Handover,
+}
+
+impl MoveKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MoveKind::First => "first",
+            MoveKind::Failover => "failover",
+            MoveKind::Handover => "handover",
+        }
+    }
+}
+
+/// One row of the history: how the baton came to the holder of `epoch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub epoch: Epoch,
+    /// The member that claimed before; it may be the same one.
+    pub from: Option<NodeId>,
+    pub to: NodeId,
+    pub kind: MoveKind,
+    /// At most [`REASON_BYTES_MAX`] bytes.
+    pub reason: String,
+    pub claimed_at: WallTime,
+    /// `None` while the new holder is not proven active, and for good when it never became so.
+    pub end: Option<MoveEnd>,
+}
+
+/// How a move ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveEnd {
+    pub active_at: WallTime,
+    /// Handover: from the old holder's `Release` until active, by the wall clocks of two hosts. First
+    /// and failover: from the `Claim` until active, by one host's wall clock; the time before the
+    /// claim, in which nobody held the baton, is not in it, since no entry knows when it began.
+    pub gap: Duration,
+    /// By the new holder's steady clock, see [`Command::Activated`].
+    pub took: Duration,
+    pub floor: SignFloor,
+}
+
+/// What a claimer knows of the signatures made before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FloorSource {
+    /// No epoch was ever claimed.
+    NeverSigned,
+    /// The holder of the last epoch released it and said what it signed last.
+    Exact(SignMark),
+    /// The last holder did not say; the floor has to settle.
+    Unknown,
+}
+
+/// The replicated state after some prefix of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicated {
+    /// The highest claimed epoch.
+    pub epoch: Epoch,
+    /// Who may hold the baton under `epoch`: the claimer, until any leader releases that epoch.
+    pub holder: Option<NodeId>,
+    /// Term of the `Claim` of `epoch`. There is one leader a term, so an entry of the same term is
+    /// the holder's own word.
+    pub claimed_in_term: Term,
+    /// The newest `Release`, whoever wrote it: what rule W reads.
+    pub last_release: Option<ReleaseInfo>,
+    /// The `Release` of `epoch` by its own holder: what the floor and the history read. A later
+    /// leader's `Release` leaves it alone; the next `Claim` clears it.
+    pub let_go: Option<ReleaseInfo>,
+    /// Where the gap of the last move begins; see [`MoveEnd::gap`].
+    pub gap_from: WallTime,
+    /// Incarnation of each member's store.
+    pub incarnations: BTreeMap<NodeId, u64>,
+    /// Oldest first, at most [`MOVES_MAX`]; once anything was claimed the last row is `epoch`'s.
+    pub moves: VecDeque<Move>,
+}
+
+impl Replicated {
+    /// Applies one committed command of an entry of `term`.
+    pub fn apply(&mut self, term: Term, command: &Command) -> Applied {
+        match command {
+            Command::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
+            Command::Release { epoch, last_signed, reason: _, at } => self.release(term, *epoch, *last_signed, *at),
+            Command::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
+            Command::Join { member, incarnation } => self.join(member, *incarnation),
+        }
+    }
+
+    /// What the next claimer knows of earlier signatures. Read it before the claim is applied: the
+    /// claim itself makes it `Unknown`.
+    pub fn floor_source(&self) -> FloorSource {
+        if self.epoch == Epoch::default() {
+            return FloorSource::NeverSigned;
+        }
+        match self.let_go.and_then(|release| release.last_signed) {
+            Some(mark) => FloorSource::Exact(mark),
+            None => FloorSource::Unknown,
+        }
+    }
+
+    /// What the core reads of this state.
+    pub fn view(&self) -> View {
+        View { epoch: self.epoch, holder: self.holder.clone(), floor: self.floor_source() }
+    }
+
+    fn claim(&mut self, term: Term, epoch: Epoch, member: &NodeId, reason: &str, at: WallTime) -> Applied {
+        if epoch != self.epoch.next() {
+            return rejected(format!("claim of epoch {epoch} by {member}: the next epoch is {}", self.epoch.next()));
+        }
+        if let Some(release) = self.last_release.filter(|release| release.term == term) {
+            return rejected(format!(
+                "claim of epoch {epoch} by {member}: the leader of term {term} released epoch {} in the same term and \
+                 must win a new one first",
+                release.epoch
+            ));
+        }
+        let (from, kind) = match (self.moves.back(), self.let_go) {
+            (None, _) => (None, MoveKind::First),
+            (Some(last), None) => (Some(last.to.clone()), MoveKind::Failover),
+            (Some(last), Some(_)) => (Some(last.to.clone()), MoveKind::Handover),
+        };
+        self.gap_from = self.let_go.map_or(at, |release| release.at);
+        self.epoch = epoch;
+        self.holder = Some(member.clone());
+        self.claimed_in_term = term;
+        self.let_go = None;
+        if self.moves.len() == MOVES_MAX {
+            self.moves.pop_front();
+        }
+        self.moves.push_back(Move {
+            epoch,
+            from,
+            to: member.clone(),
+            kind,
+            reason: bounded(reason),
+            claimed_at: at,
+            end: None,
+        });
+        Applied::Claimed { epoch, member: member.clone() }
+    }
+
+    fn release(&mut self, term: Term, epoch: Epoch, last_signed: Option<SignMark>, at: WallTime) -> Applied {
+        let of_current = epoch == self.epoch && epoch != Epoch::default();
+        let by_holder = of_current && term == self.claimed_in_term;
+        let release = ReleaseInfo { epoch, term, last_signed: last_signed.filter(|_| by_holder), at };
+        self.last_release = Some(release);
+        if of_current {
+            self.holder = None;
+        }
+        if by_holder {
+            // A release that was written twice counts from the first and with the higher mark.
+            let first = self.let_go.unwrap_or(release);
+            self.let_go = Some(ReleaseInfo { last_signed: first.last_signed.max(release.last_signed), ..first });
+        }
+        Applied::Released { epoch }
+    }
+
+    fn activated(&mut self, epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration) -> Applied {
+        let gap = at.since(self.gap_from);
+        match self.moves.back_mut() {
+            Some(row) if row.epoch == epoch && row.end.is_none() => {
+                row.end = Some(MoveEnd { active_at: at, gap, took, floor });
+                Applied::Recorded
+            }
+            Some(row) if row.epoch == epoch => rejected(format!("epoch {epoch} was recorded as active before")),
+            Some(_) | None => rejected(format!("epoch {epoch} became active, but the epoch is {}", self.epoch)),
+        }
+    }
+
+    fn join(&mut self, member: &NodeId, incarnation: u64) -> Applied {
+        match self.incarnations.get(member) {
+            None => {
+                self.incarnations.insert(member.clone(), incarnation);
+                Applied::Recorded
+            }
+            Some(known) if *known == incarnation => Applied::Recorded,
+            Some(known) => rejected(format!(
+                "{member} joined with the store {known:016x} and now has {incarnation:016x}: its store was wiped or \
+                 copied; remove the member and add it again"
+            )),
+        }
+    }
+}
+
+fn rejected(reason: String) -> Applied {
+    Applied::Rejected { reason }
+}
+
+/// `reason` cut to [`REASON_BYTES_MAX`] bytes, at the end of a character.
+fn bounded(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_string()
+}

@@ -1,0 +1,244 @@
+//! The vote gate (fence 2): whether this member may help to elect somebody now.
+//!
+//! It stands before Vote and PreVote requests of others, before the handler of a leadership transfer
+//! and before this member's own candidacy. It only ever refuses; Raft's own rules still apply after it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{NodeId, Term};
+use crate::time::BootTime;
+
+/// What a member must remember in order not to vote inside somebody's lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VoteGate {
+    /// `lease·(1+ρ)`.
+    promise: Duration,
+    /// End of rule (a); `None` for a store that never voted or logged anything.
+    quarantine_until: Option<BootTime>,
+    /// Rule (b): to whom the last promise was made, and when.
+    promised: Option<Promise>,
+    /// Term of this member's own vote.
+    vote_term: Term,
+    /// Rule W: term of the newest `Release` in this member's log.
+    released_term: Option<Term>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Promise {
+    leader: NodeId,
+    until: BootTime,
+}
+
+/// Why no vote is given now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Rule (a): a promise made before the restart may still be alive.
+    Quarantine { left: Duration },
+    /// Rule (b): this member promised `leader` its loyalty.
+    Promised { leader: NodeId, left: Duration },
+    /// Rule (c): the own chain node may still sign.
+    NodeNotProven,
+}
+
+impl VoteGate {
+    pub fn new(
+        promise: Duration,
+        started_at: BootTime,
+        fresh: bool,
+        vote_term: Term,
+        released_term: Option<Term>,
+    ) -> Self {
+        let quarantine_until = (!fresh).then_some(started_at + promise);
+        VoteGate { promise, quarantine_until, promised: None, vote_term, released_term }
+    }
+
+    /// A request of `leader` that had arrived at `arrived_at` was accepted.
+    pub fn note_accepted(&mut self, leader: &NodeId, term: Term, arrived_at: BootTime) {
+        self.note_vote(term);
+        self.promise_to(leader, arrived_at);
+    }
+
+    /// A quorum answered requests which this member, as leader, had sent at `acked_at`: it promises
+    /// itself what every follower promised it.
+    pub fn note_own_lease(&mut self, me: &NodeId, acked_at: BootTime) {
+        self.promise_to(me, acked_at);
+    }
+
+    /// This member's own vote is of `term` now.
+    pub fn note_vote(&mut self, term: Term) {
+        self.vote_term = self.vote_term.max(term);
+    }
+
+    /// A `Release` written in `term` stands in this member's log.
+    pub fn note_release(&mut self, term: Term) {
+        self.released_term = self.released_term.max(Some(term));
+    }
+
+    /// Whether the newest `Release` in this member's log was written in `term`.
+    pub fn has_released(&self, term: Term) -> bool {
+        self.released_term == Some(term)
+    }
+
+    pub fn vote_term(&self) -> Term {
+        self.vote_term
+    }
+
+    /// When rules (a) and (b) let `candidate` pass; in the past when they do already.
+    pub fn opens_at(&self, candidate: &NodeId) -> BootTime {
+        if self.is_waived() {
+            return BootTime::from_nanos(0);
+        }
+        let quarantine = self.quarantine_until.unwrap_or(BootTime::from_nanos(0));
+        let promise = match &self.promised {
+            Some(promise) if promise.leader != *candidate => promise.until,
+            Some(_) | None => BootTime::from_nanos(0),
+        };
+        quarantine.max(promise)
+    }
+
+    /// To whom this member is loyal at `now`, by its last promise.
+    pub fn loyal_to(&self, now: BootTime) -> Option<&NodeId> {
+        self.promised.as_ref().filter(|promise| now < promise.until).map(|promise| &promise.leader)
+    }
+
+    /// The leader of the last promise, alive or not.
+    pub fn last_leader(&self) -> Option<&NodeId> {
+        self.promised.as_ref().map(|promise| &promise.leader)
+    }
+
+    /// End of the last promise, alive or not.
+    pub fn promise_end(&self) -> Option<BootTime> {
+        self.promised.as_ref().map(|promise| promise.until)
+    }
+
+    /// # Errors
+    /// The first of the rules (c), (a), (b) that forbids a vote for `candidate`.
+    pub fn check(&self, now: BootTime, candidate: &NodeId, node_proven: bool) -> Result<(), Refusal> {
+        if !node_proven {
+            return Err(Refusal::NodeNotProven);
+        }
+        if self.is_waived() {
+            return Ok(());
+        }
+        if let Some(until) = self.quarantine_until
+            && now < until
+        {
+            return Err(Refusal::Quarantine { left: until.since(now) });
+        }
+        match &self.promised {
+            Some(promise) if promise.leader != *candidate && now < promise.until => {
+                Err(Refusal::Promised { leader: promise.leader.clone(), left: promise.until.since(now) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Rule W: the leader of the term that this member still votes in has let go, and never claims
+    /// again in that term.
+    fn is_waived(&self) -> bool {
+        self.released_term == Some(self.vote_term)
+    }
+
+    /// The newest leader has the promise, until the last of all promises so far has run out: one that
+    /// was made to an earlier leader must not shorten by it.
+    fn promise_to(&mut self, leader: &NodeId, from: BootTime) {
+        let until = from + self.promise;
+        let until = self.promised.as_ref().map_or(until, |earlier| until.max(earlier.until));
+        self.promised = Some(Promise { leader: leader.clone(), until });
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Quarantine { left } => write!(f, "restarted too recently, {} ms to wait", left.as_millis()),
+            Refusal::Promised { leader, left } => {
+                write!(f, "promised to {leader} for {} more ms", left.as_millis())
+            }
+            Refusal::NodeNotProven => write!(f, "own chain node is not proven stopped or keyless"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMISE: Duration = Duration::from_millis(1001);
+
+    fn at(millis: u64) -> BootTime {
+        BootTime::from_nanos(millis * 1_000_000)
+    }
+
+    fn fresh_gate() -> VoteGate {
+        VoteGate::new(PROMISE, at(0), true, 0, None)
+    }
+
+    fn candidate(name: &str) -> NodeId {
+        name.into()
+    }
+
+    #[test]
+    fn a_restarted_member_waits_out_a_promise_it_may_have_forgotten() {
+        let gate = VoteGate::new(PROMISE, at(5000), false, 3, None);
+        assert!(matches!(gate.check(at(6000), &candidate("b"), true), Err(Refusal::Quarantine { .. })));
+        assert_eq!(gate.check(at(6001), &candidate("b"), true), Ok(()));
+    }
+
+    #[test]
+    fn a_fresh_store_has_no_promise_to_wait_out() {
+        assert_eq!(fresh_gate().check(at(0), &candidate("b"), true), Ok(()));
+    }
+
+    #[test]
+    fn a_promise_holds_against_all_but_its_leader() {
+        let mut gate = fresh_gate();
+        gate.note_accepted(&candidate("a"), 1, at(100));
+        assert!(matches!(gate.check(at(1100), &candidate("b"), true), Err(Refusal::Promised { .. })));
+        assert_eq!(gate.check(at(1100), &candidate("a"), true), Ok(()));
+        assert_eq!(gate.check(at(1101), &candidate("b"), true), Ok(()));
+    }
+
+    #[test]
+    fn a_promise_to_a_new_leader_never_shortens_the_one_before() {
+        let mut gate = fresh_gate();
+        gate.note_accepted(&candidate("a"), 1, at(200));
+        gate.note_accepted(&candidate("b"), 2, at(100));
+        assert!(gate.check(at(1200), &candidate("a"), true).is_err());
+        assert!(gate.check(at(1200), &candidate("c"), true).is_err());
+    }
+
+    #[test]
+    fn a_leader_keeps_the_promise_that_its_followers_made_it() {
+        let mut gate = fresh_gate();
+        gate.note_own_lease(&candidate("me"), at(100));
+        assert!(gate.check(at(1000), &candidate("b"), true).is_err());
+    }
+
+    #[test]
+    fn an_unproven_chain_node_forbids_every_vote_also_after_a_release() {
+        let mut gate = fresh_gate();
+        gate.note_vote(4);
+        gate.note_release(4);
+        assert_eq!(gate.check(at(9_000), &candidate("b"), false), Err(Refusal::NodeNotProven));
+    }
+
+    #[test]
+    fn a_release_waives_time_only_for_a_vote_of_its_own_term() {
+        let mut gate = VoteGate::new(PROMISE, at(0), false, 3, None);
+        gate.note_accepted(&candidate("a"), 3, at(50));
+        gate.note_release(3);
+        assert_eq!(gate.check(at(60), &candidate("b"), true), Ok(()));
+        gate.note_vote(4);
+        assert!(gate.check(at(70), &candidate("c"), true).is_err(), "the next holder may lead in term 4 already");
+    }
+
+    #[test]
+    fn a_release_of_an_earlier_term_waives_nothing() {
+        let mut gate = VoteGate::new(PROMISE, at(0), false, 4, Some(3));
+        assert!(gate.check(at(10), &candidate("b"), true).is_err());
+        gate.note_release(4);
+        assert_eq!(gate.check(at(10), &candidate("b"), true), Ok(()));
+    }
+}

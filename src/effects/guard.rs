@@ -1,0 +1,106 @@
+//! The connection to the guard: attached at start, followed, and attached anew when it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{Hands, NodeSeen};
+use crate::core::Event;
+use crate::guard_client::{GuardClient, GuardError, GuardEvent};
+use crate::guard_frame::{ArmedGuard, ExitCause, FromGuard};
+use crate::time::BootTime;
+
+/// Between two attempts to get a guard back.
+const ATTACH_AGAIN: Duration = Duration::from_millis(500);
+
+pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver<GuardEvent>, GuardError> {
+    let (events, receiver) = mpsc::unbounded_channel();
+    let (client, attached) = GuardClient::attach(hands.guard_settings.clone(), events).await?;
+    info!(guard = attached.guard_pid, node = ?attached.node.as_ref().map(|n| n.pid), "guard attached");
+    hands.guard().client = Some(client);
+    hands.node.send_replace(attached.node.clone().map_or(NodeSeen::Stopped, NodeSeen::Running));
+    hands.core.step(Event::GuardAttached { node: attached.node, armed: attached.armed });
+    Ok(receiver)
+}
+
+pub(super) async fn follow(hands: Arc<Hands>, mut events: mpsc::UnboundedReceiver<GuardEvent>) {
+    loop {
+        match events.recv().await {
+            Some(GuardEvent::Frame(frame, received_at)) => hear(&hands, frame, received_at),
+            Some(GuardEvent::Gone { reason, guard_runs, node_proven_dead }) => {
+                warn!(node_proven_dead, guard_runs, "guard lost: {reason}");
+                lose(&hands, node_proven_dead);
+                events = attach_again(&hands).await;
+            }
+            None => {
+                lose(&hands, false);
+                events = attach_again(&hands).await;
+            }
+        }
+    }
+}
+
+fn lose(hands: &Hands, node_proven_dead: bool) {
+    let mut guard = hands.guard();
+    guard.client = None;
+    guard.armed = None;
+    drop(guard);
+    hands.node.send_replace(NodeSeen::Unknown);
+    hands.core.step(Event::GuardGone { node_proven_dead });
+}
+
+async fn attach_again(hands: &Arc<Hands>) -> mpsc::UnboundedReceiver<GuardEvent> {
+    loop {
+        match attach(hands).await {
+            Ok(events) => return events,
+            Err(error) => warn!("{error}; trying again"),
+        }
+        sleep(ATTACH_AGAIN).await;
+    }
+}
+
+fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
+    if let Some(proof) = ArmedGuard::from_frame(&frame, received_at) {
+        let epoch = proof.epoch();
+        hands.guard().armed = Some(proof);
+        hands.core.step(Event::GuardArmed { epoch });
+        return;
+    }
+    match frame {
+        FromGuard::Started { node } => {
+            let validator_epoch = node.validator_epoch;
+            info!(pid = node.pid, validator_epoch = ?validator_epoch.map(|e| e.0), "chain node started");
+            hands.node.send_replace(NodeSeen::Running(node));
+            hands.core.step(Event::NodeStarted { validator_epoch });
+        }
+        FromGuard::Exited { pid, status, cause } => {
+            let asked = cause != ExitCause::ByItself;
+            info!(pid, ?status, asked, "chain node gone");
+            hands.node.send_replace(NodeSeen::Stopped);
+            hands.core.step(Event::NodeExited { cause });
+        }
+        FromGuard::Fenced { epoch, fired_at, done_at, links_error } => {
+            warn!(%epoch, took_ms = done_at.since(fired_at).as_millis(), "fenced: the lease ran out");
+            hands.guard().armed = None;
+            hands.core.step(Event::Fenced { epoch });
+            if let Some(reason) = links_error {
+                hands.core.step(Event::LinksFailed { reason });
+            }
+        }
+        FromGuard::Refused { request, reason } => refused(hands, &request, reason),
+        FromGuard::Armed(_) => warn!("the guard's word came after its own deadline"),
+        FromGuard::Disarmed { .. } | FromGuard::Signalled { .. } => {}
+        FromGuard::Welcome { .. } => warn!("the guard greets twice"),
+    }
+}
+
+fn refused(hands: &Hands, request: &str, reason: String) {
+    warn!(request, "refused by the guard: {reason}");
+    if request == "Start" {
+        hands.node.send_replace(NodeSeen::Refused(reason.clone()));
+        hands.core.step(Event::NodeStartFailed { reason });
+    }
+}

@@ -1,0 +1,238 @@
+//! Performs what the core decided about this host: guard, links and chain node. It decides nothing;
+//! every outcome goes back to the core as an event. `driver.rs` hands it the actions.
+//!
+//! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
+//! link is never put to validating by something older than the order to let go.
+
+mod guard;
+mod node;
+mod probe;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::chain::Driver;
+use crate::chain_node::Health;
+use crate::core::Action;
+use crate::guard_client::{GuardClient, GuardError, GuardSettings};
+use crate::guard_frame::{ArmedGuard, NodeProcess, ToGuard};
+use crate::ids::{Epoch, SignMark};
+use crate::key_links::{KeyLinks, LinkState};
+use crate::shared_core::SharedCore;
+use node::Job;
+
+/// What the effects of one host work with.
+pub struct Setup {
+    pub chain: Driver,
+    pub links: KeyLinks,
+    pub guard: GuardSettings,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    pub probe_every: Duration,
+    pub core: Arc<SharedCore>,
+}
+
+/// The hands of a coordinator with a chain node. Cheap to clone.
+#[derive(Clone)]
+pub struct Effects {
+    hands: Arc<Hands>,
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// What the tasks of this module share.
+struct Hands {
+    chain: Driver,
+    links: KeyLinks,
+    guard_settings: GuardSettings,
+    stop_timeout: Duration,
+    probe_every: Duration,
+    core: Arc<SharedCore>,
+    guard: Mutex<GuardLink>,
+    /// What the guard last said of the chain node.
+    node: watch::Sender<NodeSeen>,
+    /// Raised by every order to let go: what works towards signing gives up.
+    let_go: watch::Sender<u64>,
+    closely: watch::Sender<bool>,
+    seen: watch::Sender<Seen>,
+}
+
+#[derive(Default)]
+struct GuardLink {
+    client: Option<GuardClient>,
+    /// The guard's latest word.
+    armed: Option<ArmedGuard>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NodeSeen {
+    /// No guard tells.
+    Unknown,
+    Stopped,
+    Running(NodeProcess),
+    /// The guard did not start it.
+    Refused(String),
+}
+
+/// What probes have shown last, for gossip and metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    pub health: Option<Health>,
+    pub last_signed: Option<SignMark>,
+}
+
+/// What operators see of the guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardState {
+    Idle,
+    Armed,
+    Unreachable,
+}
+
+impl GuardState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GuardState::Idle => "idle",
+            GuardState::Armed => "armed",
+            GuardState::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl Effects {
+    /// Attaches to the guard, or starts one, and begins to probe.
+    ///
+    /// # Errors
+    /// Nothing runs then that did not run before.
+    pub async fn start(setup: Setup) -> Result<Effects, GuardError> {
+        let hands = Arc::new(Hands {
+            chain: setup.chain,
+            links: setup.links,
+            guard_settings: setup.guard,
+            stop_timeout: setup.stop_timeout,
+            probe_every: setup.probe_every,
+            core: setup.core,
+            guard: Mutex::default(),
+            node: watch::Sender::new(NodeSeen::Unknown),
+            let_go: watch::Sender::new(0),
+            closely: watch::Sender::new(false),
+            seen: watch::Sender::default(),
+        });
+        let events = guard::attach(&hands).await?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        tokio::spawn(guard::follow(hands.clone(), events));
+        tokio::spawn(node::work(hands.clone(), queue));
+        tokio::spawn(probe::watch(hands.clone()));
+        Ok(Effects { hands, jobs })
+    }
+
+    /// Starts `action` if it is one about guard, links or chain node, and gives it back otherwise.
+    pub fn perform(&self, action: Action) -> Option<Action> {
+        match action {
+            Action::Arm { epoch, deadline } => self.hands.send(ToGuard::Arm { epoch, deadline }),
+            Action::Disarm { epoch } => self.hands.disarm(epoch),
+            Action::WatchChain { closely } => {
+                self.hands.closely.send_replace(closely);
+            }
+            Action::StartStandby => self.queue(Job::StartStandby),
+            Action::LinkValidating { epoch, floor } => self.queue(Job::Link { epoch, floor }),
+            Action::Activate { epoch } => self.queue(Job::Activate { epoch }),
+            Action::Deactivate { kill } => {
+                self.hands.let_go.send_modify(|orders| *orders += 1);
+                self.queue(Job::Deactivate { kill });
+            }
+            Action::ProposeClaim { .. }
+            | Action::ProposeRelease { .. }
+            | Action::ProposeActivated { .. }
+            | Action::Campaign
+            | Action::TransferLead { .. }
+            | Action::AnswerHandover(_)
+            | Action::Finish => return Some(action),
+        }
+        None
+    }
+
+    /// Stops chain node and guard. Returns when both are gone, or when the guard is out of reach.
+    pub async fn stop(&self) {
+        self.hands.let_go.send_modify(|orders| *orders += 1);
+        if self.hands.has_guard() {
+            self.hands.stop_node(self.hands.stop_timeout).await;
+            self.hands.send(ToGuard::Quit);
+            let mut node = self.hands.node.subscribe();
+            let quit = node.wait_for(|seen| *seen == NodeSeen::Unknown);
+            if tokio::time::timeout(Duration::from_secs(2), quit).await.is_err() {
+                tracing::warn!("the guard did not end");
+            }
+        }
+    }
+
+    pub fn seen(&self) -> watch::Receiver<Seen> {
+        self.hands.seen.subscribe()
+    }
+
+    pub fn node_pid(&self) -> Option<u32> {
+        match &*self.hands.node.borrow() {
+            NodeSeen::Running(process) => Some(process.pid),
+            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
+        }
+    }
+
+    pub fn guard_state(&self) -> GuardState {
+        let guard = self.hands.guard();
+        match (&guard.client, &guard.armed) {
+            (None, _) => GuardState::Unreachable,
+            (Some(_), Some(_)) => GuardState::Armed,
+            (Some(_), None) => GuardState::Idle,
+        }
+    }
+
+    pub fn link_state(&self) -> LinkState {
+        self.hands.links.state()
+    }
+
+    fn queue(&self, job: Job) {
+        // The worker ends with the coordinator only.
+        let _ = self.jobs.send(job);
+    }
+}
+
+impl Hands {
+    fn guard(&self) -> MutexGuard<'_, GuardLink> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_guard(&self) -> bool {
+        self.guard().client.is_some()
+    }
+
+    /// To a guard that is gone nothing is said: `GuardGone` tells the core what became of the node.
+    fn send(&self, frame: ToGuard) {
+        if let Some(client) = &self.guard().client {
+            client.send(frame);
+        }
+    }
+
+    fn disarm(&self, epoch: Epoch) {
+        self.guard().armed = None;
+        self.send(ToGuard::Disarm { epoch });
+    }
+
+    /// Awaits the end of the chain node, which the guard brings about within `timeout` and a little.
+    async fn stop_node(&self, timeout: Duration) {
+        let mut node = self.node.subscribe();
+        if matches!(*node.borrow_and_update(), NodeSeen::Stopped) {
+            return;
+        }
+        self.send(ToGuard::Stop { timeout });
+        let gone = node.wait_for(|seen| !matches!(seen, NodeSeen::Running(_)));
+        // The sender lives as long as `self`.
+        let _ = gone.await;
+    }
+}
+
+/// Where the admin and guard sockets of a member are.
+pub fn guard_socket(run_dir: &std::path::Path) -> PathBuf {
+    run_dir.join("guard.sock")
+}

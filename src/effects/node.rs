@@ -1,0 +1,200 @@
+//! Everything that changes links or the life of the chain node, one job after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::probe::CLOSELY;
+use super::{Hands, NodeSeen};
+use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+use crate::core::Event;
+use crate::guard_frame::ToGuard;
+use crate::ids::Epoch;
+use crate::time::BootTime;
+
+/// A hot deactivation that is not proven by then is followed by a stop.
+const PROOF_MAX: Duration = Duration::from_secs(2);
+/// Bound of an `exec` activation.
+const EXEC_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) enum Job {
+    StartStandby,
+    Link { epoch: Epoch, floor: SignFloor },
+    Activate { epoch: Epoch },
+    Deactivate { kill: bool },
+}
+
+pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    // An order to let go that was queued behind a job cancels it also when it came before the job began.
+    let mut let_go = hands.let_go.subscribe();
+    let mut done: u64 = 0;
+    while let Some(job) = jobs.recv().await {
+        let cancelled = *let_go.borrow_and_update() > done;
+        match job {
+            Job::StartStandby => start_standby(&hands).await,
+            Job::Link { .. } | Job::Activate { .. } if cancelled => {}
+            Job::Link { epoch, floor } => link(&hands, epoch, floor).await,
+            Job::Activate { epoch } => activate(&hands, epoch, &mut let_go).await,
+            Job::Deactivate { kill } => {
+                done += 1;
+                deactivate(&hands, kill).await;
+            }
+        }
+    }
+}
+
+async fn start_standby(hands: &Arc<Hands>) {
+    if let Err(error) = hands.chain.after_stop().await {
+        hands.core.step(Event::NodeStartFailed { reason: error.to_string() });
+        return;
+    }
+    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch: None });
+}
+
+/// Brings the links to validating. Needs the guard's word for `epoch` at that very moment.
+async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
+    if *hands.chain.activation() == Activation::Restart {
+        hands.stop_node(hands.stop_timeout).await;
+    }
+    let linked = async {
+        hands.chain.after_stop().await.map_err(|error| error.to_string())?;
+        let settled = hands.seen.borrow().health.clone();
+        hands.chain.prepare_validator(&floor, settled.as_ref()).await.map_err(|error| error.to_string())?;
+        swap(hands, epoch).await
+    };
+    match linked.await {
+        Ok(()) => {
+            info!(%epoch, "links validating");
+            hands.core.step(Event::Linked { epoch });
+        }
+        Err(reason) => {
+            warn!(%epoch, "links not changed: {reason}");
+            hands.core.step(Event::LinksFailed { reason });
+        }
+    }
+}
+
+async fn swap(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
+    let hands = hands.clone();
+    let swapped = spawn_blocking(move || {
+        let proof = hands.guard().armed.take().filter(|proof| proof.epoch() == epoch);
+        let Some(proof) = proof else { return Err("the guard is not armed".to_string()) };
+        let swapped = hands.links.swap(&proof, BootTime::now).map_err(|error| error.to_string());
+        // A renewal may have brought a later word meanwhile, which is the better one.
+        hands.guard().armed.get_or_insert(proof);
+        swapped
+    });
+    swapped.await.map_err(|error| error.to_string())?
+}
+
+async fn activate(hands: &Arc<Hands>, epoch: Epoch, let_go: &mut watch::Receiver<u64>) {
+    let activated = tokio::select! {
+        activated = activate_and_prove(hands, epoch) => activated,
+        // Ends here only in what can be repeated: frames to the guard and questions to the node.
+        _ = let_go.changed() => {
+            let_go.mark_changed();
+            return;
+        }
+    };
+    match activated {
+        Ok(()) => hands.core.step(Event::Activated { epoch }),
+        Err(reason) => {
+            warn!(%epoch, "not activated: {reason}");
+            hands.core.step(Event::ActivationFailed { epoch, reason });
+        }
+    }
+}
+
+async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
+    let running = matches!(*hands.node.borrow(), NodeSeen::Running(_));
+    match hands.chain.activation() {
+        Activation::Signal(signal) if running => {
+            hands.send(ToGuard::Signal { signal: *signal, validator_epoch: Some(epoch) });
+        }
+        Activation::Exec { activate, .. } if running => {
+            hands.chain.run_exec(activate, EXEC_MAX).await.map_err(|error| error.to_string())?;
+        }
+        Activation::Restart | Activation::Signal(_) | Activation::Exec { .. } => start(hands, epoch).await?,
+    }
+    let provable = hands.chain.proves_key_by_probe();
+    await_probe(hands, |health| !provable || health.key == KeyState::Loaded).await;
+    Ok(())
+}
+
+async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
+    let mut node = hands.node.subscribe();
+    node.mark_unchanged();
+    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch: Some(epoch) });
+    let answered = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_) | NodeSeen::Refused(_))).await;
+    match answered.as_deref() {
+        Ok(NodeSeen::Refused(reason)) => Err(reason.clone()),
+        Ok(NodeSeen::Running(_) | NodeSeen::Stopped | NodeSeen::Unknown) | Err(_) => Ok(()),
+    }
+}
+
+/// Probes closely until an answer is as `wanted`.
+async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
+    loop {
+        match hands.chain.probe().await {
+            Ok(health) if wanted(&health) => return,
+            Ok(_) | Err(_) => sleep(CLOSELY).await,
+        }
+    }
+}
+
+/// Takes the key away and proves it: links first, then the node, gently if that can be proven.
+async fn deactivate(hands: &Arc<Hands>, kill: bool) {
+    let linked = to_standby(hands).await;
+    if let Err(reason) = &linked {
+        warn!("links not in standby: {reason}");
+    }
+    let gently = !kill && linked.is_ok() && matches!(*hands.node.borrow(), NodeSeen::Running(_));
+    let keyless = gently && take_key(hands).await;
+    if !keyless {
+        hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
+    }
+    if let Err(error) = hands.chain.after_stop().await {
+        warn!("{error}");
+    }
+    let last_signed = hands.chain.last_signed().await.unwrap_or_else(|error| {
+        warn!("{error}");
+        None
+    });
+    hands.core.step(Event::Inactive { last_signed });
+    if let Err(reason) = linked {
+        hands.core.step(Event::LinksFailed { reason });
+    }
+    if keyless {
+        // A node that gave its key away may hold on to the connections that the next holder needs.
+        hands.send(ToGuard::Stop { timeout: hands.stop_timeout });
+    }
+}
+
+async fn to_standby(hands: &Arc<Hands>) -> Result<(), String> {
+    let hands = hands.clone();
+    let done = spawn_blocking(move || hands.links.to_standby().map_err(|error| error.to_string()));
+    done.await.map_err(|error| error.to_string())?
+}
+
+/// Whether the running node was brought to drop its key and says so.
+async fn take_key(hands: &Arc<Hands>) -> bool {
+    if !hands.chain.proves_key_by_probe() {
+        return false;
+    }
+    match hands.chain.activation() {
+        Activation::Restart => return false,
+        Activation::Signal(signal) => hands.send(ToGuard::Signal { signal: *signal, validator_epoch: None }),
+        Activation::Exec { deactivate, .. } => {
+            if let Err(error) = hands.chain.run_exec(deactivate, EXEC_MAX).await {
+                warn!("{error}");
+                return false;
+            }
+        }
+    }
+    timeout(PROOF_MAX, await_probe(hands, |health| health.key == KeyState::Absent)).await.is_ok()
+}

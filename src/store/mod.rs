@@ -1,0 +1,221 @@
+//! The durable Raft store of one member: vote, log and applied state, in sled, with openraft's
+//! storage traits. Only `consensus` and `driver` open one. It never repairs: what it cannot explain
+//! by a crash in the order below, it refuses.
+//!
+//! # What makes a write durable
+//!
+//! One thread owns every write ([`writer`]). It joins what waits in its queue into one atomic sled
+//! batch and then, in this order: `apply_batch`; `db.flush()`; `fdatasync` of `<dir>/db` through our
+//! own handle; the vote file, if the vote changed; the seal; the callbacks.
+//!
+//! Read in the source of sled 0.34.7, with `flush_every_ms(None)`:
+//! - `flush()` ends in `make_stable`: it seals the current buffer, waits until a pool thread has
+//!   `pwrite`n it, and on Linux follows with `sync_file_range`. That starts no journal commit (a grown
+//!   file's size can be lost) and sends no cache flush to the device. `fdatasync` on any handle of the
+//!   same inode does both, and everything that sled has acknowledged is in that one file.
+//! - A value, or a page of up to 16 values, above a quarter of a segment (128 KiB) goes to a file of
+//!   its own in `blobs/`, which nobody fsyncs. [`VALUE_BYTES_MAX`] keeps us away from that.
+//! - A segment is reused only after a later segment's header has recorded that its replacement is
+//!   written, so not before two segments (512 KiB each) were filled. A group of writes is bounded far
+//!   below that ([`writer::GROUP_BYTES_MAX`]), so a `fdatasync` always lies between the replacement
+//!   and the reuse, even on a disk that reorders.
+//! - `snap.*` (the page table) is written only while opening: fsynced, renamed, the old one removed.
+//!   The directory is not fsynced, so we do that after opening and before any write.
+//! - `conf` and the creation of `db` and `blobs/` are not fsynced: we do that once as well.
+//! - Recovery cuts the log silently at the first record that fails its checksum. That is right for a
+//!   write that was never acknowledged and wrong for every other loss, hence the [`seal`], the vote
+//!   file and the checks in [`disk`].
+
+mod disk;
+mod log;
+mod seal;
+mod state_machine;
+mod vote_file;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::EntryPayload;
+use tokio::sync::{mpsc, watch};
+
+pub use self::log::LogStore;
+pub use self::state_machine::{SnapshotBuilder, StateMachine};
+pub use crate::wire::AppliedState;
+
+use self::disk::Disk;
+use self::writer::Writer;
+use crate::core::View;
+use crate::core::replicated::{Applied, Command};
+use crate::ids::{NodeId, Term};
+use crate::wire::{Entry, LogId, Vote};
+
+/// Version of the layout on disk.
+pub const FORMAT: u32 = 1;
+
+/// Bytes of one stored value; a larger one is an error.
+pub const VALUE_BYTES_MAX: usize = 96 * 1024;
+
+/// Why a store cannot be used. Nothing was changed that a later start could not refuse again.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("store {} is in use by another process, which holds {}; stop that process first", dir.display(), lock.display())]
+    InUse { dir: PathBuf, lock: PathBuf },
+    #[error(
+        "store {} belongs to cluster \"{cluster}\", member \"{member}\"; this is cluster \"{our_cluster}\", member \
+         \"{our_member}\": correct cluster.name, member.id or member.state_dir", dir.display()
+    )]
+    Foreign { dir: PathBuf, cluster: String, member: String, our_cluster: String, our_member: String },
+    #[error("store {} has format {found}, this version of baton knows format {FORMAT}; start the version that wrote it", dir.display())]
+    Format { dir: PathBuf, found: u32 },
+    #[error(
+        "store {} is damaged: {reason}; a member must not vote after losing what it promised: remove it from the \
+         cluster, move {} away and add it again", dir.display(), dir.display()
+    )]
+    Damaged { dir: PathBuf, reason: String },
+    #[error("{operation} {}: {reason}", path.display())]
+    Io { operation: &'static str, path: PathBuf, reason: String },
+}
+
+impl StoreError {
+    fn io(operation: &'static str, path: &Path, error: impl ToString) -> Self {
+        StoreError::Io { operation, path: path.to_path_buf(), reason: error.to_string() }
+    }
+}
+
+/// Whether the store still keeps what it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Good,
+    /// For good: a member whose store failed must let go of the baton and stop.
+    Failed(Arc<str>),
+}
+
+/// A committed command, in log order. After a restart, entries that were applied but whose result was
+/// not yet on disk come again; after a snapshot, those that it replaced never come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedEntry {
+    pub term: Term,
+    pub index: u64,
+    pub command: Command,
+    pub result: Applied,
+    /// The state that it left.
+    pub view: View,
+}
+
+/// An opened store.
+pub struct Opened {
+    pub log: LogStore,
+    pub state_machine: StateMachine,
+    pub store: Store,
+    /// Random number made with the store.
+    pub incarnation: u64,
+    /// This store has never voted and never logged anything.
+    pub fresh: bool,
+    pub applied_entries: mpsc::UnboundedReceiver<AppliedEntry>,
+}
+
+/// A view of an opened store. Cheap to clone. The store closes, writing what still waits, when the
+/// last of [`LogStore`], [`StateMachine`] and `Store` is dropped.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the store in `state_dir`, or makes one when there is none.
+    ///
+    /// # Errors
+    /// When it is in use, belongs to another cluster or member, has another format, lost something
+    /// that was acknowledged, or cannot be read or written. Only `InUse` is worth a retry.
+    pub fn open(state_dir: &Path, cluster: &str, member: &NodeId) -> Result<Opened, StoreError> {
+        let (disk, contents) = Disk::open(state_dir, cluster, member)?;
+        let disk::Contents { incarnation, log, applied } = contents;
+        let fresh = log.vote.is_none() && log.last_id().is_none() && applied.last_applied.is_none();
+        let log = Arc::new(Mutex::new(log));
+        let (health, health_seen) = watch::channel(Health::Good);
+        let writer = Writer::start(disk, Arc::clone(&log), health)
+            .map_err(|error| StoreError::io("start the writer of", state_dir, error))?;
+        let (applied, applied_seen) = watch::channel(applied);
+        let shared = Arc::new(Shared { log, writer, health: health_seen, applied: applied_seen });
+        let (entries, applied_entries) = mpsc::unbounded_channel();
+        Ok(Opened {
+            log: LogStore::new(Arc::clone(&shared)),
+            state_machine: StateMachine::new(Arc::clone(&shared), applied, entries),
+            store: Store { shared },
+            incarnation,
+            fresh,
+            applied_entries,
+        })
+    }
+
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.clone()
+    }
+
+    /// The state after the last applied entry, updated before the proposer of that entry hears of it.
+    pub fn applied(&self) -> watch::Receiver<AppliedState> {
+        self.shared.applied.clone()
+    }
+
+    /// The last vote that is on disk.
+    pub fn vote(&self) -> Option<Vote> {
+        self.shared.log().vote.clone()
+    }
+
+    /// Term of the newest `Release` in the log, committed or not, or in the applied state when the
+    /// log holds none: what rule W compares with this member's own vote.
+    pub fn last_release_term(&self) -> Option<Term> {
+        let in_log = self.shared.log().last_release_term();
+        in_log.or_else(|| self.shared.applied.borrow().replicated.last_release.map(|release| release.term))
+    }
+}
+
+/// What the handles of one store have in common.
+struct Shared {
+    log: Arc<Mutex<LogImage>>,
+    writer: Writer,
+    health: watch::Receiver<Health>,
+    applied: watch::Receiver<AppliedState>,
+}
+
+impl Shared {
+    fn log(&self) -> MutexGuard<'_, LogImage> {
+        lock(&self.log)
+    }
+}
+
+/// No code panics while it holds one of our locks half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The log in memory: entries as soon as they are appended, the vote once it is on disk. Purging
+/// bounds it to some hundred small entries.
+#[derive(Debug, Default)]
+struct LogImage {
+    entries: BTreeMap<u64, Entry>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+}
+
+impl LogImage {
+    fn last_id(&self) -> Option<LogId> {
+        self.entries.last_key_value().map(|(_, entry)| entry.log_id).or(self.purged)
+    }
+
+    fn last_release_term(&self) -> Option<Term> {
+        self.entries.values().rev().find_map(|entry| match &entry.payload {
+            EntryPayload::Normal(Command::Release { .. }) => Some(entry.log_id.leader_id.term),
+            EntryPayload::Normal(Command::Claim { .. } | Command::Activated { .. } | Command::Join { .. })
+            | EntryPayload::Blank
+            | EntryPayload::Membership(_) => None,
+        })
+    }
+}
+
+fn invalid(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}

@@ -1,0 +1,77 @@
+//! How members reach each other: one gRPC channel a peer, with or without TLS. Who may speak and what
+//! is said is decided above.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
+
+use crate::config::Tls;
+use crate::timing::Timing;
+
+/// Largest message that a member sends or accepts, in bytes. A snapshot is the largest.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error("read {path}: {source}; check [tls] in the configuration")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("address {addr} of a member is not usable: {source}")]
+    BadAddress { addr: String, source: tonic::transport::Error },
+}
+
+/// Certificates of this member, read once at start.
+#[derive(Clone)]
+pub struct TlsFiles {
+    ca: Certificate,
+    identity: Identity,
+}
+
+impl TlsFiles {
+    pub fn read(tls: &Tls) -> Result<TlsFiles, TransportError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| TransportError::Unreadable { path: path.clone(), source })
+        };
+        Ok(TlsFiles {
+            ca: Certificate::from_pem(read(&tls.ca)?),
+            identity: Identity::from_pem(read(&tls.cert)?, read(&tls.key)?),
+        })
+    }
+
+    /// Peers must present a certificate of the same authority.
+    pub fn server(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new().identity(self.identity.clone()).client_ca_root(self.ca.clone())
+    }
+
+    fn client(&self) -> ClientTlsConfig {
+        ClientTlsConfig::new().ca_certificate(self.ca.clone()).identity(self.identity.clone())
+    }
+}
+
+/// A channel that connects when it is first used, and again after a loss. A peer that stops answering
+/// is noticed within a lease, so that a healed network is not waited for on a dead connection.
+pub fn channel(addr: &str, tls: Option<&TlsFiles>, timing: &Timing) -> Result<Channel, TransportError> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let bad = |source| TransportError::BadAddress { addr: addr.to_string(), source };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
+        .map_err(bad)?
+        .connect_timeout(timing.lease() / 2)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(timing.lease() / 2)
+        .keep_alive_timeout(timing.lease() / 2)
+        .keep_alive_while_idle(true);
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls.client()).map_err(bad)?;
+    }
+    Ok(endpoint.connect_lazy())
+}
+
+/// Bounds on what one peer may ask of this server.
+pub fn server(timing: &Timing) -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .timeout(timing.lease().max(Duration::from_secs(1)))
+        .concurrency_limit_per_connection(64)
+        .http2_keepalive_interval(Some(timing.lease()))
+        .http2_keepalive_timeout(Some(timing.lease()))
+}

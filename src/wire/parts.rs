@@ -1,0 +1,220 @@
+//! What messages are made of: ballots, log ids, entries, memberships, commands, marks and floors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::EntryPayload;
+use openraft::vote::leader_id_std::CommittedLeaderId;
+
+use super::proto;
+use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
+use super::{member, nanos, required};
+use crate::chain_node::SignFloor;
+use crate::core::replicated::Command;
+use crate::ids::{Epoch, NodeId, SignMark};
+use crate::time::WallTime;
+
+impl From<&Vote> for proto::Ballot {
+    fn from(vote: &Vote) -> Self {
+        let LeaderId { term, voted_for } = &vote.leader_id;
+        proto::Ballot { term: *term, candidate: voted_for.to_string(), committed: vote.committed }
+    }
+}
+
+impl TryFrom<proto::Ballot> for Vote {
+    type Error = WireError;
+
+    fn try_from(ballot: proto::Ballot) -> Result<Self, WireError> {
+        let candidate = member(ballot.candidate, "Ballot", "candidate")?;
+        Ok(Vote { leader_id: LeaderId { term: ballot.term, voted_for: candidate }, committed: ballot.committed })
+    }
+}
+
+impl From<&LogId> for proto::LogId {
+    fn from(id: &LogId) -> Self {
+        proto::LogId { term: id.leader_id.term, index: id.index }
+    }
+}
+
+impl From<proto::LogId> for LogId {
+    fn from(id: proto::LogId) -> Self {
+        LogId { leader_id: CommittedLeaderId::new(id.term), index: id.index }
+    }
+}
+
+impl From<&Entry> for proto::Entry {
+    fn from(entry: &Entry) -> Self {
+        let payload = match &entry.payload {
+            EntryPayload::Blank => proto::entry::Payload::Blank(proto::Blank {}),
+            EntryPayload::Normal(command) => proto::entry::Payload::Command(command.into()),
+            EntryPayload::Membership(membership) => proto::entry::Payload::Membership(membership.into()),
+        };
+        proto::Entry { id: Some((&entry.log_id).into()), payload: Some(payload) }
+    }
+}
+
+/// Not a `TryFrom`: openraft's entry leaves no room for one.
+pub fn read_entry(entry: proto::Entry) -> Result<Entry, WireError> {
+    let payload = match required(entry.payload, "Entry", "payload")? {
+        proto::entry::Payload::Blank(proto::Blank {}) => EntryPayload::Blank,
+        proto::entry::Payload::Command(command) => EntryPayload::Normal(command.try_into()?),
+        proto::entry::Payload::Membership(membership) => EntryPayload::Membership(membership.try_into()?),
+    };
+    Ok(Entry { log_id: required(entry.id, "Entry", "id")?.into(), payload })
+}
+
+impl From<&Membership> for proto::Membership {
+    fn from(membership: &Membership) -> Self {
+        let voters = |set: &BTreeSet<NodeId>| proto::VoterSet { members: set.iter().map(NodeId::to_string).collect() };
+        proto::Membership {
+            configs: membership.get_joint_config().iter().map(voters).collect(),
+            addresses: membership.nodes().map(|(id, node)| (id.to_string(), node.addr.clone())).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::Membership> for Membership {
+    type Error = WireError;
+
+    /// No voters and no addresses is the membership of a cluster that was not formed yet.
+    fn try_from(membership: proto::Membership) -> Result<Self, WireError> {
+        let mut configs = Vec::with_capacity(membership.configs.len());
+        for set in membership.configs {
+            let voters = set.members.into_iter().map(|name| member(name, "Membership", "configs"));
+            configs.push(voters.collect::<Result<BTreeSet<NodeId>, WireError>>()?);
+        }
+        let mut nodes = BTreeMap::new();
+        for (name, addr) in membership.addresses {
+            nodes.insert(member(name, "Membership", "addresses")?, Node { addr });
+        }
+        if configs.is_empty() && nodes.is_empty() {
+            return Ok(Membership::default());
+        }
+        Membership::new(configs, nodes).map_err(|error| WireError::Invalid {
+            message: "Membership",
+            field: "configs",
+            reason: error.to_string(),
+        })
+    }
+}
+
+impl From<&SnapshotMeta> for proto::SnapshotMeta {
+    fn from(meta: &SnapshotMeta) -> Self {
+        proto::SnapshotMeta {
+            last_log: meta.last_log_id.as_ref().map(Into::into),
+            membership_id: meta.last_membership.log_id().as_ref().map(Into::into),
+            membership: Some(meta.last_membership.membership().into()),
+        }
+    }
+}
+
+impl TryFrom<proto::SnapshotMeta> for SnapshotMeta {
+    type Error = WireError;
+
+    fn try_from(meta: proto::SnapshotMeta) -> Result<Self, WireError> {
+        let membership = required(meta.membership, "SnapshotMeta", "membership")?.try_into()?;
+        Ok(SnapshotMeta {
+            last_log_id: meta.last_log.map(Into::into),
+            last_membership: StoredMembership::new(meta.membership_id.map(Into::into), membership),
+        })
+    }
+}
+
+impl From<&Command> for proto::Command {
+    fn from(command: &Command) -> Self {
+        use proto::command::Command as Kind;
+        let kind = match command {
+            Command::Claim { epoch, member, reason, at } => Kind::Claim(proto::Claim {
+                epoch: epoch.0,
+                member: member.to_string(),
+                reason: reason.clone(),
+                at_ns: at.as_nanos(),
+            }),
+            Command::Release { epoch, last_signed, reason, at } => Kind::Release(proto::Release {
+                epoch: epoch.0,
+                last_signed: last_signed.map(Into::into),
+                reason: reason.clone(),
+                at_ns: at.as_nanos(),
+            }),
+            Command::Activated { epoch, at, floor, took } => Kind::Activated(proto::Activated {
+                epoch: epoch.0,
+                at_ns: at.as_nanos(),
+                floor: Some((*floor).into()),
+                took_ns: nanos(*took),
+            }),
+            Command::Join { member, incarnation } => {
+                Kind::Join(proto::Join { member: member.to_string(), incarnation: *incarnation })
+            }
+        };
+        proto::Command { command: Some(kind) }
+    }
+}
+
+impl TryFrom<proto::Command> for Command {
+    type Error = WireError;
+
+    fn try_from(command: proto::Command) -> Result<Self, WireError> {
+        use proto::command::Command as Kind;
+        Ok(match required(command.command, "Command", "command")? {
+            Kind::Claim(claim) => Command::Claim {
+                epoch: Epoch(claim.epoch),
+                member: member(claim.member, "Claim", "member")?,
+                reason: claim.reason,
+                at: WallTime::from_nanos(claim.at_ns),
+            },
+            Kind::Release(release) => Command::Release {
+                epoch: Epoch(release.epoch),
+                last_signed: release.last_signed.map(Into::into),
+                reason: release.reason,
+                at: WallTime::from_nanos(release.at_ns),
+            },
+            Kind::Activated(activated) => Command::Activated {
+                epoch: Epoch(activated.epoch),
+                at: WallTime::from_nanos(activated.at_ns),
+                floor: required(activated.floor, "Activated", "floor")?.try_into()?,
+                took: Duration::from_nanos(activated.took_ns),
+            },
+            Kind::Join(join) => {
+                Command::Join { member: member(join.member, "Join", "member")?, incarnation: join.incarnation }
+            }
+        })
+    }
+}
+
+impl From<SignMark> for proto::SignMark {
+    fn from(mark: SignMark) -> Self {
+        proto::SignMark { height: mark.height, round: mark.round, step: mark.step }
+    }
+}
+
+impl From<proto::SignMark> for SignMark {
+    fn from(mark: proto::SignMark) -> Self {
+        SignMark { height: mark.height, round: mark.round, step: mark.step }
+    }
+}
+
+impl From<SignFloor> for proto::SignFloor {
+    fn from(floor: SignFloor) -> Self {
+        use proto::sign_floor::Floor;
+        proto::SignFloor {
+            floor: Some(match floor {
+                SignFloor::None => Floor::None(proto::Blank {}),
+                SignFloor::Mark(mark) => Floor::Mark(mark.into()),
+                SignFloor::BlockAfter(time) => Floor::BlockAfterNs(time.as_nanos()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<proto::SignFloor> for SignFloor {
+    type Error = WireError;
+
+    fn try_from(floor: proto::SignFloor) -> Result<Self, WireError> {
+        use proto::sign_floor::Floor;
+        Ok(match required(floor.floor, "SignFloor", "floor")? {
+            Floor::None(proto::Blank {}) => SignFloor::None,
+            Floor::Mark(mark) => SignFloor::Mark(mark.into()),
+            Floor::BlockAfterNs(time) => SignFloor::BlockAfter(WallTime::from_nanos(time)),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! What a member keeps on disk beside the log, and what a snapshot carries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::proto;
+use super::{LogId, StoredMembership, WireError};
+use super::{member, nanos, required};
+use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use crate::ids::{Epoch, NodeId};
+use crate::time::WallTime;
+
+/// The applied state with its place in the log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppliedState {
+    pub last_applied: Option<LogId>,
+    pub membership: StoredMembership,
+    pub replicated: Arc<Replicated>,
+    /// It came as another member's snapshot that ends at `last_applied`, so the log may end before.
+    pub from_snapshot: bool,
+}
+
+impl From<&AppliedState> for proto::StoredState {
+    fn from(image: &AppliedState) -> Self {
+        proto::StoredState {
+            last_applied: image.last_applied.as_ref().map(Into::into),
+            membership_id: image.membership.log_id().as_ref().map(Into::into),
+            membership: Some(image.membership.membership().into()),
+            replicated: Some((&*image.replicated).into()),
+            from_snapshot: image.from_snapshot,
+        }
+    }
+}
+
+impl TryFrom<proto::StoredState> for AppliedState {
+    type Error = WireError;
+
+    fn try_from(state: proto::StoredState) -> Result<Self, WireError> {
+        let membership = required(state.membership, "StoredState", "membership")?.try_into()?;
+        Ok(AppliedState {
+            last_applied: state.last_applied.map(Into::into),
+            membership: StoredMembership::new(state.membership_id.map(Into::into), membership),
+            replicated: Arc::new(required(state.replicated, "StoredState", "replicated")?.try_into()?),
+            from_snapshot: state.from_snapshot,
+        })
+    }
+}
+
+impl From<&Replicated> for proto::Replicated {
+    fn from(state: &Replicated) -> Self {
+        proto::Replicated {
+            epoch: state.epoch.0,
+            holder: name_or_empty(&state.holder),
+            claimed_in_term: state.claimed_in_term,
+            last_release: state.last_release.map(Into::into),
+            let_go: state.let_go.map(Into::into),
+            gap_from_ns: state.gap_from.as_nanos(),
+            incarnations: state.incarnations.iter().map(|(id, incarnation)| (id.to_string(), *incarnation)).collect(),
+            moves: state.moves.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::Replicated> for Replicated {
+    type Error = WireError;
+
+    fn try_from(state: proto::Replicated) -> Result<Self, WireError> {
+        let incarnations = state.incarnations.into_iter();
+        Ok(Replicated {
+            epoch: Epoch(state.epoch),
+            holder: some_name(state.holder),
+            claimed_in_term: state.claimed_in_term,
+            last_release: state.last_release.map(Into::into),
+            let_go: state.let_go.map(Into::into),
+            gap_from: WallTime::from_nanos(state.gap_from_ns),
+            incarnations: incarnations
+                .map(|(name, incarnation)| Ok((member(name, "Replicated", "incarnations")?, incarnation)))
+                .collect::<Result<_, WireError>>()?,
+            moves: state.moves.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<ReleaseInfo> for proto::ReleaseInfo {
+    fn from(release: ReleaseInfo) -> Self {
+        proto::ReleaseInfo {
+            epoch: release.epoch.0,
+            term: release.term,
+            last_signed: release.last_signed.map(Into::into),
+            at_ns: release.at.as_nanos(),
+        }
+    }
+}
+
+impl From<proto::ReleaseInfo> for ReleaseInfo {
+    fn from(release: proto::ReleaseInfo) -> Self {
+        ReleaseInfo {
+            epoch: Epoch(release.epoch),
+            term: release.term,
+            last_signed: release.last_signed.map(Into::into),
+            at: WallTime::from_nanos(release.at_ns),
+        }
+    }
+}
+
+impl From<&Move> for proto::StoredMove {
+    fn from(row: &Move) -> Self {
+        let kind = match row.kind {
+            MoveKind::First => proto::MoveKind::First,
+            MoveKind::Failover => proto::MoveKind::Failover,
+            MoveKind::Handover => proto::MoveKind::Handover,
+        };
+        let end = row.end.map(|end| proto::MoveEnd {
+            active_at_ns: end.active_at.as_nanos(),
+            gap_ns: nanos(end.gap),
+            took_ns: nanos(end.took),
+            floor: Some(end.floor.into()),
+        });
+        proto::StoredMove {
+            epoch: row.epoch.0,
+            from: name_or_empty(&row.from),
+            to: row.to.to_string(),
+            kind: kind.into(),
+            reason: row.reason.clone(),
+            claimed_at_ns: row.claimed_at.as_nanos(),
+            end,
+        }
+    }
+}
+
+impl TryFrom<proto::StoredMove> for Move {
+    type Error = WireError;
+
+    fn try_from(row: proto::StoredMove) -> Result<Self, WireError> {
+        let kind = match row.kind() {
+            proto::MoveKind::First => MoveKind::First,
+            proto::MoveKind::Failover => MoveKind::Failover,
+            proto::MoveKind::Handover => MoveKind::Handover,
+            proto::MoveKind::Unspecified => return Err(WireError::Missing { message: "StoredMove", field: "kind" }),
+        };
+        let end = match row.end {
+            None => None,
+            Some(end) => Some(MoveEnd {
+                active_at: WallTime::from_nanos(end.active_at_ns),
+                gap: Duration::from_nanos(end.gap_ns),
+                took: Duration::from_nanos(end.took_ns),
+                floor: required(end.floor, "MoveEnd", "floor")?.try_into()?,
+            }),
+        };
+        Ok(Move {
+            epoch: Epoch(row.epoch),
+            from: some_name(row.from),
+            to: member(row.to, "StoredMove", "to")?,
+            kind,
+            reason: row.reason,
+            claimed_at: WallTime::from_nanos(row.claimed_at_ns),
+            end,
+        })
+    }
+}
+
+fn name_or_empty(name: &Option<NodeId>) -> String {
+    name.as_ref().map(NodeId::to_string).unwrap_or_default()
+}
+
+fn some_name(name: String) -> Option<NodeId> {
+    if name.is_empty() { None } else { Some(NodeId::from(name)) }
+}

@@ -1,0 +1,349 @@
+//! cometbft: a real node's status, keys told apart by name, and a sign state that only ever rises.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const STATUS: &str = include_str!("../data/cometbft-status.json");
+/// The key in `STATUS`.
+const LOADED: &str = "u0XdMb1fJ/X7ji9ZQl2ODx4ZX6yUccOsv1A1ZG2xWtI=";
+const OTHER: &str = "vbzTe1cv5xtO7ZU2Aks9NUypiQaATJhhluaX603CJ10=";
+
+pub fn cometbft_chain(home: &Path, url: String) -> Chain {
+    let mut chain = chain(DriverKind::CometBft, home, http(url, Pointers::default()));
+    let standby = Some(home.join("keys/standby.json"));
+    chain.links = vec![link(home.join("config/priv_validator_key.json"), home.join("keys/validator.json"), standby)];
+    chain
+}
+
+/// A node's home with the shared key, and a state folder beside it.
+struct Host {
+    folder: tempfile::TempDir,
+    chain: Chain,
+}
+
+impl Host {
+    fn new() -> Host {
+        let folder = tempfile::tempdir().expect("folder");
+        for name in ["config", "data", "keys", "state"] {
+            fs::create_dir(folder.path().join(name)).expect(name);
+        }
+        let chain = cometbft_chain(folder.path(), "http://127.0.0.1:1/status".into());
+        let host = Host { folder, chain };
+        host.put("config/config.toml", "priv_validator_laddr = \"\"\n");
+        host.put_key("keys/validator.json", LOADED);
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn put(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).expect(name);
+    }
+
+    fn put_key(&self, name: &str, public: &str) {
+        let key = json!({"address": "00", "pub_key": {"type": "tendermint/PubKeyEd25519", "value": public},
+            "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": "not to be looked at"}});
+        self.put(name, &key.to_string());
+    }
+
+    fn driver(&self) -> Driver {
+        driver(&self.chain, &self.path("state"))
+    }
+
+    /// What CometBFT itself would have written.
+    fn sign(&self, height: u64, round: u32, step: u32) {
+        let state = json!({"height": height.to_string(), "round": round, "step": step,
+            "signature": format!("signature of {height}/{round}/{step}"), "signbytes": "AB"});
+        self.put(LIVE, &state.to_string());
+    }
+
+    fn state(&self, name: &str) -> Value {
+        let content = fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        serde_json::from_slice(&content).expect("a state file")
+    }
+
+    fn mark(&self, name: &str) -> (String, u64, u64) {
+        let state = self.state(name);
+        let text = state["height"].as_str().expect("CometBFT writes heights as strings").to_owned();
+        (text, state["round"].as_u64().expect("round"), state["step"].as_u64().expect("step"))
+    }
+
+    async fn check_refusal(&self) -> String {
+        self.driver().check().await.expect_err("accepted").to_string()
+    }
+}
+
+const LIVE: &str = "data/priv_validator_state.json";
+const KEPT: &str = "state/priv_validator_state.validating.json";
+
+fn mark(height: u64, round: u32, step: u32) -> SignFloor {
+    SignFloor::Mark(SignMark { height, round, step })
+}
+
+fn is(height: u64, round: u64, step: u64) -> (String, u64, u64) {
+    (height.to_string(), round, step)
+}
+
+#[tokio::test]
+async fn a_real_status_is_read_to_exact_values() {
+    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    node.answer("/net_info", Answer::Body(r#"{"result": {"n_peers": "3", "peers": []}}"#.into()));
+    let mut host = Host::new();
+    host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+    let cometbft = host.driver();
+    assert_eq!(cometbft.check().await, Ok(Vec::new()));
+    let health = cometbft.probe().await.expect("health");
+    let expected = Health {
+        synced: true,
+        height: 2,
+        head_time: Some(WallTime::from_nanos(1_795_245_835_987_177_382)),
+        peers: Some(3),
+        key: KeyState::Loaded,
+        latency: health.latency,
+        version: "0.38.19".into(),
+    };
+    assert_eq!(health, expected);
+    for _ in 0..10 {
+        assert_eq!(cometbft.probe().await.expect("health").peers, Some(3));
+    }
+    let asked = node.requests().iter().filter(|request| request.contains("/net_info")).count();
+    assert_eq!((asked, node.connections()), (1, 1), "peers are counted now and then, on the same connection");
+}
+
+#[tokio::test]
+async fn a_peer_count_that_does_not_come_harms_no_probe() {
+    for answer in [Answer::Hang, Answer::Huge, Answer::CloseAtOnce, Answer::Body("[]".into())] {
+        let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+        node.answer("/net_info", answer);
+        let mut host = Host::new();
+        host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+        let cometbft = host.driver();
+        for _ in 0..3 {
+            assert_eq!(cometbft.probe().await.expect("health").peers, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_loaded_or_absent_by_its_name_alone() {
+    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    // validating, standby, what a node that has loaded `LOADED` proves
+    for (validating, standby, expected) in [
+        (LOADED, Some(OTHER), KeyState::Loaded),
+        (OTHER, Some(LOADED), KeyState::Absent),
+        (OTHER, Some("a third one"), KeyState::Untold),
+        (OTHER, None, KeyState::Untold),
+    ] {
+        let mut host = Host::new();
+        host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+        host.put_key("keys/validator.json", validating);
+        if let Some(standby) = standby {
+            host.put_key("keys/standby.json", standby);
+        }
+        let health = host.driver().probe().await.expect("health");
+        assert_eq!(health.key, expected, "{validating} {standby:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_catches_up_is_not_synced_and_a_bad_server_costs_an_error() {
+    let catching_up = STATUS.replace("\"catching_up\":false", "\"catching_up\":true");
+    let node = FakeNode::start("/status", Answer::Body(catching_up)).await;
+    let mut host = Host::new();
+    host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+    let cometbft = host.driver();
+    assert!(!cometbft.probe().await.expect("health").synced);
+    a_bad_server_costs_an_error_within_the_bound(&cometbft, &node, "/status").await;
+    let starting = r#"{"jsonrpc":"2.0","id":-1,"error":{"code":-32603,"message":"Internal error"}}"#;
+    node.answer("/status", Answer::Body(starting.into()));
+    let error = cometbft.probe().await.expect_err("an RPC error").to_string();
+    assert!(error.contains("Internal error"), "{error}");
+}
+
+#[tokio::test]
+async fn an_exact_floor_is_written_as_it_is_and_without_a_signature() {
+    let host = Host::new();
+    let cometbft = host.driver();
+    host.sign(7, 0, 3);
+    cometbft.prepare_validator(&mark(10, 1, 2), None).await.expect("prepared");
+    for file in [LIVE, KEPT] {
+        assert_eq!(host.state(file), json!({"height": "10", "round": 1, "step": 2}), "{file}");
+    }
+    assert_eq!(cometbft.last_signed().await, Ok(Some(SignMark { height: 10, round: 1, step: 2 })));
+    let mode = fs::metadata(host.path(LIVE)).expect("state").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn the_sign_state_is_never_lowered_and_keeps_its_signature() {
+    let host = Host::new();
+    let cometbft = host.driver();
+    let settled = health(9, Some(seconds(100)));
+    host.sign(10, 2, 3);
+    let before = host.state(LIVE);
+    let floors = [
+        SignFloor::None,
+        mark(9, 9, 3),
+        mark(10, 1, 3),
+        mark(10, 2, 2),
+        mark(10, 2, 3),
+        SignFloor::BlockAfter(seconds(99)),
+    ];
+    for floor in floors {
+        cometbft.prepare_validator(&floor, Some(&settled)).await.expect("prepared");
+        assert_eq!(host.state(LIVE), before, "{floor:?}");
+    }
+    cometbft.prepare_validator(&mark(10, 2, 3), None).await.expect("prepared");
+    cometbft.prepare_validator(&mark(10, 3, 1), None).await.expect("prepared");
+    assert_eq!(host.mark(LIVE), is(10, 3, 1));
+}
+
+#[tokio::test]
+async fn after_a_failover_all_of_the_settled_height_counts_as_signed() {
+    let host = Host::new();
+    let cometbft = host.driver();
+    let floor = SignFloor::BlockAfter(seconds(100));
+    for early in [None, Some(health(12, Some(seconds(100)))), Some(health(12, None))] {
+        let error = cometbft.prepare_validator(&floor, early.as_ref()).await.expect_err("not settled").to_string();
+        assert!(error.contains("not met"), "{error}");
+        assert!(!host.path(LIVE).exists() && !host.path(KEPT).exists(), "nothing is written before it settled");
+    }
+    cometbft.prepare_validator(&floor, Some(&health(12, Some(seconds(101))))).await.expect("prepared");
+    assert_eq!(host.mark(LIVE), is(12, i32::MAX as u64, 3));
+}
+
+#[tokio::test]
+async fn a_wiped_data_folder_does_not_lower_the_floor() {
+    let host = Host::new();
+    host.sign(50, 0, 3);
+    host.driver().after_stop().await.expect("saved");
+    assert_eq!(host.state(KEPT), host.state(LIVE));
+    for wiped in [Some("{\"height\": \"0\", \"round\": 0, \"step\": 0}"), None] {
+        match wiped {
+            Some(reset) => host.put(LIVE, reset),
+            None => fs::remove_file(host.path(LIVE)).expect("removed"),
+        }
+        assert_eq!(host.driver().last_signed().await, Ok(Some(SignMark { height: 50, round: 0, step: 3 })));
+        host.driver().prepare_validator(&SignFloor::None, None).await.expect("prepared");
+        assert_eq!(host.mark(LIVE), is(50, 0, 3));
+        assert_eq!(host.state(LIVE)["signature"], "signature of 50/0/3");
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_died_before_after_stop_finds_the_state_all_the_same() {
+    let host = Host::new();
+    host.driver().prepare_validator(&mark(5, 0, 1), None).await.expect("prepared");
+    host.sign(60, 1, 2);
+    // No after_stop; a standby ran and stopped meanwhile.
+    host.driver().prepare_validator(&mark(40, 0, 3), None).await.expect("prepared");
+    assert_eq!(host.mark(LIVE), is(60, 1, 2));
+    assert_eq!(host.state(KEPT), host.state(LIVE));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_left_alone_and_stops_everything() {
+    for bad in ["", "{\"height\": \"1", "{\"height\": \"-1\", \"round\": 0, \"step\": 0}", "{\"height\": \"9\"}"] {
+        for file in [LIVE, KEPT] {
+            let host = Host::new();
+            let cometbft = host.driver();
+            host.sign(3, 0, 3);
+            host.put(file, bad);
+            let errors = [
+                cometbft.prepare_validator(&mark(10, 0, 3), None).await.expect_err(bad),
+                cometbft.after_stop().await.expect_err(bad),
+                cometbft.last_signed().await.expect_err(bad),
+            ];
+            for error in errors {
+                let text = error.to_string();
+                assert!(text.contains(&host.path(file).display().to_string()), "{text}");
+            }
+            assert_eq!(fs::read_to_string(host.path(file)).expect("file"), bad);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_never_signed_has_no_mark() {
+    let host = Host::new();
+    let cometbft = host.driver();
+    assert_eq!(cometbft.last_signed().await, Ok(None));
+    cometbft.check().await.expect("checked");
+    assert_eq!(host.mark(LIVE), is(0, 0, 0), "CometBFT does not start without the file");
+    assert_eq!(cometbft.last_signed().await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_throwaway_standby_key_is_made_once() {
+    let host = Host::new();
+    let cometbft = host.driver();
+    assert_eq!(cometbft.check().await, Ok(Vec::new()));
+    let path = host.path("keys/standby.json");
+    let made = fs::read_to_string(&path).expect("a key");
+    assert_eq!(fs::metadata(&path).expect("a key").permissions().mode() & 0o777, 0o600);
+    assert!(made.contains("tendermint/PrivKeyEd25519") && !made.contains(LOADED));
+    assert_eq!(host.driver().check().await, Ok(Vec::new()));
+    assert_eq!(fs::read_to_string(&path).expect("a key"), made);
+    let other = Host::new();
+    other.driver().check().await.expect("checked");
+    assert_ne!(fs::read_to_string(other.path("keys/standby.json")).expect("a key"), made);
+}
+
+#[tokio::test]
+async fn a_standby_with_the_validator_key_itself_is_refused() {
+    let host = Host::new();
+    host.put_key("keys/standby.json", LOADED);
+    let error = host.check_refusal().await;
+    assert!(error.contains("keys/standby.json") && error.contains("is the validator key"), "{error}");
+}
+
+#[tokio::test]
+async fn key_files_are_checked_without_their_private_half() {
+    let host = Host::new();
+    fs::remove_file(host.path("keys/validator.json")).expect("removed");
+    assert!(host.check_refusal().await.contains("keys/validator.json"));
+    host.put("keys/validator.json", r#"{"priv_key": {"type": "x", "value": "hidden"}, "pub_key": "hidden"}"#);
+    let error = host.check_refusal().await;
+    assert!(error.contains("pub_key") && !error.contains("hidden"), "{error}");
+}
+
+#[tokio::test]
+async fn node_settings_that_would_sign_past_the_links_are_refused() {
+    let host = Host::new();
+    for (config, expected) in [
+        ("priv_validator_laddr = \"tcp://127.0.0.1:26659\"", "tcp://127.0.0.1:26659"),
+        ("priv_validator_key_file = \"config/other.json\"", "config/other.json"),
+        ("priv_validator_state_file = \"/tmp/state.json\"", "/tmp/state.json"),
+        ("= nonsense", "config.toml"),
+    ] {
+        host.put("config/config.toml", config);
+        let error = host.check_refusal().await;
+        assert!(error.contains(expected) && error.contains("config/config.toml"), "{error}");
+    }
+    host.put("config/config.toml", "[consensus]\ndouble_sign_check_height = 10");
+    let warnings = host.driver().check().await.expect("only warned");
+    assert!(warnings.len() == 1 && warnings[0].contains("double_sign_check_height = 10"), "{warnings:?}");
+    let mut by_argv = Host::new();
+    by_argv.chain.command.push("--priv_validator_laddr=tcp://0.0.0.0:1".into());
+    assert!(by_argv.check_refusal().await.contains("chain.command"));
+    fs::remove_file(by_argv.path("config/config.toml")).expect("removed");
+    assert!(by_argv.check_refusal().await.contains("config.toml"));
+}
+
+#[test]
+fn a_host_without_its_links_or_with_a_hot_activation_is_refused() {
+    let host = Host::new();
+    let unlinked = Chain { links: Vec::new(), ..host.chain.clone() };
+    assert!(refusal(&unlinked).contains("config/priv_validator_key.json"));
+    let mut no_standby = host.chain.clone();
+    no_standby.links[0].standby = None;
+    assert!(refusal(&no_standby).contains("needs a `standby` target"));
+    let hot = Chain { activation: Activation::Signal(1), ..host.chain.clone() };
+    assert!(refusal(&hot).contains("restart"));
+}

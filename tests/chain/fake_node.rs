@@ -1,0 +1,120 @@
+//! A chain node's HTTP side, as the tests need it: each path answers one way until told otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+#[derive(Clone)]
+pub enum Answer {
+    Body(String),
+    Status(u16, String),
+    /// The answer, after which the connection is closed without a word.
+    BodyThenClose(String),
+    /// Never.
+    Hang,
+    /// The head and a part of the body, then never more.
+    HangMidway,
+    /// More bytes than any status has.
+    Huge,
+    CloseAtOnce,
+}
+
+#[derive(Default)]
+struct Shared {
+    answers: Mutex<BTreeMap<String, Answer>>,
+    requests: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+}
+
+pub struct FakeNode {
+    pub addr: String,
+    shared: Arc<Shared>,
+}
+
+impl FakeNode {
+    pub async fn start(path: &str, answer: Answer) -> FakeNode {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("address").to_string();
+        let shared = Arc::new(Shared::default());
+        let node = FakeNode { addr, shared: shared.clone() };
+        node.answer(path, answer);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        node
+    }
+
+    pub fn answer(&self, path: &str, answer: Answer) {
+        self.shared.answers.lock().expect("answers").insert(path.to_owned(), answer);
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Head and body of every request so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.requests.lock().expect("requests").clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+    while let Some((path, request)) = read_request(&mut stream).await {
+        shared.requests.lock().expect("requests").push(request);
+        let answer = shared.answers.lock().expect("answers").get(&path).cloned();
+        let answer = answer.unwrap_or_else(|| Answer::Status(404, format!("no {path}")));
+        let sent = match answer {
+            Answer::Body(body) => send(&mut stream, 200, &body).await,
+            Answer::Status(status, body) => send(&mut stream, status, &body).await,
+            Answer::BodyThenClose(body) => {
+                // Nothing is left to do when the client is gone already.
+                let _ = send(&mut stream, 200, &body).await;
+                return;
+            }
+            Answer::Hang => std::future::pending().await,
+            Answer::HangMidway => {
+                let part = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"half\":";
+                let _ = stream.write_all(part).await;
+                std::future::pending().await
+            }
+            Answer::Huge => send(&mut stream, 200, &format!("\"{}\"", "x".repeat(3 << 20))).await,
+            Answer::CloseAtOnce => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, status: u16, body: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status} Text\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&bytes).to_lowercase();
+            let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            if bytes.len() >= head + 4 + length.unwrap_or(0) {
+                let request = String::from_utf8_lossy(&bytes).into_owned();
+                let path = request.split(' ').nth(1)?.to_owned();
+                return Some((path, request));
+            }
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The `baton` program as an operator meets it: one clear line for bad input, exit codes, tables and
+//! JSON. The coordinator is a small server in this process that answers the admin protocol.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use baton::wire::proto::admin_server::{Admin, AdminServer};
+use baton::wire::proto::{
+    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, StatusRequest,
+    StatusResponse,
+};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+const EXAMPLE: &str = include_str!("data/design-example.toml");
+
+/// Runs `baton` to its end. Nothing of this process's own BATON_ variables reaches it.
+fn baton(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BATON_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::null());
+    command.output().expect("the baton program starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// Asserts an empty standard output, exactly one line on standard error, and the exit code.
+fn assert_refused(output: &Output, code: i32, line: &str) {
+    assert_eq!(text(&output.stderr), format!("{line}\n"));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(code), ""), "{line}");
+}
+
+/// A configuration with its own key files, below a directory of its own.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for key in ["validator_key.json", "validator_node_key.json"] {
+            fs::write(dir.path().join(key), "{}").expect("a key file");
+            fs::set_permissions(dir.path().join(key), fs::Permissions::from_mode(0o600)).expect("chmod");
+        }
+        let text = EXAMPLE.replace("\"/run/baton\"", "\"run\"").replace("/etc/baton/keys/", "");
+        fs::create_dir(dir.path().join("run")).expect("run_dir");
+        fs::write(dir.path().join("baton.toml"), text).expect("the configuration");
+        Host { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        self.path("baton.toml").display().to_string()
+    }
+}
+
+#[derive(Clone)]
+struct Coordinator {
+    status: StatusResponse,
+    moves: Vec<Move>,
+}
+
+#[tonic::async_trait]
+impl Admin for Coordinator {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.status.clone()))
+    }
+
+    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        Ok(Response::new(HistoryResponse { moves: self.moves.clone() }))
+    }
+
+    async fn handover(&self, request: Request<HandoverRequest>) -> Result<Response<HandoverResponse>, Status> {
+        let (from, epoch, took_ns) = ("host-a".to_owned(), 3, 123_000_000);
+        match request.into_inner().to.as_str() {
+            "host-b" | "" => Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch, took_ns })),
+            "host-slow" => std::future::pending().await,
+            other => Err(Status::failed_precondition(format!("{other} is not ready: syncing"))),
+        }
+    }
+}
+
+fn two_members() -> Coordinator {
+    let active = MemberStatus {
+        id: "host-a".to_owned(),
+        addr: "127.0.0.1:7401".to_owned(),
+        role: "validator".to_owned(),
+        state: "Validating".to_owned(),
+        phase: "Active".to_owned(),
+        reachable: true,
+        synced: true,
+        height: 1234,
+        priority: 100,
+        maintenance: false,
+        lease_remaining_ms: 812,
+        guard: "armed".to_owned(),
+        links: "validating".to_owned(),
+        node_pid: 77,
+        version: "0.1.0".to_owned(),
+        not_ready_because: String::new(),
+    };
+    let standby = MemberStatus {
+        id: "host-b".to_owned(),
+        state: "Voting".to_owned(),
+        phase: String::new(),
+        synced: false,
+        lease_remaining_ms: 0,
+        guard: "idle".to_owned(),
+        links: "standby".to_owned(),
+        not_ready_because: "the chain node is syncing".to_owned(),
+        ..active.clone()
+    };
+    let status = StatusResponse {
+        cluster: "my-validator".to_owned(),
+        member: "host-a".to_owned(),
+        leader: "host-a".to_owned(),
+        term: 3,
+        epoch: 2,
+        holder: "host-a".to_owned(),
+        quorum: true,
+        members: vec![active, standby],
+    };
+    let first = Move {
+        epoch: 1,
+        to: "host-b".to_owned(),
+        kind: "first".to_owned(),
+        reason: "the first claim".to_owned(),
+        claimed_at_ns: 1_709_208_000_123_000_000,
+        active_at_ns: 1_709_208_000_523_000_000,
+        floor: "none".to_owned(),
+        ..Move::default()
+    };
+    let second = Move {
+        epoch: 2,
+        from: "host-b".to_owned(),
+        to: "host-a".to_owned(),
+        kind: "failover".to_owned(),
+        active_at_ns: 0,
+        ..first.clone()
+    };
+    Coordinator { status, moves: vec![first, second] }
+}
+
+/// Serves `coordinator` at `socket` for as long as the runtime lives.
+fn serve(coordinator: Coordinator, socket: &Path) -> tokio::runtime::Runtime {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let listener = runtime.block_on(async { UnixListener::bind(socket) }).expect("the socket is bound");
+    let server = tonic::transport::Server::builder().add_service(AdminServer::new(coordinator));
+    runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    runtime
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_exit_code_2() {
+    for (args, line) in [
+        (
+            &[][..],
+            "baton: no command is named; use run, status, active-validator, history, handover or check (baton --help)",
+        ),
+        (&["stauts"], "baton: unrecognized subcommand 'stauts'; a similar subcommand exists: 'status' (baton --help)"),
+        (&["run", "--config"], "baton: a value is required for '--config <FILE>' but none was supplied (baton --help)"),
+        (
+            &["run", "--log-format", "xml"],
+            "baton: invalid value 'xml' for '--log-format <LOG_FORMAT>' [possible values: human, json] (baton --help)",
+        ),
+        (
+            &["handover", "--timeout", "30"],
+            "baton: invalid value '30' for '--timeout <DURATION>': 30 has no unit; write \"30ms\" or \"30s\" (baton --help)",
+        ),
+        (
+            &["status", "--socket", "a", "--config", "b"],
+            "baton: the argument '--socket <PATH>' cannot be used with '--config <FILE>' (baton --help)",
+        ),
+    ] {
+        assert_refused(&baton(args, &[]), 2, line);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for args in [&["--help"][..], &["--version"], &["handover", "--help"]] {
+        let output = baton(args, &[]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{args:?}");
+        assert!(text(&output.stdout).contains("baton"), "{args:?}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_one_line_and_exit_code_2_for_every_command() {
+    let host = Host::new();
+    let bad = fs::read_to_string(host.path("baton.toml")).expect("readable").replace("every =", "evry =");
+    fs::write(host.path("baton.toml"), bad).expect("writable");
+    let config = host.config();
+    let line = format!("baton: unknown key chain.probe.evry in {config}:46; did you mean chain.probe.every?");
+    for command in ["run", "check", "status", "active-validator", "history", "handover"] {
+        assert_refused(&baton(&[command, "--config", &config], &[]), 2, &line);
+    }
+    let nowhere = "cannot read /nowhere/baton.toml: No such file or directory (os error 2); name the file with --config \
+                   FILE or BATON_CONFIG";
+    let by_variable = baton(&["check"], &[("BATON_CONFIG", "/nowhere/baton.toml")]);
+    assert_refused(&by_variable, 2, &format!("baton: {nowhere}"));
+    let variable = baton(&["check", "--config", &config], &[("BATON_TIMING_LEESE", "2s")]);
+    assert_eq!(variable.status.code(), Some(2));
+}
+
+#[test]
+fn a_key_that_others_can_read_stops_run_and_check_before_anything_happens() {
+    let host = Host::new();
+    let key = host.path("validator_key.json");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("chmod");
+    let key = key.display();
+    let line = format!("baton: key {key} has mode 0644, open to group or others; run: chmod 600 {key}");
+    for command in ["run", "check"] {
+        assert_refused(&baton(&[command, "--config", &host.config()], &[]), 2, &line);
+    }
+    assert_eq!(fs::read_dir(host.path("run")).expect("run_dir").count(), 0, "nothing was made in run_dir");
+}
+
+#[test]
+fn an_unreadable_log_level_stops_run() {
+    let host = Host::new();
+    let output = baton(&["run", "--config", &host.config()], &[("BATON_LOG", "info=loud")]);
+    let line = text(&output.stderr);
+    assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+    assert!(line.starts_with("baton: BATON_LOG=\"info=loud\": write a level"), "{line}");
+}
+
+#[test]
+fn check_says_ok_with_the_warnings() {
+    let host = Host::new();
+    let output = baton(&["check", "--config", &host.config()], &[]);
+    let ok = format!("{}: ok; host-a of 3 members\n", host.config());
+    assert_eq!((output.status.code(), text(&output.stdout), text(&output.stderr)), (Some(0), ok.as_str(), ""));
+    let two = fs::read_to_string(host.path("baton.toml")).expect("readable");
+    let two: String = two.lines().filter(|line| !line.contains("host-c")).map(|line| format!("{line}\n")).collect();
+    fs::write(host.path("baton.toml"), two).expect("writable");
+    let output = baton(&["check", "--config", &host.config()], &[]);
+    assert!(text(&output.stdout).starts_with("warning: cluster.members has 2 members"), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn an_absent_coordinator_is_exit_code_2_with_its_socket() {
+    let host = Host::new();
+    let socket = host.path("run/admin.sock");
+    let line = format!(
+        "baton: cannot reach the coordinator at {}: No such file or directory (os error 2); is baton run up?",
+        socket.display()
+    );
+    for command in ["status", "active-validator", "history", "handover"] {
+        assert_refused(&baton(&[command, "--config", &host.config()], &[]), 2, &line);
+    }
+}
+
+#[test]
+fn a_coordinator_that_hangs_is_exit_code_2_after_seconds() {
+    let host = Host::new();
+    // Accepted by the kernel and never answered, as by a stopped process.
+    let _listener = std::os::unix::net::UnixListener::bind(host.path("run/admin.sock")).expect("bound");
+    let started = Instant::now();
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    let line = text(&output.stderr);
+    assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+    assert!(line.contains("no answer within 3s"), "{line}");
+}
+
+#[test]
+fn status_is_found_by_config_socket_and_variable() {
+    let host = Host::new();
+    let socket = host.path("run/admin.sock");
+    let _server = serve(two_members(), &socket);
+    let (config, socket) = (host.config(), socket.display().to_string());
+    for (args, env) in [
+        (&["active-validator", "--config", &config][..], &[][..]),
+        (&["active-validator", "--socket", &socket], &[]),
+        (&["active-validator"], &[("BATON_CONFIG", config.as_str())]),
+    ] {
+        let output = baton(args, env);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "Name: host-a\n"), "{output:?}");
+    }
+}
+
+#[test]
+fn status_json_has_every_field_of_the_contract_by_name() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let output = baton(&["status", "--json", "--config", &host.config()], &[]);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let member = |id: &str, state: &str, phase: &str, synced: bool, lease_ms: i64, guard: &str, links: &str| {
+        serde_json::json!({
+            "id": id, "addr": "127.0.0.1:7401", "role": "validator", "state": state, "phase": phase,
+            "reachable": true, "synced": synced, "height": 1234, "priority": 100, "maintenance": false,
+            "lease_remaining_ms": lease_ms, "guard": guard, "links": links, "node_pid": 77, "version": "0.1.0",
+        })
+    };
+    let expected = serde_json::json!({
+        "cluster": "my-validator", "member": "host-a", "leader": "host-a", "term": 3, "epoch": 2,
+        "holder": "host-a", "quorum": true,
+        "members": [
+            member("host-a", "Validating", "Active", true, 812, "armed", "validating"),
+            member("host-b", "Voting", "", false, 0, "idle", "standby"),
+        ],
+    });
+    assert_eq!(seen, expected);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_status_table_says_why_a_member_is_not_ready() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    assert_eq!(
+        text(&output.stdout),
+        "cluster my-validator, seen by host-a\n\
+         leader host-a (term 3), holder host-a (epoch 2), quorum yes\n\
+         \n\
+         HOST    ROLE       STATE       PHASE   HEIGHT  LINKS       GUARD  LEASE\n\
+         host-a  validator  Validating  Active  1234    validating  armed  812ms\n\
+         host-b  validator  Voting      -       1234    standby     idle   -\n  \
+         not ready: the chain node is syncing\n"
+    );
+}
+
+#[test]
+fn without_an_active_holder_the_exit_code_is_1() {
+    let no_holder = |change: fn(&mut StatusResponse)| {
+        let mut coordinator = two_members();
+        change(&mut coordinator.status);
+        coordinator
+    };
+    for coordinator in [
+        no_holder(|status| status.holder.clear()),
+        no_holder(|status| status.members[0].phase = "Settling".to_owned()),
+        no_holder(|status| status.members[0].reachable = false),
+        no_holder(|status| status.holder = "host-b".to_owned()),
+    ] {
+        let host = Host::new();
+        let (holder, leader) = (coordinator.status.holder.clone(), coordinator.status.leader.clone());
+        let _server = serve(coordinator, &host.path("run/admin.sock"));
+        let output = baton(&["status", "--json", "--config", &host.config()], &[]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(seen["holder"].as_str().unwrap_or_default(), holder);
+        assert_eq!((seen["holder"].is_null(), seen["leader"].as_str()), (holder.is_empty(), Some(leader.as_str())));
+        let output = baton(&["active-validator", "--config", &host.config()], &[]);
+        assert_refused(&output, 1, "baton: no holder is active; see baton status");
+    }
+}
+
+#[test]
+fn history_shows_each_move_and_its_reason() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let output = baton(&["history", "--config", &host.config()], &[]);
+    assert_eq!(
+        text(&output.stdout),
+        "FROM    TO      EPOCH  KIND      CLAIMED                   GAP         FLOOR\n\
+         -       host-b  1      first     2024-02-29T12:00:00.123Z  0ms         none\n  the first claim\n\
+         host-b  host-a  2      failover  2024-02-29T12:00:00.123Z  unfinished  none\n  the first claim\n"
+    );
+    let output = baton(&["history", "--json", "--config", &host.config()], &[]);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(seen["moves"][0]["from"], serde_json::Value::Null);
+    assert_eq!(seen["moves"][1]["active_at_ns"], serde_json::Value::Null);
+    assert_eq!(seen["moves"][1]["claimed_at_ns"], 1_709_208_000_123_000_000_u64);
+}
+
+#[test]
+fn a_handover_tells_where_the_baton_went_or_why_it_did_not() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let config = host.config();
+    for args in [&["handover", "--config", &config][..], &["handover", "--to", "host-b", "--config", &config]] {
+        let output = baton(args, &[]);
+        let said = "host-a -> host-b under epoch 3 in 123 ms\n";
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), said), "{output:?}");
+    }
+    let refused = baton(&["handover", "--to", "host-x", "--config", &config], &[]);
+    assert_refused(&refused, 1, "baton: handover: host-x is not ready: syncing");
+    let slow = baton(&["handover", "--to", "host-slow", "--timeout", "200ms", "--config", &config], &[]);
+    assert_refused(&slow, 1, "baton: handover: not done within 200ms; baton status shows how it goes on");
+}

@@ -1,0 +1,485 @@
+//! Every mistake has its line: the exact text for each, and a property test that nothing written
+//! anywhere makes a panic or a second line.
+
+use std::path::Path;
+use std::time::Duration;
+
+use baton::config::Config;
+use baton::timing::Timing;
+use proptest::prelude::*;
+
+use crate::{ARBITER, EXAMPLE, edited, load};
+
+/// Checks the exact line for each edit of the example, all of them before it fails.
+fn assert_lines(cases: &[(&str, &str, &str)]) {
+    let mut wrong = Vec::new();
+    for (from, to, expected) in cases {
+        let seen = match load(&edited(from, to)) {
+            Ok(_) => "(accepted)".to_owned(),
+            Err(line) => line,
+        };
+        if seen != *expected {
+            wrong.push(format!("{from:?} -> {to:?}\n  expected {expected}\n  saw      {seen}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
+    assert_lines(&[
+        (
+            "every = \"1s\"",
+            "evry = \"1s\"",
+            "unknown key chain.probe.evry in baton.toml:46; did you mean chain.probe.every?",
+        ),
+        ("[timing]", "[timings]", "unknown key timings in baton.toml:15; did you mean timing?"),
+        (
+            "priority = 90",
+            "prio = 90",
+            "unknown key cluster.members[1].prio in baton.toml:11; did you mean cluster.members[1].priority?",
+        ),
+        (
+            "stop_timeout = \"30s\"",
+            "failures = 3",
+            "unknown key chain.failures in baton.toml:27; did you mean chain.probe.failures?",
+        ),
+        ("[metrics]", "[metrics]\nzzz = 1", "unknown key metrics.zzz in baton.toml:50; metrics has listen"),
+        (
+            "[metrics]",
+            "zzz.y = 1\n[metrics]",
+            "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, \
+             syncing, height, head_time, peers, key, version",
+        ),
+        (
+            "[member]",
+            "\"a\\nb\" = 1\n[member]",
+            "unknown key a\\nb in baton.toml:1; the sections are member, cluster, timing, tls, chain, metrics",
+        ),
+    ]);
+}
+
+#[test]
+fn missing_keys_are_named_with_an_example() {
+    assert_lines(&[
+        ("id = \"host-a\"\n", "", "missing key member.id in baton.toml; for example: [member] id = \"host-a\""),
+        (
+            "run_dir = \"/run/baton\"",
+            "",
+            "missing key member.run_dir in baton.toml; for example: [member] run_dir = \"/run/baton\"",
+        ),
+        (
+            "state_dir = \"/var/lib/baton\"",
+            "",
+            "missing key member.state_dir in baton.toml; for example: [member] state_dir = \"/var/lib/baton\"",
+        ),
+        (
+            "addr = \"127.0.0.1:7402\", ",
+            "",
+            "missing key cluster.members[1].addr in baton.toml; for example: addr = \"10.0.0.1:7401\"",
+        ),
+        ("ca = \"ca.pem\"", "", "missing key tls.ca in baton.toml; for example: [tls] ca = \"ca.pem\""),
+        (
+            "url = \"http://127.0.0.1:3030/status\"",
+            "",
+            "missing key chain.probe.url in baton.toml; for example: [chain.probe] url = \"http://127.0.0.1:3030/status\"",
+        ),
+        (
+            "[chain.activate]",
+            "[chain.last_signed]\nfile = \"/f\"\n[chain.activate]",
+            "missing key chain.last_signed.height in baton.toml; for example: [chain.last_signed] height = \"/height\"",
+        ),
+    ]);
+    let no_members = ARBITER.split("members").next().expect("a first part");
+    assert_eq!(
+        load(no_members).unwrap_err(),
+        "missing key cluster.members in baton.toml; for example: [cluster] members = [{ id = \"host-a\", addr = \
+         \"10.0.0.1:7401\" }]"
+    );
+    assert_eq!(load("").unwrap_err(), "missing key member.id in baton.toml; for example: [member] id = \"host-a\"");
+}
+
+#[test]
+fn wrong_types_units_and_ranges_say_what_to_write() {
+    assert_lines(&[
+        ("profile = \"lan\"", "lease = 1", "timing.lease in baton.toml:16: 1 has no unit; write \"1ms\" or \"1s\""),
+        (
+            "profile = \"lan\"",
+            "lease = \"soon\"",
+            "timing.lease in baton.toml:16: \"soon\" is not a duration; write a whole number and a unit: \"150ms\", \"1s\" or \"2m\"",
+        ),
+        (
+            "profile = \"lan\"",
+            "lease = 1.5",
+            "timing.lease in baton.toml:16: 1.5 is not a duration; for example: lease = \"1s\"",
+        ),
+        (
+            "profile = \"lan\"",
+            "profile = \"man\"",
+            "timing.profile in baton.toml:16: \"man\" is not known; use lan or wan",
+        ),
+        (
+            "profile = \"lan\"",
+            "drift_ppm = 100001",
+            "timing.drift_ppm in baton.toml:16: 100001 is out of range; use 0 to 100000",
+        ),
+        (
+            "stop_timeout = \"30s\"",
+            "stop_timeout = \"11m\"",
+            "chain.stop_timeout in baton.toml:27: 11m is out of range; use 100ms to 10m",
+        ),
+        (
+            "clock_skew = \"200ms\"",
+            "clock_skew = \"11s\"",
+            "chain.clock_skew in baton.toml:28: 11s is out of range; use 1ms to 10s",
+        ),
+        ("every = \"1s\"", "every = \"2m\"", "chain.probe.every in baton.toml:46: 2m is out of range; use 10ms to 1m"),
+        ("failures = 3", "failures = 0", "chain.probe.failures in baton.toml:47: 0 is out of range; use 1 to 100"),
+        (
+            "failures = 3",
+            "failures = true",
+            "chain.probe.failures in baton.toml:47: true is not a whole number; for example: failures = 3",
+        ),
+        ("id = \"host-a\"\n", "id = 7\n", "member.id in baton.toml:2: 7 is not a string; for example: id = \"host-a\""),
+        ("id = \"host-a\"\n", "id = \"\"\n", "member.id in baton.toml:2: is empty; write a value or remove it"),
+        (
+            "id = \"host-a\"\n",
+            "id = \"a b\"\n",
+            "member.id in baton.toml:2: \"a b\" is not a member id; use up to 64 letters, digits, '-', '_' and '.'",
+        ),
+        (
+            "name = \"my-validator\"",
+            "name = \"x\"\nfailback = \"yes\"",
+            "cluster.failback in baton.toml:8: \"yes\" is not true or false; for example: failback = false",
+        ),
+        (
+            "on_halt = \"wait\"",
+            "on_halt = \"go\"",
+            "chain.on_halt in baton.toml:29: \"go\" is not known; use wait or replica",
+        ),
+        (
+            "\"near\" ",
+            "\"solana\"",
+            "chain.driver in baton.toml:24: \"solana\" is not known; use near or cometbft or generic",
+        ),
+        (
+            "[metrics]",
+            "[[metrics]]",
+            "metrics in baton.toml:49: a list where a table stands; write [metrics] and its keys below",
+        ),
+        (
+            "id = \"host-a\"\n",
+            "id = \n",
+            "baton.toml:2 is not TOML: string values must be quoted, expected literal string",
+        ),
+    ]);
+    let long = format!("run_dir = \"/{}\"", "r".repeat(100));
+    let error = load(&edited("run_dir = \"/run/baton\"", &long)).unwrap_err();
+    assert_eq!(
+        error,
+        "member.run_dir in baton.toml:4: 101 bytes are too long for a unix socket's path; use 90 at most"
+    );
+}
+
+#[test]
+fn timings_that_cannot_be_safe_are_refused_with_their_numbers() {
+    assert_lines(&[
+        (
+            "profile = \"lan\"",
+            "lease = \"600ms\"",
+            "timing.lease = 600ms is too short: 3 × heartbeat (150ms) + kill_max (150ms) = 600ms must be less than \
+             lease × (1 − 1000 ppm) = 599.4ms; raise lease or lower heartbeat",
+        ),
+        ("profile = \"lan\"", "heartbeat = \"1ms\"", "timing.heartbeat = 1ms is out of range; use 10ms to 10s"),
+    ]);
+    let wan = load(&edited("profile = \"lan\"", "profile = \"wan\"\nlease = \"4s\"")).expect("sound").timing;
+    assert_eq!((wan.heartbeat(), wan.lease()), (Timing::WAN.heartbeat(), Duration::from_secs(4)));
+}
+
+#[test]
+fn members_that_contradict_each_other_are_refused() {
+    assert_lines(&[
+        (
+            "{ id = \"host-b\"",
+            "{ id = \"host-a\"",
+            "cluster.members[1].id in baton.toml:11: host-a is the id of members[0] too; give each member its own",
+        ),
+        (
+            "127.0.0.1:7402",
+            "127.0.0.1:7401",
+            "cluster.members[1].addr in baton.toml:11: 127.0.0.1:7401 is the address of members[0] too; give each \
+             member its own",
+        ),
+        (
+            "id = \"host-a\"\n",
+            "id = \"host-x\"\n",
+            "member.id in baton.toml:2: host-x is not in cluster.members (host-a, host-b, host-c); add it or correct the id",
+        ),
+        (
+            "listen = \"127.0.0.1:7401\"",
+            "listen = \"7401\"",
+            "cluster.listen in baton.toml:8: \"7401\" is not IP:PORT; write \"127.0.0.1:7401\" or \"[::]:7401\"",
+        ),
+        (
+            "listen = \"127.0.0.1:7401\"",
+            "listen = \"127.0.0.1:0\"",
+            "cluster.listen in baton.toml:8: \"127.0.0.1:0\" has port 0; name a port",
+        ),
+        (
+            "127.0.0.1:7402",
+            "host-b",
+            "cluster.members[1].addr in baton.toml:11: \"host-b\" is not HOST:PORT; write \"10.0.0.1:7401\"",
+        ),
+        (
+            "id = \"host-a\"\n",
+            "id = \"host-c\"\n",
+            "chain in baton.toml:23: host-c is an arbiter and runs no chain node; remove the section, or make it a validator",
+        ),
+    ]);
+    assert_eq!(
+        load(&ARBITER.replace("id = \"c\"\nstate", "id = \"a\"\nstate")).unwrap_err(),
+        "member.id in baton.toml:3: a is a validator and has no [chain] section; add one, or make it an arbiter"
+    );
+    let arbiters =
+        ARBITER.replace("7401\"", "7401\", role = \"arbiter\"").replace("priority = 7", "role = \"arbiter\"");
+    assert_eq!(
+        load(&arbiters).unwrap_err(),
+        "cluster.members in baton.toml:1: no member is a validator, so nobody could sign; give one role = \"validator\""
+    );
+}
+
+#[test]
+fn tls_may_be_left_out_on_loopback_only() {
+    let tls = "[tls]                             # required unless every address is loopback\n\
+               ca = \"ca.pem\"\ncert = \"host-a.pem\"\nkey = \"host-a.key\"\n";
+    let bare = edited(tls, "");
+    assert_eq!(load(&bare).expect("all loopback").tls, None);
+    assert_eq!(
+        load(&bare.replace("127.0.0.1:7402", "10.0.0.2:7402")).unwrap_err(),
+        "cluster.members[1].addr in baton.toml:11: 10.0.0.2:7402 is not a loopback address, so [tls] is required; add \
+         its ca, cert and key"
+    );
+    assert_eq!(
+        load(&bare.replace("listen = \"127.0.0.1:7401\"", "listen = \"0.0.0.0:7401\"")).unwrap_err(),
+        "cluster.listen in baton.toml:8: 0.0.0.0:7401 is not a loopback address, so [tls] is required; add its ca, cert \
+         and key"
+    );
+    assert!(load(&bare.replace("127.0.0.1:7402", "[::1]:7402")).is_ok());
+    assert!(load(&bare.replace("127.0.0.1:7402", "localhost.example.org:7402")).is_err());
+    assert!(load(&EXAMPLE.replace("127.0.0.1:7402", "10.0.0.2:7402")).is_ok());
+}
+
+#[test]
+fn links_stay_below_home_and_never_lend_a_standby_the_key() {
+    let link = "link = \"validator_key.json\"";
+    let outside = |written: &str| {
+        format!(
+            "chain.links[0].link in baton.toml:32: {written:?} is not below chain.home = /var/lib/near; write a path \
+             relative to it without .."
+        )
+    };
+    assert_lines(&[
+        (link, "link = \"/etc/passwd\"", &outside("/etc/passwd")),
+        (link, "link = \"../x\"", &outside("../x")),
+        (link, "link = \"/var/lib/near/../x\"", &outside("/var/lib/near/../x")),
+        (link, "link = \"/var/lib/near\"", &outside("/var/lib/near")),
+        (
+            link,
+            "link = \"node_key.json\"",
+            "chain.links[1].link in baton.toml:36: \"node_key.json\" is the link of links[0] too; remove one of them",
+        ),
+        (
+            "\"/etc/baton/keys/voter_node_key.json\"",
+            "\"/etc/baton/keys/validator_node_key.json\"",
+            "chain.links[1].standby in baton.toml:38: is the validating target too, so a standby would sign; name \
+             another file or remove it",
+        ),
+        (
+            "\"/etc/baton/keys/validator_key.json\"",
+            "\"/var/lib/near/validator_key.json\"",
+            "chain.links[0].link in baton.toml:32: \"validator_key.json\" would point to itself; move the target out of \
+             the link's place",
+        ),
+    ]);
+    let inside = load(&edited(link, "link = \"/var/lib/near/k.json\"")).expect("absolute and below home");
+    assert_eq!(inside.chain.expect("chain").links[0].link, Path::new("/var/lib/near/k.json"));
+    let from = EXAMPLE.find("[[chain.links]]").expect("links");
+    let to = EXAMPLE.find("[chain.activate]").expect("activate");
+    let bare = format!("{}{}", &EXAMPLE[..from], &EXAMPLE[to..]);
+    assert_eq!(
+        load(&bare).unwrap_err(),
+        "missing key chain.links[].link in baton.toml; for example: link = \"validator_key.json\""
+    );
+}
+
+#[test]
+fn commands_activations_and_probes_that_cannot_work_are_refused() {
+    let command = "command = [\"neard\", \"--home\", \"/var/lib/near\", \"run\"]";
+    let example = "for example: command = [\"neard\", \"--home\", \"/var/lib/near\", \"run\"]";
+    let signal = "how = \"signal\"  ";
+    let url = "url = \"http://127.0.0.1:3030/status\"";
+    assert_lines(&[
+        (command, "command = []", &format!("chain.command in baton.toml:26: is empty; {example}")),
+        (command, "command = [\"\", \"run\"]", &format!("chain.command in baton.toml:26: is empty; {example}")),
+        (
+            command,
+            "command = \"neard\"",
+            &format!("chain.command in baton.toml:26: \"neard\" is not a list of strings; {example}"),
+        ),
+        (
+            command,
+            "command = [1]",
+            &format!("chain.command in baton.toml:26: a list is not a list of strings; {example}"),
+        ),
+        (
+            command,
+            "command = [\"x\"]\nenv = { A = 1 }",
+            "chain.env in baton.toml:27: \"A\" is 1, not a string; write A = \"1\"",
+        ),
+        (
+            signal,
+            "how = \"restart\"",
+            "chain.activate.signal in baton.toml:42: means nothing with how = \"restart\"; remove it or set how = \"signal\"",
+        ),
+        (
+            "signal = \"SIGHUP\"",
+            "signal = \"SIGKILL\"",
+            "chain.activate.signal in baton.toml:42: SIGKILL is no signal to activate by; write \"SIGHUP\" or a number \
+             from 1 to 64",
+        ),
+        (
+            "signal = \"SIGHUP\"",
+            "signal = 9",
+            "chain.activate.signal in baton.toml:42: a process cannot act upon signal 9; write \"SIGHUP\" or what the \
+             node documents",
+        ),
+        (
+            "how = \"signal\"                    # restart | signal | exec\nsignal = \"SIGHUP\"",
+            "how = \"exec\"\nactivate = [\"on\"]",
+            "missing key chain.activate.deactivate in baton.toml; for example: [chain.activate] deactivate = \
+             [\"/usr/local/bin/become-standby\"]",
+        ),
+        (
+            "\"near\" ",
+            "\"cometbft\"",
+            "chain.activate.how in baton.toml:41: cometbft reads its key at start only; use how = \"restart\"",
+        ),
+        (
+            url,
+            "url = \"https://x/status\"",
+            "chain.probe.url in baton.toml:45: \"https://x/status\" is not an http:// address; write \
+             \"http://127.0.0.1:3030/status\"",
+        ),
+        (
+            "every = \"1s\"",
+            "height = \"/h\"",
+            "chain.probe.height in baton.toml:46: driver near knows its node's answer; remove it, or use driver = \
+             \"generic\"",
+        ),
+    ]);
+}
+
+#[test]
+fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
+    let generic = edited("\"near\" ", "\"generic\"");
+    let url = "url = \"http://127.0.0.1:3030/status\"";
+    assert_eq!(
+        load(&generic.replace(url, &format!("{url}\ntcp = \"127.0.0.1:9\""))).unwrap_err(),
+        "chain.probe in baton.toml:44: has more than one of url, exec and tcp; keep one"
+    );
+    assert_eq!(
+        load(&generic.replace(url, &format!("{url}\nheight = \"result.height\""))).unwrap_err(),
+        "chain.probe.height in baton.toml:46: \"result.height\" is not a JSON pointer; write \"/result/height\""
+    );
+    assert_eq!(
+        load(&generic.replace(url, "tcp = \"127.0.0.1:9\"\nheight = \"/h\"")).unwrap_err(),
+        "chain.probe.height in baton.toml:46: points into the answer of chain.probe.url, which is missing; add it"
+    );
+    let near = edited("[metrics]", "[[chain.probe.calls]]\nmethod = \"m\"\n[metrics]");
+    assert_eq!(
+        load(&near).unwrap_err(),
+        "chain.probe.calls[0] in baton.toml:49: driver near knows its node's answer; remove them, or use driver = \
+         \"generic\""
+    );
+    let cometbft = edited("\"near\" ", "\"cometbft\"").replace("how = \"signal\" ", "how = \"restart\"");
+    let cometbft = cometbft.replace("signal = \"SIGHUP\"", "");
+    assert!(load(&cometbft).is_ok());
+    assert_eq!(
+        load(&cometbft.replace("link = \"validator_key.json\"", "link = \"config/priv_validator_key.json\""))
+            .unwrap_err(),
+        "chain.links[0].link in baton.toml:32: has no standby target, and cometbft would write a new key file in the \
+         link's place; add standby = a throwaway key that is in no validator set"
+    );
+}
+
+#[test]
+fn json_rpc_calls_that_cannot_be_sent_are_refused() {
+    let generic = edited("\"near\" ", "\"generic\"");
+    for (call, expected) in [
+        ("params = 1", "missing key chain.probe.calls[0].method in baton.toml; for example: method = \"eth_syncing\""),
+        (
+            "method = \"m\"\nparams = 1",
+            "chain.probe.calls[0].params in baton.toml:51: 1 is not a list or a table; for example: params = []",
+        ),
+        (
+            "method = \"m\"\nparams = [1.5]",
+            "chain.probe.calls[0].params in baton.toml:51: 1.5 is neither text, whole number, boolean, list nor table",
+        ),
+        (
+            "method = \"m\"\n[[chain.probe.calls]]\nmethod = \"m\"",
+            "chain.probe.calls[1].method in baton.toml:52: m is called by calls[0] too, and results go by method; keep one",
+        ),
+    ] {
+        let text = generic.replace("[metrics]", &format!("[[chain.probe.calls]]\n{call}\n[metrics]"));
+        assert_eq!(load(&text).expect_err(call), expected);
+    }
+    let no_url = generic.replace("url = \"http://127.0.0.1:3030/status\"", "tcp = \"127.0.0.1:1\"");
+    assert_eq!(
+        load(&no_url.replace("[metrics]", "[[chain.probe.calls]]\nmethod = \"m\"\n[metrics]")).unwrap_err(),
+        "chain.probe.calls[0] in baton.toml:49: is asked at chain.probe.url, which is missing; add it"
+    );
+}
+
+#[test]
+fn a_missing_file_names_the_ways_to_choose_another() {
+    let error = Config::load(Path::new("/nowhere/baton.toml"), std::iter::empty()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot read /nowhere/baton.toml: No such file or directory (os error 2); name the file with --config FILE or \
+         BATON_CONFIG"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn unknown_keys_anywhere_are_one_line_and_never_a_panic(
+        table in prop::sample::select(vec!["", "member", "cluster", "timing", "tls", "chain", "chain.probe",
+            "chain.activate", "chain.last_signed", "metrics", "nothing", "chain.env.x"]),
+        key in "\\PC{1,12}|[a-z_.]{1,12}|[\\[\\]0-9.]{1,6}",
+        value in prop::sample::select(vec!["1", "\"x\"", "true", "[1]", "{ a = 1 }", "1.5", "1979-05-27", "nan"]),
+    ) {
+        let quoted = toml::Value::String(key.clone()).to_string();
+        let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+        for written in [quoted.as_str(), key.as_str()] {
+            if let Err(line) = load(&format!("{header}{written} = {value}\n")) {
+                prop_assert!(!line.contains('\n'), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_of_a_known_key_is_one_line_and_never_a_panic(
+        line in 0..EXAMPLE.lines().count(),
+        value in "\\PC{0,20}|\"[^\"\\\\]{0,20}\"|-?[0-9]{1,25}|\\[\\[?\\{?[a-z\"]{0,9}",
+    ) {
+        let edited: Vec<String> = EXAMPLE.lines().enumerate().map(|(number, text)| match text.split_once(" = ") {
+            Some((key, _)) if number == line => format!("{key} = {value}"),
+            Some(_) | None => text.to_owned(),
+        }).collect();
+        if let Err(line) = load(&edited.join("\n")) {
+            prop_assert!(!line.contains('\n'), "{line:?}");
+        }
+    }
+}

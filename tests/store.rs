@@ -1,0 +1,272 @@
+//! The store against openraft's own suite, across restarts, and with members' mistakes. Damaged files
+//! are in `store_damage.rs`, killed processes in `store_crash.rs`.
+
+mod storage_kit;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use baton::chain_node::SignFloor;
+use baton::core::replicated::{Command, FloorSource};
+use baton::ids::{Epoch, NodeId, SignMark};
+use baton::store::{AppliedEntry, Health, LogStore, StateMachine, Store, StoreError};
+use baton::time::WallTime;
+use baton::wire::{Entry, TypeConfig};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder, StorageError};
+use storage_kit::{apply, blank, claim, entry, filled, id, open, release, vote};
+use tempfile::TempDir;
+
+struct InTempDir;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InTempDir {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = TempDir::new().expect("a temporary directory");
+        let opened = open(dir.path());
+        Ok((dir, opened.log, opened.state_machine))
+    }
+}
+
+#[tokio::test]
+async fn the_storage_suite_of_openraft_passes() {
+    Suite::test_all(InTempDir).await.expect("openraft's storage suite");
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_everything() {
+    let dir = TempDir::new().unwrap();
+    let first = filled(dir.path()).await;
+    assert!(first.fresh, "a new store has never voted");
+    let (incarnation, state) = (first.incarnation, first.store.applied().borrow().clone());
+    drop(first);
+
+    let mut again = open(dir.path());
+    assert!(!again.fresh);
+    assert_eq!(again.incarnation, incarnation);
+    assert_eq!(again.store.vote(), Some(vote(2, "a")));
+    let log = again.log.get_log_state().await.unwrap();
+    assert_eq!((log.last_purged_log_id, log.last_log_id), (Some(id(2, 0)), Some(id(2, 10))));
+    assert_eq!(again.log.try_get_log_entries(..).await.unwrap().len(), 10);
+    assert_eq!(*again.store.applied().borrow(), state);
+    assert_eq!(state.replicated.epoch, Epoch(1));
+    assert_eq!(state.last_applied, Some(id(2, 1)));
+}
+
+#[tokio::test]
+async fn two_stores_have_different_incarnations() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    assert_ne!(open(a.path()).incarnation, open(b.path()).incarnation);
+}
+
+#[tokio::test]
+async fn a_truncated_log_stays_truncated_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = filled(dir.path()).await;
+    opened.log.truncate_after(Some(id(2, 4))).await.unwrap();
+    opened.log.save_vote(&vote(3, "b")).await.unwrap();
+    opened.log.blocking_append([blank(3, 5)]).await.unwrap();
+    drop(opened);
+    let log = open(dir.path()).log.get_log_state().await.unwrap();
+    assert_eq!(log.last_log_id, Some(id(3, 5)));
+}
+
+#[tokio::test]
+async fn entries_of_every_kind_come_back() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    let members = openraft::Membership::new_with_defaults(vec![["a".into(), "b".into()].into()], ["c".into()]);
+    let entries = vec![
+        Entry { log_id: id(1, 0), payload: EntryPayload::Membership(members) },
+        blank(1, 1),
+        entry(1, 2, claim(1, "a")),
+        entry(1, 3, release(1, 12)),
+        entry(1, 4, Command::Join { member: "b".into(), incarnation: 7 }),
+    ];
+    opened.log.save_vote(&vote(1, "a")).await.unwrap();
+    opened.log.blocking_append(entries.clone()).await.unwrap();
+    drop(opened);
+    assert_eq!(open(dir.path()).log.try_get_log_entries(0..99).await.unwrap(), entries);
+}
+
+#[tokio::test]
+async fn applied_commands_arrive_in_order_and_in_the_published_state() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    let commands = [claim(1, "a"), release(1, 41), claim(3, "a"), claim(2, "b")];
+    let entries: Vec<Entry> = (0..).zip(commands.clone()).map(|(i, command)| entry(1 + i, i, command)).collect();
+    apply(&mut opened.state_machine, entries).await;
+    let mut seen: Vec<AppliedEntry> = Vec::new();
+    while let Ok(applied) = opened.applied_entries.try_recv() {
+        seen.push(applied);
+    }
+    assert_eq!(seen.iter().map(|entry| entry.command.clone()).collect::<Vec<_>>(), commands);
+    assert_eq!(
+        seen.iter().map(|entry| (entry.term, entry.index)).collect::<Vec<_>>(),
+        [(1, 0), (2, 1), (3, 2), (4, 3)]
+    );
+    assert_eq!(opened.store.applied().borrow().replicated.holder, Some(NodeId::from("b")));
+}
+
+#[tokio::test]
+async fn the_term_of_the_newest_release_is_found_in_the_log_and_in_the_state() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    assert_eq!(opened.store.last_release_term(), None);
+    opened.log.save_vote(&vote(5, "a")).await.unwrap();
+    let entries = vec![entry(3, 0, claim(1, "a")), entry(3, 1, release(1, 7)), entry(5, 2, release(1, 7)), blank(5, 3)];
+    opened.log.blocking_append(entries.clone()).await.unwrap();
+    assert_eq!(opened.store.last_release_term(), Some(5), "in the log, not applied");
+    drop(opened);
+    let mut opened = open(dir.path());
+    assert_eq!(opened.store.last_release_term(), Some(5), "in the log, after a restart");
+    apply(&mut opened.state_machine, entries).await;
+    opened.log.purge(id(5, 3)).await.unwrap();
+    drop(opened);
+    assert_eq!(open(dir.path()).store.last_release_term(), Some(5), "in the state, after the log was purged");
+}
+
+#[tokio::test]
+async fn an_installed_snapshot_survives_a_restart_that_comes_before_the_purge() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut leader = filled(from.path()).await;
+    let snapshot = leader.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let mut follower = open(to.path());
+    follower.log.save_vote(&vote(2, "a")).await.unwrap();
+    follower.state_machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    drop(follower);
+    let mut follower = open(to.path());
+    assert_eq!(follower.state_machine.applied_state().await.unwrap().0, Some(id(2, 1)));
+    assert_eq!(follower.store.applied().borrow().replicated, leader.store.applied().borrow().replicated);
+    follower.log.purge(id(2, 1)).await.unwrap();
+    follower.log.blocking_append([blank(2, 2)]).await.unwrap();
+    drop(follower);
+    assert_eq!(open(to.path()).log.get_log_state().await.unwrap().last_log_id, Some(id(2, 2)));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_read_changes_nothing() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut leader = filled(from.path()).await;
+    let snapshot = leader.state_machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let mut follower = open(to.path());
+    let before = follower.store.applied().borrow().clone();
+    let result = follower.state_machine.install_snapshot(&snapshot.meta, vec![0xff; 9]).await;
+    assert!(result.is_err(), "{result:?}");
+    assert_eq!(*follower.store.applied().borrow(), before);
+}
+
+#[tokio::test]
+async fn the_largest_history_fits_into_the_store_and_survives() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    let member = "m".repeat(64);
+    let mut entries = Vec::new();
+    for epoch in 1..=300_u64 {
+        let claim = Command::Claim {
+            epoch: Epoch(epoch),
+            member: member.as_str().into(),
+            reason: "r".repeat(1000),
+            at: WallTime::from_nanos(u64::MAX),
+        };
+        let active = Command::Activated {
+            epoch: Epoch(epoch),
+            at: WallTime::from_nanos(u64::MAX),
+            floor: SignFloor::Mark(SignMark { height: u64::MAX, round: u32::MAX, step: u32::MAX }),
+            took: Duration::MAX,
+        };
+        entries.push(entry(epoch, epoch * 2 - 2, claim));
+        entries.push(entry(epoch, epoch * 2 - 1, active));
+    }
+    opened.log.save_vote(&vote(300, "a")).await.unwrap();
+    for chunk in entries.chunks(50) {
+        opened.log.blocking_append(chunk.to_vec()).await.unwrap();
+        apply(&mut opened.state_machine, chunk.to_vec()).await;
+    }
+    opened.log.purge(id(300, 500)).await.unwrap();
+    opened.log.save_vote(&vote(301, "a")).await.unwrap();
+    assert_eq!(*opened.store.health().borrow(), Health::Good);
+    drop(opened);
+    assert_eq!(fs::read_dir(dir.path().join("store/blobs")).unwrap().count(), 0, "nothing went into blobs/");
+    let again = open(dir.path());
+    assert_eq!(again.store.applied().borrow().replicated.moves.len(), 200);
+    assert_eq!(again.store.applied().borrow().replicated.floor_source(), FloorSource::Unknown);
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_not_written() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = filled(dir.path()).await;
+    assert!(opened.log.blocking_append([blank(2, 12)]).await.is_err());
+    assert_eq!(opened.log.get_log_state().await.unwrap().last_log_id, Some(id(2, 10)));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_too_large_is_not_written() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = filled(dir.path()).await;
+    let (reason, at) = ("x".repeat(200_000), WallTime::from_nanos(1));
+    let large = Command::Release { epoch: Epoch(1), last_signed: None, reason, at };
+    assert!(opened.log.blocking_append([entry(2, 11, large)]).await.is_err());
+    assert_eq!(opened.log.get_log_state().await.unwrap().last_log_id, Some(id(2, 10)));
+    assert_eq!(*opened.store.health().borrow(), Health::Good);
+}
+
+#[tokio::test]
+async fn a_failed_write_is_reported_and_ends_all_writing() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = filled(dir.path()).await;
+    let mut health = opened.store.health();
+    // A directory in the place of the temporary file makes the next vote fail after sled has it.
+    fs::create_dir(dir.path().join("store/vote.new")).unwrap();
+    let failed = opened.log.save_vote(&vote(3, "b")).await;
+    assert!(failed.is_err(), "{failed:?}");
+    health.wait_for(|health| matches!(health, Health::Failed(_))).await.unwrap();
+    fs::remove_dir(dir.path().join("store/vote.new")).unwrap();
+    assert!(opened.log.save_vote(&vote(4, "b")).await.is_err(), "it must not write again");
+    assert!(opened.log.blocking_append([blank(3, 11)]).await.is_err(), "it must not write again");
+    assert_eq!(opened.store.vote(), Some(vote(2, "a")), "the vote that failed was not taken");
+}
+
+#[tokio::test]
+async fn a_second_open_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let first = open(dir.path());
+    let error = Store::open(dir.path(), "test", &"a".into()).err().expect("a refusal");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    drop(first);
+    open(dir.path());
+}
+
+#[tokio::test]
+async fn a_store_of_another_cluster_or_member_is_refused() {
+    let dir = TempDir::new().unwrap();
+    drop(filled(dir.path()).await);
+    for (cluster, member) in [("other", "a"), ("test", "b")] {
+        let error = Store::open(dir.path(), cluster, &member.into()).err().expect("a refusal").to_string();
+        assert!(error.contains("belongs to cluster \"test\", member \"a\""), "{error}");
+    }
+    open(dir.path());
+}
+
+/// Name, length and time of change of every file of a store.
+fn files(dir: &Path) -> Vec<impl Ord + std::fmt::Debug> {
+    let files = fs::read_dir(dir.join("store")).unwrap().map(|file| file.unwrap());
+    let data = files.map(|file| (file.path(), file.metadata().unwrap()));
+    let mut seen: Vec<_> = data.map(|(path, data)| (path, data.len(), data.modified().unwrap())).collect();
+    seen.sort();
+    seen
+}
+
+#[tokio::test]
+async fn an_idle_store_writes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = filled(dir.path()).await;
+    // The queue is empty once a vote is durable.
+    opened.log.save_vote(&vote(2, "a")).await.unwrap();
+    let before = files(dir.path());
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(files(dir.path()), before);
+}
