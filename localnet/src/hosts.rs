@@ -81,6 +81,7 @@ pub fn quoted(value: impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::net::Programs;
+    use baton::config::Config;
 
     #[test]
     fn a_host_lists_itself_directly_and_its_peers_at_wires_and_an_arbiter_has_no_chain() {
@@ -93,5 +94,27 @@ mod tests {
         assert!(!text.contains(&loopback(b.raft_port)), "host-b without a wire:\n{text}");
         assert!(text.contains("[chain.probe]") && text.contains(&format!("127.0.0.1:{}/status", a.rpc_port)), "{text}");
         assert!(!config(&net, c).contains("[chain]"));
+    }
+
+    #[test]
+    fn baton_takes_the_configuration_of_every_host_on_both_chains() {
+        for chain in [ChainKind::Sim, ChainKind::Cometbft] {
+            let dir = tempfile::tempdir().unwrap();
+            let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/node".into() };
+            let net = Net::lay_out(dir.path(), chain, 50, programs).unwrap();
+            write_all(&net).unwrap();
+            for host in &net.hosts {
+                let file = net.config_file(&host.id);
+                let marker = (crate::procs::MARKER.to_string(), dir.path().display().to_string());
+                let config = Config::load(&file, std::iter::once(marker));
+                let config = config.unwrap_or_else(|error| panic!("{chain:?}: {error}\n{}", config_text(&file)));
+                assert_eq!(config.chain.is_some(), host.role == Role::Validator, "{chain:?} {}", host.id);
+                assert_eq!(config.warnings, Vec::<String>::new(), "{chain:?} {}", host.id);
+            }
+        }
+    }
+
+    fn config_text(file: &Path) -> String {
+        fs::read_to_string(file).unwrap()
     }
 }
