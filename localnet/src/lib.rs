@@ -1,4 +1,27 @@
-//! Parts of the localnet that its binaries and tests share: the stand-in chain and the signature log.
+//! Three hosts, one validator identity and a small chain on one machine: what the `localnet` and
+//! `simchain` binaries and the end-to-end tests are made of. Nothing here is part of baton itself.
 
 pub mod signlog;
 pub mod simchain;
+
+pub mod http;
+pub mod ports;
+pub mod procs;
+pub mod proxy;
+
+pub mod keeper;
+pub mod net;
+pub mod status;
+
+pub mod chain_cometbft;
+pub mod chain_sim;
+pub mod hosts;
+
+pub mod check;
+pub mod faults;
+pub mod launch;
+pub mod measure;
+pub mod table;
+
+pub mod bench;
+pub mod demo;

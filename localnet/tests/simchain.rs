@@ -450,6 +450,29 @@ fn a_restarted_validator_signs_no_height_twice() {
 }
 
 #[test]
+fn a_paused_node_is_dropped_by_its_peers_and_follows_again_when_it_goes_on() {
+    let net = Net::new("a,b,c,d");
+    let hosts = net.mesh(&["a", "b", "c", "d"]);
+    hosts[0].advance(10);
+    hosts[3].signal(Signal::STOP);
+    until("the paused node is dropped", || match hosts[0].metric("simchain_peers") {
+        2 => Ok(()),
+        peers => Err(format!("{peers} peers")),
+    });
+    hosts[0].synced();
+    hosts[3].signal(Signal::CONT);
+    let before = hosts[3].metric("simchain_blocks_produced_total");
+    until("it produces again", || match hosts[3].metric("simchain_blocks_produced_total") {
+        now if now > before => Ok(()),
+        now => Err(format!("{now} blocks\n{}", hosts[3].stderr())),
+    });
+    hosts[0].advance(6);
+    assert_one_chain(&hosts);
+    let report = signlog::check(&net.sign_log());
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
 fn nodes_without_a_link_between_them_hear_each_other_through_a_third() {
     let net = Net::new("a,b,c");
     let mut hosts: Vec<Host> = ["a", "b", "c"].map(|a| net.host(&format!("host-{a}"), Some(a))).into();

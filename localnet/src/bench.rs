@@ -1,0 +1,254 @@
+//! Measures how long nobody signs after each kind of fault, over many rounds on the stand-in chain. A
+//! round that does not recover ends the bench with what was seen: it is a finding, not an outlier.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
+use serde::Serialize;
+
+use crate::check::check;
+use crate::demo::{Pair, await_pair, measured_hand_over};
+use crate::faults::{self, What};
+use crate::launch::{self, diagnosis};
+use crate::measure::Watch;
+use crate::net::{ChainKind, Net};
+use crate::procs;
+use crate::signlog;
+use crate::table::table;
+
+const SIGN_BOUND: Duration = Duration::from_secs(20);
+const STOPPED_FOR: Duration = Duration::from_secs(10);
+const JITTER_MAX_MS: u64 = 1_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    Host,
+    Node,
+    Handover,
+    CoordinatorStop,
+    CoordinatorKill,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 5] =
+        [Fault::Host, Fault::Node, Fault::Handover, Fault::CoordinatorStop, Fault::CoordinatorKill];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Host => "host",
+            Fault::Node => "node",
+            Fault::Handover => "handover",
+            Fault::CoordinatorStop => "coordinator-stop",
+            Fault::CoordinatorKill => "coordinator-kill",
+        }
+    }
+}
+
+pub struct Plan {
+    pub rounds: usize,
+    pub faults: Vec<Fault>,
+    pub seed: u64,
+    pub slot_ms: u64,
+}
+
+/// What all rounds of one fault gave.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub rounds: usize,
+    pub min_ms: f64,
+    pub median_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// Signatures of one host between those of another.
+    pub overlap: usize,
+    /// Messages signed at a height that the key had signed before.
+    pub double: usize,
+}
+
+/// What one round gave.
+struct Round {
+    gap: Duration,
+    overlap: usize,
+    double: usize,
+}
+
+pub struct Results {
+    /// In the order of the plan.
+    pub rows: Vec<(Fault, Row)>,
+    /// By the checker over the whole log.
+    pub clean: bool,
+}
+
+impl Results {
+    pub fn json(&self) -> Result<String> {
+        let by_name: BTreeMap<&str, &Row> = self.rows.iter().map(|(fault, row)| (fault.name(), row)).collect();
+        Ok(serde_json::to_string(&by_name)?)
+    }
+
+    pub fn table(&self) -> String {
+        let head = ["fault", "rounds", "min ms", "median ms", "p99 ms", "max ms", "overlap", "heights signed twice"];
+        let mut rows = vec![head.map(String::from).to_vec()];
+        for (fault, r) in &self.rows {
+            let times = [r.min_ms, r.median_ms, r.p99_ms, r.max_ms].map(|ms| format!("{ms:.1}"));
+            let [min, median, p99, max] = times;
+            let (overlap, double) = (r.overlap.to_string(), r.double.to_string());
+            rows.push(vec![fault.name().into(), r.rounds.to_string(), min, median, p99, max, overlap, double]);
+        }
+        table(&rows)
+    }
+}
+
+/// Brings a network up under `dir` and runs the plan on it. Progress goes to standard error.
+pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
+    eprintln!("bench: {} rounds of each fault, seed {}", plan.rounds, plan.seed);
+    let net = launch::up(dir, ChainKind::Sim, plan.slot_ms, |_| ())?;
+    let mut rng = StdRng::seed_from_u64(plan.seed);
+    let mut rows = Vec::new();
+    for fault in &plan.faults {
+        let mut rounds = Vec::new();
+        for n in 1..=plan.rounds {
+            let what =
+                || format!("{} round {n} of {} (seed {})\n{}", fault.name(), plan.rounds, plan.seed, diagnosis(&net));
+            let round = one_round(&net, *fault, &mut rng).with_context(what)?;
+            eprintln!("bench: {} {n}/{}: {:.1} ms", fault.name(), plan.rounds, ms(round.gap));
+            rounds.push(round);
+        }
+        rows.push((*fault, summarise(&rounds).context("a fault without rounds")?));
+    }
+    // The hosts must be there to be asked for evidence.
+    await_pair(&net, |_| ())?;
+    let verdict = check(&net)?;
+    if !verdict.is_clean() {
+        eprint!("{verdict}");
+    }
+    Ok(Results { rows, clean: verdict.is_clean() })
+}
+
+fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
+    let pair = await_pair(net, |_| ())?;
+    // At any point of a slot and of a heartbeat, not always just after a poll of the status.
+    std::thread::sleep(Duration::from_micros(rng.random_range(0..JITTER_MAX_MS * 1000)));
+    let mut watch = Watch::begin(net)?;
+    let gap = strike(net, fault, &pair, &mut watch)?;
+    await_pair(net, |_| ()).context("recover after the fault")?;
+    watch.poll()?;
+    let report = signlog::check(watch.logged());
+    let report = report.keys.get(&net.shared_key).context("a round without signatures")?;
+    Ok(Round { gap, overlap: report.overlap, double: report.doubles + report.out_of_order })
+}
+
+/// Breaks the holder, awaits the next signature by another host, puts the broken thing right.
+fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Duration> {
+    let holder = pair.holder.as_str();
+    match fault {
+        Fault::Handover => Ok(measured_hand_over(net, pair, watch)?.pause),
+        Fault::Host => {
+            let targets = faults::find(net, holder, What::Host)?;
+            let at = watch.now_ns();
+            faults::kill_host(net, holder, &targets)?;
+            let gap = gap_since(watch, at, holder)?;
+            launch::start_coordinator(net, holder)?;
+            Ok(gap)
+        }
+        Fault::Node => {
+            let targets = faults::find(net, holder, What::Node)?;
+            let at = watch.now_ns();
+            faults::kill(&targets)?;
+            gap_since(watch, at, holder)
+        }
+        Fault::CoordinatorKill => {
+            let targets = faults::find(net, holder, What::Coordinator)?;
+            let at = watch.now_ns();
+            faults::kill(&targets)?;
+            let gap = gap_since(watch, at, holder)?;
+            launch::start_coordinator(net, holder)?;
+            Ok(gap)
+        }
+        Fault::CoordinatorStop => {
+            let targets = faults::find(net, holder, What::Coordinator)?;
+            let (at, stopped) = (watch.now_ns(), Instant::now());
+            procs::signal(&targets, Signal::STOP)?;
+            let gap = gap_since(watch, at, holder);
+            std::thread::sleep(STOPPED_FOR.saturating_sub(stopped.elapsed()));
+            procs::signal(&targets, Signal::CONT)?;
+            gap
+        }
+    }
+}
+
+fn gap_since(watch: &mut Watch, at_ns: u64, old: &str) -> Result<Duration> {
+    let next = watch.await_next(at_ns, old, SIGN_BOUND)?;
+    Ok(Duration::from_nanos(next.at_ns - at_ns))
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn summarise(rounds: &[Round]) -> Option<Row> {
+    let mut gaps: Vec<Duration> = rounds.iter().map(|r| r.gap).collect();
+    gaps.sort_unstable();
+    Some(Row {
+        rounds: rounds.len(),
+        min_ms: ms(*gaps.first()?),
+        median_ms: ms(percentile(&gaps, 50)?),
+        p99_ms: ms(percentile(&gaps, 99)?),
+        max_ms: ms(*gaps.last()?),
+        overlap: rounds.iter().map(|r| r.overlap).sum(),
+        double: rounds.iter().map(|r| r.double).sum(),
+    })
+}
+
+/// Nearest rank: the smallest value that at least `percent` of the sorted values do not exceed.
+fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// # Errors
+/// Says which faults there are; a fault that is named twice is refused, as it would have one row.
+pub fn distinct(faults: Vec<Fault>) -> Result<Vec<Fault>> {
+    if faults.is_empty() {
+        return Ok(Fault::ALL.to_vec());
+    }
+    for (i, fault) in faults.iter().enumerate() {
+        if faults[..i].contains(fault) {
+            bail!(crate::net::Usage(format!("--faults names {} twice", fault.name())));
+        }
+    }
+    Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(gaps: impl Iterator<Item = u64>) -> Vec<Round> {
+        gaps.map(|ms| Round { gap: Duration::from_millis(ms), overlap: 0, double: 1 }).collect()
+    }
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let row = summarise(&rounds((1..=200).rev())).unwrap();
+        assert_eq!((row.min_ms, row.median_ms, row.p99_ms, row.max_ms), (1.0, 100.0, 198.0, 200.0));
+        let row = summarise(&rounds([7].into_iter())).unwrap();
+        assert_eq!((row.min_ms, row.median_ms, row.p99_ms, row.max_ms, row.double), (7.0, 7.0, 7.0, 7.0, 1));
+        assert_eq!(summarise(&[]), None);
+    }
+
+    #[test]
+    fn the_json_has_a_row_by_the_name_of_each_fault() {
+        let row = summarise(&rounds([3, 5].into_iter())).unwrap();
+        let results = Results { rows: vec![(Fault::Host, row.clone()), (Fault::CoordinatorStop, row)], clean: true };
+        let json: serde_json::Value = serde_json::from_str(&results.json().unwrap()).unwrap();
+        let keys: Vec<&str> = json["coordinator-stop"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys.len(), 7, "{json}");
+        assert_eq!(json["host"]["median_ms"], 3.0);
+        assert!(distinct(vec![Fault::Host, Fault::Host]).is_err());
+    }
+}

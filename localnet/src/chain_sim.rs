@@ -1,0 +1,83 @@
+//! The stand-in chain in a network: genesis and keys, what a host's `[chain]` says, how a genesis
+//! validator is started. The chain itself is `simchain/`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use baton::time::WallTime;
+
+use crate::hosts::{loopback, make_dir, quoted};
+use crate::net::{Host, Net, VALIDATORS};
+use crate::simchain::genesis;
+
+const SHARED: &str = "shared";
+
+/// Genesis, keys and homes exist. Returns the public key that the hosts share.
+pub fn write(net: &Net) -> Result<String> {
+    let accounts: Vec<String> = VALIDATORS.into_iter().chain([SHARED]).map(String::from).collect();
+    let made = genesis::init(&net.dir, &accounts, Duration::from_millis(net.slot_ms), WallTime::now())?;
+    for host in net.signers() {
+        make_dir(&net.chain_home(&host.id))?;
+    }
+    for id in VALIDATORS {
+        let home = net.validator_home(id);
+        make_dir(&home)?;
+        let (from, to) = (key_file(net, id), home.join("validator_key.json"));
+        fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+        only_owner(&to)?;
+    }
+    only_owner(&key_file(net, SHARED))?;
+    let shared = made.validator(SHARED).context("the genesis lacks the shared validator")?;
+    Ok(shared.public_key.to_string())
+}
+
+fn key_file(net: &Net, account: &str) -> std::path::PathBuf {
+    net.keys_dir().join(format!("{account}.json"))
+}
+
+fn only_owner(file: &Path) -> Result<()> {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).with_context(|| format!("chmod {}", file.display()))
+}
+
+/// The chain part of a host's `baton.toml`, after `home` and `log`.
+pub fn section(net: &Net, host: &Host) -> String {
+    let command = node_argv(net, &host.id, &net.chain_home(&host.id), host.rpc_port, host.p2p_port);
+    format!(
+        "driver = \"near\"\ncommand = {command}\nstop_timeout = \"2s\"\nclock_skew = \"10ms\"\n\n\
+         [[chain.links]]\nlink = \"validator_key.json\"\nvalidating = {key}\n\n\
+         [chain.activate]\nhow = \"signal\"\nsignal = \"SIGHUP\"\n\n\
+         [chain.probe]\nurl = {url}\nevery = \"250ms\"\nfailures = 3\n\n\
+         [chain.last_signed]\nfile = \"data/last_signed.json\"\nheight = \"/height\"\n",
+        command = quoted(command),
+        key = quoted(key_file(net, SHARED)),
+        url = quoted(format!("http://{}/status", loopback(host.rpc_port))),
+    )
+}
+
+/// The node `id`, not yet started.
+pub fn node_command(net: &Net, id: &str, home: &Path, rpc_port: u16, p2p_port: u16) -> Command {
+    let argv = node_argv(net, id, home, rpc_port, p2p_port);
+    let mut command = Command::new(&argv[0]);
+    command.args(&argv[1..]);
+    command
+}
+
+fn node_argv(net: &Net, id: &str, home: &Path, rpc_port: u16, p2p_port: u16) -> Vec<String> {
+    let path = |p: &Path| p.to_string_lossy().into_owned();
+    let peers = net.chain_peers(id).into_values().map(loopback).collect::<Vec<_>>().join(",");
+    let flags = [
+        ("--home", path(home)),
+        ("--genesis", path(&net.dir.join("genesis.json"))),
+        ("--host", id.into()),
+        ("--rpc", loopback(rpc_port)),
+        ("--p2p", loopback(p2p_port)),
+        ("--peers", peers),
+        ("--sign-log", path(&net.sign_log())),
+    ];
+    let start = [path(&net.programs.chain_node), "run".into()];
+    start.into_iter().chain(flags.into_iter().flat_map(|(flag, value)| [flag.to_string(), value])).collect()
+}

@@ -1,0 +1,116 @@
+//! The verdict on a network: did two hosts ever sign at once, was a height signed twice, does the chain
+//! hold evidence. Reads the signature log and asks the chain nodes; knows nothing of baton.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use anyhow::{Context, Result, bail};
+
+use crate::net::{ChainKind, Net};
+use crate::signlog::{self, KeyReport, Report};
+use crate::{chain_cometbft, http, measure};
+
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// By host; by chain where hosts are not told.
+    pub signatures: BTreeMap<String, usize>,
+    /// Messages signed at a height that the key had signed before.
+    pub doubles: usize,
+    /// Signatures of one host between those of another.
+    pub overlap: usize,
+    /// Signatures below a height that the key had signed before.
+    pub out_of_order: usize,
+    /// Pieces of evidence, the most that any chain node holds.
+    pub evidence: usize,
+    pub examples: Vec<String>,
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        self.doubles == 0 && self.overlap == 0 && self.out_of_order == 0 && self.evidence == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (host, count) in &self.signatures {
+            writeln!(f, "{host:<12} {count:>8} signatures")?;
+        }
+        writeln!(f, "double signatures: {}", self.doubles)?;
+        writeln!(f, "overlapping signatures: {}", self.overlap)?;
+        writeln!(f, "signatures out of order: {}", self.out_of_order)?;
+        writeln!(f, "evidence on chain: {}", self.evidence)?;
+        self.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))?;
+        f.write_str(if self.is_clean() { "clean" } else { "VIOLATED" })?;
+        f.write_char('\n')
+    }
+}
+
+/// Judges everything signed since the network was started.
+///
+/// # Errors
+/// There is nothing to judge, or nobody to ask for evidence: no verdict is not a clean one.
+pub fn check(net: &Net) -> Result<Verdict> {
+    match net.chain {
+        ChainKind::Sim => check_sim(net),
+        ChainKind::Cometbft => check_cometbft(net),
+    }
+}
+
+fn check_sim(net: &Net) -> Result<Verdict> {
+    let mut log = signlog::read(&net.sign_log())?;
+    log.retain(|signature| signature.key == net.shared_key);
+    let report: Report = signlog::check(&log);
+    let Some(KeyReport { signatures, doubles, overlap, out_of_order, examples }) =
+        report.keys.get(&net.shared_key).cloned()
+    else {
+        bail!("{} has no signature of the shared key: nothing to judge", net.sign_log().display());
+    };
+    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
+    let mut refusals = Vec::new();
+    let nodes = net.chain_nodes();
+    for (name, rpc_port, _) in &nodes {
+        match http::get_json(*rpc_port, "/evidence") {
+            Ok(answer) => {
+                let list = answer["evidence"].as_array().with_context(|| format!("{name}: no list of evidence"))?;
+                if !list.is_empty() {
+                    verdict.examples.push(format!("evidence at {name}: {}", list[0]));
+                }
+                verdict.evidence = verdict.evidence.max(list.len());
+            }
+            Err(error) => refusals.push(format!("{name}: {error:#}")),
+        }
+    }
+    if refusals.len() == nodes.len() {
+        bail!("no chain node tells its evidence: {}", refusals.join("; "));
+    }
+    verdict.examples.extend(refusals.into_iter().map(|refusal| format!("not asked for evidence: {refusal}")));
+    Ok(verdict)
+}
+
+/// Two votes of one key are evidence on a CometBFT chain, put into a block by any validator that saw both.
+fn check_cometbft(net: &Net) -> Result<Verdict> {
+    let address = chain_cometbft::shared_address(net)?;
+    let mut verdict = Verdict::default();
+    let mut signed = 0;
+    for height in 1..=measure::head(net)? {
+        let answer = measure::first_answer(net, &format!("/block?height={height}"))?;
+        let block = &answer["result"]["block"];
+        let evidence = match &block["evidence"]["evidence"] {
+            serde_json::Value::Null => 0,
+            list => list.as_array().with_context(|| format!("block {height}: evidence is no list: {list}"))?.len(),
+        };
+        if evidence > 0 {
+            verdict.evidence += evidence;
+            verdict.examples.push(format!("evidence in block {height}: {}", block["evidence"]["evidence"][0]));
+        }
+        let commit = block["last_commit"]["signatures"].as_array().map(Vec::as_slice).unwrap_or_default();
+        signed += commit.iter().filter(|s| s["validator_address"].as_str() == Some(&address)).count();
+    }
+    if signed == 0 {
+        bail!("no block carries a signature of the shared validator {address}: nothing to judge");
+    }
+    verdict.doubles = verdict.evidence;
+    verdict.signatures.insert("on chain".into(), signed);
+    Ok(verdict)
+}

@@ -1,0 +1,134 @@
+//! The demo: a network comes up, the holder's host dies, another takes over, the dead one returns and
+//! gets the baton back by handover, the checker judges. Shows it all as it happens. The caller has a
+//! keeper that takes everything down afterwards.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::check::check;
+use crate::faults::{self, What};
+use crate::launch::{self, diagnosis};
+use crate::measure::{Signed, Watch};
+use crate::net::{ChainKind, Net};
+use crate::procs::describe;
+use crate::status::{Answer, Status, await_status, run_bounded};
+use crate::table::{Screen, millis, table};
+
+const READY_BOUND: Duration = Duration::from_secs(60);
+const SIGN_BOUND: Duration = Duration::from_secs(30);
+const HANDOVER_BOUND: Duration = Duration::from_secs(40);
+
+/// Runs the whole story; true when nothing was signed twice.
+pub fn run(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<bool> {
+    let mut screen = Screen::default();
+    screen.note(&format!("starting three hosts and a chain of three other validators under {}", dir.display()));
+    let net = launch::up(dir, chain, slot_ms, |status| screen.show(status))?;
+    story(&net, &mut screen).with_context(|| diagnosis(&net))
+}
+
+fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
+    let first = await_pair(net, |status| screen.show(status))?;
+    screen.note(&format!("{} holds the baton, {} is ready", first.holder, first.standby));
+    let failover = lose_host(net, screen, &first)?;
+
+    launch::start_coordinator(net, &first.holder)?;
+    screen.note(&format!("{} is started again", first.holder));
+    let second = await_pair(net, |status| screen.show(status))?;
+    screen.note(&format!("{} holds the baton, {} is a ready standby", second.holder, second.standby));
+    let handover = hand_over(net, &second)?;
+    screen.note(&format!("handover: {} signs after a pause of {}", second.standby, millis(handover.pause)));
+
+    let verdict = check(net)?;
+    screen.note("verdict of the checker:");
+    print!("{verdict}");
+    let row = |what: String, pause: String| vec![what, pause];
+    let rows = [
+        row("move".into(), "pause in signing".into()),
+        row(format!("host lost: {} to {}", first.holder, first.standby), millis(failover)),
+        row(format!("handover: {} to {}", second.holder, second.standby), millis(handover.pause)),
+    ];
+    println!("\n{}\ndouble signatures: {}", table(&rows), verdict.doubles);
+    Ok(verdict.is_clean())
+}
+
+/// Kills the holder's host; from that instant to the next signature by another host.
+fn lose_host(net: &Net, screen: &mut Screen, pair: &Pair) -> Result<Duration> {
+    let mut watch = Watch::begin(net)?;
+    let targets = faults::find(net, &pair.holder, What::Host)?;
+    let killed_at = watch.now_ns();
+    faults::kill_host(net, &pair.holder, &targets)?;
+    screen.note(&format!("killed {}: {}", pair.holder, describe(&targets)));
+    let next = watch.await_next(killed_at, &pair.holder, SIGN_BOUND)?;
+    let gap = Duration::from_nanos(next.at_ns - killed_at);
+    let who = next.host.as_deref().unwrap_or(&pair.standby);
+    screen.note(&format!("{who} signs height {} {} after the kill", next.height, millis(gap)));
+    Ok(gap)
+}
+
+/// Who holds the baton and who could take it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    pub holder: String,
+    pub standby: String,
+}
+
+impl Pair {
+    fn of(net: &Net, status: &Status) -> Option<Pair> {
+        let holder = status.active()?.id.clone();
+        let standby = net.signers().find(|h| h.id != holder && status.is_ready_standby(&h.id))?.id.clone();
+        Some(Pair { holder, standby })
+    }
+}
+
+/// Waits until one host is Active and the other a ready standby.
+pub fn await_pair(net: &Net, seen: impl FnMut(&Status)) -> Result<Pair> {
+    let awaited = "a holder is Active and the other host a ready standby";
+    let status = await_status(net, awaited, READY_BOUND, seen, |status| Pair::of(net, status).is_some())?;
+    Pair::of(net, &status).context("a pair that was there")
+}
+
+/// A handover that was done, and what it cost.
+pub struct Handover {
+    pub first: Signed,
+    /// Last signature of the old holder to the first of the new one.
+    pub pause: Duration,
+}
+
+/// Moves the baton from `pair.holder` to `pair.standby` and measures it.
+pub fn hand_over(net: &Net, pair: &Pair) -> Result<Handover> {
+    let mut watch = Watch::begin(net)?;
+    measured_hand_over(net, pair, &mut watch)
+}
+
+/// As [`hand_over`], with the caller's watch, which began before.
+pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<Handover> {
+    let asked_at = watch.now_ns();
+    let answer = request_handover(net, &pair.holder, Some(&pair.standby))?;
+    if answer.code != Some(0) {
+        bail!("baton handover --to {}: exit code {:?}: {}{}", pair.standby, answer.code, answer.stdout, answer.stderr);
+    }
+    // Where signatures carry no host, only one from after the move is surely the new holder's.
+    let after = match net.chain {
+        ChainKind::Sim => asked_at,
+        ChainKind::Cometbft => {
+            let active = |status: &Status| status.active().is_some_and(|m| m.id == pair.standby);
+            await_status(net, "the target of the handover is Active", READY_BOUND, |_| (), active)?;
+            watch.now_ns()
+        }
+    };
+    let first = watch.await_next(after, &pair.holder, SIGN_BOUND)?;
+    let pause = watch.pause_before(&pair.holder, &first);
+    let pause = pause.with_context(|| format!("{} signed nothing before the handover", pair.holder))?;
+    Ok(Handover { first, pause })
+}
+
+/// Asks the coordinator of `host` as an operator would.
+pub fn request_handover(net: &Net, host: &str, to: Option<&str>) -> Result<Answer> {
+    let mut command = Command::new(&net.programs.baton);
+    command.arg("handover").args(to.map(|to| ["--to", to]).into_iter().flatten());
+    command.arg("--config").arg(net.config_file(host));
+    run_bounded(command, HANDOVER_BOUND)
+}

@@ -1,0 +1,229 @@
+//! Brings a network up: programs found or built, files written, processes started in an order in which
+//! each finds what it needs. Everything started carries the marker, so that whoever sweeps finds it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::hosts::{self, make_dir};
+use crate::net::{ChainKind, Net, Programs};
+use crate::procs::{HOST_MARKER, MARKER, describe, marked};
+use crate::proxy::{self, Request};
+use crate::status::{Status, await_status};
+use crate::{chain_cometbft, chain_sim, http, keeper};
+
+/// From the start of the coordinators until a holder is Active, and the other host a ready standby.
+const ACTIVE_BOUND: Duration = Duration::from_secs(60);
+const STEP_BOUND: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// True once this command ends: nothing may be started any more.
+static CLOSED: Mutex<bool> = Mutex::new(false);
+
+/// After this, `spawn` refuses: what is swept then stays swept.
+pub fn close() {
+    *CLOSED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+}
+
+/// Where the programs are; those of baton are built first when this runs under cargo.
+pub fn find_programs(chain: ChainKind) -> Result<Programs> {
+    let own = std::env::current_exe().context("find the own executable")?;
+    // A test's executable lies in `deps`, one folder below the programs.
+    let mut folder = own.parent().context("the executable has no folder")?;
+    if folder.ends_with("deps") {
+        folder = folder.parent().context("`deps` has no folder above")?;
+    }
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        build(&PathBuf::from(cargo), folder)?;
+    }
+    let beside = |name: &str| {
+        let file = folder.join(name);
+        if !file.is_file() {
+            bail!("{} is missing: build it with `cargo build --release --workspace`", file.display());
+        }
+        Ok(file)
+    };
+    beside("baton-guard")?;
+    let chain_node = match chain {
+        ChainKind::Sim => beside("simchain")?,
+        ChainKind::Cometbft => chain_cometbft::find()?,
+    };
+    Ok(Programs { localnet: beside("localnet")?, baton: beside("baton")?, chain_node })
+}
+
+/// Builds baton's programs into `folder`, which is `TARGET/PROFILE`.
+fn build(cargo: &Path, folder: &Path) -> Result<()> {
+    let profile = folder.file_name().and_then(|name| name.to_str()).context("the target folder has no name")?;
+    let target = folder.parent().context("the profile folder has no parent")?;
+    let profile = if profile == "debug" { "dev" } else { profile };
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--locked", "--profile", profile, "-p", "batond", "--bins", "--manifest-path"]);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target);
+    let status = command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
+    if !status.success() {
+        bail!("build baton and baton-guard: {status}");
+    }
+    Ok(())
+}
+
+/// The network folder, absolute; what an earlier network left in it is gone.
+///
+/// # Errors
+/// A network runs there, or the folder holds something that is no network.
+pub fn fresh_dir(dir: &Path) -> Result<PathBuf> {
+    make_dir(dir)?;
+    let dir = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
+    let running = marked(&dir);
+    if !running.is_empty() {
+        bail!("a network runs under {} ({}); end it with `localnet down`", dir.display(), describe(&running));
+    }
+    let used = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?.next().is_some();
+    if used && !dir.join("net.json").exists() {
+        bail!("{} holds files and no network; choose another folder with --dir", dir.display());
+    }
+    if used {
+        keeper::take_down(&dir)?;
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        make_dir(&dir)?;
+    }
+    Ok(dir)
+}
+
+/// A network under `dir` (from [`fresh_dir`]) runs and a holder is Active.
+///
+/// # Errors
+/// Processes may be left: whoever calls has a keeper.
+pub fn up(dir: &Path, chain: ChainKind, slot_ms: u64, seen: impl FnMut(&Status)) -> Result<Net> {
+    let net = prepare(dir, chain, slot_ms)?;
+    start_wires(&net)?;
+    start_validators(&net)?;
+    for host in &net.hosts {
+        start_coordinator(&net, &host.id)?;
+    }
+    await_status(&net, "a holder is Active", ACTIVE_BOUND, seen, |s| s.active().is_some())
+        .with_context(|| diagnosis(&net))?;
+    Ok(net)
+}
+
+/// All files of a network exist and nothing runs.
+pub fn prepare(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
+    let mut net = Net::lay_out(dir, chain, slot_ms, find_programs(chain)?)?;
+    net.save()?;
+    net.shared_key = match chain {
+        ChainKind::Sim => chain_sim::write(&net)?,
+        ChainKind::Cometbft => chain_cometbft::write(&net)?,
+    };
+    hosts::write_all(&net)?;
+    net.save()?;
+    Ok(net)
+}
+
+/// The proxies listen.
+pub fn start_wires(net: &Net) -> Result<()> {
+    let mut command = Command::new(&net.programs.localnet);
+    command.arg("--dir").arg(&net.dir).arg("proxy");
+    spawn(net, command, "", &net.dir.join("proxy.log"))?;
+    await_step(|| proxy::ask(&net.proxy_socket(), &Request::List).map(|_| ()))
+}
+
+/// The genesis validators answer and their chain moves.
+pub fn start_validators(net: &Net) -> Result<()> {
+    for v in &net.validators {
+        let command = match net.chain {
+            ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc_port, v.p2p_port),
+            ChainKind::Cometbft => chain_cometbft::validator_command(net, &v.id),
+        };
+        spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"))?;
+    }
+    await_step(|| net.validators.iter().try_for_each(|v| moves(net, v.rpc_port))).with_context(|| {
+        format!("start the genesis validators; logs in {}/*/node.log", net.dir.join("validators").display())
+    })
+}
+
+fn moves(net: &Net, rpc_port: u16) -> Result<()> {
+    let status = http::get_json(rpc_port, "/status")?;
+    let height = match net.chain {
+        ChainKind::Sim => status["sync_info"]["latest_block_height"].as_u64(),
+        ChainKind::Cometbft => {
+            status["result"]["sync_info"]["latest_block_height"].as_str().and_then(|text| text.parse().ok())
+        }
+    };
+    if height.unwrap_or(0) == 0 {
+        bail!("no block yet: {}", status);
+    }
+    Ok(())
+}
+
+/// A coordinator of `host` runs, with the log of its predecessor continued.
+pub fn start_coordinator(net: &Net, host: &str) -> Result<()> {
+    let mut command = Command::new(&net.programs.baton);
+    command.args(["run", "--config"]).arg(net.config_file(host));
+    spawn(net, command, host, &net.host_dir(host).join("coordinator.log"))
+}
+
+/// Starts a marked process in a group of its own, its output appended to `log`; it is reaped when it
+/// ends, so that it never stays as a zombie.
+fn spawn(net: &Net, mut command: Command, host: &str, log: &Path) -> Result<()> {
+    let what = || format!("start {:?}", command.get_program());
+    let out = append_to(log)?;
+    let err = out.try_clone().with_context(what)?;
+    let what = what();
+    command.env(MARKER, &net.dir).env(HOST_MARKER, host).env_remove("CARGO").current_dir(&net.dir);
+    command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
+    let closed = CLOSED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if *closed {
+        bail!("{what}: this command is ending");
+    }
+    let mut child = command.spawn().context(what)?;
+    drop(closed);
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
+fn append_to(log: &Path) -> Result<File> {
+    let open = OpenOptions::new().append(true).create(true).open(log);
+    open.with_context(|| format!("open {}", log.display()))
+}
+
+fn await_step(step: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + STEP_BOUND;
+    loop {
+        match step() {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("not within {STEP_BOUND:?}"))),
+            Err(_) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+/// What runs, what does not, and the ends of the logs: for the message of a network that does not work.
+pub fn diagnosis(net: &Net) -> String {
+    let running = marked(&net.dir);
+    let mut text = format!("running: {}", if running.is_empty() { "nothing".into() } else { describe(&running) });
+    for host in &net.hosts {
+        let runs = |program: &str| running.iter().any(|p| p.host == host.id && p.program() == program);
+        if !runs("baton") {
+            text += &format!("\n{}: its coordinator does not run", host.id);
+        }
+        for name in ["coordinator.log", "node.log"] {
+            let file = net.host_dir(&host.id).join(name);
+            if let Ok(end) = tail(&file, 12) {
+                text += &format!("\n--- {}\n{end}", file.display());
+            }
+        }
+    }
+    text
+}
+
+/// The last `lines` lines of a log.
+pub fn tail(file: &Path, lines: usize) -> Result<String> {
+    let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    Ok(all[all.len().saturating_sub(lines)..].join("\n"))
+}

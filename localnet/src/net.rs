@@ -1,0 +1,272 @@
+//! What a network consists of: hosts, genesis validators, ports, wires, programs. Laid out once,
+//! kept in `net.json`, read by every later command. Starts and signals nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use baton::ids::Role;
+use serde::{Deserialize, Serialize};
+
+use crate::ports;
+use crate::proxy::{Plane, Route};
+
+pub const HOSTS: [&str; 3] = ["host-a", "host-b", "host-c"];
+pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
+/// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
+const RUN_DIR_MAX: usize = 70;
+
+/// Bad input: the command ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ChainKind {
+    /// The stand-in chain of this crate: short slots, a signature log, reload by SIGHUP.
+    Sim,
+    /// Real CometBFT v0.38, activated by restart.
+    Cometbft,
+}
+
+/// Absolute paths of what runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Programs {
+    pub localnet: PathBuf,
+    pub baton: PathBuf,
+    pub chain_node: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Host {
+    pub id: String,
+    pub role: Role,
+    pub priority: u32,
+    pub raft_port: u16,
+    pub metrics_port: u16,
+    /// Zero on the arbiter, like `p2p_port`.
+    pub rpc_port: u16,
+    pub p2p_port: u16,
+    pub run_dir: PathBuf,
+}
+
+/// A genesis validator that signs with a key of its own and knows nothing of baton.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Validator {
+    pub id: String,
+    pub rpc_port: u16,
+    pub p2p_port: u16,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Net {
+    /// Absolute and without links; the marker of every process.
+    pub dir: PathBuf,
+    pub chain: ChainKind,
+    pub slot_ms: u64,
+    pub programs: Programs,
+    pub hosts: Vec<Host>,
+    pub validators: Vec<Validator>,
+    pub routes: Vec<Route>,
+    /// Stands in for `dir` where a socket needs a short path; removed at the end.
+    pub short_dir: Option<PathBuf>,
+    /// The public key that the hosts share, as the chain writes it. Empty until the chain is laid out.
+    pub shared_key: String,
+}
+
+impl Net {
+    /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
+    pub fn lay_out(dir: &Path, chain: ChainKind, slot_ms: u64, programs: Programs) -> Result<Net> {
+        let short_dir = short_dir_for(dir)?;
+        let mut ports = ports::pick(4 * HOSTS.len() + 2 * VALIDATORS.len() + 6 + 14)?.into_iter();
+        let mut port = move || ports.next().context("more ports needed than picked");
+        let mut hosts = Vec::new();
+        for (i, id) in HOSTS.into_iter().enumerate() {
+            let arbiter = i == HOSTS.len() - 1;
+            let run_dir = match &short_dir {
+                Some(short) => short.join(id),
+                None => dir.join("hosts").join(id).join("run"),
+            };
+            hosts.push(Host {
+                id: id.into(),
+                role: if arbiter { Role::Arbiter } else { Role::Validator },
+                priority: 100 - 10 * i as u32,
+                raft_port: port()?,
+                metrics_port: port()?,
+                rpc_port: if arbiter { 0 } else { port()? },
+                p2p_port: if arbiter { 0 } else { port()? },
+                run_dir,
+            });
+        }
+        let mut validators = Vec::new();
+        for id in VALIDATORS {
+            validators.push(Validator { id: id.into(), rpc_port: port()?, p2p_port: port()? });
+        }
+        let mut routes = Vec::new();
+        for (from, to, plane, target) in wires(&hosts, &validators) {
+            routes.push(Route { from, to, plane, listen: port()?, target });
+        }
+        let (dir, shared_key) = (dir.to_path_buf(), String::new());
+        Ok(Net { dir, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
+    }
+
+    /// # Errors
+    /// There is no network under `dir`, or its description cannot be read.
+    pub fn load(dir: &Path) -> Result<Net> {
+        let file = dir.join("net.json");
+        if !file.exists() {
+            return Err(Usage(format!("no network under {}: start one with `localnet up`", dir.display())).into());
+        }
+        let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))
+    }
+
+    pub fn save(&self) -> Result<()> {
+        write_file(&self.dir.join("net.json"), &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+
+    /// # Errors
+    /// Names the hosts that exist.
+    pub fn host(&self, id: &str) -> Result<&Host> {
+        let host = self.hosts.iter().find(|h| h.id == id);
+        host.ok_or_else(|| Usage(format!("no host {id:?}: there are {}", HOSTS.join(", "))).into())
+    }
+
+    /// The hosts that run a chain node.
+    pub fn signers(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|h| h.role == Role::Validator)
+    }
+
+    pub fn host_dir(&self, id: &str) -> PathBuf {
+        self.dir.join("hosts").join(id)
+    }
+
+    pub fn config_file(&self, id: &str) -> PathBuf {
+        self.host_dir(id).join("baton.toml")
+    }
+
+    /// The chain node's home.
+    pub fn chain_home(&self, id: &str) -> PathBuf {
+        self.host_dir(id).join("chain")
+    }
+
+    pub fn validator_home(&self, id: &str) -> PathBuf {
+        self.dir.join("validators").join(id)
+    }
+
+    pub fn keys_dir(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
+
+    pub fn sign_log(&self) -> PathBuf {
+        self.dir.join("signatures.log")
+    }
+
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.short_dir.as_ref().unwrap_or(&self.dir).join("proxy.sock")
+    }
+
+    /// The port at which `from` reaches `to`: a wire where there is one, else `to` itself.
+    pub fn port_seen(&self, from: &str, to: &str, plane: Plane, direct: u16) -> u16 {
+        let wire = self.routes.iter().find(|r| r.from == from && r.to == to && r.plane == plane);
+        wire.map_or(direct, |route| route.listen)
+    }
+
+    /// Every chain node: name, RPC port, p2p port.
+    pub fn chain_nodes(&self) -> Vec<(&str, u16, u16)> {
+        let hosts = self.signers().map(|h| (h.id.as_str(), h.rpc_port, h.p2p_port));
+        hosts.chain(self.validators.iter().map(|v| (v.id.as_str(), v.rpc_port, v.p2p_port))).collect()
+    }
+
+    /// Name and port of every chain node that `node` talks to, as seen from there.
+    pub fn chain_peers(&self, node: &str) -> BTreeMap<&str, u16> {
+        let others = self.chain_nodes().into_iter().filter(|(name, ..)| *name != node);
+        others.map(|(name, _, p2p)| (name, self.port_seen(node, name, Plane::Chain, p2p))).collect()
+    }
+}
+
+/// Both directions of every pair of neighbours of which one at least is a host.
+fn wires(hosts: &[Host], validators: &[Validator]) -> Vec<(String, String, Plane, u16)> {
+    let mut wires = Vec::new();
+    for from in hosts {
+        for to in hosts.iter().filter(|to| to.id != from.id) {
+            wires.push((from.id.clone(), to.id.clone(), Plane::Raft, to.raft_port));
+            if from.role == Role::Validator && to.role == Role::Validator {
+                wires.push((from.id.clone(), to.id.clone(), Plane::Chain, to.p2p_port));
+            }
+        }
+        for validator in validators.iter().filter(|_| from.role == Role::Validator) {
+            wires.push((from.id.clone(), validator.id.clone(), Plane::Chain, validator.p2p_port));
+            wires.push((validator.id.clone(), from.id.clone(), Plane::Chain, from.p2p_port));
+        }
+    }
+    wires
+}
+
+fn short_dir_for(dir: &Path) -> Result<Option<PathBuf>> {
+    if dir.join("hosts/host-a/run").as_os_str().len() <= RUN_DIR_MAX {
+        return Ok(None);
+    }
+    let short = PathBuf::from(format!("/tmp/baton-localnet-{:08x}", rand::random::<u32>()));
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700).create(&short).with_context(|| format!("create {}", short.display()))?;
+    Ok(Some(short))
+}
+
+/// `file` holds `text`, whole or not at all.
+pub fn write_file(file: &Path, text: &str) -> Result<()> {
+    let what = || format!("write {}", file.display());
+    let temp = file.with_extension("tmp");
+    let mut out = fs::File::create(&temp).with_context(what)?;
+    out.write_all(text.as_bytes()).with_context(what)?;
+    fs::rename(&temp, file).with_context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn programs() -> Programs {
+        Programs { localnet: "/bin/l".into(), baton: "/bin/b".into(), chain_node: "/bin/c".into() }
+    }
+
+    #[test]
+    fn hosts_reach_each_other_and_the_chain_through_wires_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs()).unwrap();
+        let direct: BTreeSet<u16> = net.chain_nodes().iter().map(|(_, _, p2p)| *p2p).collect();
+        assert_eq!(net.chain_peers("host-a").len(), 4);
+        assert!(net.chain_peers("host-a").values().all(|port| !direct.contains(port)), "{net:?}");
+        let from_val = net.chain_peers("val-1");
+        assert!(direct.contains(&from_val["val-2"]) && !direct.contains(&from_val["host-b"]), "{net:?}");
+        for (from, to) in [("host-a", "host-c"), ("host-c", "host-a"), ("host-b", "host-a")] {
+            assert_ne!(net.port_seen(from, to, Plane::Raft, 0), 0, "no wire from {from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_saved_network_is_read_back_and_a_missing_one_says_how_to_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Net::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("localnet up"), "{error}");
+        let net = Net::lay_out(dir.path(), ChainKind::Cometbft, 50, programs()).unwrap();
+        net.save().unwrap();
+        let again = Net::load(dir.path()).unwrap();
+        assert_eq!((again.chain, &again.routes), (ChainKind::Cometbft, &net.routes));
+    }
+
+    #[test]
+    fn sockets_of_a_deep_network_get_a_short_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a-rather-long-name-of-a-folder/".repeat(4));
+        let net = Net::lay_out(&deep, ChainKind::Sim, 50, programs()).unwrap();
+        let longest = net.hosts.iter().map(|h| h.run_dir.as_os_str().len()).max().unwrap();
+        assert!(longest <= RUN_DIR_MAX, "{net:?}");
+        fs::remove_dir_all(net.short_dir.unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! The wires of a network: one process with a TCP listener for every ordered pair of neighbours,
+//! which copies bytes or, where a host is cut, holds them back without closing anything. Bytes that
+//! were held arrive after the heal, as TCP would retransmit them; a new connection gets no further
+//! than the proxy while one of its directions is cut. Started by the launcher, told what to cut over
+//! a unix socket with one JSON line a request.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// One wire: who dials `listen` is connected to `target`, both on 127.0.0.1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    pub from: String,
+    pub to: String,
+    pub plane: Plane,
+    pub listen: u16,
+    pub target: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plane {
+    /// Between coordinators.
+    Raft,
+    /// Between chain nodes.
+    Chain,
+}
+
+/// A direction as the cut host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    In,
+    Out,
+}
+
+/// Every direction that is cut.
+pub type Cuts = BTreeSet<(String, Way)>;
+
+/// Answered with the [`Cuts`] that are true afterwards.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Request {
+    Cut {
+        host: String,
+        ways: Vec<Way>,
+    },
+    /// All directions of the host.
+    Heal {
+        host: String,
+    },
+    List,
+}
+
+/// Asks the proxy that listens on `socket`.
+pub fn ask(socket: &Path, request: &Request) -> Result<Cuts> {
+    let what = || format!("ask the proxies over {}", socket.display());
+    let mut stream = StdUnixStream::connect(socket).with_context(what)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).with_context(what)?;
+    writeln!(stream, "{}", serde_json::to_string(request)?).with_context(what)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).with_context(what)?;
+    serde_json::from_str(&line).with_context(|| format!("{}: answered {line:?}", what()))
+}
+
+/// Serves until the process is killed. The socket appears once every route listens.
+pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
+    let (tell, cuts) = watch::channel(Cuts::new());
+    for route in routes {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, route.listen))
+            .await
+            .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
+        tokio::spawn(accept(listener, route, cuts.clone()));
+    }
+    let control = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
+    loop {
+        let (stream, _) = control.accept().await.context("accept a control connection")?;
+        if let Err(error) = answer(stream, &tell).await {
+            eprintln!("control request: {error:#}");
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, tell: &watch::Sender<Cuts>) -> Result<()> {
+    let (read, mut write) = stream.into_split();
+    let Some(line) = tokio::io::BufReader::new(read).lines().next_line().await? else { bail!("empty request") };
+    let request = serde_json::from_str(&line).with_context(|| format!("request {line:?}"))?;
+    tell.send_modify(|cuts| match request {
+        Request::Cut { host, ways } => cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
+        Request::Heal { host } => cuts.retain(|(cut, _)| *cut != host),
+        Request::List => {}
+    });
+    let text = serde_json::to_string(&*tell.borrow())? + "\n";
+    write.write_all(text.as_bytes()).await?;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, route: Route, cuts: watch::Receiver<Cuts>) {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                tokio::spawn(carry(client, route.clone(), cuts.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, for one: others may be freed.
+                eprintln!("accept for {} to {}: {error}", route.from, route.to);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Connects one client with the target, once both directions are open, and copies until both ended.
+async fn carry(client: TcpStream, route: Route, mut cuts: watch::Receiver<Cuts>) {
+    let (there, back) = (Flow::new(&route.from, &route.to), Flow::new(&route.to, &route.from));
+    if cuts.wait_for(|cuts| there.open(cuts) && back.open(cuts)).await.is_err() {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, route.target))).await else {
+        return; // refused there, so closed here
+    };
+    if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
+        return; // reset already
+    }
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    tokio::join!(
+        there.copy(client_read, server_write, cuts.clone()),
+        back.copy(server_read, client_write, cuts.clone())
+    );
+}
+
+/// Bytes on their way from one host to another.
+struct Flow {
+    out_of: (String, Way),
+    into: (String, Way),
+}
+
+impl Flow {
+    fn new(from: &str, to: &str) -> Self {
+        Flow { out_of: (from.into(), Way::Out), into: (to.into(), Way::In) }
+    }
+
+    fn open(&self, cuts: &Cuts) -> bool {
+        !cuts.contains(&self.out_of) && !cuts.contains(&self.into)
+    }
+
+    /// The end of the stream is held back by a cut like its bytes.
+    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cuts: watch::Receiver<Cuts>) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from.read(&mut buffer).await.unwrap_or(0);
+            if cuts.wait_for(|cuts| self.open(cuts)).await.is_err() || read == 0 {
+                break;
+            }
+            if to.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
+        }
+        // Fails only when the other end is gone already.
+        let _ = to.shutdown().await;
+    }
+}

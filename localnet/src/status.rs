@@ -1,0 +1,182 @@
+//! What `baton status --json` says, asked of whichever host answers. The harness learns everything about
+//! the cluster this way, as an operator would; nothing here reads baton's files.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::net::Net;
+use crate::procs::Awaited;
+use crate::procs::Proc;
+
+const ANSWER_BOUND: Duration = Duration::from_secs(3);
+pub const POLL_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub cluster: String,
+    pub member: String,
+    pub leader: Option<String>,
+    pub term: u64,
+    pub epoch: u64,
+    pub holder: Option<String>,
+    pub quorum: bool,
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Member {
+    pub id: String,
+    pub role: String,
+    pub state: String,
+    pub phase: Option<String>,
+    pub reachable: bool,
+    pub synced: Option<bool>,
+    pub height: Option<u64>,
+    pub lease_remaining_ms: Option<i64>,
+    pub guard: Option<String>,
+    pub links: Option<String>,
+    pub node_pid: Option<u32>,
+    pub not_ready_because: Option<String>,
+}
+
+impl Status {
+    /// The member whose chain node signs, by its own word.
+    pub fn active(&self) -> Option<&Member> {
+        self.members.iter().find(|m| m.reachable && m.state == "Validating" && m.phase.as_deref() == Some("Active"))
+    }
+
+    /// Whether `id` could take the baton now.
+    pub fn is_ready_standby(&self, id: &str) -> bool {
+        self.members.iter().any(|m| m.id == id && m.reachable && m.state == "Voting" && m.synced == Some(true))
+    }
+
+    /// One line that changes when a state does, and not with heights and times.
+    pub fn summary(&self) -> String {
+        let one = |m: &Member| {
+            let phase = m.phase.as_deref().filter(|p| !p.is_empty()).map(|p| format!("/{p}")).unwrap_or_default();
+            let synced = if m.synced == Some(false) && m.role == "validator" { " unsynced" } else { "" };
+            let why = m.not_ready_because.as_deref().filter(|w| !w.is_empty()).map(|w| format!(" ({w})"));
+            let state = if m.reachable { m.state.as_str() } else { "unreachable" };
+            format!("{} {state}{phase}{synced}{}", m.id, why.unwrap_or_default())
+        };
+        let members = self.members.iter().map(one).collect::<Vec<_>>().join(", ");
+        let name = |id: &Option<String>| id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "none".into());
+        format!("holder {} epoch {} leader {}: {members}", name(&self.holder), self.epoch, name(&self.leader))
+    }
+}
+
+/// The answer of the first host that gives one; a host whose coordinator hangs costs its bound.
+///
+/// # Errors
+/// None answered; says what each one said.
+pub fn query(net: &Net) -> Result<Status> {
+    let mut refusals = Vec::new();
+    for host in &net.hosts {
+        match query_host(net, &host.id) {
+            Ok(status) => return Ok(status),
+            Err(error) => refusals.push(format!("{}: {error:#}", host.id)),
+        }
+    }
+    bail!("no coordinator answers: {}", refusals.join("; "))
+}
+
+/// What the coordinator of `id` says.
+pub fn query_host(net: &Net, id: &str) -> Result<Status> {
+    let mut command = Command::new(&net.programs.baton);
+    command.args(["status", "--json", "--config"]).arg(net.config_file(id));
+    let answer = run_bounded(command, ANSWER_BOUND)?;
+    if answer.stdout.trim().is_empty() {
+        bail!("{}", answer.stderr.lines().last().unwrap_or("no answer").trim());
+    }
+    serde_json::from_str(&answer.stdout).with_context(|| format!("status of {id}: {:?}", answer.stdout))
+}
+
+/// What a finished program left behind.
+pub struct Answer {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a program that prints little to its end, or kills it.
+pub fn run_bounded(mut command: Command, bound: Duration) -> Result<Answer> {
+    let what = format!("run {command:?}");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| what.clone())?;
+    let pid = Proc { pid: child.id() as i32, host: String::new(), argv: Vec::new() };
+    let in_time = Awaited::new(&[pid]).ended_within(bound);
+    if !in_time {
+        child.kill().with_context(|| what.clone())?;
+    }
+    let code = child.wait().with_context(|| what.clone())?.code();
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().map(|mut s| s.read_to_string(&mut stdout)).transpose().with_context(|| what.clone())?;
+    child.stderr.take().map(|mut s| s.read_to_string(&mut stderr)).transpose().with_context(|| what.clone())?;
+    if !in_time {
+        bail!("{what}: no end within {bound:?}");
+    }
+    Ok(Answer { code, stdout, stderr })
+}
+
+/// Polls until `done` is true of the status; every status seen goes to `seen`.
+///
+/// # Errors
+/// `bound` passed; says what was awaited and what was seen last.
+pub fn await_status(
+    net: &Net,
+    awaited: &str,
+    bound: Duration,
+    mut seen: impl FnMut(&Status),
+    done: impl Fn(&Status) -> bool,
+) -> Result<Status> {
+    let deadline = Instant::now() + bound;
+    loop {
+        let last = match query(net) {
+            Ok(status) => {
+                seen(&status);
+                if done(&status) {
+                    return Ok(status);
+                }
+                status.summary()
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        if Instant::now() > deadline {
+            bail!("{awaited}: not within {bound:?}; last seen: {last}");
+        }
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_object_is_read_and_nulls_are_taken() {
+        let text = r#"{"cluster":"c","member":"host-a","leader":null,"term":3,"epoch":2,"holder":"host-b","quorum":true,
+            "members":[{"id":"host-b","addr":"127.0.0.1:1","role":"validator","state":"Validating","phase":"Active",
+            "reachable":true,"synced":true,"height":9,"priority":90,"maintenance":false,"lease_remaining_ms":700,
+            "guard":"armed","links":"validating","node_pid":12,"version":"x"},
+            {"id":"host-a","role":"validator","state":"Voting","phase":null,"reachable":true,"synced":true,
+            "lease_remaining_ms":null,"node_pid":null}]}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!(status.active().unwrap().id, "host-b");
+        assert!(status.is_ready_standby("host-a") && !status.is_ready_standby("host-b"));
+        assert!(status.summary().contains("host-b Validating/Active"), "{}", status.summary());
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended() {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("100");
+        let error = run_bounded(sleep, Duration::from_millis(200)).err().expect("it ended by itself").to_string();
+        assert!(error.contains("no end within"), "{error}");
+    }
+}
