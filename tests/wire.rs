@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton::chain_node::SignFloor;
+use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use baton::ids::{Epoch, NodeId, SignMark};
-use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated, SignFloor};
 use baton::time::WallTime;
 use baton::wire::{
     AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest,
