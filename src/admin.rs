@@ -162,11 +162,11 @@ fn may_ask(stream: &UnixStream) -> bool {
         Ok(peer) if is_allowed(peer.uid(), ours) => true,
         Ok(peer) => {
             let (uid, pid) = (peer.uid(), peer.pid());
-            tracing::warn!(uid, ?pid, "a user who is neither {ours} nor root was turned away from the admin socket");
+            tracing::warn!(uid, ?pid, ours, "turned away from the admin socket: neither our own user nor root");
             false
         }
         Err(error) => {
-            tracing::warn!(%error, "a client of the admin socket was turned away: its user is unknown");
+            tracing::warn!(%error, "turned away from the admin socket: the user is unknown");
             false
         }
     }

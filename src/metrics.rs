@@ -23,6 +23,9 @@ const GAP_SECONDS: [f64; 12] = [0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 1.5, 3.0, 6.0, 1
 
 const LINK_STATES: [LinkState; 3] = [LinkState::Standby, LinkState::Validating, LinkState::Broken];
 
+/// The cause of a fence that the guard carried out because nobody renewed its deadline.
+pub const FENCED_BY_DEADLINE: &str = "deadline";
+
 /// Clones share one set of numbers.
 #[derive(Clone)]
 pub struct Metrics {
@@ -90,6 +93,8 @@ impl Metrics {
         let all = All::new(started_at);
         all.set_state(State::Startup.as_str());
         all.set_links(LinkState::Standby.as_str());
+        // Shown before it happens: an alert on its increase would miss the first one otherwise.
+        all.fences.with_label_values(&[FENCED_BY_DEADLINE]);
         Metrics { all: Arc::new(Mutex::new(all)) }
     }
 
@@ -134,7 +139,8 @@ impl Metrics {
         self.lock().node_restarts.inc();
     }
 
-    /// One more move of the baton. `gap` is the time in which nobody signed, when it is known.
+    /// One more move of the baton. `reason` comes from a fixed set: each one is a time series for as
+    /// long as this process runs. `gap` is the time in which nobody signed, when it is known.
     pub fn moved(&self, kind: &str, reason: &str, gap: Option<Duration>) {
         let all = self.lock();
         all.moves.with_label_values(&[kind, reason]).inc();
@@ -143,7 +149,8 @@ impl Metrics {
         }
     }
 
-    /// One more time that the chain node was killed so that it could not sign.
+    /// One more time that the chain node was killed so that it could not sign. `cause` comes from a
+    /// fixed set; [`FENCED_BY_DEADLINE`] when the guard fired.
     pub fn fenced(&self, cause: &str) {
         self.lock().fences.with_label_values(&[cause]).inc();
     }

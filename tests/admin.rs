@@ -1,0 +1,334 @@
+//! The admin socket: who can connect to it, what becomes of the one before, and that every question
+//! is answered in time whatever the driver does. The other end is `baton` itself, or its protocol.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use baton::admin::{self, Ask};
+use baton::wire::proto::admin_client::AdminClient;
+use baton::wire::proto::{
+    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, StatusRequest,
+    StatusResponse,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+/// Far more than any answer here needs.
+const GENEROUS: Duration = Duration::from_secs(30);
+
+/// A `run_dir` with a coordinator's admin socket served in it until this is dropped.
+struct Host {
+    dir: tempfile::TempDir,
+    tasks: JoinSet<()>,
+}
+
+fn run_dir() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+impl Host {
+    /// With the driver's end of the questions.
+    fn new() -> (Host, mpsc::Receiver<Ask>) {
+        let dir = run_dir();
+        let listener = admin::bind(dir.path()).expect("bound");
+        let (asks, asked) = mpsc::channel(4);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(admin::serve(listener, asks));
+        (Host { dir, tasks }, asked)
+    }
+
+    /// With a driver that answers at once.
+    fn answering() -> Host {
+        let (mut host, mut asked) = Host::new();
+        host.tasks.spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                answer(ask);
+            }
+        });
+        host
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    async fn client(&self) -> AdminClient<Channel> {
+        client(&self.socket()).await
+    }
+
+    /// Runs `baton` against this socket to its end.
+    async fn baton(&self, args: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(args).arg("--socket").arg(self.socket()).env_remove("BATON_CONFIG").kill_on_drop(true);
+        timeout(GENEROUS, command.output()).await.expect("an end in time").expect("baton starts")
+    }
+}
+
+async fn client(socket: &Path) -> AdminClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).expect("an address");
+    AdminClient::new(endpoint.connect().await.expect("connected"))
+}
+
+/// What a driver with two members says; host-b can take the baton and host-x cannot.
+fn answer(ask: Ask) {
+    match ask {
+        Ask::Status(to) => drop(to.send(status())),
+        Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()] })),
+        Ask::Handover { to, answer } => {
+            let to = to.map_or("host-b".to_owned(), |id| id.to_string());
+            let done = match to.as_str() {
+                "host-x" => Err("host-x is not ready: syncing".to_owned()),
+                _ => Ok(HandoverResponse { from: "host-a".to_owned(), to, epoch: 3, took_ns: 123_000_000 }),
+            };
+            drop(answer.send(done));
+        }
+    }
+}
+
+fn status() -> StatusResponse {
+    let active = MemberStatus {
+        id: "host-a".to_owned(),
+        role: "validator".to_owned(),
+        state: "Validating".to_owned(),
+        phase: "Active".to_owned(),
+        reachable: true,
+        links: "validating".to_owned(),
+        ..MemberStatus::default()
+    };
+    StatusResponse {
+        cluster: "my-validator".to_owned(),
+        member: "host-a".to_owned(),
+        holder: "host-a".to_owned(),
+        epoch: 2,
+        quorum: true,
+        members: vec![active],
+        ..StatusResponse::default()
+    }
+}
+
+fn first_move() -> Move {
+    Move { epoch: 1, to: "host-a".to_owned(), kind: "first".to_owned(), ..Move::default() }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn the_socket_is_open_to_its_owner_alone() {
+    let dir = run_dir();
+    let _listener = admin::bind(dir.path()).expect("bound");
+    let mode = fs::metadata(dir.path().join("admin.sock")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+}
+
+#[tokio::test]
+async fn the_socket_of_a_dead_coordinator_is_replaced() {
+    let dir = run_dir();
+    let path = dir.path().join("admin.sock");
+    drop(StdListener::bind(&path).expect("bound"));
+    assert!(path.exists(), "a closed listener leaves its socket behind");
+    let _listener = admin::bind(dir.path()).expect("replaced");
+    std::os::unix::net::UnixStream::connect(&path).expect("the new one answers");
+}
+
+#[tokio::test]
+async fn a_live_coordinator_keeps_its_socket() {
+    let host = Host::answering();
+    let error = admin::bind(host.dir.path()).expect_err("refused").to_string();
+    let expected = format!("a coordinator already answers at {}; ", host.socket().display());
+    assert!(error.starts_with(&expected) && error.contains("run_dir"), "{error}");
+    host.client().await.status(StatusRequest {}).await.expect("still served");
+}
+
+#[tokio::test]
+async fn a_hung_coordinator_with_a_full_queue_keeps_its_socket() {
+    let dir = run_dir();
+    let path = dir.path().join("admin.sock");
+    let listener = StdListener::bind(&path).expect("bound");
+    // The shortest queue there is, filled by clients that nobody accepts.
+    rustix::net::listen(&listener, 0).expect("a short queue");
+    let mut waiting = Vec::new();
+    let full = loop {
+        let flags = rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC;
+        let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+        let socket = rustix::net::socket_with(family, kind, flags, None).expect("a socket");
+        let addr = rustix::net::SocketAddrUnix::new(&path).expect("an address");
+        match rustix::net::connect(&socket, &addr) {
+            Ok(()) if waiting.len() < 1000 => waiting.push(socket),
+            other => break other,
+        }
+    };
+    assert_eq!(full, Err(rustix::io::Errno::AGAIN), "after {} clients", waiting.len());
+    let error = admin::bind(dir.path()).expect_err("refused").to_string();
+    assert!(error.starts_with("a coordinator already answers at "), "{error}");
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_file_in_the_way_is_named_and_left_alone() {
+    let dir = run_dir();
+    let path = dir.path().join("admin.sock");
+    fs::write(&path, "precious").expect("written");
+    let error = admin::bind(dir.path()).expect_err("refused").to_string();
+    assert!(error.contains(path.to_str().expect("UTF-8")) && error.contains("is no socket"), "{error}");
+    assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
+}
+
+#[tokio::test]
+async fn two_that_start_at_once_do_not_take_each_others_socket() {
+    let dir = run_dir();
+    let other = fs::File::open(dir.path()).expect("opened");
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("locked");
+    let error = admin::bind(dir.path()).expect_err("refused").to_string();
+    assert!(error.starts_with("another coordinator is starting in "), "{error}");
+    drop(other);
+    admin::bind(dir.path()).expect("the lock ended with its file");
+}
+
+#[tokio::test]
+async fn an_absent_run_dir_is_named() {
+    let dir = run_dir();
+    let absent = dir.path().join("absent");
+    let error = admin::bind(&absent).expect_err("refused").to_string();
+    assert!(error.contains(absent.to_str().expect("UTF-8")) && error.contains("member.run_dir"), "{error}");
+}
+
+/// What the server sends first to a client of user `uid`; empty when it closes instead. `None` when
+/// this process may not become that user.
+fn greeting(socket: &Path, uid: u32) -> Option<Vec<u8>> {
+    // Of this thread alone; a socket carries the user of the thread that connected it.
+    let user = rustix::process::Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(user, user, user).ok()?;
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("connected");
+    stream.set_read_timeout(Some(GENEROUS)).expect("a time limit");
+    // It may be closed already, and a closed one cannot be written to.
+    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let mut first = [0; 9];
+    match stream.read(&mut first) {
+        Ok(count) => Some(first[..count].to_vec()),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Some(Vec::new()),
+        Err(error) => panic!("neither greeted nor closed: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn another_user_is_turned_away_even_when_the_mode_lets_him_in() {
+    let host = Host::answering();
+    // Others may pass now, so that it is the server that has to tell who they are.
+    fs::set_permissions(host.dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(host.socket(), fs::Permissions::from_mode(0o666)).expect("chmod");
+    let ours = rustix::process::geteuid().as_raw();
+    for (uid, welcome) in [(ours, true), (65_534, ours == 65_534)] {
+        let socket = host.socket();
+        let greeted = tokio::task::spawn_blocking(move || std::thread::spawn(move || greeting(&socket, uid)).join());
+        match greeted.await.expect("joined").expect("no panic") {
+            Some(bytes) => assert_eq!(!bytes.is_empty(), welcome, "user {uid} was sent {bytes:?}"),
+            None => eprintln!("not tried as user {uid}: only root can become another user"),
+        }
+    }
+    host.client().await.status(StatusRequest {}).await.expect("still served");
+}
+
+#[tokio::test]
+async fn questions_and_answers_pass_unchanged() {
+    let host = Host::answering();
+    let mut client = host.client().await;
+    assert_eq!(client.status(StatusRequest {}).await.expect("told").into_inner(), status());
+    assert_eq!(client.history(HistoryRequest {}).await.expect("told").into_inner().moves, [first_move()]);
+    for (to, moved_to) in [("", "host-b"), ("host-d", "host-d")] {
+        let done = client.handover(HandoverRequest { to: to.to_owned() }).await.expect("moved").into_inner();
+        assert_eq!((done.to.as_str(), done.epoch, done.took_ns), (moved_to, 3, 123_000_000));
+    }
+    let refused = client.handover(HandoverRequest { to: "host-x".to_owned() }).await.expect_err("not ready");
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "host-x is not ready: syncing"));
+}
+
+#[tokio::test]
+async fn the_baton_command_is_answered() {
+    let host = Host::answering();
+    let output = host.baton(&["active-validator"]).await;
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "Name: host-a\n"), "{output:?}");
+    let output = host.baton(&["history"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = host.baton(&["handover"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = host.baton(&["handover", "--to", "host-x"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(text(&output.stderr), "baton: handover: host-x is not ready: syncing\n");
+}
+
+#[tokio::test]
+async fn a_driver_that_does_not_answer_is_reported_before_the_client_gives_up() {
+    // The questions are kept: taken up or not, none is answered.
+    let (host, _asked) = Host::new();
+    let started = Instant::now();
+    let output = host.baton(&["status"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let line = text(&output.stderr);
+    assert!(line.contains("the coordinator hangs: no answer within 2s"), "{line}");
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    let mut client = host.client().await;
+    let error = client.history(HistoryRequest {}).await.expect_err("no answer");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_full_queue_of_questions_is_reported_too() {
+    let (host, _asked) = Host::new();
+    let mut tasks = JoinSet::new();
+    // Four fill the queue, the fifth does not even get in.
+    for _ in 0..5 {
+        let mut client = host.client().await;
+        tasks.spawn(async move { client.status(StatusRequest {}).await.expect_err("no answer").code() });
+    }
+    let codes = timeout(GENEROUS, tasks.join_all()).await.expect("all are answered");
+    assert_eq!(codes, [Code::Unavailable; 5]);
+}
+
+#[tokio::test]
+async fn a_driver_that_is_gone_is_reported_at_once() {
+    let (host, asked) = Host::new();
+    drop(asked);
+    let error = host.client().await.status(StatusRequest {}).await.expect_err("nobody is there");
+    assert_eq!((error.code(), error.message()), (Code::Unavailable, "the coordinator is stopping"));
+    let error = host.client().await.handover(HandoverRequest::default()).await.expect_err("nobody is there");
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_long_handover_holds_up_no_status() {
+    let (host, mut asked) = Host::new();
+    let mut client = host.client().await;
+    let mut long = client.clone();
+    let handover = tokio::spawn(async move { long.handover(HandoverRequest::default()).await });
+    let Some(Ask::Handover { to: None, answer: pending }) = timeout(GENEROUS, asked.recv()).await.expect("asked")
+    else {
+        panic!("no handover to the best standby was asked for")
+    };
+    let driver = tokio::spawn(async move { answer(asked.recv().await.expect("asked")) });
+    client.status(StatusRequest {}).await.expect("told meanwhile");
+    driver.await.expect("answered");
+    pending.send(Ok(HandoverResponse { epoch: 9, ..HandoverResponse::default() })).expect("it still waits");
+    assert_eq!(handover.await.expect("ended").expect("moved").into_inner().epoch, 9);
+}
+
+#[tokio::test]
+async fn a_client_that_gave_up_on_a_handover_is_seen_by_the_driver() {
+    let (host, mut asked) = Host::new();
+    let mut client = host.client().await;
+    let asking = tokio::spawn(async move { client.handover(HandoverRequest::default()).await });
+    let Some(Ask::Handover { mut answer, .. }) = timeout(GENEROUS, asked.recv()).await.expect("asked") else {
+        panic!("no handover was asked for")
+    };
+    asking.abort();
+    timeout(GENEROUS, answer.closed()).await.expect("the question is withdrawn");
+}

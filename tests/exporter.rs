@@ -1,0 +1,157 @@
+//! The exporter as a monitor meets it: over a real socket, with clients that are slow, many or gone.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use baton::exporter::{self, Vitals};
+use baton::metrics::Metrics;
+use baton::time::BootTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Far more than any answer here needs.
+const GENEROUS: Duration = Duration::from_secs(30);
+
+/// A running exporter; it stops when this is dropped.
+struct Exporter {
+    addr: SocketAddr,
+    vitals: watch::Sender<Vitals>,
+    _task: JoinSet<()>,
+}
+
+fn healthy() -> Vitals {
+    Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(4242) }
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+async fn exporter(vitals: Vitals) -> Exporter {
+    let listener = exporter::bind(loopback()).await.expect("a free port");
+    let addr = listener.local_addr().expect("its address");
+    let (vitals, watched) = watch::channel(vitals);
+    let mut task = JoinSet::new();
+    task.spawn(exporter::serve(listener, Metrics::new(BootTime::now()), watched));
+    Exporter { addr, vitals, _task: task }
+}
+
+/// All that the server sends until it closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    timeout(GENEROUS, stream.read_to_string(&mut text)).await.expect("an end in time").expect("readable");
+    text
+}
+
+/// Status code, head in lower case, body.
+async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(addr).await.expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let answer = rest(&mut stream).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (code.unwrap_or_else(|| panic!("no code in {head:?}")), head.to_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text() {
+    let exporter = exporter(healthy()).await;
+    let (code, head, body) = get(exporter.addr, "/metrics").await;
+    assert_eq!(code, 200, "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("baton_state{type=\"Startup\"} 1\n"), "{body}");
+}
+
+#[tokio::test]
+async fn health_turns_503_when_the_beat_stops_and_200_when_it_comes_back() {
+    let exporter = exporter(healthy()).await;
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+    let beat = BootTime::now() - Duration::from_secs(5);
+    exporter.vitals.send_modify(|vitals| vitals.beat = beat);
+    let (code, _, body) = get(exporter.addr, "/health").await;
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains("the coordinator hangs: its last beat was"), "{body}");
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now());
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn ready_says_why_not() {
+    let exporter = exporter(healthy()).await;
+    assert_eq!(get(exporter.addr, "/ready").await.0, 200);
+    exporter.vitals.send_modify(|vitals| vitals.ready = Err("the chain node is syncing".to_owned()));
+    let (code, _, body) = get(exporter.addr, "/ready").await;
+    assert_eq!((code, body.as_str()), (503, "the chain node is syncing\n"));
+}
+
+#[tokio::test]
+async fn the_node_pid_is_a_bare_number_or_404() {
+    let exporter = exporter(healthy()).await;
+    let (code, _, body) = get(exporter.addr, "/node-pid").await;
+    assert_eq!((code, body.as_str()), (200, "4242\n"));
+    exporter.vitals.send_modify(|vitals| vitals.node_pid = None);
+    assert_eq!(get(exporter.addr, "/node-pid").await.0, 404);
+    assert_eq!(get(exporter.addr, "/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_last_vitals_are_still_told_when_the_driver_is_gone() {
+    let exporter = exporter(healthy()).await;
+    let Exporter { addr, vitals, _task } = exporter;
+    vitals.send_modify(|vitals| vitals.beat = BootTime::from_nanos(0));
+    drop(vitals);
+    assert_eq!(get(addr, "/health").await.0, 503);
+    assert_eq!(get(addr, "/metrics").await.0, 200);
+}
+
+#[tokio::test]
+async fn slow_clients_take_no_place_from_others_for_longer_than_their_time() {
+    let exporter = exporter(healthy()).await;
+    let started = Instant::now();
+    let mut slow = Vec::new();
+    // One place is left: with it a monitor is served at once.
+    for _ in 0..63 {
+        let mut stream = TcpStream::connect(exporter.addr).await.expect("connected");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.expect("written");
+        slow.push(stream);
+    }
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+    let at_once = started.elapsed();
+    assert!(at_once < Duration::from_secs(4), "a monitor waited {at_once:?} beside slow clients");
+    // None is left: it is served when the slow ones have had their five seconds.
+    let mut last = TcpStream::connect(exporter.addr).await.expect("connected");
+    last.write_all(b"GET").await.expect("written");
+    slow.push(last);
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now() + Duration::from_secs(60));
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+    let waited = started.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(9)).contains(&waited), "served after {waited:?}");
+    for stream in &mut slow {
+        let answer = rest(stream).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_one_line_that_names_the_key() {
+    let first = exporter::bind(loopback()).await.expect("a free port");
+    let addr = first.local_addr().expect("its address");
+    let error = exporter::bind(addr).await.expect_err("in use").to_string();
+    assert_eq!(
+        error,
+        format!("metrics.listen {addr} is in use by another program; stop that or choose another address")
+    );
+}
+
+#[tokio::test]
+async fn an_address_of_another_host_is_one_line_that_names_the_key() {
+    // TEST-NET-1, which no host has.
+    let addr = SocketAddr::from(([192, 0, 2, 1], 2233));
+    let error = exporter::bind(addr).await.expect_err("not ours").to_string();
+    assert!(error.starts_with("metrics.listen 192.0.2.1:2233 cannot be listened on: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
