@@ -11,17 +11,22 @@ use anyhow::{Context, Result};
 use baton::time::WallTime;
 
 use crate::hosts::{loopback, make_dir, quoted};
-use crate::net::{Host, Net, VALIDATORS};
+use crate::net::{Host, Net, VALIDATORS, write_file};
 use crate::simchain::genesis;
 
 const SHARED: &str = "shared";
+
+/// As much of a neard's configuration as baton looks at.
+const CONFIG: &str = "{\"tracked_shards_config\":\"AllShards\"}\n";
 
 /// Genesis, keys and homes exist. Returns the public key that the hosts share.
 pub fn write(net: &Net) -> Result<String> {
     let accounts: Vec<String> = VALIDATORS.into_iter().chain([SHARED]).map(String::from).collect();
     let made = genesis::init(&net.dir, &accounts, Duration::from_millis(net.slot_ms), WallTime::now())?;
     for host in net.signers() {
-        make_dir(&net.chain_home(&host.id))?;
+        let home = net.chain_home(&host.id);
+        make_dir(&home)?;
+        write_file(&home.join("config.json"), CONFIG)?;
     }
     for id in VALIDATORS {
         let home = net.validator_home(id);

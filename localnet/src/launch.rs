@@ -62,7 +62,19 @@ fn build(cargo: &Path, folder: &Path) -> Result<()> {
     let target = folder.parent().context("the profile folder has no parent")?;
     let profile = if profile == "debug" { "dev" } else { profile };
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--profile", profile, "-p", "batond", "--bins", "--manifest-path"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--profile",
+        profile,
+        "-p",
+        "batond",
+        "-p",
+        "localnet",
+        "--bins",
+        "--manifest-path",
+    ]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target);
     let status = command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
     if !status.success() {

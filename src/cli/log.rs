@@ -1,5 +1,7 @@
 //! Where the log of `baton run` goes: standard error, for people or as JSON. BATON_LOG says how much.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::filter::EnvFilter;
 
@@ -10,7 +12,7 @@ pub(super) enum LogFormat {
 }
 
 /// Said first, so that whatever BATON_LOG says of the same module wins.
-const QUIET: &str = "info,openraft=warn,sled=warn";
+const QUIET: &str = "info,openraft=error,sled=warn";
 
 /// Starts the log of this process.
 pub(super) fn start(format: LogFormat) -> anyhow::Result<()> {
@@ -19,6 +21,7 @@ pub(super) fn start(format: LogFormat) -> anyhow::Result<()> {
         .parse(format!("{QUIET},{wanted}").trim_end_matches(','))
         .with_context(|| format!("BATON_LOG={wanted:?}: write a level (error, warn, info, debug, trace)"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Human => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

@@ -180,8 +180,8 @@ impl Core {
         let Some(lead) = &self.lead else { return };
         let epoch = self.view.epoch.next();
         let reason = match &self.view.holder {
-            Some(holder) if *holder == self.settings.me => "taken up again".into(),
-            Some(holder) => format!("{holder} lost its lease"),
+            Some(holder) if *holder == self.settings.me => "taken-up-again".into(),
+            Some(_) => Reason::LeaseLost.as_str().into(),
             None => self.release_reason.clone().unwrap_or_else(|| "start".into()),
         };
         self.tenure = Some(Tenure {

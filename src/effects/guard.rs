@@ -85,7 +85,7 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
         }
         FromGuard::Fenced { epoch, fired_at, done_at, links_error } => {
             warn!(%epoch, took_ms = done_at.since(fired_at).as_millis(), "fenced: the lease ran out");
-            hands.metrics.fenced("lease");
+            hands.metrics.fenced(crate::metrics::FENCED_BY_DEADLINE);
             hands.guard().armed = None;
             hands.core.step(Event::Fenced { epoch });
             if let Some(reason) = links_error {
