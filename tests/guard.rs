@@ -423,8 +423,11 @@ fn the_chain_node_gets_a_session_the_marker_and_its_old_priority() {
     let oom = |path: String| std::fs::read_to_string(path).unwrap();
     assert_eq!(oom(format!("/proc/{pid}/oom_score_adj")), oom("/proc/self/oom_score_adj".into()));
     let marker = format!("BATON_GUARD={}", place.socket().display());
-    let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-    assert!(environ.split('\0').any(|variable| variable == marker), "{environ:?}");
+    // The kernel fills it in a moment after exec has succeeded.
+    await_that("the marker in the node's environment", || {
+        let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        environ.split('\0').any(|variable| variable == marker).then_some(())
+    });
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let blocked = status.lines().find(|line| line.starts_with("SigBlk")).unwrap();
     assert!(blocked.ends_with("0000000000000000"), "{blocked}");

@@ -184,6 +184,8 @@ fn a_crash_between_any_two_calls_leaves_no_mix_that_signs_and_is_repaired() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) })]
+
     #[test]
     fn whatever_crashes_in_whatever_order_no_mix_signs(
         moves in prop::collection::vec((any::<bool>(), 0usize..14, any::<bool>()), 1..12)
@@ -225,6 +227,42 @@ fn a_deadline_that_passes_midway_puts_everything_back() {
     }
     // Once at the start, before each of three renames, once at the end.
     assert_eq!(reads, 5);
+}
+
+/// Notes every rename that puts a validating target in place.
+struct Noting<'a>(&'a Cell<u32>);
+
+impl LinkFs for Noting<'_> {
+    fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
+        OsFs.symlink(target, link)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if std::fs::read_link(from)?.extension().is_some_and(|ext| ext == "v") {
+            self.0.set(self.0.get() + 1);
+        }
+        OsFs.rename(from, to)
+    }
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        OsFs.unlink(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsFs.sync_dir(dir)
+    }
+}
+
+#[test]
+fn nothing_is_linked_once_the_deadline_has_passed() {
+    // The clock is read at the start and before each of three renames.
+    for live_reads in 0..4u32 {
+        let (home, clock, linked) = (Home::new(), Cell::new(0u32), Cell::new(0u32));
+        let links = KeyLinks::on(Noting(&linked), home.specs()).unwrap();
+        let now = || {
+            clock.set(clock.get() + 1);
+            if clock.get() > live_reads { DEADLINE } else { BEFORE }
+        };
+        assert!(matches!(links.swap(&armed(), now), Err(LinkError::DeadlinePassed { .. })));
+        assert_eq!(linked.get(), live_reads.saturating_sub(1), "links made with {live_reads} reads in time");
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
     let signals = Signals::catch().map_err(os("catch signals"))?;
     let alarm = Alarm::new().map_err(os("make a timer on CLOCK_BOOTTIME"))?;
     let guard = Guard::new(socket.to_path_buf(), before);
+    family::rehearse();
     ready();
     say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));
     Loop { listener, signals, alarm, guard, connections: Vec::new(), unheard: VecDeque::new(), told: false }.serve()
