@@ -185,6 +185,8 @@ impl Listener {
             }
             let silence = self.watch.left(self.kill_max, BootTime::now());
             tokio::select! {
+                // After a pause of our own, what the guard has said meanwhile comes before its silence.
+                biased;
                 // A read that is cancelled has read nothing.
                 read = connection.read(&mut chunk) => match read {
                     Ok(0) => break "the guard closed the connection".into(),

@@ -26,7 +26,9 @@ pub const GUARD_MARKER: &str = "BATON_GUARD";
 /// From the coordinator to the guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuard {
-    /// First frame of a connection. A newer connection replaces an older one.
+    /// First frame of a connection. A newer connection replaces an older one once its `Hello` is accepted.
+    /// Refused, and the connection closed, when the protocol is unknown, a link makes no sense, or the
+    /// guard runs a chain node or is armed for another member.
     Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec> },
     /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is
     /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first.
@@ -39,9 +41,11 @@ pub enum ToGuard {
     Disarm { epoch: Epoch },
     /// Sends a signal to the chain node. With `validator_epoch`, refused unless armed under it.
     Signal { signal: i32, validator_epoch: Option<Epoch> },
-    /// SIGTERM to the chain node, SIGKILL to all of it after `timeout`; a zero timeout kills at once.
+    /// SIGTERM to the chain node, SIGKILL to all of it after `timeout`; a zero timeout kills at once. Asked
+    /// again, the earlier end holds. `Exited` is the answer.
     Stop { timeout: Duration },
-    /// The guard ends; refused while the chain node runs.
+    /// The guard puts the links into standby and ends; refused while the chain node runs. The end of the
+    /// connection is the answer.
     Quit,
 }
 

@@ -100,9 +100,8 @@ impl<F: LinkFs> KeyLinks<F> {
             if !seen.insert(&spec.link) {
                 return Err(LinkError::Twice { link: spec.link.clone() });
             }
-            let standby = spec.standby.as_ref();
-            if spec.validating == spec.link || standby == Some(&spec.link) || standby == Some(&spec.validating) {
-                let target = if spec.validating == spec.link { &spec.link } else { standby.unwrap_or(&spec.link) };
+            let mut own = BTreeSet::from([&spec.link]);
+            if let Some(target) = [&spec.validating].into_iter().chain(&spec.standby).find(|path| !own.insert(path)) {
                 return Err(LinkError::SamePath { link: spec.link.clone(), target: target.clone() });
             }
         }

@@ -35,7 +35,13 @@ impl Listener {
         let lock_path = path.with_added_extension("lock");
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.map_err(|e| failed(format!("open {}: {e}", lock_path.display())))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() || UnixStream::connect(path).is_ok() {
+        let taken = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            // A socket that answers without the lock is not ours to replace either.
+            Ok(()) => UnixStream::connect(path).is_ok(),
+            Err(rustix::io::Errno::WOULDBLOCK) => true,
+            Err(e) => return Err(failed(format!("lock {}: {e}", lock_path.display()))),
+        };
+        if taken {
             return Err(GuardError::Taken { path: path.to_path_buf() });
         }
         match std::fs::remove_file(path) {

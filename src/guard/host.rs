@@ -54,7 +54,8 @@ pub(super) fn prepare() -> io::Result<Before> {
 fn lock_memory(limit: &Rlimit) -> io::Result<()> {
     let _ = process::setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let future = limit.maximum.is_none_or(|bytes| bytes >= MEMLOCK_FOR_FUTURE);
-    // What is used stays; what was never touched costs no memory.
+    // What was touched once stays, and what never was costs no memory: without ONFAULT the guard takes
+    // 3.2 MiB instead of 2.4. `family::rehearse` touches what a kill needs.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;
     Ok(mlockall(if future { flags | MlockAllFlags::FUTURE } else { flags })?)
 }

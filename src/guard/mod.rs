@@ -9,6 +9,7 @@ mod family;
 mod fence;
 mod host;
 mod node;
+mod say;
 mod state;
 mod wake;
 
@@ -19,9 +20,10 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getppid;
 
-use crate::guard_frame::FromGuard;
+use crate::guard_frame::{FromGuard, ToGuard};
 use crate::time::BootTime;
 use connection::{Connection, Listener};
+pub use say::say;
 use state::{Answer, Guard};
 use wake::{Alarm, Signals};
 
@@ -46,6 +48,7 @@ pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
     let signals = Signals::catch().map_err(os("catch signals"))?;
     let alarm = Alarm::new().map_err(os("make a timer on CLOCK_BOOTTIME"))?;
     let guard = Guard::new(socket.to_path_buf(), before);
+    family::rehearse();
     ready();
     say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));
     Loop { listener, signals, alarm, guard, connections: Vec::new(), unheard: VecDeque::new(), told: false }.serve()
@@ -72,6 +75,7 @@ impl Loop {
             self.tell();
             let deadline = self.guard.armed().map(|armed| armed.deadline());
             self.alarm.set(deadline).map_err(|source| GuardError::Os { operation: "set the timer", source })?;
+            say::hold(self.guard.fences_a_node());
             self.wait(BootTime::now());
             // A fence comes before everything that has piled up meanwhile.
             let now = BootTime::now();
@@ -87,6 +91,7 @@ impl Loop {
             if self.guard.has_left() {
                 self.tell();
                 say("ends");
+                say::hold(false);
                 return Ok(());
             }
         }
@@ -146,7 +151,7 @@ impl Loop {
             while let Some(frame) = self.connections.get_mut(index).and_then(Connection::take) {
                 let now = BootTime::now();
                 self.guard.check_deadline(now);
-                let is_hello = matches!(frame, crate::guard_frame::ToGuard::Hello { .. });
+                let is_hello = matches!(frame, ToGuard::Hello { .. });
                 if !is_hello && !self.connections[index].greeted {
                     self.connections[index].over = Some(format!("it began with {}, not Hello", frame.name()));
                     break;
@@ -157,6 +162,7 @@ impl Loop {
                     self.unheard.clear();
                 }
                 let answer = self.guard.handle(frame, now);
+                say::hold(self.guard.fences_a_node());
                 if let (true, Answer::Frame(_)) = (is_hello, &answer) {
                     index = self.greet(index);
                 }
@@ -196,14 +202,5 @@ impl Loop {
         let index = self.connections.len().min(index + 1) - 1;
         self.connections[index].greeted = true;
         index
-    }
-}
-
-/// One short line on standard error, dropped rather than waited for when nobody reads there.
-pub fn say(line: &str) {
-    let stderr = rustix::stdio::stderr();
-    let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
-    if poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
-        let _ = rustix::io::write(stderr, format!("baton-guard: {line}\n").as_bytes());
     }
 }

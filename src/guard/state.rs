@@ -61,6 +61,11 @@ impl Guard {
         self.node.as_ref()
     }
 
+    /// Whether a chain node runs that has to die at a deadline. In that time nothing may wait for a disk.
+    pub(super) fn fences_a_node(&self) -> bool {
+        self.node.is_some() && self.fence.armed().is_some()
+    }
+
     /// Fires when the deadline has come. To be called before anything else in every turn, and before
     /// every frame.
     pub(super) fn check_deadline(&mut self, now: BootTime) {

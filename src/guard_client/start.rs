@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::sweep::{Held, sweep};
 use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
-use crate::guard_frame::{FrameBuffer, FromGuard, GUARD_PROTOCOL, ToGuard, encode};
+use crate::guard_frame::{FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, ToGuard, encode};
 
 /// For the answer to `Hello`, and for a new guard until it listens.
 const ANSWER_BOUND: Duration = Duration::from_secs(3);
@@ -33,7 +33,13 @@ pub(super) async fn attach(settings: &GuardSettings) -> Result<Greeted, GuardErr
     if let Some(running) = connect(&socket).await? {
         let pid = peer(&running).map_err(|e| socket_error(&socket, e))?;
         match greet(settings, &socket, running).await? {
-            Some(greeted) => return Ok(greeted),
+            Some(greeted) => {
+                if greeted.attached.node.is_none() {
+                    // The guard answers for its own descendants only.
+                    end_strays(&socket).await?;
+                }
+                return Ok(greeted);
+            }
             // A guard that hangs guards nothing.
             None => end(&socket, pid).await?,
         }
@@ -48,6 +54,16 @@ pub(super) async fn attach(settings: &GuardSettings) -> Result<Greeted, GuardErr
     let gave_up = |reason: &str| GuardError::Start { binary: settings.binary.clone(), reason: reason.into() };
     let connection = connect(&socket).await?.ok_or_else(|| gave_up("it was ready and then gone; see its log"))?;
     greet(settings, &socket, connection).await?.ok_or_else(|| gave_up("it listens but does not answer"))
+}
+
+async fn end_strays(socket: &Path) -> Result<(), GuardError> {
+    let swept = socket.to_path_buf();
+    let sweeping = spawn_blocking(move || sweep(&swept, None, DEATH_BOUND));
+    let killed = sweeping.await.map_err(|e| socket_error(socket, e))??;
+    if !killed.is_empty() {
+        tracing::warn!(?killed, socket = %socket.display(), "killed what an earlier guard left behind");
+    }
+    Ok(())
 }
 
 /// `None` when nobody listens there.
@@ -133,14 +149,20 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
     };
     let mut command = Command::new(&settings.binary);
     command.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(says);
+    // What was meant for us alone goes neither to the guard nor to the chain node.
+    command.env_remove(GUARD_MARKER).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     let mut line = String::new();
     if let Some(mut stdout) = child.stdout.take() {
         // It says `ready` and closes its standard output, or dies and says why on standard error.
-        let heard = timeout(ANSWER_BOUND, stdout.read_to_string(&mut line)).await;
-        heard
-            .map_err(|_| failed(format!("it was not ready within {ANSWER_BOUND:?}")))
-            .and_then(|read| read.map_err(|e| failed(e.to_string())))?;
+        match timeout(ANSWER_BOUND, stdout.read_to_string(&mut line)).await {
+            Ok(Ok(_)) => (),
+            Ok(Err(e)) => return Err(failed(e.to_string())),
+            Err(_) => {
+                let _ = child.start_kill();
+                return Err(failed(format!("it was not ready within {ANSWER_BOUND:?} and was killed")));
+            }
+        }
     }
     if line.trim() != "ready" {
         let status = child.wait().await.map_or_else(|e| e.to_string(), |status| status.to_string());

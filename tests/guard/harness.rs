@@ -1,0 +1,252 @@
+//! A guard process on its own socket, a raw connection to it, and chain nodes written in `sh`. All of it
+//! dies with the thread that started it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use baton::guard_frame::{
+    Armed, FrameBuffer, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeProcess, NodeSpec, ToGuard, encode,
+};
+use baton::ids::Epoch;
+use baton::key_links::KeyLinks;
+use baton::time::BootTime;
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+pub const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
+/// For anything that must happen at all.
+pub const SOON: Duration = Duration::from_secs(10);
+pub const E1: Epoch = Epoch(1);
+pub const E2: Epoch = Epoch(2);
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub fn in_time(d: Duration) -> BootTime {
+    BootTime::now() + d
+}
+
+/// A directory with a chain node's home and keys.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("home")).unwrap();
+        for name in ["validator.json", "validator_node.json", "voter_node.json"] {
+            let key = dir.path().join(name);
+            std::fs::write(&key, name).unwrap();
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        Place { dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("guard.sock")
+    }
+
+    pub fn links(&self) -> Vec<LinkSpec> {
+        vec![
+            LinkSpec {
+                link: self.path("home/validator_key.json"),
+                validating: self.path("validator.json"),
+                standby: None,
+            },
+            LinkSpec {
+                link: self.path("home/node_key.json"),
+                validating: self.path("validator_node.json"),
+                standby: Some(self.path("voter_node.json")),
+            },
+        ]
+    }
+
+    pub fn key_links(&self) -> KeyLinks {
+        KeyLinks::new(self.links()).unwrap()
+    }
+
+    /// A chain node that runs `script`, in which `$DIR` is this place.
+    pub fn node(&self, script: &str) -> NodeSpec {
+        NodeSpec {
+            argv: ["sh", "-c", script].map(String::from).to_vec(),
+            env: [("DIR".to_string(), self.path("").display().to_string())].into(),
+            cwd: self.path("home"),
+            log: Some(self.path("node.log")),
+        }
+    }
+
+    /// The process id that a script has written into `name`.
+    pub fn pid_in(&self, name: &str) -> u32 {
+        await_that(&format!("a process id in {name}"), || {
+            std::fs::read_to_string(self.path(name)).ok()?.strip_suffix('\n')?.parse().ok()
+        })
+    }
+
+    pub fn guard_log(&self) -> String {
+        std::fs::read_to_string(self.path("guard.log")).unwrap_or_default()
+    }
+
+    /// Starts a guard here and waits until it listens.
+    pub fn guard(&self) -> GuardProcess {
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("guard.log")).unwrap();
+        let mut command = Command::new(GUARD);
+        command.arg("--socket").arg(self.socket()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        die_with_us(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "{}", self.guard_log());
+        GuardProcess { child }
+    }
+
+    /// Connects and says Hello.
+    pub fn coordinator(&self) -> Wire {
+        let mut wire = Wire::connect(&self.socket());
+        wire.send(&ToGuard::Hello { protocol: GUARD_PROTOCOL, member: "host-a".into(), links: self.links() });
+        wire
+    }
+
+    /// A coordinator whose Welcome was read.
+    pub fn welcomed(&self) -> Wire {
+        let mut wire = self.coordinator();
+        let welcome = wire.next();
+        assert!(matches!(welcome, FromGuard::Welcome { .. }), "{welcome:?}");
+        wire
+    }
+}
+
+/// The child dies when the thread that starts it ends.
+#[allow(unsafe_code)]
+pub fn die_with_us(command: &mut Command) {
+    // SAFETY: one system call, no allocation and no lock.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
+pub struct GuardProcess {
+    pub child: Child,
+}
+
+impl GuardProcess {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
+        await_that("the end of the guard", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for GuardProcess {
+    fn drop(&mut self) {
+        // SIGTERM, so that it ends its chain node's whole family, then to be sure.
+        signal(self.pid(), Signal::TERM);
+        let since = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && since.elapsed() < SOON {
+            std::thread::sleep(ms(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A coordinator's end of the socket, frame by frame.
+pub struct Wire {
+    pub stream: UnixStream,
+    buffer: FrameBuffer,
+}
+
+impl Wire {
+    pub fn connect(socket: &Path) -> Wire {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_write_timeout(Some(SOON)).unwrap();
+        Wire { stream, buffer: FrameBuffer::default() }
+    }
+
+    pub fn send(&mut self, frame: &ToGuard) {
+        self.stream.write_all(&encode(frame).unwrap()).unwrap();
+    }
+
+    /// The next frame, or `None` at the end of the connection.
+    pub fn try_next(&mut self) -> Option<FromGuard> {
+        loop {
+            if let Some(frame) = self.buffer.take().unwrap() {
+                return Some(frame);
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.push(&chunk[..n]),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                Err(e) => panic!("no frame from the guard: {e}"),
+            }
+        }
+    }
+
+    pub fn next(&mut self) -> FromGuard {
+        self.try_next().expect("the guard closed the connection")
+    }
+
+    pub fn start(&mut self, node: NodeSpec, validator_epoch: Option<Epoch>) -> NodeProcess {
+        self.send(&ToGuard::Start { node, validator_epoch });
+        match self.next() {
+            FromGuard::Started { node } => node,
+            other => panic!("instead of Started: {other:?}"),
+        }
+    }
+
+    pub fn arm(&mut self, epoch: Epoch, deadline: BootTime) -> Armed {
+        self.send(&ToGuard::Arm { epoch, deadline });
+        match self.next() {
+            FromGuard::Armed(armed) => armed,
+            other => panic!("instead of Armed: {other:?}"),
+        }
+    }
+
+    pub fn refused(&mut self, frame: ToGuard) -> String {
+        self.send(&frame);
+        match self.next() {
+            FromGuard::Refused { request, reason } => {
+                assert_eq!(request, frame.name());
+                reason
+            }
+            other => panic!("instead of Refused: {other:?}"),
+        }
+    }
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
+}
+
+/// Whether the process can still do anything: a zombie cannot.
+pub fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}
+
+pub fn await_death(pid: u32) {
+    await_that(&format!("the end of process {pid}"), || (!lives(pid)).then_some(()));
+}
+
+/// Looks until there is something to see; panics with `what` after ten seconds.
+pub fn await_that<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(since.elapsed() < SOON, "waited {SOON:?} in vain for {what}");
+        std::thread::sleep(ms(2));
+    }
+}
