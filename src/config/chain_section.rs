@@ -46,7 +46,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         links,
         activation,
         probe: probe(doc, driver)?,
-        last_signed: last_signed(doc)?,
+        last_signed: last_signed(doc, &home)?,
         home,
     })
 }
@@ -264,11 +264,11 @@ fn probe_url(doc: &Document) -> Result<Option<String>, ConfigError> {
     }
 }
 
-fn last_signed(doc: &Document) -> Result<Option<LastSigned>, ConfigError> {
+fn last_signed(doc: &Document, home: &Path) -> Result<Option<LastSigned>, ConfigError> {
     if !doc.has_table("chain.last_signed") {
         return Ok(None);
     }
-    let file = doc.required_path("chain.last_signed.file")?;
+    let file = home.join(doc.required_text("chain.last_signed.file")?);
     let height = doc.required("chain.last_signed.height", doc.pointer("chain.last_signed.height")?)?;
     let (round, step) = (doc.pointer("chain.last_signed.round")?, doc.pointer("chain.last_signed.step")?);
     Ok(Some(LastSigned { file, height, round, step }))

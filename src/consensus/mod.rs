@@ -14,13 +14,11 @@ mod service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
 use tonic::transport::Channel;
 
-use crate::core::Event;
 use crate::core::replicated::Command;
 use crate::identity::Identity;
 use crate::ids::NodeId;
@@ -89,15 +87,13 @@ impl Consensus {
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Proposes `command`; that it was applied is reported by the store. A proposal that fails, or whose
-    /// fate is unknown, is reported to the core, after `pause`.
-    pub async fn propose(&self, command: Command, pause: Duration) {
+    /// Proposes `command`; that it was applied is reported by the store.
+    ///
+    /// # Errors
+    /// The command was not committed, or its fate is unknown.
+    pub async fn propose(&self, command: Command) -> Result<(), String> {
         let text = command.to_string();
-        if let Err(error) = self.raft.client_write(command).await {
-            tracing::warn!("{text} was not committed: {error}");
-            tokio::time::sleep(pause).await;
-            self.core.step(Event::ProposalFailed { reason: format!("{text}: {error}") });
-        }
+        self.raft.client_write(command).await.map(drop).map_err(|error| format!("{text} was not committed: {error}"))
     }
 
     /// Asks for pre-votes and, if a quorum would grant, for votes. The core has asked the gate before.

@@ -12,16 +12,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
 use crate::chain::Driver;
 use crate::config::{Chain, Config, DriverKind, OnHalt};
 use crate::consensus::{self, Consensus};
 use crate::core::replicated::Command;
-use crate::core::{Action, Core, Memory, Settings};
+use crate::core::{Action, Core, Event, Memory, Settings};
 use crate::effects::{self, Effects};
 use crate::exporter;
 use crate::gossip::Gossip;
@@ -86,7 +87,7 @@ async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, KeyLin
     links.check_keys()?;
     let driver = Driver::new(chain, &config.state_dir)?;
     for warning in driver.check().await? {
-        tracing::warn!("{warning}");
+        warn!("{warning}");
     }
     Ok((driver, links))
 }
@@ -159,7 +160,8 @@ impl Prepared {
         tokio::spawn(sources::signals(core.clone()));
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
-        let hands = Performer { me: reporter.config.id.clone(), consensus: consensus.clone(), effects, answers };
+        let me = reporter.config.id.clone();
+        let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
         let broken = tokio::select! {
             () = hands.perform_all(actions) => None,
             reason = sources::broken(opened.store.health(), consensus.clone()) => Some(reason),
@@ -176,6 +178,7 @@ impl Prepared {
 /// Performs the core's actions: what is about this host through [`Effects`], the rest through Raft.
 struct Performer {
     me: NodeId,
+    core: Arc<SharedCore>,
     consensus: Consensus,
     effects: Option<Effects>,
     answers: Answers,
@@ -233,8 +236,14 @@ impl Performer {
 
     fn propose(&self, command: Command) {
         info!("proposing {command}");
-        let consensus = self.consensus.clone();
-        tokio::spawn(async move { consensus.propose(command, PROPOSE_AGAIN).await });
+        let (consensus, core) = (self.consensus.clone(), self.core.clone());
+        tokio::spawn(async move {
+            if let Err(reason) = consensus.propose(command).await {
+                warn!("{reason}");
+                sleep(PROPOSE_AGAIN).await;
+                core.step(Event::ProposalFailed { reason });
+            }
+        });
     }
 
     /// Leaves no chain node behind.

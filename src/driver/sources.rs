@@ -1,14 +1,14 @@
 //! Where events come from: the store, gossip, time and the operating system. Each source has a task of its
 //! own and knows nothing of the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::report::Reporter;
 use crate::consensus::Consensus;
@@ -98,20 +98,19 @@ fn mark(mark: &crate::wire::proto::SignMark) -> SignMark {
 /// While this member leads, records the incarnation of every member that it hears of for the first time.
 pub(super) async fn joins(reporter: Reporter) {
     let mut table = reporter.gossip.table();
-    let mut proposed = BTreeSet::new();
     loop {
-        let leads = reporter.core.read(|core, _| core.leads());
+        let leads = reporter.core.read(|core, _| core.is_active() || core.leads().is_some() && core.stage().is_none());
         let recorded = reporter.applied.borrow().replicated.incarnations.clone();
         let unknown: Vec<(NodeId, u64)> = table
             .borrow_and_update()
             .iter()
             .filter_map(|(id, known)| Some((id.clone(), known.record.as_ref()?.incarnation)))
-            .filter(|(id, _)| !recorded.contains_key(id))
+            .filter(|(id, _)| leads && !recorded.contains_key(id))
             .collect();
         for (member, incarnation) in unknown {
-            if leads.is_some() && proposed.insert((leads, member.clone())) {
-                let command = Command::Join { member, incarnation };
-                reporter.consensus.propose(command, Duration::ZERO).await;
+            // What fails is tried again by whoever leads when gossip next moves.
+            if let Err(reason) = reporter.consensus.propose(Command::Join { member, incarnation }).await {
+                debug!("{reason}");
             }
         }
         if table.changed().await.is_err() {

@@ -21,6 +21,7 @@ pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver
     let (client, attached) = GuardClient::attach(hands.guard_settings.clone(), events).await?;
     info!(guard = attached.guard_pid, node = ?attached.node.as_ref().map(|n| n.pid), "guard attached");
     hands.guard().client = Some(client);
+    hands.attached.send_replace(true);
     hands.node.send_replace(attached.node.clone().map_or(NodeSeen::Stopped, NodeSeen::Running));
     hands.core.step(Event::GuardAttached { node: attached.node, armed: attached.armed });
     Ok(receiver)
@@ -48,7 +49,8 @@ fn lose(hands: &Hands, node_proven_dead: bool) {
     guard.client = None;
     guard.armed = None;
     drop(guard);
-    hands.node.send_replace(NodeSeen::Unknown);
+    hands.attached.send_replace(false);
+    hands.node.send_replace(if node_proven_dead { NodeSeen::Stopped } else { NodeSeen::Unknown });
     hands.core.step(Event::GuardGone { node_proven_dead });
 }
 

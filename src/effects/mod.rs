@@ -56,6 +56,8 @@ struct Hands {
     guard: Mutex<GuardLink>,
     /// What the guard last said of the chain node.
     node: watch::Sender<NodeSeen>,
+    /// Whether a guard answers.
+    attached: watch::Sender<bool>,
     /// Raised by every order to let go: what works towards signing gives up.
     let_go: watch::Sender<u64>,
     closely: watch::Sender<bool>,
@@ -120,6 +122,7 @@ impl Effects {
             metrics: setup.metrics,
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
+            attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
             seen: watch::Sender::default(),
@@ -165,8 +168,8 @@ impl Effects {
             let timeout = if at_once { Duration::ZERO } else { self.hands.stop_timeout };
             self.hands.stop_node(timeout).await;
             self.hands.send(ToGuard::Quit);
-            let mut node = self.hands.node.subscribe();
-            let quit = node.wait_for(|seen| *seen == NodeSeen::Unknown);
+            let mut attached = self.hands.attached.subscribe();
+            let quit = attached.wait_for(|attached| !attached);
             if tokio::time::timeout(Duration::from_secs(2), quit).await.is_err() {
                 tracing::warn!("the guard did not end");
             }
@@ -224,16 +227,21 @@ impl Hands {
         self.send(ToGuard::Disarm { epoch });
     }
 
-    /// Awaits the end of the chain node, which the guard brings about within `timeout` and a little.
+    /// Asks the guard to end the chain node within `timeout`. Returns when it was proven gone, and not
+    /// before: while no guard tells, this waits for one that does.
     async fn stop_node(&self, timeout: Duration) {
         let mut node = self.node.subscribe();
-        if matches!(*node.borrow_and_update(), NodeSeen::Stopped) {
-            return;
+        loop {
+            let seen = node.borrow_and_update().clone();
+            match seen {
+                NodeSeen::Stopped | NodeSeen::Refused(_) => return,
+                NodeSeen::Running(_) => self.send(ToGuard::Stop { timeout }),
+                NodeSeen::Unknown => {}
+            }
+            if node.changed().await.is_err() {
+                return;
+            }
         }
-        self.send(ToGuard::Stop { timeout });
-        let gone = node.wait_for(|seen| !matches!(seen, NodeSeen::Running(_)));
-        // The sender lives as long as `self`.
-        let _ = gone.await;
     }
 }
 
