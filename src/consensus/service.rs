@@ -4,6 +4,7 @@
 //! a promise is in force before its acknowledgement leaves and before any later vote is weighed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
@@ -12,6 +13,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
@@ -26,6 +28,9 @@ use crate::store::StateMachine;
 use crate::time::BootTime;
 use crate::wire::proto::raft_server;
 use crate::wire::{Entry, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto};
+
+/// How far a request may overtake the `Release` that was sent before it.
+const RELEASE_OVERTAKEN_MAX: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub struct RaftService {
@@ -70,6 +75,10 @@ impl RaftService {
         request: VoteRequest<TypeConfig>,
     ) -> Result<VoteResponse<TypeConfig>, Status> {
         let term = request.vote.leader_id.term;
+        if request.leadership_transfer {
+            // The turn is not taken yet: the `Release` arrives in an append.
+            let _ = self.gate_after_release(candidate).await;
+        }
         let _turn = self.turn.write().await;
         if let Err(refusal) = self.gate(candidate) {
             info!(%candidate, term, "no vote: {refusal}");
@@ -89,6 +98,16 @@ impl RaftService {
 
     fn gate(&self, candidate: &NodeId) -> Result<(), String> {
         self.core.read(|core, now| core.may_vote(now.boot, candidate)).map_err(|refusal| refusal.to_string())
+    }
+
+    /// The gate for a candidate to whom the leader let go. Its requests may overtake the `Release` that
+    /// opens the gate, so that one is awaited for a moment; nothing else is gained by it.
+    async fn gate_after_release(&self, candidate: &NodeId) -> Result<(), String> {
+        let mut steps = self.core.steps();
+        let opened = async { while self.gate(candidate).is_err() && steps.changed().await.is_ok() {} };
+        // Whether it opened in time is for the gate to say.
+        let _ = timeout(RELEASE_OVERTAKEN_MAX, opened).await;
+        self.gate(candidate)
     }
 }
 
@@ -168,7 +187,7 @@ impl raft_server::Raft for RaftService {
         if request.to_node_id() != me {
             return Ok(self.seal(&TransferAnswer::Accepted));
         }
-        let answer = match self.gate(me) {
+        let answer = match self.gate_after_release(me).await {
             Ok(()) => match self.raft.handle_transfer_leader(request).await.map_err(fatal)? {
                 Ok(()) => TransferAnswer::Accepted,
                 Err(error) => TransferAnswer::Refused(error.to_string()),

@@ -10,18 +10,32 @@ use tracing::debug;
 use super::{Hands, NodeSeen};
 use crate::core::Event;
 
+/// Between two probes of a node that has not answered since it was started.
+const STARTING: Duration = Duration::from_millis(25);
 /// Between two probes while a block or a change of key is awaited.
 pub(super) const CLOSELY: Duration = Duration::from_millis(4);
 
 pub(super) async fn watch(hands: Arc<Hands>) {
     let mut node = hands.node.subscribe();
     let mut closely = hands.closely.subscribe();
+    let mut answered = None;
     loop {
-        if node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.is_err() {
-            return;
+        let pid = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
+            Ok(NodeSeen::Running(process)) => Some(process.pid),
+            Ok(NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_)) => continue,
+            Err(_) => return,
+        };
+        match probe(&hands).await {
+            Ok(()) => answered = pid,
+            // A node that only starts is not an unhealthy one.
+            Err(_) if answered != pid => {}
+            Err(reason) => hands.core.step(Event::ProbeFailed { reason }),
         }
-        once(&hands).await;
-        let pause = if *closely.borrow_and_update() { CLOSELY } else { hands.probe_every };
+        let pause = match *closely.borrow_and_update() {
+            true => CLOSELY,
+            false if answered == pid => hands.probe_every,
+            false => STARTING.min(hands.probe_every),
+        };
         tokio::select! {
             () = sleep(pause) => {}
             _ = closely.changed() => {}
@@ -29,18 +43,19 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     }
 }
 
-/// One probe, reported to the core.
-pub(super) async fn once(hands: &Hands) {
+/// One probe; an answer is reported to the core.
+async fn probe(hands: &Hands) -> Result<(), String> {
     match hands.chain.probe().await {
         Ok(health) => {
             let last_signed = hands.chain.last_signed().await.unwrap_or_default();
             hands.seen.send_replace(super::Seen { health: Some(health.clone()), last_signed });
             hands.core.step(Event::Probed(health));
+            Ok(())
         }
         Err(error) => {
             debug!("{error}");
             hands.seen.send_modify(|seen| seen.health = None);
-            hands.core.step(Event::ProbeFailed { reason: error.to_string() });
+            Err(error.to_string())
         }
     }
 }
