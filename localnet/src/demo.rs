@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::check::check;
 use crate::faults::{self, What};
-use crate::launch::{self, diagnosis};
+use crate::launch::{self, with_diagnosis};
 use crate::measure::{Signed, Watch};
 use crate::net::{ChainKind, Net};
 use crate::procs::describe;
@@ -26,7 +26,7 @@ pub fn run(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<bool> {
     let mut screen = Screen::default();
     screen.note(&format!("starting three hosts and a chain of three other validators under {}", dir.display()));
     let net = launch::up(dir, chain, slot_ms, |status| screen.show(status))?;
-    story(&net, &mut screen).with_context(|| diagnosis(&net))
+    with_diagnosis(&net, story(&net, &mut screen))
 }
 
 fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
