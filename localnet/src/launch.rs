@@ -160,7 +160,7 @@ pub fn start_validators(net: &Net) -> Result<()> {
     for v in &net.validators {
         let command = match net.chain {
             ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc_port, v.p2p_port),
-            ChainKind::Cometbft => chain_cometbft::validator_command(net, &v.id),
+            ChainKind::Cometbft => chain_cometbft::node_command(net, &net.validator_home(&v.id)),
         };
         spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"))?;
     }
