@@ -1,1 +1,229 @@
-//! (to come)
+//! What an operator on this host asks of the coordinator, over `run_dir/admin.sock`. It carries
+//! questions to the driver and answers back; it knows none of the answers and decides nothing. Only
+//! this program's own user and root are listened to. The driver binds it at start and runs `serve`
+//! as a task of its own; `cli` is the other end.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::ids::NodeId;
+use crate::wire::proto;
+use crate::wire::proto::admin_server::{Admin, AdminServer};
+
+/// For every answer but that to a handover. Shorter than a client waits, so that it hears why.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// For a handover, which waits for a chain node to stop and another to become active.
+const HANDOVER_MAX: Duration = Duration::from_secs(65);
+/// After a failed accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Clients that the kernel keeps waiting.
+const BACKLOG: i32 = 16;
+const SOCKET_MODE: u32 = 0o600;
+
+/// A question to the driver, with the way back. Nobody listens any more when sending fails.
+#[derive(Debug)]
+pub enum Ask {
+    Status(oneshot::Sender<proto::StatusResponse>),
+    History(oneshot::Sender<proto::HistoryResponse>),
+    /// Answered when the baton has moved, or with why it does not.
+    Handover {
+        /// `None`: the best ready standby.
+        to: Option<NodeId>,
+        answer: oneshot::Sender<Result<proto::HandoverResponse, String>>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("a coordinator already answers at {path}; stop it, or give this one a member.run_dir of its own")]
+    Live { path: PathBuf },
+    #[error("another coordinator is starting in {run_dir}; stop one of them")]
+    Starting { run_dir: PathBuf },
+    #[error("{path} is in the way of the admin socket and is no socket; move it away and restart")]
+    NoSocket { path: PathBuf },
+    #[error("{what} {path}: {source}; check that member.run_dir exists and belongs to this user")]
+    Os { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// Listens at `run_dir/admin.sock`, which no other user can connect to at any moment. The socket that
+/// a dead coordinator left is replaced. Must be called inside the runtime.
+///
+/// # Errors
+/// The socket of a live coordinator, even of a stopped or hung one, is left as it was.
+pub fn bind(run_dir: &Path) -> Result<UnixListener, AdminError> {
+    let path = run_dir.join("admin.sock");
+    let failed = |what| {
+        let path = path.clone();
+        move |source: io::Error| AdminError::Os { what, path, source }
+    };
+    // Held until this one listens: of two that start at once, neither removes the other's socket.
+    let _starting = lock(run_dir)?;
+    let addr = SocketAddrUnix::new(&path).map_err(|e| failed("name the socket")(e.into()))?;
+    if something_lies_at(&path)? {
+        if answers(&addr).map_err(failed("ask who listens at"))? {
+            return Err(AdminError::Live { path });
+        }
+        fs::remove_file(&path).map_err(failed("remove the stale socket"))?;
+    }
+    let socket = socket().map_err(failed("create the socket"))?;
+    rustix::net::bind(&socket, &addr).map_err(|e| failed("bind the socket")(e.into()))?;
+    // Nobody can connect before `listen`, so the mode is in force from the first client on.
+    fs::set_permissions(&path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed("chmod"))?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|e| failed("listen at")(e.into()))?;
+    UnixListener::from_std(socket.into()).map_err(failed("listen at"))
+}
+
+/// An exclusive lock on the directory itself; it ends with the returned file.
+fn lock(run_dir: &Path) -> Result<OwnedFd, AdminError> {
+    let failed = |what, e: Errno| AdminError::Os { what, path: run_dir.to_owned(), source: e.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(run_dir, flags, Mode::empty()).map_err(|e| failed("open", e))?;
+    match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(dir),
+        Err(Errno::WOULDBLOCK) => Err(AdminError::Starting { run_dir: run_dir.to_owned() }),
+        Err(e) => Err(failed("lock", e)),
+    }
+}
+
+/// Whether there is a socket; anything else that is there is an error.
+fn something_lies_at(path: &Path) -> Result<bool, AdminError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(AdminError::NoSocket { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(AdminError::Os { what: "look at", path: path.to_owned(), source }),
+    }
+}
+
+/// Whether a process listens there. It need not be able to answer: the kernel connects for a stopped
+/// one, and says "try again" when its queue is full.
+fn answers(addr: &SocketAddrUnix) -> io::Result<bool> {
+    match rustix::net::connect(socket()?, addr) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Answers until it is dropped. A question that the driver does not take up, or takes up and does not
+/// answer, is answered with an error that says so.
+pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
+    let (accepted, connections) = mpsc::channel(1);
+    let server = tonic::transport::Server::builder()
+        .add_service(AdminServer::new(Desk { asks }))
+        .serve_with_incoming(ReceiverStream::new(connections).map(Ok::<UnixStream, io::Error>));
+    let ((), served) = tokio::join!(accept(listener, accepted), server);
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin socket is no longer served");
+    }
+}
+
+/// Hands on the connections of those who may ask, until nobody takes them.
+async fn accept(listener: UnixListener, accepted: mpsc::Sender<UnixStream>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if !may_ask(&stream) => drop(stream),
+            Ok((stream, _)) => {
+                if accepted.send(stream).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin socket cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The user at the other end, as the kernel noted it when it connected, is ours or root.
+fn may_ask(stream: &UnixStream) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if is_allowed(peer.uid(), ours) => true,
+        Ok(peer) => {
+            let (uid, pid) = (peer.uid(), peer.pid());
+            tracing::warn!(uid, ?pid, "a user who is neither {ours} nor root was turned away from the admin socket");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a client of the admin socket was turned away: its user is unknown");
+            false
+        }
+    }
+}
+
+fn is_allowed(uid: u32, ours: u32) -> bool {
+    uid == ours || uid == 0
+}
+
+struct Desk {
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Desk {
+    /// The driver's answer, if it comes within `limit`, which starts before the question is taken up.
+    async fn ask<T>(&self, limit: Duration, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Status> {
+        let (sender, answer) = oneshot::channel();
+        let question = question(sender);
+        let asked = async {
+            self.asks.send(question).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(limit, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(Status::unavailable("the coordinator is stopping")),
+            Err(_) => Err(Status::unavailable(format!("the coordinator hangs: no answer within {limit:?}"))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Desk {
+    async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
+        self.ask(ANSWER_MAX, Ask::Status).await.map(Response::new)
+    }
+
+    async fn history(&self, _: Request<proto::HistoryRequest>) -> Result<Response<proto::HistoryResponse>, Status> {
+        self.ask(ANSWER_MAX, Ask::History).await.map(Response::new)
+    }
+
+    async fn handover(
+        &self,
+        request: Request<proto::HandoverRequest>,
+    ) -> Result<Response<proto::HandoverResponse>, Status> {
+        let to = Some(request.into_inner().to).filter(|to| !to.is_empty()).map(NodeId::from);
+        let done = self.ask(HANDOVER_MAX, |answer| Ask::Handover { to, answer }).await?;
+        done.map(Response::new).map_err(Status::failed_precondition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_user_and_root_may_ask() {
+        assert!(is_allowed(1000, 1000) && is_allowed(0, 1000) && is_allowed(0, 0));
+        assert!(!is_allowed(1001, 1000) && !is_allowed(1000, 0));
+    }
+}

@@ -2,6 +2,7 @@
 //! answered last, and below what it must not sign. Plain values that `core`, `config`, `wire` and
 //! the chain drivers tell one another; how they are found out is the business of `chain/`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -54,4 +55,14 @@ pub enum SignFloor {
     Mark(SignMark),
     /// Everything signed lies at or below any block whose header time is after this one.
     BlockAfter(WallTime),
+}
+
+impl fmt::Display for SignFloor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SignFloor::None => write!(f, "none"),
+            SignFloor::Mark(mark) => write!(f, "above {mark}"),
+            SignFloor::BlockAfter(quiet) => write!(f, "a block after {quiet}"),
+        }
+    }
 }

@@ -1,1 +1,137 @@
-//! (to come)
+//! HTTP for monitors: `/metrics`, `/health`, `/ready` and `/node-pid` on `metrics.listen`. It reads
+//! what the driver has published and can ask nothing of it, so that no client, however slow or many,
+//! holds up a heartbeat. The driver binds it at start and runs `serve` as a task of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::Metrics;
+use crate::time::BootTime;
+
+/// More wait in the kernel's queue until one is done.
+const CONNECTIONS_MAX: usize = 64;
+/// From the accepted connection to the end of the request's head.
+const HEADER_MAX: Duration = Duration::from_secs(5);
+/// From the accepted connection to the end of the answer, however slowly it is read.
+const CONNECTION_MAX: Duration = Duration::from_secs(10);
+/// A driver whose last beat is older than this is taken for hung.
+const BEAT_MAX: Duration = Duration::from_secs(2);
+/// After a failed accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the driver says of itself with every round of its loop.
+#[derive(Clone, Debug)]
+pub struct Vitals {
+    /// When the driver last came round.
+    pub beat: BootTime,
+    /// Why this member could not take the baton now, or that it could.
+    pub ready: Result<(), String>,
+    pub node_pid: Option<u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    #[error("metrics.listen {addr} is in use by another program; stop that or choose another address")]
+    InUse { addr: SocketAddr },
+    #[error("metrics.listen {addr} cannot be listened on: {source}; choose an address of this host")]
+    Bind { addr: SocketAddr, source: io::Error },
+}
+
+/// Clients may connect from here on; they are answered once `serve` runs.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, ExporterError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ExporterError::InUse { addr },
+        _ => ExporterError::Bind { addr, source },
+    })
+}
+
+/// Answers until it is dropped.
+pub async fn serve(listener: TcpListener, metrics: Metrics, vitals: watch::Receiver<Vitals>) {
+    let routes = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/health", get(show_health))
+        .route("/ready", get(show_ready))
+        .route("/node-pid", get(show_node_pid))
+        .with_state(Shown { metrics, vitals });
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let routes = routes.clone();
+                tokio::spawn(async move {
+                    answer(stream, routes).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the exporter cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One request a connection: an idle client keeps no place.
+async fn answer(stream: TcpStream, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    match timeout(CONNECTION_MAX, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a client of the exporter got no answer"),
+        Err(_) => tracing::debug!("a client of the exporter was too slow"),
+    }
+}
+
+#[derive(Clone)]
+struct Shown {
+    metrics: Metrics,
+    vitals: watch::Receiver<Vitals>,
+}
+
+async fn show_metrics(State(shown): State<Shown>) -> Response {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], shown.metrics.encode()).into_response()
+}
+
+async fn show_health(State(shown): State<Shown>) -> (StatusCode, String) {
+    let age = BootTime::now().since(shown.vitals.borrow().beat);
+    if age < BEAT_MAX {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let text = format!("the coordinator hangs: its last beat was {:.1} s ago\n", age.as_secs_f64());
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+async fn show_ready(State(shown): State<Shown>) -> (StatusCode, String) {
+    match &shown.vitals.borrow().ready {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+async fn show_node_pid(State(shown): State<Shown>) -> (StatusCode, String) {
+    match shown.vitals.borrow().node_pid {
+        Some(pid) => (StatusCode::OK, format!("{pid}\n")),
+        None => (StatusCode::NOT_FOUND, "no chain node runs\n".to_owned()),
+    }
+}

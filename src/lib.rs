@@ -2,8 +2,8 @@
 //!
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
 //! L0 `ids`, `time`; L1 `timing`, `guard_frame`, `chain_node`; L2 `core` (pure), `config`, `key_links`;
-//! L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `gossip`, `admin`,
-//! `exporter`, `effects`; L5 `consensus`; L6 `driver`; L7 the binaries and `cli`.
+//! L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `identity`, `admin`,
+//! `exporter`, `effects`; L5 `consensus`, `gossip`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod time;
@@ -27,10 +27,11 @@ pub mod wire;
 pub mod admin;
 pub mod effects;
 pub mod exporter;
-pub mod gossip;
+pub mod identity;
 pub mod store;
 
 pub mod consensus;
+pub mod gossip;
 
 pub mod driver;
 

@@ -1,1 +1,254 @@
-//! (to come)
+//! What Prometheus may ask of this coordinator: every metric of the contract, with exactly its name,
+//! labels and unit, in a registry of its own. It decides nothing and knows neither sockets nor where
+//! the numbers come from. The driver writes, the exporter reads; a reading never sees half a writing,
+//! so of the six states exactly one is 1 in every answer.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::core::State;
+use crate::ids::NodeId;
+use crate::key_links::LinkState;
+use crate::time::BootTime;
+
+/// Upper bounds of `baton_move_gap_seconds`: from a planned handover to a lost host on a slow chain.
+const GAP_SECONDS: [f64; 12] = [0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0];
+
+const LINK_STATES: [LinkState; 3] = [LinkState::Standby, LinkState::Validating, LinkState::Broken];
+
+/// Clones share one set of numbers.
+#[derive(Clone)]
+pub struct Metrics {
+    all: Arc<Mutex<All>>,
+}
+
+/// One moment of this member, as the driver sees it.
+#[derive(Clone, Debug)]
+pub struct Snapshot<'a> {
+    /// One of the six of [`State`].
+    pub state: &'a str,
+    pub epoch: u64,
+    pub term: u64,
+    pub is_leader: bool,
+    pub is_holder: bool,
+    /// Zero without a lease.
+    pub lease_remaining: Duration,
+    pub guard_armed: bool,
+    /// One of the three of [`LinkState`].
+    pub links: &'a str,
+    /// Zero while none is known.
+    pub node_height: u64,
+    pub node_synced: bool,
+    pub node_peers: u32,
+    pub standbys_ready: usize,
+}
+
+/// Another member, as this one sees it.
+#[derive(Clone, Debug)]
+pub struct PeerSeen {
+    pub id: NodeId,
+    pub up: bool,
+    /// `None` until one was measured.
+    pub rtt: Option<Duration>,
+}
+
+struct All {
+    started_at: BootTime,
+    registry: Registry,
+    peers: BTreeSet<String>,
+    state: IntGaugeVec,
+    node_restarts: IntCounter,
+    uptime: Gauge,
+    epoch: IntGauge,
+    term: IntGauge,
+    is_leader: IntGauge,
+    is_holder: IntGauge,
+    lease_remaining: Gauge,
+    moves: IntCounterVec,
+    move_gap: Histogram,
+    fences: IntCounterVec,
+    guard_armed: IntGauge,
+    links: IntGaugeVec,
+    node_height: IntGauge,
+    node_synced: IntGauge,
+    node_peers: IntGauge,
+    peer_up: IntGaugeVec,
+    peer_rtt: GaugeVec,
+    standbys_ready: IntGauge,
+}
+
+impl Metrics {
+    /// `Startup` with links in standby, which is how a coordinator begins; all else is zero.
+    pub fn new(started_at: BootTime) -> Self {
+        let all = All::new(started_at);
+        all.set_state(State::Startup.as_str());
+        all.set_links(LinkState::Standby.as_str());
+        Metrics { all: Arc::new(Mutex::new(all)) }
+    }
+
+    /// All gauges of this member are those of `s`, at once.
+    pub fn publish(&self, s: &Snapshot) {
+        let all = self.lock();
+        all.set_state(s.state);
+        all.set_links(s.links);
+        all.epoch.set(whole(s.epoch));
+        all.term.set(whole(s.term));
+        all.is_leader.set(s.is_leader.into());
+        all.is_holder.set(s.is_holder.into());
+        all.lease_remaining.set(s.lease_remaining.as_secs_f64());
+        all.guard_armed.set(s.guard_armed.into());
+        all.node_height.set(whole(s.node_height));
+        all.node_synced.set(s.node_synced.into());
+        all.node_peers.set(s.node_peers.into());
+        all.standbys_ready.set(whole(s.standbys_ready as u64));
+    }
+
+    /// Exactly these peers are shown; one that is not among them is gone, with its labels.
+    pub fn publish_peers(&self, peers: &[PeerSeen]) {
+        let mut all = self.lock();
+        let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
+        for gone in all.peers.difference(&now) {
+            forget(all.peer_up.remove_label_values(&[gone]));
+            forget(all.peer_rtt.remove_label_values(&[gone]));
+        }
+        for PeerSeen { id, up, rtt } in peers {
+            let label = [id.as_str()];
+            all.peer_up.with_label_values(&label).set((*up).into());
+            match rtt {
+                Some(rtt) => all.peer_rtt.with_label_values(&label).set(rtt.as_secs_f64()),
+                None => forget(all.peer_rtt.remove_label_values(&label)),
+            }
+        }
+        all.peers = now;
+    }
+
+    /// One more start of the chain node after its first.
+    pub fn node_restarted(&self) {
+        self.lock().node_restarts.inc();
+    }
+
+    /// One more move of the baton. `gap` is the time in which nobody signed, when it is known.
+    pub fn moved(&self, kind: &str, reason: &str, gap: Option<Duration>) {
+        let all = self.lock();
+        all.moves.with_label_values(&[kind, reason]).inc();
+        if let Some(gap) = gap {
+            all.move_gap.observe(gap.as_secs_f64());
+        }
+    }
+
+    /// One more time that the chain node was killed so that it could not sign.
+    pub fn fenced(&self, cause: &str) {
+        self.lock().fences.with_label_values(&[cause]).inc();
+    }
+
+    /// Prometheus text format 0.0.4, one consistent moment.
+    pub fn encode(&self) -> String {
+        let all = self.lock();
+        all.uptime.set(BootTime::now().since(all.started_at).as_secs_f64());
+        let mut text = String::new();
+        // It fails on a malformed family, and the registry takes none.
+        TextEncoder::new().encode_utf8(&all.registry.gather(), &mut text).expect("our own metrics encode");
+        text
+    }
+
+    /// A panic elsewhere leaves numbers that are at worst half written: still worth reading.
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    fn new(started_at: BootTime) -> All {
+        let registry = Registry::new();
+        let r = &registry;
+        let gap = HistogramOpts::new("baton_move_gap_seconds", "Time without a signer in a move of the baton, seconds");
+        All {
+            started_at,
+            peers: BTreeSet::new(),
+            state: gauges(r, "baton_state", "State of this member: 1 for the one it is in, else 0", &["type"]),
+            node_restarts: counter(r, "baton_node_restarts_total", "Restarts of the chain node, count since start"),
+            uptime: add(r, Gauge::new("baton_uptime_seconds", "Time since the coordinator started, seconds")),
+            epoch: gauge(r, "baton_epoch", "Epoch of the last committed claim, a number that only grows"),
+            term: gauge(r, "baton_raft_term", "Raft term that this member is in, a number that only grows"),
+            is_leader: gauge(r, "baton_is_leader", "Whether this member leads the cluster, 1 or 0"),
+            is_holder: gauge(r, "baton_is_holder", "Whether the chain node of this member may sign, 1 or 0"),
+            lease_remaining: add(r, Gauge::new("baton_lease_remaining_seconds", "Rest of the own lease, seconds")),
+            moves: counters(r, "baton_moves_total", "Moves of the baton, count since start", &["kind", "reason"]),
+            move_gap: add(r, Histogram::with_opts(gap.buckets(GAP_SECONDS.to_vec()))),
+            fences: counters(r, "baton_fence_total", "Chain nodes killed by a fence, count since start", &["cause"]),
+            guard_armed: gauge(r, "baton_guard_armed", "Whether the guard has a deadline to kill at, 1 or 0"),
+            links: gauges(r, "baton_links", "State of the links: 1 for the one they are in, else 0", &["state"]),
+            node_height: gauge(r, "baton_node_height", "Latest height of the chain node, blocks"),
+            node_synced: gauge(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0"),
+            node_peers: gauge(r, "baton_node_peers", "Peers of the chain node, count"),
+            peer_up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
+            peer_rtt: add(
+                r,
+                GaugeVec::new(
+                    Opts::new("baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
+                    &["peer"],
+                ),
+            ),
+            standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
+            registry,
+        }
+    }
+
+    fn set_state(&self, now: &str) {
+        exactly_one(&self.state, State::ALL.iter().map(|state| state.as_str()), now);
+    }
+
+    fn set_links(&self, now: &str) {
+        exactly_one(&self.links, LINK_STATES.iter().map(|state| state.as_str()), now);
+    }
+}
+
+/// Only `now` is 1. A name that is none of ours changes nothing, so that still exactly one is 1.
+fn exactly_one<'a>(gauges: &IntGaugeVec, names: impl Iterator<Item = &'a str> + Clone, now: &str) {
+    let known = names.clone().any(|name| name == now);
+    debug_assert!(known, "{now:?} is none of {:?}", names.collect::<Vec<_>>());
+    if known {
+        for name in names {
+            gauges.with_label_values(&[name]).set((name == now).into());
+        }
+    }
+}
+
+/// The registry and the constructors refuse only names and labels that are malformed or used twice.
+fn add<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("a well-formed name of our own");
+    registry.register(Box::new(metric.clone())).expect("a name of our own that is used once");
+    metric
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    add(registry, IntGauge::new(name, help))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    add(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    add(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    add(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// What was never shown cannot be removed, and need not be.
+fn forget(removed: prometheus::Result<()>) {
+    drop(removed);
+}

@@ -184,7 +184,7 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
         opened.log.blocking_append(chunk.to_vec()).await.unwrap();
         apply(&mut opened.state_machine, chunk.to_vec()).await;
     }
-    opened.log.purge(id(300, 500)).await.unwrap();
+    opened.log.purge(id(251, 500)).await.unwrap();
     opened.log.save_vote(&vote(301, "a")).await.unwrap();
     assert_eq!(*opened.store.health().borrow(), Health::Good);
     drop(opened);

@@ -199,7 +199,10 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
         .build()
         .context("start the runtime")
         .map_err(Failure::Failed)?;
-    runtime.block_on(crate::driver::run(config)).map_err(Failure::Failed)?;
+    runtime.block_on(async {
+        let prepared = crate::driver::prepare(config).await.map_err(Failure::BadInput)?;
+        prepared.run().await.map_err(Failure::Failed)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,8 +17,8 @@ use openraft::type_config::alias::CommittedLeaderIdOf;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::identity::Identity;
 use crate::core::Event;
+use crate::identity::Identity;
 use crate::ids::{NodeId, Term};
 use crate::shared_core::SharedCore;
 use crate::time::BootTime;

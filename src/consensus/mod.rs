@@ -8,22 +8,21 @@
 //! shorter than ours, which alone counts.
 
 mod client;
-mod identity;
+
 mod lead;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
-use tokio::sync::watch;
 use tonic::transport::Channel;
-
-pub use identity::{Identity, Stranger};
 
 use crate::core::Event;
 use crate::core::replicated::Command;
+use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
 use crate::store::{LogStore, StateMachine};
@@ -46,15 +45,13 @@ pub enum ConsensusError {
 /// What Raft needs of this host.
 pub struct Start {
     pub cluster: String,
-    pub me: NodeId,
+    pub identity: Arc<Identity>,
     /// Every member and its address, as written into the first membership.
     pub members: BTreeMap<NodeId, String>,
     pub channels: Vec<(NodeId, Channel)>,
     pub timing: Timing,
     pub log: LogStore,
     pub state_machine: StateMachine,
-    pub incarnation: u64,
-    pub incarnations: watch::Receiver<BTreeMap<NodeId, u64>>,
     pub core: Arc<SharedCore>,
 }
 
@@ -69,12 +66,10 @@ impl Consensus {
     /// Raft runs and reports to the core; peers are answered once [`Consensus::service`] is served.
     pub async fn start(start: Start) -> Result<Consensus, ConsensusError> {
         let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
-        let members: BTreeSet<NodeId> = start.members.keys().cloned().collect();
-        let identity = Identity::new(&start.cluster, start.me.clone(), start.incarnation, members, start.incarnations);
-        let identity = Arc::new(identity);
+        let identity = start.identity;
         let peers =
             client::Peers { identity: identity.clone(), core: start.core.clone(), channels: Arc::new(start.channels) };
-        let raft = Raft::new(start.me, config, peers, start.log, start.state_machine)
+        let raft = Raft::new(identity.me().member.clone(), config, peers, start.log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         let initialized = raft.is_initialized().await.map_err(|error| ConsensusError::Start(error.to_string()))?;
@@ -88,10 +83,6 @@ impl Consensus {
         Ok(Consensus { raft, core: start.core, identity })
     }
 
-    pub fn identity(&self) -> Arc<Identity> {
-        self.identity.clone()
-    }
-
     /// What answers the requests of peers.
     pub fn service(&self) -> RaftServer<service::RaftService> {
         let service = service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone());
@@ -99,10 +90,12 @@ impl Consensus {
     }
 
     /// Proposes `command`; that it was applied is reported by the store. A proposal that fails, or whose
-    /// fate is unknown, is reported to the core.
-    pub async fn propose(&self, command: Command) {
+    /// fate is unknown, is reported to the core, after `pause`.
+    pub async fn propose(&self, command: Command, pause: Duration) {
         let text = command.to_string();
         if let Err(error) = self.raft.client_write(command).await {
+            tracing::warn!("{text} was not committed: {error}");
+            tokio::time::sleep(pause).await;
             self.core.step(Event::ProposalFailed { reason: format!("{text}: {error}") });
         }
     }

@@ -16,10 +16,10 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
 use super::client::accepted;
-use super::identity::Identity;
 use super::lead::report_lead;
 use crate::core::Event;
 use crate::core::replicated::Command;
+use crate::identity::Identity;
 use crate::ids::{NodeId, Term};
 use crate::shared_core::SharedCore;
 use crate::store::StateMachine;
@@ -27,17 +27,18 @@ use crate::time::BootTime;
 use crate::wire::proto::raft_server;
 use crate::wire::{Entry, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto};
 
+#[derive(Clone)]
 pub struct RaftService {
-    pub raft: Raft<TypeConfig, StateMachine>,
-    pub core: Arc<SharedCore>,
-    pub identity: Arc<Identity>,
+    raft: Raft<TypeConfig, StateMachine>,
+    core: Arc<SharedCore>,
+    identity: Arc<Identity>,
     /// Read by appends and snapshots, written by votes.
-    turn: RwLock<()>,
+    turn: Arc<RwLock<()>>,
 }
 
 impl RaftService {
     pub fn new(raft: Raft<TypeConfig, StateMachine>, core: Arc<SharedCore>, identity: Arc<Identity>) -> Self {
-        RaftService { raft, core, identity, turn: RwLock::new(()) }
+        RaftService { raft, core, identity, turn: Arc::default() }
     }
 
     /// The request in a message of somebody who may speak here.
@@ -60,6 +61,26 @@ impl RaftService {
     /// A refusal that tells the candidate this member's own vote and nothing else.
     fn refusal(&self) -> VoteResponse<TypeConfig> {
         VoteResponse::new(self.own_vote(), None, false)
+    }
+
+    /// Lets Raft consider a vote that the gate has nothing against.
+    async fn consider(
+        &self,
+        candidate: &NodeId,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, Status> {
+        let term = request.vote.leader_id.term;
+        let _turn = self.turn.write().await;
+        if let Err(refusal) = self.gate(candidate) {
+            info!(%candidate, term, "no vote: {refusal}");
+            return Ok(self.refusal());
+        }
+        self.core.step(Event::Voting { term });
+        let considered = self.raft.vote(request).await;
+        let own_term = considered.as_ref().map_or_else(|_| self.own_vote().leader_id.term, |a| a.vote.leader_id.term);
+        self.core.step(Event::Considered { term: own_term });
+        report_lead(&self.raft, &self.core);
+        considered.map_err(fatal)
     }
 
     fn own_vote(&self) -> Vote {
@@ -100,17 +121,10 @@ impl raft_server::Raft for RaftService {
         let (sender, request) = self.open::<VoteRequest<TypeConfig>>(message)?;
         check_speaks_for_itself(&sender, &request.vote)?;
 
-        let _turn = self.turn.write().await;
-        if let Err(refusal) = self.gate(&sender.member) {
-            info!(candidate = %sender.member, term = request.vote.leader_id.term, "no vote: {refusal}");
-            return Ok(self.seal(&self.refusal()));
-        }
-        self.core.step(Event::Voting { term: request.vote.leader_id.term });
-        let considered = self.raft.vote(request).await;
-        let own_term = considered.as_ref().map_or_else(|_| self.own_vote().leader_id.term, |a| a.vote.leader_id.term);
-        self.core.step(Event::Considered { term: own_term });
-        report_lead(&self.raft, &self.core);
-        Ok(self.seal(&considered.map_err(fatal)?))
+        // In a task of its own: a candidate that hangs up must not leave a vote half considered.
+        let service = self.clone();
+        let considered = tokio::spawn(async move { service.consider(&sender.member, request).await });
+        Ok(self.seal(&considered.await.map_err(fatal)??))
     }
 
     async fn pre_vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {

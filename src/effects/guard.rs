@@ -73,6 +73,7 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
         FromGuard::Started { node } => {
             let validator_epoch = node.validator_epoch;
             info!(pid = node.pid, validator_epoch = ?validator_epoch.map(|e| e.0), "chain node started");
+            hands.metrics.node_restarted();
             hands.node.send_replace(NodeSeen::Running(node));
             hands.core.step(Event::NodeStarted { validator_epoch });
         }
@@ -84,6 +85,7 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
         }
         FromGuard::Fenced { epoch, fired_at, done_at, links_error } => {
             warn!(%epoch, took_ms = done_at.since(fired_at).as_millis(), "fenced: the lease ran out");
+            hands.metrics.fenced("lease");
             hands.guard().armed = None;
             hands.core.step(Event::Fenced { epoch });
             if let Some(reason) = links_error {

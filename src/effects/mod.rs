@@ -21,6 +21,7 @@ use crate::guard_client::{GuardClient, GuardError, GuardSettings};
 use crate::guard_frame::{ArmedGuard, NodeProcess, ToGuard};
 use crate::ids::{Epoch, SignMark};
 use crate::key_links::{KeyLinks, LinkState};
+use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use node::Job;
 
@@ -33,6 +34,7 @@ pub struct Setup {
     pub stop_timeout: Duration,
     pub probe_every: Duration,
     pub core: Arc<SharedCore>,
+    pub metrics: Metrics,
 }
 
 /// The hands of a coordinator with a chain node. Cheap to clone.
@@ -50,6 +52,7 @@ struct Hands {
     stop_timeout: Duration,
     probe_every: Duration,
     core: Arc<SharedCore>,
+    metrics: Metrics,
     guard: Mutex<GuardLink>,
     /// What the guard last said of the chain node.
     node: watch::Sender<NodeSeen>,
@@ -114,6 +117,7 @@ impl Effects {
             stop_timeout: setup.stop_timeout,
             probe_every: setup.probe_every,
             core: setup.core,
+            metrics: setup.metrics,
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
             let_go: watch::Sender::new(0),
@@ -155,10 +159,11 @@ impl Effects {
     }
 
     /// Stops chain node and guard. Returns when both are gone, or when the guard is out of reach.
-    pub async fn stop(&self) {
+    pub async fn stop(&self, at_once: bool) {
         self.hands.let_go.send_modify(|orders| *orders += 1);
         if self.hands.has_guard() {
-            self.hands.stop_node(self.hands.stop_timeout).await;
+            let timeout = if at_once { Duration::ZERO } else { self.hands.stop_timeout };
+            self.hands.stop_node(timeout).await;
             self.hands.send(ToGuard::Quit);
             let mut node = self.hands.node.subscribe();
             let quit = node.wait_for(|seen| *seen == NodeSeen::Unknown);

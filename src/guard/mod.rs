@@ -1,1 +1,209 @@
-//! (to come)
+//! The guard's own loop: it is the chain node's parent and kills it when the lease deadline passes.
+//!
+//! One thread, no async runtime, and nothing in a turn that waits for a coordinator. It knows no cluster,
+//! no lease arithmetic and no chain: it gets a deadline and keeps it. A guard whose coordinator is gone keeps
+//! a standby running and fences a validator. Called by `bin/baton-guard.rs` alone.
+
+mod connection;
+mod family;
+mod fence;
+mod host;
+mod node;
+mod state;
+mod wake;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::getppid;
+
+use crate::guard_frame::FromGuard;
+use crate::time::BootTime;
+use connection::{Connection, Listener};
+use state::{Answer, Guard};
+use wake::{Alarm, Signals};
+
+/// News kept for a coordinator that is not there, the newest.
+const UNHEARD_MAX: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("another guard serves {path}; end that one first")]
+    Taken { path: PathBuf },
+    #[error("socket {path}: {reason}")]
+    Socket { path: PathBuf, reason: String },
+    #[error("{operation}: {source}")]
+    Os { operation: &'static str, source: io::Error },
+}
+
+/// Serves on `socket` until `Quit` or a signal to end. `ready` is called once coordinators can connect.
+pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
+    let listener = Listener::bind(socket)?;
+    let os = |operation| move |source| GuardError::Os { operation, source };
+    let before = host::prepare().map_err(os("become the parent of orphans"))?;
+    let signals = Signals::catch().map_err(os("catch signals"))?;
+    let alarm = Alarm::new().map_err(os("make a timer on CLOCK_BOOTTIME"))?;
+    let guard = Guard::new(socket.to_path_buf(), before);
+    ready();
+    say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));
+    Loop { listener, signals, alarm, guard, connections: Vec::new(), unheard: VecDeque::new(), told: false }.serve()
+}
+
+struct Loop {
+    listener: Listener,
+    signals: Signals,
+    alarm: Alarm,
+    guard: Guard,
+    /// The coordinator's, and at most one newer that has not been greeted yet. Oldest first.
+    connections: Vec<Connection>,
+    /// News since the coordinator last gave a sign of life; told again after the next `Welcome`.
+    unheard: VecDeque<FromGuard>,
+    /// News went out in this turn: what is read in it was sent before and proves nothing was heard.
+    told: bool,
+}
+
+impl Loop {
+    fn serve(mut self) -> Result<(), GuardError> {
+        loop {
+            self.told = false;
+            self.guard.check_deadline(BootTime::now());
+            self.tell();
+            let deadline = self.guard.armed().map(|armed| armed.deadline());
+            self.alarm.set(deadline).map_err(|source| GuardError::Os { operation: "set the timer", source })?;
+            self.wait(BootTime::now());
+            // A fence comes before everything that has piled up meanwhile.
+            let now = BootTime::now();
+            self.guard.check_deadline(now);
+            if self.signals.drain() {
+                say("told to end by a signal");
+                self.guard.leave(now);
+            }
+            self.guard.advance(now);
+            self.tell();
+            self.admit();
+            self.hear();
+            if self.guard.has_left() {
+                self.tell();
+                say("ends");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until there is something to do. Interrupted or refused, it only comes back early.
+    fn wait(&self, now: BootTime) {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)];
+        fds.extend(self.signals.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let node = self.guard.node();
+        fds.extend(node.and_then(|n| n.pidfd()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        for connection in &self.connections {
+            let write = if connection.wants_write() { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(connection, PollFlags::IN | write));
+        }
+        let left = node.and_then(|n| n.wake_at(now)).map(|at| at.since(now));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Carries news to the coordinator, if there is one, and keeps them until it is heard of again.
+    fn tell(&mut self) {
+        for frame in self.guard.news.drain(..) {
+            self.told = true;
+            if let Some(active) = self.connections.iter_mut().find(|c| c.greeted) {
+                active.send(&frame);
+            }
+            if self.unheard.len() == UNHEARD_MAX {
+                self.unheard.pop_front();
+            }
+            self.unheard.push_back(frame);
+        }
+    }
+
+    fn admit(&mut self) {
+        while let Some(admitted) = self.listener.accept() {
+            match admitted {
+                Ok(connection) => {
+                    // A newcomer replaces a newcomer; it replaces the coordinator only once it is greeted.
+                    self.connections.retain(|c| c.greeted);
+                    self.connections.push(connection);
+                }
+                Err(reason) => {
+                    say(&reason);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        let mut index = 0;
+        while index < self.connections.len() {
+            let connection = &mut self.connections[index];
+            connection.flush();
+            connection.fill();
+            while let Some(frame) = self.connections.get_mut(index).and_then(Connection::take) {
+                let now = BootTime::now();
+                self.guard.check_deadline(now);
+                let is_hello = matches!(frame, crate::guard_frame::ToGuard::Hello { .. });
+                if !is_hello && !self.connections[index].greeted {
+                    self.connections[index].over = Some(format!("it began with {}, not Hello", frame.name()));
+                    break;
+                }
+                // What has happened is told before what this frame does.
+                self.tell();
+                if !is_hello && !self.told {
+                    self.unheard.clear();
+                }
+                let answer = self.guard.handle(frame, now);
+                if let (true, Answer::Frame(_)) = (is_hello, &answer) {
+                    index = self.greet(index);
+                }
+                let connection = &mut self.connections[index];
+                match answer {
+                    Answer::Frame(frame) => connection.send(&frame),
+                    Answer::Later => (),
+                    Answer::Close(FromGuard::Refused { request, reason }) => {
+                        connection.over = Some(format!("refused {request}: {reason}"));
+                        connection.send(&FromGuard::Refused { request, reason });
+                    }
+                    Answer::Close(frame) => connection.send(&frame),
+                }
+                if is_hello {
+                    self.unheard.iter().for_each(|frame| connection.send(frame));
+                }
+                self.tell();
+            }
+            index += 1;
+        }
+        for closed in self.connections.extract_if(.., |c| c.over.is_some()) {
+            say(&format!("closed a connection: {}", closed.over.unwrap_or_default()));
+        }
+    }
+
+    /// Makes the connection at `index` the coordinator's, in place of an older one. Its new index.
+    fn greet(&mut self, index: usize) -> usize {
+        let mut at = 0;
+        self.connections.retain(|c| {
+            at += 1;
+            let replaced = c.greeted && at - 1 != index;
+            if replaced {
+                say("a newer connection replaces the coordinator's");
+            }
+            !replaced
+        });
+        let index = self.connections.len().min(index + 1) - 1;
+        self.connections[index].greeted = true;
+        index
+    }
+}
+
+/// One short line on standard error, dropped rather than waited for when nobody reads there.
+pub fn say(line: &str) {
+    let stderr = rustix::stdio::stderr();
+    let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+    if poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(stderr, format!("baton-guard: {line}\n").as_bytes());
+    }
+}

@@ -15,10 +15,10 @@
 //!   same inode does both, and everything that sled has acknowledged is in that one file.
 //! - A value, or a page of up to 16 values, above a quarter of a segment (128 KiB) goes to a file of
 //!   its own in `blobs/`, which nobody fsyncs. [`VALUE_BYTES_MAX`] keeps us away from that.
-//! - A segment is reused only after a later segment's header has recorded that its replacement is
-//!   written, so not before two segments (512 KiB each) were filled. A group of writes is bounded far
-//!   below that ([`writer::GROUP_BYTES_MAX`]), so a `fdatasync` always lies between the replacement
-//!   and the reuse, even on a disk that reorders.
+//! - A segment (512 KiB) is freed for reuse only when the header of a later segment is on disk and
+//!   records that the log was written to at least a whole segment beyond the copies that replaced it.
+//!   A group of writes is bounded far below one ([`writer::GROUP_BYTES_MAX`]), so a `fdatasync` lies
+//!   between the copies and the reuse, even on a disk that reorders.
 //! - `snap.*` (the page table) is written only while opening: fsynced, renamed, the old one removed.
 //!   The directory is not fsynced, so we do that after opening and before any write.
 //! - `conf` and the creation of `db` and `blobs/` are not fsynced: we do that once as well.
@@ -125,7 +125,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `state_dir`, or makes one when there is none.
+    /// Opens the store in `state_dir`, or makes one when there is none. Blocks for some fsyncs.
     ///
     /// # Errors
     /// When it is in use, belongs to another cluster or member, has another format, lost something

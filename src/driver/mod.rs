@@ -1,0 +1,318 @@
+//! A coordinator, put together: what happens becomes an event, the core answers with actions, and each is
+//! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
+
+mod answers;
+mod report;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
+use tracing::{error, info};
+
+use crate::admin::{self, Ask};
+use crate::chain::Driver;
+use crate::config::{Chain, Config, DriverKind, OnHalt};
+use crate::consensus::{self, Consensus};
+use crate::core::replicated::Command;
+use crate::core::{Action, Core, Memory, Settings};
+use crate::effects::{self, Effects};
+use crate::exporter;
+use crate::gossip::Gossip;
+use crate::guard_client::{GuardSettings, default_binary};
+use crate::identity::Identity;
+use crate::ids::{NodeId, Role};
+use crate::key_links::KeyLinks;
+use crate::metrics::Metrics;
+use crate::shared_core::SharedCore;
+use crate::store::{Opened, Store};
+use crate::time::{BootTime, WallTime};
+use crate::transport::{self, TlsFiles};
+use answers::Answers;
+use report::Reporter;
+
+/// A hot activation is proven within milliseconds, a restarted node may have to replay first.
+const ACTIVATION_MAX_HOT: Duration = Duration::from_secs(10);
+const ACTIVATION_MAX_RESTART: Duration = Duration::from_secs(120);
+/// With `on_halt = "replica"`, how long the chain stands still before gossip's mark is taken.
+const HALT_MAX: Duration = Duration::from_secs(30);
+/// A holder's head stands still for longer than this only when something is wrong with it.
+const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
+/// Pause before the core hears of a failed proposal, which it may repeat at once.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(20);
+
+/// A coordinator that has checked and opened all it needs, and touched no link and no process.
+pub struct Prepared {
+    config: Config,
+    chain: Option<(Driver, KeyLinks)>,
+    tls: Option<TlsFiles>,
+    opened: Opened,
+    listener: TcpListener,
+    admin: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
+/// # Errors
+/// What is wrong with configuration, keys, links, store or addresses. Nothing runs then.
+pub async fn prepare(config: Config) -> Result<Prepared> {
+    std::fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("create member.run_dir {}", config.run_dir.display()))?;
+    let admin = admin::bind(&config.run_dir)?;
+    let chain = match &config.chain {
+        Some(chain) => Some(prepare_chain(&config, chain).await?),
+        None => None,
+    };
+    let tls = config.tls.as_ref().map(TlsFiles::read).transpose()?;
+    let listener = TcpListener::bind(config.cluster.listen).await.with_context(|| {
+        format!("cluster.listen = {}: use another address or stop who has it", config.cluster.listen)
+    })?;
+    let metrics = match config.metrics_listen {
+        Some(addr) => Some(exporter::bind(addr).await?),
+        None => None,
+    };
+    let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+    Ok(Prepared { config, chain, tls, opened, listener, admin, metrics })
+}
+
+async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, KeyLinks)> {
+    let links = KeyLinks::new(chain.links.clone())?;
+    links.check_places()?;
+    links.check_keys()?;
+    let driver = Driver::new(chain, &config.state_dir)?;
+    for warning in driver.check().await? {
+        tracing::warn!("{warning}");
+    }
+    Ok((driver, links))
+}
+
+impl Prepared {
+    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend.
+    ///
+    /// # Errors
+    /// What was broken. The chain node is stopped then, and the guard with it.
+    pub async fn run(self) -> Result<()> {
+        let Prepared { config, chain, tls, opened, listener, admin, metrics: exporter_listener } = self;
+        let started_at = BootTime::now();
+        let memory = Memory {
+            fresh: opened.fresh,
+            vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
+            released_term: opened.store.last_release_term(),
+            view: opened.store.applied().borrow().replicated.view(),
+        };
+        let (core, actions) = SharedCore::new(Core::new(core_settings(&config), memory, started_at));
+        let core = Arc::new(core);
+        let metrics = Metrics::new(started_at);
+
+        let channels = channels(&config, tls.as_ref())?;
+        let incarnations = sources::incarnations(opened.store.applied());
+        let members = config.cluster.members.iter().map(|member| member.id.clone()).collect();
+        let identity =
+            Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, members, incarnations));
+        let gossip = Gossip::start(identity.clone(), channels.clone());
+        let consensus = Consensus::start(consensus::Start {
+            cluster: config.cluster.name.clone(),
+            members: config.cluster.members.iter().map(|m| (m.id.clone(), m.addr.clone())).collect(),
+            identity: identity.clone(),
+            channels,
+            timing: config.timing,
+            log: opened.log,
+            state_machine: opened.state_machine,
+            core: core.clone(),
+        })
+        .await?;
+        serve_peers(&config, tls.as_ref(), listener, &consensus, &gossip)?;
+
+        let effects = match chain {
+            Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
+            None => None,
+        };
+        let answers = Answers::default();
+        let reporter = Reporter {
+            config: Arc::new(config),
+            core: core.clone(),
+            consensus: consensus.clone(),
+            gossip: gossip.clone(),
+            effects: effects.clone(),
+            applied: opened.store.applied(),
+            metrics: metrics.clone(),
+            incarnation: opened.incarnation,
+            generation: WallTime::now().as_nanos(),
+        };
+        let (asks_in, asks) = mpsc::channel::<Ask>(16);
+        let vitals = watch::Sender::new(reporter.vitals());
+        tokio::spawn(admin::serve(admin, asks_in));
+        if let Some(listener) = exporter_listener {
+            tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
+        }
+        tokio::spawn(answers::answer(reporter.clone(), answers.clone(), asks));
+        tokio::spawn(sources::applied(core.clone(), opened.applied_entries, reporter.clone()));
+        tokio::spawn(sources::peers(core.clone(), gossip.table(), reporter.config.id.clone()));
+        tokio::spawn(sources::joins(reporter.clone()));
+        tokio::spawn(sources::time(core.clone(), reporter.config.timing));
+        tokio::spawn(report::publish(reporter.clone(), vitals));
+        tokio::spawn(sources::signals(core.clone()));
+        info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
+
+        let hands = Performer { me: reporter.config.id.clone(), consensus: consensus.clone(), effects, answers };
+        let broken = tokio::select! {
+            () = hands.perform_all(actions) => None,
+            reason = sources::broken(opened.store.health(), consensus.clone()) => Some(reason),
+        };
+        hands.leave(broken.is_some()).await;
+        consensus.shutdown().await;
+        match broken {
+            None => Ok(()),
+            Some(reason) => bail!("{reason}"),
+        }
+    }
+}
+
+/// Performs the core's actions: what is about this host through [`Effects`], the rest through Raft.
+struct Performer {
+    me: NodeId,
+    consensus: Consensus,
+    effects: Option<Effects>,
+    answers: Answers,
+}
+
+impl Performer {
+    /// Ends with [`Action::Finish`].
+    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) {
+        while let Some(action) = actions.recv().await {
+            let left = match &self.effects {
+                Some(effects) => effects.perform(action),
+                None => Some(action),
+            };
+            match left {
+                None => {}
+                Some(Action::Finish) => return,
+                Some(action) => self.perform(action),
+            }
+        }
+    }
+
+    fn perform(&self, action: Action) {
+        let at = WallTime::now();
+        match action {
+            Action::ProposeClaim { epoch, reason } => {
+                self.propose(Command::Claim { epoch, member: self.me.clone(), reason, at });
+            }
+            Action::ProposeRelease { epoch, last_signed, reason } => {
+                self.propose(Command::Release { epoch, last_signed, reason, at });
+            }
+            Action::ProposeActivated { epoch, floor, began_at } => {
+                let took = BootTime::now().since(began_at);
+                self.propose(Command::Activated { epoch, at, floor, took });
+            }
+            Action::Campaign => {
+                let consensus = self.consensus.clone();
+                tokio::spawn(async move { consensus.campaign().await });
+            }
+            Action::TransferLead { to } => {
+                info!(%to, "offering the lead");
+                let consensus = self.consensus.clone();
+                tokio::spawn(async move { consensus.transfer_lead(to).await });
+            }
+            Action::AnswerHandover(answer) => self.answers.handover_ended(&self.me, answer),
+            Action::StartStandby
+            | Action::Arm { .. }
+            | Action::Disarm { .. }
+            | Action::LinkValidating { .. }
+            | Action::Activate { .. }
+            | Action::Deactivate { .. }
+            | Action::WatchChain { .. }
+            | Action::Finish => error!(?action, "a host without a chain node was asked for this"),
+        }
+    }
+
+    fn propose(&self, command: Command) {
+        info!("proposing {command}");
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move { consensus.propose(command, PROPOSE_AGAIN).await });
+    }
+
+    /// Leaves no chain node behind.
+    async fn leave(&self, at_once: bool) {
+        if let Some(effects) = &self.effects {
+            effects.stop(at_once).await;
+        }
+    }
+}
+
+fn channels(config: &Config, tls: Option<&TlsFiles>) -> Result<Vec<(NodeId, Channel)>> {
+    let others = config.cluster.members.iter().filter(|member| member.id != config.id);
+    others.map(|member| Ok((member.id.clone(), transport::channel(&member.addr, tls, &config.timing)?))).collect()
+}
+
+fn serve_peers(
+    config: &Config,
+    tls: Option<&TlsFiles>,
+    listener: TcpListener,
+    consensus: &Consensus,
+    gossip: &Gossip,
+) -> Result<()> {
+    let mut server = transport::server(&config.timing);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls.server()).context("[tls]")?;
+    }
+    let router = server.add_service(consensus.service()).add_service(gossip.service());
+    tokio::spawn(async move {
+        if let Err(error) = router.serve_with_incoming(TcpListenerStream::new(listener)).await {
+            error!("peers are not answered any more: {error}");
+        }
+    });
+    Ok(())
+}
+
+async fn start_effects(
+    config: &Config,
+    chain: Driver,
+    links: KeyLinks,
+    core: &Arc<SharedCore>,
+    metrics: &Metrics,
+) -> Result<Effects> {
+    let section = config.chain.as_ref().context("a chain node without [chain]")?;
+    let guard = GuardSettings {
+        binary: default_binary().context("find baton-guard beside baton")?,
+        socket: effects::guard_socket(&config.run_dir),
+        member: config.id.clone(),
+        links: section.links.clone(),
+        log: None,
+        kill_max: config.timing.kill_max(),
+    };
+    let setup = effects::Setup {
+        chain,
+        links,
+        guard,
+        stop_timeout: section.stop_timeout,
+        probe_every: section.probe.every,
+        core: core.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(Effects::start(setup).await?)
+}
+
+fn core_settings(config: &Config) -> Settings {
+    let own = config.cluster.members.iter().find(|member| member.id == config.id);
+    let chain = config.chain.as_ref();
+    let restarts = chain.is_some_and(|chain| chain.activation == crate::chain_node::Activation::Restart);
+    Settings {
+        me: config.id.clone(),
+        role: own.map_or(Role::Arbiter, |member| member.role),
+        priorities: config.cluster.members.iter().map(|m| (m.id.clone(), m.priority)).collect::<BTreeMap<_, _>>(),
+        timing: config.timing,
+        failback: config.cluster.failback,
+        clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
+        node_refuses: chain.is_some_and(|chain| chain.driver == DriverKind::CometBft),
+        probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
+        head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
+        activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
+        settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|_| HALT_MAX),
+    }
+}

@@ -1,0 +1,239 @@
+//! What this coordinator tells of itself: its gossip record, the status, the history and the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::sources::is_active;
+use crate::config::Config;
+use crate::consensus::Consensus;
+use crate::core::replicated::Move;
+use crate::effects::{Effects, GuardState, Seen};
+use crate::exporter::Vitals;
+use crate::gossip::{Gossip, Table};
+use crate::ids::NodeId;
+use crate::metrics::{Metrics, PeerSeen, Snapshot};
+use crate::shared_core::SharedCore;
+use crate::store::AppliedState;
+use crate::time::BootTime;
+use crate::wire::proto;
+use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, SignMark, StatusResponse};
+
+/// Between two reports while much happens.
+const REPORT_EVERY_MIN: Duration = Duration::from_millis(20);
+/// A record goes out at least this often, with what changes all the time.
+const REPORT_EVERY_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub(super) struct Reporter {
+    pub config: Arc<Config>,
+    pub core: Arc<SharedCore>,
+    pub consensus: Consensus,
+    pub gossip: Gossip,
+    pub effects: Option<Effects>,
+    pub applied: watch::Receiver<AppliedState>,
+    pub metrics: Metrics,
+    pub incarnation: u64,
+    pub generation: u64,
+}
+
+/// Keeps gossip, metrics and vitals up to date.
+pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
+    let mut steps = reporter.core.steps();
+    let mut anyway_at = Instant::now();
+    loop {
+        let anyway = Instant::now() >= anyway_at;
+        if anyway {
+            anyway_at = Instant::now() + REPORT_EVERY_MAX;
+        }
+        let record = reporter.record();
+        reporter.publish_metrics(&record);
+        reporter.gossip.publish(record, anyway);
+        vitals.send_replace(reporter.vitals());
+        sleep(REPORT_EVERY_MIN).await;
+        if let Ok(Err(_)) = timeout_at(anyway_at, steps.changed()).await {
+            return;
+        }
+    }
+}
+
+impl Reporter {
+    fn seen(&self) -> Seen {
+        self.effects.as_ref().map(|effects| effects.seen().borrow().clone()).unwrap_or_default()
+    }
+
+    /// This member's own gossip record.
+    fn record(&self) -> Record {
+        let Seen { health, last_signed } = self.seen();
+        let (state, phase, not_ready, lease, epoch) = self.core.read(|core, now| {
+            let phase = core.stage().map_or("", |stage| stage.as_str());
+            let lease = core.lease_remaining(now.boot).unwrap_or_default();
+            (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch)
+        });
+        let effects = self.effects.as_ref();
+        Record {
+            member: self.config.id.to_string(),
+            generation: self.generation,
+            version: 0,
+            state: state.into(),
+            phase: phase.into(),
+            ready: not_ready.is_none(),
+            not_ready_because: not_ready.map(|why| why.to_string()).unwrap_or_default(),
+            chain: health.map(|health| ChainHealth {
+                reachable: true,
+                synced: health.synced,
+                height: health.height,
+                head_time_ns: health.head_time.map_or(0, |time| time.as_nanos()),
+                peers: health.peers.unwrap_or(0),
+                probe_latency_us: health.latency.as_micros() as u32,
+                version: health.version,
+            }),
+            last_signed: last_signed.map(|m| SignMark { height: m.height, round: m.round, step: m.step }),
+            maintenance: false,
+            guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
+            links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
+            node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
+            disk_free_bytes: disk_free(&self.config.state_dir),
+            clock_offset_ns: self.clock_offset_ns(),
+            term: self.consensus.leader().1,
+            epoch: epoch.0,
+            lease_remaining_ms: lease.as_millis() as i64,
+            version_text: env!("CARGO_PKG_VERSION").into(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// The largest offset of a peer's wall clock from ours, by amount.
+    fn clock_offset_ns(&self) -> i64 {
+        let table = self.gossip.table();
+        let offsets: Vec<i64> = table.borrow().iter().filter_map(|(_, known)| known.clock_offset_ns()).collect();
+        offsets.into_iter().max_by_key(|offset| offset.unsigned_abs()).unwrap_or(0)
+    }
+
+    pub(super) fn status(&self) -> StatusResponse {
+        let now = BootTime::now();
+        let (leader, term) = self.consensus.leader();
+        let view = self.core.read(|core, _| core.view().clone());
+        let table = self.gossip.table().borrow().clone();
+        let members: Vec<MemberStatus> =
+            self.config.cluster.members.iter().map(|member| self.member_status(member, &table, now)).collect();
+        StatusResponse {
+            cluster: self.config.cluster.name.clone(),
+            member: self.config.id.to_string(),
+            leader: leader.map(|leader| leader.to_string()).unwrap_or_default(),
+            term,
+            epoch: view.epoch.0,
+            holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
+            quorum: members.iter().filter(|member| member.reachable).count() > members.len() / 2,
+            members,
+        }
+    }
+
+    fn member_status(&self, member: &crate::config::Member, table: &Table, now: BootTime) -> MemberStatus {
+        let known = table.get(&member.id);
+        let is_me = member.id == self.config.id;
+        let reachable = is_me || known.is_some_and(|known| known.is_reachable(now));
+        let own = is_me.then(|| self.record());
+        let record = own.or_else(|| known.and_then(|known| known.record.clone())).unwrap_or_default();
+        let chain = record.chain.clone().unwrap_or_default();
+        MemberStatus {
+            id: member.id.to_string(),
+            addr: member.addr.clone(),
+            role: member.role.as_str().into(),
+            state: record.state,
+            phase: record.phase,
+            reachable,
+            synced: chain.synced,
+            height: chain.height,
+            priority: member.priority,
+            maintenance: record.maintenance,
+            lease_remaining_ms: record.lease_remaining_ms,
+            guard: record.guard,
+            links: record.links,
+            node_pid: record.node_pid,
+            version: record.version_text,
+            not_ready_because: record.not_ready_because,
+        }
+    }
+
+    pub(super) fn history(&self) -> HistoryResponse {
+        HistoryResponse { moves: self.applied.borrow().replicated.moves.iter().map(history_row).collect() }
+    }
+
+    pub(super) fn vitals(&self) -> Vitals {
+        let status = self.status();
+        let mine = status.members.iter().find(|member| member.id == status.member);
+        let ready = match mine {
+            _ if !status.quorum => Err("no quorum of members can be reached".to_string()),
+            Some(own) if own.phase == "Active" || own.state == "Voting" => Ok(()),
+            Some(own) if own.phase.is_empty() => Err(format!("{}: {}", own.state, own.not_ready_because)),
+            Some(own) => Err(format!("{}: {}", own.state, own.phase)),
+            None => Err("this host is not a member".to_string()),
+        };
+        let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
+        Vitals { beat: BootTime::now(), ready, node_pid }
+    }
+
+    /// Counts the newest move once it has ended, on the member that it led to.
+    pub(super) fn count_move(&self) {
+        let replicated = self.applied.borrow().replicated.clone();
+        if let Some(last) = replicated.moves.back().filter(|last| last.to == self.config.id) {
+            self.metrics.moved(last.kind.as_str(), &last.reason, last.end.map(|end| end.gap));
+        }
+    }
+
+    fn publish_metrics(&self, record: &Record) {
+        let now = BootTime::now();
+        let (is_leader, active, lease) = self.core.read(|core, now| {
+            (core.leads().is_some(), core.is_active(), core.lease_remaining(now.boot).unwrap_or_default())
+        });
+        let table = self.gossip.table().borrow().clone();
+        let others = || table.iter().filter(|(id, _)| **id != self.config.id);
+        let ready = others().filter(|(_, known)| {
+            known.is_reachable(now) && known.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
+        });
+        let chain = record.chain.clone().unwrap_or_default();
+        self.metrics.publish(&Snapshot {
+            state: &record.state,
+            epoch: record.epoch,
+            term: record.term,
+            is_leader,
+            is_holder: active,
+            lease_remaining: lease,
+            guard_armed: record.guard == GuardState::Armed.as_str(),
+            links: &record.links,
+            node_height: chain.height,
+            node_synced: chain.synced,
+            node_peers: chain.peers,
+            standbys_ready: ready.count() + usize::from(!active && record.ready),
+        });
+        let peers: Vec<PeerSeen> =
+            others().map(|(id, known)| peer_seen(id, known.is_reachable(now), known.rtt)).collect();
+        self.metrics.publish_peers(&peers);
+    }
+}
+
+fn peer_seen(id: &NodeId, up: bool, rtt: Option<Duration>) -> PeerSeen {
+    PeerSeen { id: id.clone(), up, rtt }
+}
+
+fn history_row(row: &Move) -> proto::Move {
+    proto::Move {
+        epoch: row.epoch.0,
+        from: row.from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        to: row.to.to_string(),
+        kind: row.kind.as_str().into(),
+        reason: row.reason.clone(),
+        claimed_at_ns: row.claimed_at.as_nanos(),
+        active_at_ns: row.end.map_or(0, |end| end.active_at.as_nanos()),
+        gap_ns: row.end.map_or(0, |end| end.gap.as_nanos() as u64),
+        floor: row.end.map(|end| end.floor.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Bytes that an unprivileged process can still write; zero when the file system does not tell.
+fn disk_free(dir: &std::path::Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail * fs.f_frsize)
+}

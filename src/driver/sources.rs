@@ -1,0 +1,171 @@
+//! Where events come from: the store, gossip, time and the operating system. Each source has a task of its
+//! own and knows nothing of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::report::Reporter;
+use crate::consensus::Consensus;
+use crate::core::replicated::Command;
+use crate::core::{Event, Peer};
+use crate::gossip::{Known, Table};
+use crate::ids::{NodeId, SignMark};
+use crate::shared_core::SharedCore;
+use crate::store::{AppliedEntry, AppliedState, Health};
+use crate::time::BootTime;
+use crate::timing::Timing;
+use crate::wire::proto::Record;
+
+/// The incarnations that stand in the replicated state, as they are recorded.
+pub(super) fn incarnations(mut applied: watch::Receiver<AppliedState>) -> watch::Receiver<BTreeMap<NodeId, u64>> {
+    let known = |state: &AppliedState| state.replicated.incarnations.clone();
+    let (sender, receiver) = watch::channel(known(&applied.borrow()));
+    tokio::spawn(async move {
+        while applied.changed().await.is_ok() {
+            let now_known = known(&applied.borrow_and_update());
+            sender.send_if_modified(|before| {
+                let changed = *before != now_known;
+                *before = now_known;
+                changed
+            });
+        }
+    });
+    receiver
+}
+
+/// Committed commands, in log order.
+pub(super) async fn applied(
+    core: Arc<SharedCore>,
+    mut entries: mpsc::UnboundedReceiver<AppliedEntry>,
+    reporter: Reporter,
+) {
+    while let Some(entry) = entries.recv().await {
+        let AppliedEntry { term, index, command, result, view } = entry;
+        info!(term, index, ?result, "applied {command}");
+        let activated = matches!(command, Command::Activated { .. });
+        core.step(Event::Applied { term, command, outcome: result, view });
+        if activated {
+            reporter.count_move();
+        }
+    }
+}
+
+/// What gossip tells of the other members, also when one of them falls silent.
+pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Table>, me: NodeId) {
+    const SILENCE_CHECK: Duration = Duration::from_millis(500);
+    let mut told = BTreeMap::new();
+    loop {
+        let now = BootTime::now();
+        let peers: BTreeMap<NodeId, Peer> = table
+            .borrow_and_update()
+            .iter()
+            .filter(|(id, _)| **id != me)
+            .map(|(id, known)| (id.clone(), peer(known, now)))
+            .collect();
+        if peers != told {
+            told.clone_from(&peers);
+            core.step(Event::Peers(peers));
+        }
+        tokio::select! {
+            changed = table.changed() => if changed.is_err() { return },
+            () = sleep(SILENCE_CHECK) => {}
+        }
+    }
+}
+
+fn peer(known: &Known, now: BootTime) -> Peer {
+    let reachable = known.is_reachable(now);
+    let Some(record) = &known.record else { return Peer { reachable, ..Peer::default() } };
+    Peer {
+        ready: record.ready,
+        reachable,
+        active: record.phase == "Active",
+        height: record.chain.as_ref().map_or(0, |chain| chain.height),
+        last_signed: record.last_signed.as_ref().map(mark),
+    }
+}
+
+fn mark(mark: &crate::wire::proto::SignMark) -> SignMark {
+    SignMark { height: mark.height, round: mark.round, step: mark.step }
+}
+
+/// While this member leads, records the incarnation of every member that it hears of for the first time.
+pub(super) async fn joins(reporter: Reporter) {
+    let mut table = reporter.gossip.table();
+    let mut proposed = BTreeSet::new();
+    loop {
+        let leads = reporter.core.read(|core, _| core.leads());
+        let recorded = reporter.applied.borrow().replicated.incarnations.clone();
+        let unknown: Vec<(NodeId, u64)> = table
+            .borrow_and_update()
+            .iter()
+            .filter_map(|(id, known)| Some((id.clone(), known.record.as_ref()?.incarnation)))
+            .filter(|(id, _)| !recorded.contains_key(id))
+            .collect();
+        for (member, incarnation) in unknown {
+            if leads.is_some() && proposed.insert((leads, member.clone())) {
+                let command = Command::Join { member, incarnation };
+                reporter.consensus.propose(command, Duration::ZERO).await;
+            }
+        }
+        if table.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Time, at the moments that the core waits for, and often enough to notice a suspend.
+pub(super) async fn time(core: Arc<SharedCore>, timing: Timing) {
+    let mut steps = core.steps();
+    loop {
+        steps.mark_unchanged();
+        let (wakeup, leads) =
+            core.read(|core, now| (core.next_wakeup(now.boot).map(|at| at.since(now.boot)), core.leads().is_some()));
+        let longest = if leads { timing.heartbeat() } else { Duration::from_secs(1) };
+        tokio::select! {
+            () = sleep(wakeup.map_or(longest, |wakeup| wakeup.min(longest))) => core.step(Event::Tick),
+            changed = steps.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// SIGTERM and SIGINT ask for an orderly end.
+pub(super) async fn signals(core: Arc<SharedCore>) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        warn!("SIGTERM and SIGINT cannot be caught: they will end the coordinator at once");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        info!("asked to stop");
+        core.step(Event::ShutdownWanted);
+    }
+}
+
+/// Ends when store or Raft can never be relied on again, with the reason.
+pub(super) async fn broken(mut store: watch::Receiver<Health>, consensus: Consensus) -> String {
+    let store_failed = async {
+        match store.wait_for(|health| *health != Health::Good).await.as_deref() {
+            Ok(Health::Failed(reason)) => format!("the store failed: {reason}"),
+            Ok(Health::Good) | Err(_) => "the store ended".to_string(),
+        }
+    };
+    tokio::select! {
+        reason = store_failed => reason,
+        reason = consensus.failed() => format!("raft stopped: {reason}"),
+    }
+}
+
+/// Whether `record` was written by a holder whose node signs.
+pub(super) fn is_active(record: &Record) -> bool {
+    record.phase == "Active"
+}

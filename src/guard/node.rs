@@ -1,0 +1,189 @@
+//! The chain node as the guard's child: its start, its signals, and its end with all that it started.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{
+    self, Pid, PidfdFlags, Signal, WaitStatus, getpid, getppid, kill_process_group, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal,
+};
+
+use super::family::{self, Reaped};
+use super::host::Before;
+use crate::guard_frame::{ExitCause, ExitStatus, GUARD_MARKER, NodeProcess, NodeSpec};
+use crate::ids::Epoch;
+use crate::time::BootTime;
+
+/// Between two rounds of killing; they come sooner when a child ends.
+const ROUND: Duration = Duration::from_millis(2);
+const ROUND_MAX: Duration = Duration::from_millis(100);
+
+pub(super) struct Node {
+    pub process: NodeProcess,
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Set once the chain node itself was reaped; descendants may be left.
+    status: Option<ExitStatus>,
+    phase: Phase,
+}
+
+enum Phase {
+    Running,
+    Stopping {
+        kill_at: BootTime,
+    },
+    /// Everything is being killed.
+    Dying {
+        cause: ExitCause,
+        round: Duration,
+    },
+}
+
+impl Node {
+    /// Starts the chain node in a session of its own; it dies when the guard does.
+    pub(super) fn start(
+        spec: &NodeSpec,
+        validator_epoch: Option<Epoch>,
+        socket: &Path,
+        before: &Before,
+    ) -> Result<Node, String> {
+        let (program, arguments) = spec.argv.split_first().ok_or("its argv is empty")?;
+        if !spec.cwd.is_dir() {
+            return Err(format!("its working directory {} is not there", spec.cwd.display()));
+        }
+        let mut command = Command::new(program);
+        command.args(arguments).envs(&spec.env).env(GUARD_MARKER, socket).current_dir(&spec.cwd).stdin(Stdio::null());
+        if let Some(log) = &spec.log {
+            let told = |e: io::Error| format!("cannot open its log {}: {e}", log.display());
+            let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(log).map_err(told)?;
+            command.stdout(file.try_clone().map_err(told)?).stderr(file);
+        }
+        let (guard, before) = (getpid(), before.clone());
+        // The standard library has emptied the signal mask and restored SIGPIPE when this runs, and exec
+        // takes away the guard's handlers.
+        let in_child = move || {
+            process::setsid()?;
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if getppid() != Some(guard) {
+                // The guard died before the line above: nobody would ever kill this process.
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            before.restore();
+            Ok(())
+        };
+        // SAFETY: the closure makes system calls only; it takes no lock and allocates nothing.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(in_child)
+        };
+        let child = command.spawn().map_err(|e| format!("cannot run {program}: {e}"))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process id is out of range")?;
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(e) => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                return Err(format!("pidfd_open {}: {e}; it was killed", child.id()));
+            }
+        };
+        let process = NodeProcess { pid: child.id(), started_at: BootTime::now(), validator_epoch };
+        Ok(Node { process, pid, pidfd, status: None, phase: Phase::Running })
+    }
+
+    pub(super) fn signal(&self, signal: i32) -> Result<(), String> {
+        match self.phase {
+            Phase::Running => {
+                let known = Signal::from_named_raw(signal).ok_or_else(|| format!("there is no signal {signal}"))?;
+                pidfd_send_signal(&self.pidfd, known).map_err(|e| format!("signal {signal}: {e}"))
+            }
+            Phase::Stopping { .. } | Phase::Dying { .. } => Err("the chain node is being stopped".into()),
+        }
+    }
+
+    /// SIGTERM now and SIGKILL after `timeout`. Asked again, the earlier of the two ends holds.
+    pub(super) fn stop(&mut self, timeout: Duration, now: BootTime) {
+        let wanted = now + timeout;
+        match &mut self.phase {
+            Phase::Dying { .. } => return,
+            Phase::Stopping { kill_at } => *kill_at = wanted.min(*kill_at),
+            Phase::Running => self.phase = Phase::Stopping { kill_at: wanted },
+        }
+        if timeout.is_zero() {
+            self.kill(ExitCause::Stopped { killed: true });
+        } else {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+        }
+    }
+
+    /// SIGKILL to the chain node and all of its family. A death that is under way keeps its cause.
+    pub(super) fn kill(&mut self, cause: ExitCause) {
+        if !matches!(self.phase, Phase::Dying { .. }) {
+            self.phase = Phase::Dying { cause, round: ROUND };
+        }
+        self.strike();
+    }
+
+    /// Moves on what is under way; the result is there when nothing is left of the chain node.
+    pub(super) fn advance(&mut self, now: BootTime) -> Option<(ExitStatus, ExitCause)> {
+        let mut none_left = self.reap();
+        match self.phase {
+            Phase::Running if self.status.is_some() => self.kill(ExitCause::ByItself),
+            Phase::Stopping { .. } if self.status.is_some() => self.kill(ExitCause::Stopped { killed: false }),
+            Phase::Stopping { kill_at } if kill_at <= now => self.kill(ExitCause::Stopped { killed: true }),
+            Phase::Dying { .. } if !none_left => self.strike(),
+            Phase::Running | Phase::Stopping { .. } | Phase::Dying { .. } => (),
+        }
+        if let Phase::Dying { cause, round } = &mut self.phase {
+            let cause = *cause;
+            *round = (*round * 2).min(ROUND_MAX);
+            none_left = none_left || self.reap();
+            return none_left.then(|| (self.status.unwrap_or(ExitStatus::Signal(Signal::KILL.as_raw())), cause));
+        }
+        None
+    }
+
+    /// When `advance` is to be called at the latest.
+    pub(super) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
+        match self.phase {
+            Phase::Running => None,
+            Phase::Stopping { kill_at } => Some(kill_at),
+            Phase::Dying { round, .. } => Some(now + round),
+        }
+    }
+
+    /// Becomes readable when the chain node ends; `None` once that is known.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.status.is_none().then(|| self.pidfd.as_fd())
+    }
+
+    fn strike(&self) {
+        // Once it is reaped, its number may belong to another group.
+        if self.status.is_none() {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+        }
+        family::strike();
+    }
+
+    /// Reaps what has ended. True when no descendant is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match family::reap() {
+                Reaped::Child(pid, status) if pid == self.pid => self.status = Some(exit_status(status)),
+                Reaped::Child(..) => (),
+                Reaped::NoneEnded => return false,
+                Reaped::NoneLeft => return true,
+            }
+        }
+    }
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    match status.terminating_signal() {
+        Some(signal) => ExitStatus::Signal(signal),
+        None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,287 @@
+//! Every message and every stored value comes back as it was, and one that lacks a field is refused
+//! with the names of message and field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton::chain_node::SignFloor;
+use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use baton::ids::{Epoch, NodeId, SignMark};
+use baton::time::WallTime;
+use baton::wire::{
+    AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest,
+    StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto, read_entry,
+};
+use openraft::EntryPayload;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+fn sender() -> Sender {
+    Sender { cluster: "test".into(), member: "a".into(), incarnation: u64::MAX, protocol: PROTOCOL }
+}
+
+fn names() -> impl Strategy<Value = NodeId> {
+    "[a-z0-9.-]{1,12}".prop_map(NodeId::from)
+}
+
+fn times() -> impl Strategy<Value = WallTime> {
+    any::<u64>().prop_map(WallTime::from_nanos)
+}
+
+fn durations() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn votes() -> impl Strategy<Value = Vote> {
+    let committed = |(term, name): (u64, NodeId)| Vote::new_committed(term, name);
+    let open = |(term, name): (u64, NodeId)| Vote::new(term, name);
+    prop_oneof![(any::<u64>(), names()).prop_map(committed), (any::<u64>(), names()).prop_map(open)]
+}
+
+fn log_ids() -> impl Strategy<Value = LogId> {
+    (any::<u64>(), any::<u64>()).prop_map(|(term, index)| LogId { leader_id: CommittedLeaderId::new(term), index })
+}
+
+fn marks() -> impl Strategy<Value = SignMark> {
+    (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(height, round, step)| SignMark { height, round, step })
+}
+
+fn floors() -> impl Strategy<Value = SignFloor> {
+    prop_oneof![Just(SignFloor::None), marks().prop_map(SignFloor::Mark), times().prop_map(SignFloor::BlockAfter)]
+}
+
+fn epochs() -> impl Strategy<Value = Epoch> {
+    any::<u64>().prop_map(Epoch)
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (epochs(), names(), ".{0,40}", times()).prop_map(|(epoch, member, reason, at)| Command::Claim {
+            epoch,
+            member,
+            reason,
+            at
+        }),
+        (epochs(), option::of(marks()), ".{0,40}", times())
+            .prop_map(|(epoch, last_signed, reason, at)| Command::Release { epoch, last_signed, reason, at }),
+        (epochs(), times(), floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
+            epoch,
+            at,
+            floor,
+            took
+        }),
+        (names(), any::<u64>()).prop_map(|(member, incarnation)| Command::Join { member, incarnation }),
+    ]
+}
+
+/// Voters of one or two sets, and learners.
+fn memberships() -> impl Strategy<Value = Membership> {
+    let addresses = btree_map(names(), "[a-z0-9:.]{0,20}", 1..6);
+    (addresses, vec(vec(any::<prop::sample::Index>(), 1..4), 0..3)).prop_map(|(addresses, sets)| {
+        let all: Vec<NodeId> = addresses.keys().cloned().collect();
+        let pick = |set: Vec<prop::sample::Index>| set.iter().map(|i| i.get(&all).clone()).collect::<BTreeSet<_>>();
+        let configs =
+            if sets.is_empty() { vec![all.iter().cloned().collect()] } else { sets.into_iter().map(pick).collect() };
+        let nodes: BTreeMap<NodeId, Node> = addresses.into_iter().map(|(id, addr)| (id, Node { addr })).collect();
+        Membership::new(configs, nodes).expect("voters have addresses")
+    })
+}
+
+fn entries() -> impl Strategy<Value = Entry> {
+    let payloads = prop_oneof![
+        Just(EntryPayload::Blank),
+        commands().prop_map(EntryPayload::Normal),
+        memberships().prop_map(EntryPayload::Membership),
+    ];
+    (log_ids(), payloads).prop_map(|(log_id, payload)| Entry { log_id, payload })
+}
+
+fn stored_memberships() -> impl Strategy<Value = StoredMembership> {
+    prop_oneof![
+        Just(StoredMembership::default()),
+        (option::of(log_ids()), memberships()).prop_map(|(id, membership)| StoredMembership::new(id, membership)),
+    ]
+}
+
+fn metas() -> impl Strategy<Value = SnapshotMeta> {
+    (option::of(log_ids()), stored_memberships())
+        .prop_map(|(last_log_id, last_membership)| SnapshotMeta { last_log_id, last_membership })
+}
+
+fn releases() -> impl Strategy<Value = ReleaseInfo> {
+    (epochs(), any::<u64>(), option::of(marks()), times()).prop_map(|(epoch, term, last_signed, at)| ReleaseInfo {
+        epoch,
+        term,
+        last_signed,
+        at,
+    })
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let kinds = prop_oneof![Just(MoveKind::First), Just(MoveKind::Failover), Just(MoveKind::Handover)];
+    let ends = (times(), durations(), durations(), floors()).prop_map(|(active_at, gap, took, floor)| MoveEnd {
+        active_at,
+        gap,
+        took,
+        floor,
+    });
+    (epochs(), option::of(names()), names(), kinds, ".{0,20}", times(), option::of(ends)).prop_map(
+        |(epoch, from, to, kind, reason, claimed_at, end)| Move { epoch, from, to, kind, reason, claimed_at, end },
+    )
+}
+
+fn states() -> impl Strategy<Value = Replicated> {
+    let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
+    let numbers = (epochs(), any::<u64>(), times());
+    (people, numbers, option::of(releases()), option::of(releases())).prop_map(
+        |((holder, incarnations, moves), (epoch, claimed_in_term, gap_from), last_release, let_go)| Replicated {
+            epoch,
+            holder,
+            claimed_in_term,
+            last_release,
+            let_go,
+            gap_from,
+            incarnations,
+            moves: moves.into(),
+        },
+    )
+}
+
+/// Sends a message through its bytes and asserts that it comes back with its sender.
+fn assert_travels<M>(message: &M)
+where
+    M: Message + std::fmt::Debug,
+    M::Proto: prost::Message + Default,
+{
+    let bytes = prost::Message::encode_to_vec(&message.to_proto(&sender()));
+    let (from, back) = M::from_proto(decode("message", &bytes).unwrap()).unwrap();
+    assert_eq!(from, sender());
+    // Not every message of openraft can be compared; all can be shown.
+    assert_eq!(format!("{back:?}"), format!("{message:?}"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn append_requests_travel(vote in votes(), prev_log_id in option::of(log_ids()), entries in vec(entries(), 0..6),
+                              leader_commit in option::of(log_ids())) {
+        assert_travels(&AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, entries, leader_commit });
+    }
+
+    #[test]
+    fn append_responses_travel(id in option::of(log_ids()), vote in votes()) {
+        assert_travels(&AppendEntriesResponse::<TypeConfig>::Success);
+        assert_travels(&AppendEntriesResponse::<TypeConfig>::Conflict);
+        assert_travels(&AppendEntriesResponse::<TypeConfig>::PartialSuccess(id));
+        assert_travels(&AppendEntriesResponse::<TypeConfig>::HigherVote(vote));
+    }
+
+    #[test]
+    fn votes_travel(vote in votes(), last_log_id in option::of(log_ids()), flag in any::<bool>()) {
+        let mut request = VoteRequest::<TypeConfig>::new(vote.clone(), last_log_id);
+        request.leadership_transfer = flag;
+        assert_travels(&request);
+        assert_travels(&VoteResponse::<TypeConfig>::new(vote, last_log_id, flag));
+    }
+
+    #[test]
+    fn snapshots_travel(vote in votes(), meta in metas(), data in vec(any::<u8>(), 0..99)) {
+        assert_travels(&SnapshotRequest { vote: vote.clone(), meta, data });
+        assert_travels(&SnapshotResponse::<TypeConfig>::new(vote));
+    }
+
+    #[test]
+    fn transfers_travel(vote in votes(), to in names(), last_log_id in option::of(log_ids()), reason in ".{1,30}") {
+        assert_travels(&TransferLeaderRequest::<TypeConfig>::new(vote, to, last_log_id));
+        assert_travels(&TransferAnswer::Accepted);
+        assert_travels(&TransferAnswer::Refused(reason));
+    }
+
+    #[test]
+    fn entries_are_stored_as_they_were(entry in entries()) {
+        let bytes = prost::Message::encode_to_vec(&proto::Entry::from(&entry));
+        prop_assert_eq!(read_entry(decode("Entry", &bytes).unwrap()).unwrap(), entry);
+    }
+
+    #[test]
+    fn applied_states_are_stored_as_they_were(last_applied in option::of(log_ids()), membership in stored_memberships(),
+                                              replicated in states(), from_snapshot in any::<bool>()) {
+        let state = AppliedState { last_applied, membership, replicated: Arc::new(replicated), from_snapshot };
+        let bytes = prost::Message::encode_to_vec(&proto::StoredState::from(&state));
+        let back = AppliedState::try_from(decode::<proto::StoredState>("StoredState", &bytes).unwrap()).unwrap();
+        prop_assert_eq!(back, state);
+    }
+
+    #[test]
+    fn garbage_is_refused_or_read_but_never_panics(bytes in vec(any::<u8>(), 0..200)) {
+        if let Ok(request) = decode::<proto::AppendEntriesRequest>("AppendEntriesRequest", &bytes) {
+            let _ = AppendEntriesRequest::<TypeConfig>::from_proto(request);
+        }
+        if let Ok(state) = decode::<proto::StoredState>("StoredState", &bytes) {
+            let _ = AppliedState::try_from(state);
+        }
+    }
+}
+
+fn missing(message: &'static str, field: &'static str) -> WireError {
+    WireError::Missing { message, field }
+}
+
+#[test]
+fn a_message_without_its_sender_is_refused() {
+    let vote = Vote::new(1, "a".into());
+    let request = VoteRequest::<TypeConfig>::new(vote, None);
+    let anonymous = proto::VoteRequest { sender: None, ..request.to_proto(&sender()) };
+    assert_eq!(VoteRequest::from_proto(anonymous).unwrap_err(), missing("VoteRequest", "sender"));
+    for (change, field) in [("member", "member"), ("cluster", "cluster"), ("protocol", "protocol")] {
+        let mut message = request.to_proto(&sender());
+        let who = message.sender.as_mut().unwrap();
+        match change {
+            "member" => who.member.clear(),
+            "cluster" => who.cluster.clear(),
+            "protocol" => who.protocol = 0,
+            other => panic!("{other}"),
+        }
+        assert_eq!(VoteRequest::from_proto(message).unwrap_err(), missing("Sender", field));
+    }
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    let from = Some(proto::Sender::from(&sender()));
+    let empty = proto::AppendEntriesRequest { sender: from.clone(), ..Default::default() };
+    assert_eq!(AppendEntriesRequest::from_proto(empty).unwrap_err(), missing("AppendEntriesRequest", "ballot"));
+    let empty = proto::AppendEntriesResponse { sender: from.clone(), result: None };
+    assert_eq!(AppendEntriesResponse::from_proto(empty).unwrap_err(), missing("AppendEntriesResponse", "result"));
+    let nameless = proto::VoteRequest { sender: from, ballot: Some(proto::Ballot::default()), ..Default::default() };
+    assert_eq!(VoteRequest::from_proto(nameless).unwrap_err(), missing("Ballot", "candidate"));
+    let id = Some(proto::LogId { term: 1, index: 1 });
+    assert_eq!(read_entry(proto::Entry { id, payload: None }).unwrap_err(), missing("Entry", "payload"));
+    let blank = Some(proto::entry::Payload::Blank(proto::Blank {}));
+    assert_eq!(read_entry(proto::Entry { id: None, payload: blank }).unwrap_err(), missing("Entry", "id"));
+    assert_eq!(Command::try_from(proto::Command { command: None }).unwrap_err(), missing("Command", "command"));
+    assert_eq!(SignFloor::try_from(proto::SignFloor { floor: None }).unwrap_err(), missing("SignFloor", "floor"));
+    assert_eq!(missing("Entry", "id").to_string(), "Entry has no id");
+}
+
+#[test]
+fn a_voter_without_an_address_is_refused() {
+    let set = proto::VoterSet { members: vec!["a".into()] };
+    let membership = proto::Membership { configs: vec![set], addresses: BTreeMap::new() };
+    let error = Membership::try_from(membership).unwrap_err();
+    assert!(matches!(error, WireError::Invalid { message: "Membership", field: "configs", .. }), "{error}");
+}
+
+#[test]
+fn a_duration_that_is_too_long_is_stored_as_the_longest() {
+    let command = |took| Command::Activated { epoch: Epoch(1), at: WallTime::default(), floor: SignFloor::None, took };
+    let back = Command::try_from(proto::Command::from(&command(Duration::MAX))).unwrap();
+    assert_eq!(back, command(Duration::from_nanos(u64::MAX)));
+}
