@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use baton::time::WallTime;
 
 use crate::hosts::{loopback, make_dir, quoted};
-use crate::net::{Host, Net, VALIDATORS};
+use crate::net::{Host, Net, VALIDATORS, write_file};
 use crate::simchain::genesis;
 
 const SHARED: &str = "shared";
@@ -21,7 +21,10 @@ pub fn write(net: &Net) -> Result<String> {
     let accounts: Vec<String> = VALIDATORS.into_iter().chain([SHARED]).map(String::from).collect();
     let made = genesis::init(&net.dir, &accounts, Duration::from_millis(net.slot_ms), WallTime::now())?;
     for host in net.signers() {
-        make_dir(&net.chain_home(&host.id))?;
+        let home = net.chain_home(&host.id);
+        make_dir(&home)?;
+        // Not read by the node: baton's near driver looks into it before it starts one.
+        write_file(&home.join("config.json"), "{ \"tracked_shards_config\": \"AllShards\" }\n")?;
     }
     for id in VALIDATORS {
         let home = net.validator_home(id);
