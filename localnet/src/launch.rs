@@ -197,7 +197,7 @@ fn spawn(net: &Net, mut command: Command, host: &str, log: &Path) -> Result<()> 
     let out = append_to(log)?;
     let err = out.try_clone().with_context(what)?;
     let what = what();
-    command.env(MARKER, &net.dir).env(HOST_MARKER, host).env_remove("CARGO").current_dir(&net.dir);
+    command.env(MARKER, &net.dir).env(HOST_MARKER, host).env("NO_COLOR", "1").current_dir(&net.dir);
     command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
     let closed = CLOSED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if *closed {

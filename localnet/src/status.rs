@@ -69,20 +69,22 @@ impl Status {
     }
 }
 
-/// What a host says that sees a quorum; else what any says. A coordinator that hangs costs its bound.
+/// What the holder says of itself and the others, as it is the one that would hand over; else what a host
+/// says that sees a quorum; else what any says. A coordinator that hangs costs its bound.
 ///
 /// # Errors
 /// None answered; says what each one said.
 pub fn query(net: &Net) -> Result<Status> {
-    let (mut alone, mut refusals) = (None, Vec::new());
+    let (mut answers, mut refusals) = (Vec::new(), Vec::new());
     for host in &net.hosts {
         match query_host(net, &host.id) {
-            Ok(status) if status.quorum => return Ok(status),
-            Ok(status) => alone = alone.or(Some(status)),
+            Ok(status) if status.quorum && status.holder.as_ref() == Some(&status.member) => return Ok(status),
+            Ok(status) => answers.push(status),
             Err(error) => refusals.push(format!("{}: {error:#}", host.id)),
         }
     }
-    alone.with_context(|| format!("no coordinator answers: {}", refusals.join("; ")))
+    let best = answers.into_iter().max_by_key(|status| status.quorum);
+    best.with_context(|| format!("no coordinator answers: {}", refusals.join("; ")))
 }
 
 /// What the coordinator of `id` says.
