@@ -105,6 +105,8 @@ pub fn hand_over(net: &Net, pair: &Pair) -> Result<Handover> {
 
 /// As [`hand_over`], with the caller's watch, which began before.
 pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<Handover> {
+    // A move may be faster than a slot: see the old holder sign first.
+    watch.await_by(&pair.holder, SIGN_BOUND)?;
     let asked_at = watch.now_ns();
     let answer = request_handover(net, &pair.holder, Some(&pair.standby))?;
     if answer.code != Some(0) {
