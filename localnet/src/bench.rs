@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::check::check;
 use crate::demo::{Pair, await_pair, measured_hand_over};
 use crate::faults::{self, What};
-use crate::launch::{self, diagnosis};
+use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
 use crate::net::{ChainKind, Net};
 use crate::procs;
@@ -112,16 +112,15 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     for fault in &plan.faults {
         let mut rounds = Vec::new();
         for n in 1..=plan.rounds {
-            let what =
-                || format!("{} round {n} of {} (seed {})\n{}", fault.name(), plan.rounds, plan.seed, diagnosis(&net));
-            let round = one_round(&net, *fault, &mut rng).with_context(what)?;
+            let what = || format!("{} round {n} of {} (seed {})", fault.name(), plan.rounds, plan.seed);
+            let round = with_diagnosis(&net, one_round(&net, *fault, &mut rng).with_context(what))?;
             eprintln!("bench: {} {n}/{}: {:.1} ms", fault.name(), plan.rounds, ms(round.gap));
             rounds.push(round);
         }
         rows.push((*fault, summarise(&rounds).context("a fault without rounds")?));
     }
     // The hosts must be there to be asked for evidence.
-    await_pair(&net, |_| ())?;
+    with_diagnosis(&net, await_pair(&net, |_| ()))?;
     let verdict = check(&net)?;
     if !verdict.is_clean() {
         eprint!("{verdict}");

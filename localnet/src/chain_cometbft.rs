@@ -156,9 +156,9 @@ pub fn section(net: &Net, host: &Host) -> String {
     )
 }
 
-/// The node of a genesis validator, not yet started.
-pub fn validator_command(net: &Net, id: &str) -> Command {
-    let argv = node_argv(net, &net.validator_home(id));
+/// The node with this home, not yet started.
+pub fn node_command(net: &Net, home: &Path) -> Command {
+    let argv = node_argv(net, home);
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     command

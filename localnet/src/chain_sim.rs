@@ -16,9 +16,6 @@ use crate::simchain::genesis;
 
 const SHARED: &str = "shared";
 
-/// As much of a neard's configuration as baton looks at.
-const CONFIG: &str = "{\"tracked_shards_config\":\"AllShards\"}\n";
-
 /// Genesis, keys and homes exist. Returns the public key that the hosts share.
 pub fn write(net: &Net) -> Result<String> {
     let accounts: Vec<String> = VALIDATORS.into_iter().chain([SHARED]).map(String::from).collect();
@@ -26,7 +23,8 @@ pub fn write(net: &Net) -> Result<String> {
     for host in net.signers() {
         let home = net.chain_home(&host.id);
         make_dir(&home)?;
-        write_file(&home.join("config.json"), CONFIG)?;
+        // Not read by the node: baton's near driver looks into it before it starts one.
+        write_file(&home.join("config.json"), "{ \"tracked_shards_config\": \"AllShards\" }\n")?;
     }
     for id in VALIDATORS {
         let home = net.validator_home(id);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::check::check;
 use crate::faults::{self, What};
-use crate::launch::{self, diagnosis};
+use crate::launch::{self, with_diagnosis};
 use crate::measure::{Signed, Watch};
 use crate::net::{ChainKind, Net};
 use crate::procs::describe;
@@ -26,7 +26,7 @@ pub fn run(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<bool> {
     let mut screen = Screen::default();
     screen.note(&format!("starting three hosts and a chain of three other validators under {}", dir.display()));
     let net = launch::up(dir, chain, slot_ms, |status| screen.show(status))?;
-    story(&net, &mut screen).with_context(|| diagnosis(&net))
+    with_diagnosis(&net, story(&net, &mut screen))
 }
 
 fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
@@ -105,6 +105,8 @@ pub fn hand_over(net: &Net, pair: &Pair) -> Result<Handover> {
 
 /// As [`hand_over`], with the caller's watch, which began before.
 pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<Handover> {
+    // A move may be faster than a slot: see the old holder sign first.
+    watch.await_by(&pair.holder, SIGN_BOUND)?;
     let asked_at = watch.now_ns();
     let answer = request_handover(net, &pair.holder, Some(&pair.standby))?;
     if answer.code != Some(0) {

@@ -23,7 +23,7 @@ pub enum What {
 }
 
 impl What {
-    fn matches(self, proc: &Proc) -> bool {
+    pub fn matches(self, proc: &Proc) -> bool {
         match self {
             What::Coordinator => proc.program() == "baton",
             What::Guard => proc.program() == "baton-guard",

@@ -8,13 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
+use crate::faults::What;
 use crate::hosts::{self, make_dir};
 use crate::net::{ChainKind, Net, Programs};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::proxy::{self, Request};
-use crate::status::{Status, await_status};
+use crate::status::{self, Status};
 use crate::{chain_cometbft, chain_sim, http, keeper};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
@@ -117,9 +118,32 @@ pub fn up(dir: &Path, chain: ChainKind, slot_ms: u64, seen: impl FnMut(&Status))
     for host in &net.hosts {
         start_coordinator(&net, &host.id)?;
     }
-    await_status(&net, "a holder is Active", ACTIVE_BOUND, seen, |s| s.active().is_some())
-        .with_context(|| diagnosis(&net))?;
+    with_diagnosis(&net, await_holder(&net, seen))?;
     Ok(net)
+}
+
+/// Gives up at once when a coordinator ends.
+fn await_holder(net: &Net, mut seen: impl FnMut(&Status)) -> Result<()> {
+    let deadline = Instant::now() + ACTIVE_BOUND;
+    loop {
+        let status = status::query(net);
+        if let Ok(status) = &status {
+            seen(status);
+            if status.active().is_some() {
+                return Ok(());
+            }
+        }
+        let coordinators = marked(&net.dir).into_iter().filter(|p| What::Coordinator.matches(p)).map(|p| p.host);
+        let running: Vec<String> = coordinators.collect();
+        if let Some(host) = net.hosts.iter().find(|host| !running.contains(&host.id)) {
+            bail!("{}: its coordinator ended during the start", host.id);
+        }
+        if Instant::now() > deadline {
+            let last = status.map_or_else(|error| format!("{error:#}"), |status| status.summary());
+            bail!("no holder is Active within {ACTIVE_BOUND:?}; last seen: {last}");
+        }
+        std::thread::sleep(status::POLL_EVERY);
+    }
 }
 
 /// All files of a network exist and nothing runs.
@@ -148,7 +172,7 @@ pub fn start_validators(net: &Net) -> Result<()> {
     for v in &net.validators {
         let command = match net.chain {
             ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc_port, v.p2p_port),
-            ChainKind::Cometbft => chain_cometbft::validator_command(net, &v.id),
+            ChainKind::Cometbft => chain_cometbft::node_command(net, &net.validator_home(&v.id)),
         };
         spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"))?;
     }
@@ -185,7 +209,7 @@ fn spawn(net: &Net, mut command: Command, host: &str, log: &Path) -> Result<()> 
     let out = append_to(log)?;
     let err = out.try_clone().with_context(what)?;
     let what = what();
-    command.env(MARKER, &net.dir).env(HOST_MARKER, host).env_remove("CARGO").current_dir(&net.dir);
+    command.env(MARKER, &net.dir).env(HOST_MARKER, host).env("NO_COLOR", "1").current_dir(&net.dir);
     command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
     let closed = CLOSED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if *closed {
@@ -213,14 +237,21 @@ fn await_step(step: impl Fn() -> Result<()>) -> Result<()> {
     }
 }
 
-/// What runs, what does not, and the ends of the logs: for the message of a network that does not work.
+/// Adds to an error what runs and what does not, what the coordinators say, and the ends of the logs.
+pub fn with_diagnosis<T>(net: &Net, result: Result<T>) -> Result<T> {
+    result.map_err(|error| anyhow!("{error:#}\n{}", diagnosis(net)))
+}
+
+/// What runs, what the coordinators say, and the ends of the logs: for the message of a network that
+/// does not work.
 pub fn diagnosis(net: &Net) -> String {
     let running = marked(&net.dir);
     let mut text = format!("running: {}", if running.is_empty() { "nothing".into() } else { describe(&running) });
     for host in &net.hosts {
-        let runs = |program: &str| running.iter().any(|p| p.host == host.id && p.program() == program);
-        if !runs("baton") {
+        if !running.iter().any(|p| p.host == host.id && What::Coordinator.matches(p)) {
             text += &format!("\n{}: its coordinator does not run", host.id);
+        } else if let Ok(said) = status::for_people(net, &host.id) {
+            text += &format!("\n--- baton status on {}\n{}", host.id, said.trim_end());
         }
         for name in ["coordinator.log", "node.log"] {
             let file = net.host_dir(&host.id).join(name);

@@ -265,17 +265,20 @@ fn serve_proxy(dir: &Path) -> Result<ExitCode> {
 }
 
 fn down(dir: &Path) -> Result<ExitCode> {
-    if !dir.exists() {
-        println!("nothing runs under {}", dir.display());
-        return Ok(ExitCode::SUCCESS);
-    }
-    let dir = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
+    // The folder may have been removed under a network that still runs.
+    let dir = match dir.canonicalize() {
+        Ok(dir) => dir,
+        Err(_) => std::path::absolute(dir).with_context(|| format!("resolve {}", dir.display()))?,
+    };
     let ended = keeper::take_down(&dir)?;
     let left = marked(&dir);
     if !left.is_empty() {
         bail!("still running: {}", describe(&left));
     }
-    println!("ended {ended} processes; logs stay under {}", dir.display());
+    match ended {
+        0 => println!("nothing ran under {}", dir.display()),
+        ended => println!("ended {ended} processes; logs stay under {}", dir.display()),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -122,11 +122,28 @@ impl<'a> Watch<'a> {
                 let own = self.seen.iter().filter(|s| s.at_ns > at_ns).count();
                 bail!("no other host signed within {bound:?}; {not_host} itself signed {own} times meanwhile");
             }
-            std::thread::sleep(match self.source {
-                Source::Log { .. } => LOG_EVERY,
-                Source::Blocks { .. } => BLOCKS_EVERY,
-            });
+            self.pause();
         }
+    }
+
+    /// `host` has signed since the watch began. Where hosts are not told: anyone has.
+    pub fn await_by(&mut self, host: &str, bound: Duration) -> Result<()> {
+        let deadline = Instant::now() + bound;
+        while !self.seen.iter().any(|s| s.host.as_deref().is_none_or(|by| by == host)) {
+            if Instant::now() > deadline {
+                bail!("{host} signed nothing within {bound:?}");
+            }
+            self.pause();
+            self.poll()?;
+        }
+        Ok(())
+    }
+
+    fn pause(&self) {
+        std::thread::sleep(match self.source {
+            Source::Log { .. } => LOG_EVERY,
+            Source::Blocks { .. } => BLOCKS_EVERY,
+        });
     }
 
     /// From the last signature of `old` before `first` to `first`, by another host. Where hosts are not

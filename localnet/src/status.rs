@@ -12,7 +12,7 @@ use crate::net::Net;
 use crate::procs::Awaited;
 use crate::procs::Proc;
 
-const ANSWER_BOUND: Duration = Duration::from_secs(3);
+const ANSWER_BOUND: Duration = Duration::from_millis(1500);
 pub const POLL_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -42,7 +42,6 @@ pub struct Member {
     pub guard: Option<String>,
     pub links: Option<String>,
     pub node_pid: Option<u32>,
-    pub not_ready_because: Option<String>,
 }
 
 impl Status {
@@ -61,9 +60,8 @@ impl Status {
         let one = |m: &Member| {
             let phase = m.phase.as_deref().filter(|p| !p.is_empty()).map(|p| format!("/{p}")).unwrap_or_default();
             let synced = if m.synced == Some(false) && m.role == "validator" { " unsynced" } else { "" };
-            let why = m.not_ready_because.as_deref().filter(|w| !w.is_empty()).map(|w| format!(" ({w})"));
             let state = if m.reachable { m.state.as_str() } else { "unreachable" };
-            format!("{} {state}{phase}{synced}{}", m.id, why.unwrap_or_default())
+            format!("{} {state}{phase}{synced}", m.id)
         };
         let members = self.members.iter().map(one).collect::<Vec<_>>().join(", ");
         let name = |id: &Option<String>| id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "none".into());
@@ -71,19 +69,22 @@ impl Status {
     }
 }
 
-/// The answer of the first host that gives one; a host whose coordinator hangs costs its bound.
+/// What the holder says of itself and the others, as it is the one that would hand over; else what a host
+/// says that sees a quorum; else what any says. A coordinator that hangs costs its bound.
 ///
 /// # Errors
 /// None answered; says what each one said.
 pub fn query(net: &Net) -> Result<Status> {
-    let mut refusals = Vec::new();
+    let (mut answers, mut refusals) = (Vec::new(), Vec::new());
     for host in &net.hosts {
         match query_host(net, &host.id) {
-            Ok(status) => return Ok(status),
+            Ok(status) if status.quorum && status.holder.as_ref() == Some(&status.member) => return Ok(status),
+            Ok(status) => answers.push(status),
             Err(error) => refusals.push(format!("{}: {error:#}", host.id)),
         }
     }
-    bail!("no coordinator answers: {}", refusals.join("; "))
+    let best = answers.into_iter().max_by_key(|status| status.quorum);
+    best.with_context(|| format!("no coordinator answers: {}", refusals.join("; ")))
 }
 
 /// What the coordinator of `id` says.
@@ -95,6 +96,14 @@ pub fn query_host(net: &Net, id: &str) -> Result<Status> {
         bail!("{}", answer.stderr.lines().last().unwrap_or("no answer").trim());
     }
     serde_json::from_str(&answer.stdout).with_context(|| format!("status of {id}: {:?}", answer.stdout))
+}
+
+/// The table that the coordinator of `id` shows to an operator, with why a member is not ready.
+pub fn for_people(net: &Net, id: &str) -> Result<String> {
+    let mut command = Command::new(&net.programs.baton);
+    command.args(["status", "--config"]).arg(net.config_file(id));
+    let answer = run_bounded(command, ANSWER_BOUND)?;
+    Ok(if answer.stdout.trim().is_empty() { answer.stderr } else { answer.stdout })
 }
 
 /// What a finished program left behind.

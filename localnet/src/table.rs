@@ -87,7 +87,8 @@ impl Screen {
             let text = status_table(status);
             self.erase();
             self.drawn = text.lines().count();
-            self.print(&text);
+            // Without line wrap, so that a narrow terminal has as many rows to erase as there are lines.
+            self.print(&format!("\x1b[?7l{text}\x1b[?7h"));
         } else if status.summary() != self.last {
             self.last = status.summary();
             self.note(&status.summary());

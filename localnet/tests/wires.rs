@@ -4,13 +4,16 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ground, LOCALNET};
+use localnet::check::check;
 use localnet::launch;
+use localnet::measure::Watch;
 use localnet::net::{ChainKind, Net};
-use localnet::procs::marked;
+use localnet::procs::{MARKER, marked};
 use localnet::proxy::{Plane, Request, Way, ask};
 use localnet::{chain_sim, http};
 
@@ -119,17 +122,25 @@ fn await_true(what: &str, check: impl Fn() -> bool) {
     }
 }
 
+/// The chain node of a host, which signs with the shared key when `validating`.
+fn start_node(net: &Net, id: &str, validating: bool) -> Node {
+    let host = net.host(id).unwrap();
+    let home = net.chain_home(id);
+    if validating {
+        symlink(net.keys_dir().join("shared.json"), home.join("validator_key.json")).unwrap();
+    }
+    let mut command = chain_sim::node_command(net, id, &home, host.rpc_port, host.p2p_port);
+    // Marked, so that it ends with the network even when the test is killed.
+    command.env(MARKER, &net.dir).stdout(Stdio::null());
+    Node(command.spawn().unwrap())
+}
+
 #[test]
 fn a_host_behind_a_cut_falls_behind_the_chain_and_catches_up_after_the_heal() {
     let ground = Ground::new();
     let net = wired(&ground);
     launch::start_validators(&net).unwrap();
-    let host = net.host("host-a").unwrap();
-    let home = net.chain_home(&host.id);
-    let mut command = chain_sim::node_command(&net, &host.id, &home, host.rpc_port, host.p2p_port);
-    // Marked, so that it ends with the network even when the test is killed.
-    command.env("BATON_LOCALNET", &net.dir).stdout(Stdio::null());
-    let _node = Node(command.spawn().unwrap());
+    let _node = start_node(&net, "host-a", false);
     await_true("host-a follows the chain", || height(&net, "host-a") > 5);
 
     ask(&net.proxy_socket(), &Request::Cut { host: "host-a".into(), ways: vec![Way::In, Way::Out] }).unwrap();
@@ -140,6 +151,30 @@ fn a_host_behind_a_cut_falls_behind_the_chain_and_catches_up_after_the_heal() {
 
     ask(&net.proxy_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
     await_true("host-a catches up", || height(&net, "host-a") > cut_at + 20);
+}
+
+#[test]
+fn one_host_with_the_shared_key_is_judged_clean_and_a_second_one_is_caught() {
+    let ground = Ground::new();
+    let net = wired(&ground);
+    launch::start_validators(&net).unwrap();
+    let error = check(&net).unwrap_err().to_string();
+    assert!(error.contains("nothing to judge"), "{error}");
+
+    let mut watch = Watch::begin(&net).unwrap();
+    let _first = start_node(&net, "host-a", true);
+    let signed = watch.await_next(0, "host-b", PATIENCE).unwrap();
+    assert_eq!(signed.host.as_deref(), Some("host-a"), "{signed:?}");
+    let verdict = check(&net).unwrap();
+    assert!(verdict.is_clean(), "{verdict}");
+
+    let _second = start_node(&net, "host-b", true);
+    let next = watch.await_next(signed.at_ns, "host-a", PATIENCE).unwrap();
+    assert_eq!(next.host.as_deref(), Some("host-b"), "{next:?}");
+    await_true("the checker sees two signers", || {
+        let verdict = check(&net).unwrap();
+        verdict.overlap > 0 && verdict.doubles > 0 && verdict.evidence > 0
+    });
 }
 
 #[test]
