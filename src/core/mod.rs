@@ -95,6 +95,7 @@ impl State {
 struct Lead {
     term: Term,
     lease: Lease,
+    since: BootTime,
     /// No other host can have signed after this moment.
     quiet_since: WallTime,
     /// A `Release` of this term was proposed: nothing is claimed in this term any more, whether it
@@ -204,7 +205,8 @@ impl Core {
             Event::Fenced { epoch } => self.note_fenced(now, epoch, out),
             Event::Linked { epoch } => self.note_linked(now, epoch, out),
             Event::LinksFailed { reason } => {
-                self.host.links_failed(reason.clone());
+                self.host.links_failed(reason);
+                self.host.distrust(now.boot);
                 self.let_go(now, tenure::Reason::LinksFailed, None, out);
             }
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
@@ -250,6 +252,7 @@ impl Core {
         self.lead = Some(Lead {
             term,
             lease: Lease::new(self.settings.me.clone(), term),
+            since: now.boot,
             quiet_since: now.wall,
             releasing: false,
             offered_at: None,
@@ -314,6 +317,7 @@ impl Core {
             }
         } else if self.best_target().is_some()
             && let Some(lead) = &mut self.lead
+            && (!self.host.runs_node() || now.boot.since(lead.since) >= self.settings.timing.lease())
         {
             lead.releasing = true;
             out.push(Action::ProposeRelease {
@@ -324,9 +328,12 @@ impl Core {
         }
     }
 
-    /// Invariant (rule W): called only once a `Release` of the own term is committed.
+    /// Invariant (rule W): called only once a `Release` of the own term is committed. A leader that could
+    /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
     fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(to) = self.best_target().cloned() else { return };
+        let ready = self.not_ready(now.boot).is_none();
+        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| ready);
+        let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
         let Some(lead) = &mut self.lead else { return };
         let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());
         if waited {
@@ -456,8 +463,8 @@ impl Core {
         } else if let Some(deadline) = self.deadline(now) {
             moments.push(deadline);
         }
-        if let Some(offered_at) = self.lead.as_ref().and_then(|lead| lead.offered_at) {
-            moments.push(offered_at + self.settings.timing.lease());
+        if let Some(lead) = &self.lead {
+            moments.push(lead.offered_at.unwrap_or(lead.since) + self.settings.timing.lease());
         }
         moments.extend(self.tenure_wakeup());
         moments.into_iter().filter(|at| *at > now).min()

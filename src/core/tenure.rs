@@ -107,6 +107,8 @@ pub struct Tenure {
     deadline: Option<BootTime>,
     /// The node crashed and is to be activated again.
     reactivate: bool,
+    /// Its activation stands in the history.
+    recorded: bool,
     /// Set in `Stopping`.
     ending: Option<Ending>,
 }
@@ -195,6 +197,7 @@ impl Core {
             settled_height: 0,
             deadline: None,
             reactivate: false,
+            recorded: false,
             ending: None,
         });
         out.push(Action::WatchChain { closely: true });
@@ -270,7 +273,9 @@ impl Core {
         };
         tenure.enter(Stage::Active, now.boot);
         out.push(Action::WatchChain { closely: false });
-        out.push(Action::ProposeActivated { epoch, floor: tenure.floor, began_at: tenure.began_at });
+        if !std::mem::replace(&mut tenure.recorded, true) {
+            out.push(Action::ProposeActivated { epoch, floor: tenure.floor, began_at: tenure.began_at });
+        }
     }
 
     pub(super) fn note_activation_failed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {

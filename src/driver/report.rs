@@ -136,7 +136,12 @@ impl Reporter {
         let is_me = member.id == self.config.id;
         let reachable = is_me || known.is_some_and(|known| known.is_reachable(now));
         let own = is_me.then(|| self.record());
-        let record = own.or_else(|| known.and_then(|known| known.record.clone())).unwrap_or_default();
+        let mut record = own.or_else(|| known.and_then(|known| known.record.clone())).unwrap_or_default();
+        if !reachable {
+            // What it last said of its lease and its work is not so any more.
+            record.phase.clear();
+            record.lease_remaining_ms = 0;
+        }
         let chain = record.chain.clone().unwrap_or_default();
         MemberStatus {
             id: member.id.to_string(),

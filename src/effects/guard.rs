@@ -1,6 +1,7 @@
 //! The connection to the guard: attached at start, followed, and attached anew when it is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -34,12 +35,14 @@ pub(super) async fn follow(hands: Arc<Hands>, mut events: mpsc::UnboundedReceive
             Some(GuardEvent::Gone { reason, guard_runs, node_proven_dead }) => {
                 warn!(node_proven_dead, guard_runs, "guard lost: {reason}");
                 lose(&hands, node_proven_dead);
-                events = attach_again(&hands).await;
             }
-            None => {
-                lose(&hands, false);
-                events = attach_again(&hands).await;
+            None => lose(&hands, false),
+        }
+        if !*hands.attached.borrow() {
+            if hands.leaving.load(Ordering::Relaxed) {
+                return;
             }
+            events = attach_again(&hands).await;
         }
     }
 }
@@ -80,6 +83,10 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
             hands.core.step(Event::NodeStarted { validator_epoch });
         }
         FromGuard::Exited { pid, status, cause } => {
+            if !hands.runs_node(pid) {
+                // Told again to a coordinator that was not there when it happened.
+                return;
+            }
             let asked = cause != ExitCause::ByItself;
             info!(pid, ?status, asked, "chain node gone");
             hands.node.send_replace(NodeSeen::Stopped);

@@ -9,6 +9,7 @@ mod node;
 mod probe;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ struct Hands {
     guard: Mutex<GuardLink>,
     /// What the guard last said of the chain node.
     node: watch::Sender<NodeSeen>,
+    /// The coordinator is ending: a guard that goes is not replaced.
+    leaving: AtomicBool,
     /// Whether a guard answers.
     attached: watch::Sender<bool>,
     /// Raised by every order to let go: what works towards signing gives up.
@@ -122,6 +125,7 @@ impl Effects {
             metrics: setup.metrics,
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
+            leaving: AtomicBool::new(false),
             attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
@@ -163,6 +167,7 @@ impl Effects {
 
     /// Stops chain node and guard. Returns when both are gone, or when the guard is out of reach.
     pub async fn stop(&self, at_once: bool) {
+        self.hands.leaving.store(true, Ordering::Relaxed);
         self.hands.let_go.send_modify(|orders| *orders += 1);
         if self.hands.has_guard() {
             let timeout = if at_once { Duration::ZERO } else { self.hands.stop_timeout };
@@ -209,6 +214,10 @@ impl Effects {
 impl Hands {
     fn guard(&self) -> MutexGuard<'_, GuardLink> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs_node(&self, pid: u32) -> bool {
+        matches!(&*self.node.borrow(), NodeSeen::Running(process) if process.pid == pid)
     }
 
     fn has_guard(&self) -> bool {

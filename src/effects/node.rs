@@ -58,12 +58,13 @@ async fn start_standby(hands: &Arc<Hands>) {
 
 /// Brings the links to validating. Needs the guard's word for `epoch` at that very moment.
 async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
+    // The answer that met the floor: a node that is stopped now gives no other.
+    let settled = hands.seen.borrow().health.clone();
     if *hands.chain.activation() == Activation::Restart {
         hands.stop_node(hands.stop_timeout).await;
     }
     let linked = async {
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
-        let settled = hands.seen.borrow().health.clone();
         hands.chain.prepare_validator(&floor, settled.as_ref()).await.map_err(|error| error.to_string())?;
         swap(hands, epoch).await
     };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Hands, NodeSeen};
@@ -19,6 +19,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     let mut node = hands.node.subscribe();
     let mut closely = hands.closely.subscribe();
     let mut answered = None;
+    let mut failure_counts_at = Instant::now();
     loop {
         let pid = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
             Ok(NodeSeen::Running(process)) => Some(process.pid),
@@ -29,7 +30,12 @@ pub(super) async fn watch(hands: Arc<Hands>) {
             Ok(()) => answered = pid,
             // A node that only starts is not an unhealthy one.
             Err(_) if answered != pid => {}
-            Err(reason) => hands.core.step(Event::ProbeFailed { reason }),
+            // However closely the node is watched, it fails at the configured pace.
+            Err(reason) if Instant::now() >= failure_counts_at => {
+                failure_counts_at = Instant::now() + hands.probe_every;
+                hands.core.step(Event::ProbeFailed { reason });
+            }
+            Err(_) => {}
         }
         let pause = match *closely.borrow_and_update() {
             true => CLOSELY,
