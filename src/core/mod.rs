@@ -63,7 +63,8 @@ pub struct Memory {
     pub view: View,
 }
 
-/// The states shown to operators.
+/// The states shown to operators. `Voting` is a member that could take the baton now, or an arbiter, in
+/// touch with a leader; `Registering` is one that is not there yet or not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     Startup,
@@ -409,6 +410,8 @@ impl Core {
             State::Startup
         } else if self.host.health().is_some_and(|health| !health.synced) {
             State::Syncing
+        } else if self.host.runs_node() && self.not_ready(now).is_some() {
+            State::Registering
         } else if self.lead.is_some() || self.gate.loyal_to(now).is_some() {
             State::Voting
         } else {
