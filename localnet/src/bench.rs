@@ -128,8 +128,14 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     Ok(Results { rows, clean: verdict.is_clean() })
 }
 
+/// A holder that signed this often has been one for longer than the overlap window.
+const STEADY_SIGNATURES: usize = 12;
+const STEADY_BOUND: Duration = Duration::from_secs(20);
+
 fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
     let pair = await_pair(net, |_| ())?;
+    // A move there and back within the overlap window would look like two signers at once.
+    Watch::begin(net)?.await_by(&pair.holder, STEADY_SIGNATURES, STEADY_BOUND)?;
     // At any point of a slot and of a heartbeat, not always just after a poll of the status.
     std::thread::sleep(Duration::from_micros(rng.random_range(0..JITTER_MAX_MS * 1000)));
     let mut watch = Watch::begin(net)?;

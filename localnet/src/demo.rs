@@ -38,8 +38,10 @@ fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
     screen.note(&format!("{} is started again", first.holder));
     let second = await_pair(net, |status| screen.show(status))?;
     screen.note(&format!("{} holds the baton, {} is a ready standby", second.holder, second.standby));
+    Watch::begin(net)?.await_by(&second.holder, quiet_signatures(net), SIGN_BOUND)?;
     let handover = hand_over(net, &second)?;
     screen.note(&format!("handover: {} signs after a pause of {}", second.standby, millis(handover.pause)));
+    Watch::begin(net)?.await_by(&second.standby, quiet_signatures(net), SIGN_BOUND)?;
 
     let verdict = check(net)?;
     screen.note("verdict of the checker:");
@@ -54,9 +56,18 @@ fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
     Ok(verdict.is_clean())
 }
 
+/// So many signatures without an event are enough to see that all is well.
+fn quiet_signatures(net: &Net) -> usize {
+    match net.chain {
+        ChainKind::Sim => 60,
+        ChainKind::Cometbft => 4,
+    }
+}
+
 /// Kills the holder's host; from that instant to the next signature by another host.
 fn lose_host(net: &Net, screen: &mut Screen, pair: &Pair) -> Result<Duration> {
     let mut watch = Watch::begin(net)?;
+    watch.await_by(&pair.holder, quiet_signatures(net), SIGN_BOUND)?;
     let targets = faults::find(net, &pair.holder, What::Host)?;
     let killed_at = watch.now_ns();
     faults::kill_host(net, &pair.holder, &targets)?;
@@ -106,7 +117,7 @@ pub fn hand_over(net: &Net, pair: &Pair) -> Result<Handover> {
 /// As [`hand_over`], with the caller's watch, which began before.
 pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<Handover> {
     // A move may be faster than a slot: see the old holder sign first.
-    watch.await_by(&pair.holder, SIGN_BOUND)?;
+    watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
     let asked_at = watch.now_ns();
     let answer = request_handover(net, &pair.holder, Some(&pair.standby))?;
     if answer.code != Some(0) {

@@ -126,17 +126,20 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// `host` has signed since the watch began. Where hosts are not told: anyone has.
-    pub fn await_by(&mut self, host: &str, bound: Duration) -> Result<()> {
+    /// `host` has signed `times` since the watch began. Where hosts are not told: anyone has.
+    pub fn await_by(&mut self, host: &str, times: usize, bound: Duration) -> Result<()> {
         let deadline = Instant::now() + bound;
-        while !self.seen.iter().any(|s| s.host.as_deref().is_none_or(|by| by == host)) {
+        loop {
+            let by_host = self.seen.iter().filter(|s| s.host.as_deref().is_none_or(|by| by == host)).count();
+            if by_host >= times {
+                return Ok(());
+            }
             if Instant::now() > deadline {
-                bail!("{host} signed nothing within {bound:?}");
+                bail!("{host} signed {by_host} times within {bound:?}, not {times}");
             }
             self.pause();
             self.poll()?;
         }
-        Ok(())
     }
 
     fn pause(&self) {
