@@ -31,6 +31,8 @@ pub struct Host {
     steady_at: BootTime,
     health: Option<Health>,
     head_moved_at: BootTime,
+    /// When the node was last in sync, or started.
+    synced_at: BootTime,
     probe_failures: u32,
     probe_failures_max: u32,
     probe_error: String,
@@ -73,6 +75,7 @@ impl Host {
             steady_at: started_at,
             health: None,
             head_moved_at: started_at,
+            synced_at: started_at,
             probe_failures: 0,
             probe_failures_max,
             probe_error: String::new(),
@@ -128,6 +131,15 @@ impl Host {
     /// For how long the head has stood still.
     pub fn head_still_for(&self, now: BootTime) -> Duration {
         now.since(self.head_moved_at)
+    }
+
+    /// For how long the node has said that it is not in sync; a node that was just started says so for a
+    /// while.
+    pub fn out_of_sync_for(&self, now: BootTime) -> Duration {
+        match &self.health {
+            Some(health) if !health.synced => now.since(self.synced_at),
+            Some(_) | None => Duration::ZERO,
+        }
     }
 
     /// From here on the node may sign: the links are about to be validating.
@@ -196,6 +208,7 @@ impl Host {
         self.node = Node::Running { since: now };
         self.proven &= validator_epoch.is_none();
         self.head_moved_at = now;
+        self.synced_at = now;
     }
 
     pub fn start_failed(&mut self, now: BootTime, reason: String) {
@@ -232,6 +245,9 @@ impl Host {
     pub fn probed(&mut self, now: BootTime, health: Health) {
         if self.health.as_ref().is_none_or(|before| before.height != health.height) {
             self.head_moved_at = now;
+        }
+        if health.synced {
+            self.synced_at = now;
         }
         self.probe_failures = 0;
         self.health = Some(health);

@@ -45,7 +45,8 @@ pub struct Settings {
     pub node_refuses: bool,
     /// Failed probes in a row until the chain node counts as unhealthy.
     pub probe_failures_max: u32,
-    /// A holder whose head stands still this long while peers' heads move lets go.
+    /// A holder whose head stands still this long while peers' heads move, or that is out of sync for
+    /// this long, lets go.
     pub head_still_max: Duration,
     /// From linking until the node is proven to run with the key.
     pub activation_max: Duration,

@@ -347,7 +347,7 @@ impl Core {
         let peers_ahead = self.peers.values().any(|peer| peer.height > self.host.height());
         if self.host.is_unhealthy() {
             self.let_go(now, Reason::ProbeFailed, None, out);
-        } else if self.host.health().is_some_and(|health| !health.synced) {
+        } else if self.host.out_of_sync_for(now.boot) >= self.settings.head_still_max {
             self.let_go(now, Reason::OutOfSync, None, out);
         } else if peers_ahead && self.host.head_still_for(now.boot) >= self.settings.head_still_max {
             self.host.distrust(now.boot);
