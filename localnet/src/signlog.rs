@@ -15,9 +15,9 @@ use std::time::Duration;
 use baton::time::BootTime;
 use serde::{Deserialize, Serialize};
 
-/// Default of [`check`]: shorter than a move of the baton there and back with a signature in between, longer than
-/// several slots of 50 ms.
-pub const OVERLAP_WINDOW: Duration = Duration::from_millis(400);
+/// Default of [`check`]: three slots of 50 ms. A move there and back needs more: two releases, two elections,
+/// a restart of the node in between and a signature. Two holders that sign every slot are seen all the same.
+pub const OVERLAP_WINDOW: Duration = Duration::from_millis(150);
 
 /// What was signed. A key signs at most one message of either kind at a height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
