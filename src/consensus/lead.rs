@@ -23,13 +23,19 @@ pub fn report_lead(raft: &Raft<TypeConfig, StateMachine>, core: &SharedCore) {
 pub async fn follow(raft: Raft<TypeConfig, StateMachine>, core: std::sync::Arc<SharedCore>) {
     let mut metrics = raft.metrics();
     let mut voters = Vec::new();
+    let mut told = None;
     loop {
-        let (vote_term, sets) = {
+        let (vote_term, leads, sets) = {
             let seen = metrics.borrow_watched();
-            (seen.vote.leader_id.term, seen.membership_config.membership().get_joint_config().clone())
+            let sets = seen.membership_config.membership().get_joint_config().clone();
+            (seen.vote.leader_id.term, seen.state == ServerState::Leader, sets)
         };
-        core.step(Event::Voted { term: vote_term });
-        report_lead(&raft, &core);
+        // The metrics change with every acknowledgement as well.
+        if told != Some((vote_term, leads)) {
+            told = Some((vote_term, leads));
+            core.step(Event::Voted { term: vote_term });
+            report_lead(&raft, &core);
+        }
         if sets != voters && !sets.is_empty() {
             voters.clone_from(&sets);
             core.step(Event::Voters(sets));

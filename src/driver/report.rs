@@ -21,8 +21,10 @@ use crate::time::BootTime;
 use crate::wire::proto;
 use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, SignMark, StatusResponse};
 
-/// Between two reports while much happens.
-const REPORT_EVERY_MIN: Duration = Duration::from_millis(20);
+/// Between two gossip records while much happens.
+const RECORD_EVERY_MIN: Duration = Duration::from_millis(50);
+/// Between two looks at everything else, unless the state changes.
+const METRICS_EVERY: Duration = Duration::from_millis(500);
 /// A record goes out at least this often, with what changes all the time.
 const REPORT_EVERY_MAX: Duration = Duration::from_secs(1);
 
@@ -43,17 +45,24 @@ pub(super) struct Reporter {
 pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
     let mut steps = reporter.core.steps();
     let mut anyway_at = Instant::now();
+    let mut metrics_at = Instant::now();
+    let mut told = (String::new(), String::new());
     loop {
         let anyway = Instant::now() >= anyway_at;
         if anyway {
             anyway_at = Instant::now() + REPORT_EVERY_MAX;
         }
         let record = reporter.record();
-        reporter.publish_metrics(&record);
+        let state = (record.state.clone(), record.phase.clone());
+        if state != told || Instant::now() >= metrics_at {
+            metrics_at = Instant::now() + METRICS_EVERY;
+            told = state;
+            reporter.publish_metrics(&record);
+            vitals.send_replace(reporter.vitals());
+        }
         reporter.gossip.publish(record, anyway);
-        vitals.send_replace(reporter.vitals());
-        sleep(REPORT_EVERY_MIN).await;
-        if let Ok(Err(_)) = timeout_at(anyway_at, steps.changed()).await {
+        sleep(RECORD_EVERY_MIN).await;
+        if let Ok(Err(_)) = timeout_at(anyway_at.min(metrics_at), steps.changed()).await {
             return;
         }
     }
