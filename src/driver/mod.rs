@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod links;
 mod report;
 mod sources;
 
@@ -36,6 +37,7 @@ use crate::store::{Opened, Store};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, TlsFiles};
 use answers::Answers;
+use links::HostLinks;
 use report::Reporter;
 
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.
@@ -51,7 +53,7 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(20);
 /// A coordinator that has checked and opened all it needs, and touched no link and no process.
 pub struct Prepared {
     config: Config,
-    chain: Option<(Driver, KeyLinks)>,
+    chain: Option<(Driver, HostLinks)>,
     tls: Option<TlsFiles>,
     opened: Opened,
     listener: TcpListener,
@@ -81,10 +83,9 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
     Ok(Prepared { config, chain, tls, opened, listener, admin, metrics })
 }
 
-async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, KeyLinks)> {
-    let links = KeyLinks::new(chain.links.clone())?;
-    links.check_places()?;
-    links.check_keys()?;
+async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks)> {
+    let links = HostLinks::of(config);
+    links.check()?;
     let driver = Driver::new(chain, &config.state_dir)?;
     for warning in driver.check().await? {
         warn!("{warning}");
@@ -282,22 +283,23 @@ fn serve_peers(
 async fn start_effects(
     config: &Config,
     chain: Driver,
-    links: KeyLinks,
+    links: HostLinks,
     core: &Arc<SharedCore>,
     metrics: &Metrics,
 ) -> Result<Effects> {
     let section = config.chain.as_ref().context("a chain node without [chain]")?;
+    links.lay_routes()?;
     let guard = GuardSettings {
         binary: default_binary().context("find baton-guard beside baton")?,
         socket: effects::guard_socket(&config.run_dir),
         member: config.id.clone(),
-        links: section.links.clone(),
+        links: links.switched.clone(),
         log: None,
         kill_max: config.timing.kill_max(),
     };
     let setup = effects::Setup {
         chain,
-        links,
+        links: KeyLinks::new(links.switched)?,
         guard,
         stop_timeout: section.stop_timeout,
         probe_every: section.probe.every,
