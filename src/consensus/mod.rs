@@ -137,14 +137,16 @@ impl Consensus {
     }
 }
 
-/// openraft's configuration for `timing`.
+/// openraft's configuration for `timing`. Its leader lease (`election_timeout_max`) ends before any
+/// promise of ours, so that it never refuses a vote that our gate allows, and it is long enough that a
+/// lost heartbeat does not make openraft refuse a `Release`.
 pub fn raft_config(cluster: &str, timing: &Timing) -> Config {
     let heartbeat = timing.heartbeat().as_millis() as u64;
     Config {
         cluster_name: cluster.to_string(),
         heartbeat_interval: heartbeat,
         election_timeout_min: 2 * heartbeat,
-        election_timeout_max: 2 * heartbeat + 1,
+        election_timeout_max: (timing.lease().as_millis() as u64 - heartbeat).max(2 * heartbeat + 1),
         enable_elect: false,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),

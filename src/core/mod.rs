@@ -31,6 +31,9 @@ use lease::{Lease, VoterSets};
 use tenure::{AskedHandover, Tenure};
 use votes::{Refusal, VoteGate};
 
+/// A coordinator that was asked to stop waits no longer for somebody to take the baton.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
 /// What the configuration says, as far as the core decides by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -123,7 +126,7 @@ pub struct Core {
     /// Reason of the newest applied `Release`.
     release_reason: Option<String>,
     asked: Option<AskedHandover>,
-    shutdown: bool,
+    shutdown: Option<BootTime>,
     finished: bool,
 }
 
@@ -144,7 +147,7 @@ impl Core {
             view: memory.view,
             release_reason: None,
             asked: None,
-            shutdown: false,
+            shutdown: None,
             finished: false,
             settings,
         }
@@ -158,7 +161,7 @@ impl Core {
         self.advance_tenure(now, &mut out);
         self.use_lead(now, &mut out);
         self.campaign(now, &mut out);
-        self.leave(&mut out);
+        self.leave(now, &mut out);
         out
     }
 
@@ -189,7 +192,7 @@ impl Core {
             Event::Applied { term, command, outcome, view } => {
                 self.note_applied(now, term, &command, &outcome, view, out);
             }
-            Event::ProposalFailed { reason } => self.note_proposal_failed(now, &reason, out),
+            Event::ProposalFailed { reason: _ } => self.note_proposal_failed(out),
             Event::GuardAttached { node, armed } => {
                 self.host.guard_attached(now.boot, node.as_ref(), armed.as_ref(), out);
             }
@@ -218,9 +221,9 @@ impl Core {
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
             Event::Peers(peers) => self.peers = peers,
             Event::HandoverWanted { to } => self.note_handover_wanted(now, to, out),
-            Event::ShutdownWanted => self.shutdown = true,
+            Event::ShutdownWanted => self.shut_down(now),
             Event::StoreFailed { reason: _ } => {
-                self.shutdown = true;
+                self.shut_down(now);
                 self.let_go(now, tenure::Reason::StoreFailed, None, out);
             }
         }
@@ -295,7 +298,7 @@ impl Core {
             && self.host.is_node_stopped()
             && self.host.is_proven()
             && !busy
-            && !self.shutdown
+            && self.shutdown.is_none()
             && now.boot >= self.host.start_at()
         {
             self.host.starting();
@@ -345,7 +348,7 @@ impl Core {
     }
 
     fn campaign(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.shutdown || self.lead.is_some() || self.tenure.is_some() {
+        if self.shutdown.is_some() || self.lead.is_some() || self.tenure.is_some() {
             return;
         }
         let rank = self.rank(now.boot);
@@ -355,8 +358,17 @@ impl Core {
         }
     }
 
-    fn leave(&mut self, out: &mut Vec<Action>) {
-        if self.shutdown && !self.finished && self.tenure.is_none() && !self.is_offering_lead() {
+    fn shut_down(&mut self, now: Now) {
+        self.shutdown.get_or_insert(now.boot);
+    }
+
+    /// Ends once the baton is in other hands, or nobody has taken it for too long; never while the node
+    /// may still sign.
+    fn leave(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(since) = self.shutdown.filter(|_| !self.finished) else { return };
+        let done = self.tenure.is_none() && !self.is_offering_lead();
+        let waited_enough = now.boot.since(since) >= SHUTDOWN_MAX && self.host.is_proven();
+        if done || waited_enough {
             self.finished = true;
             out.push(Action::Finish);
         }
@@ -403,7 +415,7 @@ impl Core {
 /// What is shown to operators and peers.
 impl Core {
     pub fn state(&self, now: BootTime) -> State {
-        if self.shutdown {
+        if self.shutdown.is_some() {
             State::Shutdown
         } else if self.tenure.is_some() {
             State::Validating
@@ -426,7 +438,7 @@ impl Core {
 
     /// Why this member could not take the baton now; `None` when it could.
     pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
-        if self.shutdown { Some(NotReady::Leaving) } else { self.host.not_ready(now) }
+        if self.shutdown.is_some() { Some(NotReady::Leaving) } else { self.host.not_ready(now) }
     }
 
     pub fn is_active(&self) -> bool {
@@ -470,6 +482,7 @@ impl Core {
         if let Some(lead) = &self.lead {
             moments.push(lead.offered_at.unwrap_or(lead.since) + self.settings.timing.lease());
         }
+        moments.extend(self.shutdown.map(|since| since + SHUTDOWN_MAX));
         moments.extend(self.tenure_wakeup());
         moments.into_iter().filter(|at| *at > now).min()
     }

@@ -298,7 +298,7 @@ impl Core {
             Stage::Activating => self.watch_activation(now, out),
             Stage::Active => self.watch_active(now, out),
         }
-        if self.shutdown && self.tenure.as_ref().is_some_and(|t| t.stage != Stage::Stopping) {
+        if self.shutdown.is_some() && self.tenure.as_ref().is_some_and(|t| t.stage != Stage::Stopping) {
             self.let_go(now, Reason::Shutdown, None, out);
         }
         self.give_up_on_handover(now, out);
@@ -481,14 +481,15 @@ impl Core {
         }
     }
 
-    pub(super) fn note_proposal_failed(&mut self, now: Now, _reason: &str, out: &mut Vec<Action>) {
+    pub(super) fn note_proposal_failed(&mut self, out: &mut Vec<Action>) {
         let Some(tenure) = &self.tenure else {
             self.propose_release_again(out);
             return;
         };
         match tenure.stage {
-            // Whether the claim is in the log or not: its epoch is never used.
-            Stage::Claiming => self.let_go(now, Reason::LeadLost, None, out),
+            // Claimed again if the lead stands. Should this claim commit after all, it serves as well: nothing
+            // was armed, and the second one of its epoch is rejected.
+            Stage::Claiming => self.tenure = None,
             Stage::Stopping => self.release_or_drop(out),
             Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {}
         }
