@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
+use tokio::sync::RwLock;
 use tonic::transport::Channel;
 
 use crate::core::replicated::Command;
@@ -58,6 +59,8 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
+    /// Read by appends and snapshots, written by votes and candidacies.
+    turn: Arc<RwLock<()>>,
 }
 
 impl Consensus {
@@ -78,12 +81,13 @@ impl Consensus {
             raft.initialize(nodes).await.map_err(|error| ConsensusError::Start(error.to_string()))?;
         }
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
-        Ok(Consensus { raft, core: start.core, identity })
+        Ok(Consensus { raft, core: start.core, identity, turn: Arc::default() })
     }
 
     /// What answers the requests of peers.
     pub fn service(&self) -> RaftServer<service::RaftService> {
-        let service = service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone());
+        let service =
+            service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone(), self.turn.clone());
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -96,8 +100,17 @@ impl Consensus {
         self.raft.client_write(command).await.map(drop).map_err(|error| format!("{text} was not committed: {error}"))
     }
 
-    /// Asks for pre-votes and, if a quorum would grant, for votes. The core has asked the gate before.
+    /// Asks for pre-votes and, if a quorum would grant, for votes.
+    ///
+    /// Invariant (fence 2): the core has asked the gate before, but what was promised since counts too. An
+    /// append that is accepted from here on ends the candidacy in openraft, which takes one after the other.
     pub async fn campaign(&self) {
+        let _turn = self.turn.write().await;
+        let me = &self.identity.me().member;
+        if let Err(refusal) = self.core.read(|core, now| core.may_vote(now.boot, me)) {
+            tracing::debug!("no campaign: {refusal}");
+            return;
+        }
         if let Err(error) = self.raft.trigger().elect(true).await {
             tracing::error!("campaign: {error}");
         }
