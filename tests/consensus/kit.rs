@@ -121,8 +121,13 @@ impl Cluster {
         self.at(name).consensus.campaign().await;
         let what = format!("{name} leads term {term} with a lease");
         eventually(&what, || self.leads(name) == Some(term) && self.lease(name).is_some()).await;
+        // What a follower's core knows comes a moment after what its Raft knows.
+        let has_promised =
+            |id: &NodeId| self.at(id.as_str()).core.read(|core, now| core.may_vote(now.boot, id)).is_err();
+        let followers = || self.members.iter().filter(|member| member.id != name.into() && member.running.is_some());
         eventually("all know the leader", || self.leaders().iter().all(|known| *known == (Some(name.into()), term)))
             .await;
+        eventually("all have promised", || followers().all(|one| has_promised(&one.id))).await;
     }
 
     pub fn at(&self, name: &str) -> &Running {
