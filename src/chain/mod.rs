@@ -235,6 +235,8 @@ fn check_command(chain: &Chain) -> Result<(), DriverError> {
     if found {
         Ok(())
     } else {
-        Err(DriverError::setting("chain.command", format!("no executable file {program} (in PATH, or as a path)")))
+        let place = if program.contains('/') { "at that path" } else { "in PATH" };
+        let reason = format!("{program} is no executable file {place}; install the chain node or correct the command");
+        Err(DriverError::setting("chain.command", reason))
     }
 }

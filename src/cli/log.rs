@@ -14,12 +14,16 @@ pub(super) enum LogFormat {
 /// Said first, so that whatever BATON_LOG says of the same module wins.
 const QUIET: &str = "info,openraft=error,sled=warn";
 
-/// Starts the log of this process.
-pub(super) fn start(format: LogFormat) -> anyhow::Result<()> {
+/// What BATON_LOG asks for. Nothing is logged yet.
+pub(super) fn filter() -> anyhow::Result<EnvFilter> {
     let wanted = std::env::var("BATON_LOG").unwrap_or_default();
-    let filter = EnvFilter::builder()
+    EnvFilter::builder()
         .parse(format!("{QUIET},{wanted}").trim_end_matches(','))
-        .with_context(|| format!("BATON_LOG={wanted:?}: write a level (error, warn, info, debug, trace)"))?;
+        .with_context(|| format!("BATON_LOG={wanted:?}: write a level (error, warn, info, debug, trace)"))
+}
+
+/// Starts the log of this process.
+pub(super) fn start(format: LogFormat, filter: EnvFilter) -> anyhow::Result<()> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
     match format {

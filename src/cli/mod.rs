@@ -188,10 +188,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
 fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
-    log::start(log_format).map_err(Failure::BadInput)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
+    let filter = log::filter().map_err(Failure::BadInput)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("baton")
@@ -201,6 +198,11 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
         .map_err(Failure::Failed)?;
     runtime.block_on(async {
         let prepared = crate::driver::prepare(config).await.map_err(Failure::BadInput)?;
+        // Not earlier: a start that is refused says why in one line, and nothing before it.
+        log::start(log_format, filter).map_err(Failure::BadInput)?;
+        for warning in prepared.warnings() {
+            tracing::warn!("{warning}");
+        }
         prepared.run().await.map_err(Failure::Failed)
     })?;
     Ok(ExitCode::SUCCESS)

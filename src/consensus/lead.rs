@@ -15,8 +15,7 @@ pub fn report_lead(raft: &Raft<TypeConfig, StateMachine>, core: &SharedCore) {
         let metrics = metrics.borrow_watched();
         (metrics.state == ServerState::Leader, metrics.current_term)
     };
-    // Term 0 is what a member is in after it wrote the first membership: nobody was elected.
-    core.step(if leads && term > 0 { Event::Led { term } } else { Event::LeadLost });
+    core.step(if leads { Event::Led { term } } else { Event::LeadLost });
 }
 
 /// Reports votes, leadership and voters as they change, until Raft ends.

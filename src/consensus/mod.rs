@@ -1,14 +1,13 @@
 //! Raft among the members: openraft behind our vote gate, elections by our policy. Nothing else in
 //! baton names openraft's API. `driver.rs` starts it and performs the core's proposals with it.
 //!
-//! Of openraft 0.10's defaults, these would break the safety argument or the policy, and are off:
-//! elections by timer (`enable_elect`), a restarted leader that resumes (`enable_leader_restore`), a
-//! removed leader that transfers by itself (`removed_leader_step_down`), and the network's `pre_vote`,
-//! which grants when it is not implemented. Its own leader lease is `election_timeout_max`; it is kept
-//! shorter than ours, which alone counts.
+//! Of openraft 0.10's ways, these would break the safety argument or the policy, and are off: elections
+//! by timer (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes
+//! (`enable_leader_restore`), a removed leader that transfers by itself (`removed_leader_step_down`), and
+//! the network's `pre_vote`, which grants when it is not implemented. Its own leader lease is
+//! `election_timeout_max`; it is kept shorter than ours, which alone counts.
 
 mod client;
-
 mod lead;
 mod service;
 
@@ -16,7 +15,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, Raft, SnapshotPolicy, StepDownPolicy};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
+use tokio::sync::RwLock;
 use tonic::transport::Channel;
 
 use crate::core::replicated::Command;
@@ -27,7 +29,7 @@ use crate::store::{LogStore, StateMachine};
 use crate::timing::Timing;
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::wire::proto::raft_server::RaftServer;
-use crate::wire::{Node, TypeConfig};
+use crate::wire::{Entry, LogId, Membership, Node, TypeConfig};
 
 /// Applied entries between two snapshots. An entry is a few hundred bytes and moves are rare.
 const SNAPSHOT_EVERY: u64 = 500;
@@ -58,6 +60,8 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
+    /// Read by appends and snapshots, written by votes and candidacies.
+    turn: Arc<RwLock<()>>,
 }
 
 impl Consensus {
@@ -65,25 +69,21 @@ impl Consensus {
     pub async fn start(start: Start) -> Result<Consensus, ConsensusError> {
         let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
         let identity = start.identity;
+        let mut log = start.log;
+        write_first_membership(&mut log, &start.members).await?;
         let peers =
             client::Peers { identity: identity.clone(), core: start.core.clone(), channels: Arc::new(start.channels) };
-        let raft = Raft::new(identity.me().member.clone(), config, peers, start.log, start.state_machine)
+        let raft = Raft::new(identity.me().member.clone(), config, peers, log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
-        let initialized = raft.is_initialized().await.map_err(|error| ConsensusError::Start(error.to_string()))?;
-        if !initialized {
-            // Every member writes the same first membership; Raft keeps the one of the first leader.
-            let nodes: BTreeMap<NodeId, Node> =
-                start.members.iter().map(|(id, addr)| (id.clone(), Node::new(addr))).collect();
-            raft.initialize(nodes).await.map_err(|error| ConsensusError::Start(error.to_string()))?;
-        }
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
-        Ok(Consensus { raft, core: start.core, identity })
+        Ok(Consensus { raft, core: start.core, identity, turn: Arc::default() })
     }
 
     /// What answers the requests of peers.
     pub fn service(&self) -> RaftServer<service::RaftService> {
-        let service = service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone());
+        let service =
+            service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone(), self.turn.clone());
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -96,8 +96,17 @@ impl Consensus {
         self.raft.client_write(command).await.map(drop).map_err(|error| format!("{text} was not committed: {error}"))
     }
 
-    /// Asks for pre-votes and, if a quorum would grant, for votes. The core has asked the gate before.
+    /// Asks for pre-votes and, if a quorum would grant, for votes.
+    ///
+    /// Invariant (fence 2): the core has asked the gate before, but what was promised since counts too. An
+    /// append that is accepted from here on ends the candidacy in openraft, which takes one after the other.
     pub async fn campaign(&self) {
+        let _turn = self.turn.write().await;
+        let me = &self.identity.me().member;
+        if let Err(refusal) = self.core.read(|core, now| core.may_vote(now.boot, me)) {
+            tracing::debug!("no campaign: {refusal}");
+            return;
+        }
         if let Err(error) = self.raft.trigger().elect(true).await {
             tracing::error!("campaign: {error}");
         }
@@ -135,6 +144,25 @@ impl Consensus {
             tracing::warn!("raft did not end in good order: {error}");
         }
     }
+}
+
+/// Writes the first membership into a store that never voted or logged anything. Every member writes the
+/// same one, as openraft's `initialize` would; but that one also campaigns at once, without pre-votes and
+/// past our gate.
+async fn write_first_membership(log: &mut LogStore, members: &BTreeMap<NodeId, String>) -> Result<(), ConsensusError> {
+    let voted = log.read_vote().await.map_err(unwritten)?.is_some();
+    let logged = log.get_log_state().await.map_err(unwritten)?.last_log_id.is_some();
+    if voted || logged {
+        return Ok(());
+    }
+    let nodes: BTreeMap<NodeId, Node> = members.iter().map(|(id, addr)| (id.clone(), Node::new(addr))).collect();
+    let log_id = LogId { leader_id: CommittedLeaderId::new(0), index: 0 };
+    let first = Entry { log_id, payload: EntryPayload::Membership(Membership::from(nodes)) };
+    log.blocking_append([first]).await.map_err(unwritten)
+}
+
+fn unwritten(error: impl std::fmt::Display) -> ConsensusError {
+    ConsensusError::Start(format!("first membership: {error}"))
 }
 
 /// openraft's configuration for `timing`. Its leader lease (`election_timeout_max`) ends before any

@@ -37,13 +37,18 @@ pub struct RaftService {
     raft: Raft<TypeConfig, StateMachine>,
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
-    /// Read by appends and snapshots, written by votes.
+    /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
 }
 
 impl RaftService {
-    pub fn new(raft: Raft<TypeConfig, StateMachine>, core: Arc<SharedCore>, identity: Arc<Identity>) -> Self {
-        RaftService { raft, core, identity, turn: Arc::default() }
+    pub fn new(
+        raft: Raft<TypeConfig, StateMachine>,
+        core: Arc<SharedCore>,
+        identity: Arc<Identity>,
+        turn: Arc<RwLock<()>>,
+    ) -> Self {
+        RaftService { raft, core, identity, turn }
     }
 
     /// The request in a message of somebody who may speak here.
@@ -77,7 +82,7 @@ impl RaftService {
         let term = request.vote.leader_id.term;
         if request.leadership_transfer {
             // The turn is not taken yet: the `Release` arrives in an append.
-            let _ = self.gate_after_release(candidate).await;
+            self.await_release(candidate).await;
         }
         let _turn = self.turn.write().await;
         if let Err(refusal) = self.gate(candidate) {
@@ -100,14 +105,12 @@ impl RaftService {
         self.core.read(|core, now| core.may_vote(now.boot, candidate)).map_err(|refusal| refusal.to_string())
     }
 
-    /// The gate for a candidate to whom the leader let go. Its requests may overtake the `Release` that
-    /// opens the gate, so that one is awaited for a moment; nothing else is gained by it.
-    async fn gate_after_release(&self, candidate: &NodeId) -> Result<(), String> {
+    /// Waits a moment for the gate to open for a candidate to whom the leader let go: its requests may
+    /// overtake the `Release` that opens it. Whether it did is for the gate to say.
+    async fn await_release(&self, candidate: &NodeId) {
         let mut steps = self.core.steps();
         let opened = async { while self.gate(candidate).is_err() && steps.changed().await.is_ok() {} };
-        // Whether it opened in time is for the gate to say.
         let _ = timeout(RELEASE_OVERTAKEN_MAX, opened).await;
-        self.gate(candidate)
     }
 }
 
@@ -187,7 +190,10 @@ impl raft_server::Raft for RaftService {
         if request.to_node_id() != me {
             return Ok(self.seal(&TransferAnswer::Accepted));
         }
-        let answer = match self.gate_after_release(me).await {
+        // The turn is not taken yet: the `Release` arrives in an append.
+        self.await_release(me).await;
+        let _turn = self.turn.write().await;
+        let answer = match self.gate(me) {
             Ok(()) => match self.raft.handle_transfer_leader(request).await.map_err(fatal)? {
                 Ok(()) => TransferAnswer::Accepted,
                 Err(error) => TransferAnswer::Refused(error.to_string()),

@@ -7,10 +7,11 @@ mod report;
 mod sources;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -62,47 +63,61 @@ pub struct Prepared {
     listener: TcpListener,
     admin: UnixListener,
     metrics: Option<TcpListener>,
+    /// Of the chain driver.
+    warnings: Vec<String>,
 }
 
 /// # Errors
 /// What is wrong with configuration, keys, links, store or addresses. Nothing runs then.
 pub async fn prepare(config: Config) -> Result<Prepared> {
-    std::fs::create_dir_all(&config.run_dir)
-        .with_context(|| format!("create member.run_dir {}", config.run_dir.display()))?;
+    create_dir("member.run_dir", &config.run_dir)?;
+    create_dir("member.state_dir", &config.state_dir)?;
     let admin = admin::bind(&config.run_dir)?;
-    let chain = match &config.chain {
-        Some(chain) => Some(prepare_chain(&config, chain).await?),
-        None => None,
+    let (chain, warnings) = match &config.chain {
+        Some(chain) => {
+            let (driver, links, warnings) = prepare_chain(&config, chain).await?;
+            (Some((driver, links)), warnings)
+        }
+        None => (None, Vec::new()),
     };
     let tls = config.tls.as_ref().map(TlsFiles::read).transpose()?;
-    let listener = TcpListener::bind(config.cluster.listen).await.with_context(|| {
-        format!("cluster.listen = {}: use another address or stop who has it", config.cluster.listen)
+    let listen = config.cluster.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
     })?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(exporter::bind(addr).await?),
         None => None,
     };
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
-    Ok(Prepared { config, chain, tls, opened, listener, admin, metrics })
+    Ok(Prepared { config, chain, tls, opened, listener, admin, metrics, warnings })
 }
 
-async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks)> {
+fn create_dir(key: &str, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)
+        .map_err(|error| anyhow!("create {key} {}: {error}; make it for this user, or correct {key}", dir.display()))
+}
+
+async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks, Vec<String>)> {
     let links = HostLinks::of(config);
     links.check()?;
     let driver = Driver::new(chain, &config.state_dir)?;
-    for warning in driver.check().await? {
-        warn!("{warning}");
-    }
-    Ok((driver, links))
+    let warnings = driver.check().await?;
+    Ok((driver, links, warnings))
 }
 
 impl Prepared {
+    /// What an operator should know before it runs; one a line.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.config.warnings.iter().chain(&self.warnings).map(String::as_str)
+    }
+
     /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend.
     ///
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self) -> Result<()> {
-        let Prepared { config, chain, tls, opened, listener, admin, metrics: exporter_listener } = self;
+        let Prepared { config, chain, tls, opened, listener, admin, metrics: exporter_listener, warnings: _ } = self;
         let started_at = BootTime::now();
         let memory = Memory {
             fresh: opened.fresh,

@@ -179,7 +179,8 @@ impl Files<'_> {
     fn open_sled(&self) -> Result<sled::Db, StoreError> {
         let config = sled::Config::new().path(&self.dir).flush_every_ms(None).cache_capacity(CACHE_BYTES);
         let db = config.open().map_err(|error| match error {
-            sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => self.damaged(error.to_string()),
+            sled::Error::Corruption { .. } => self.damaged("its database fails a checksum".to_string()),
+            sled::Error::ReportableBug(_) => self.damaged(error.to_string()),
             sled::Error::Io(_) | sled::Error::Unsupported(_) | sled::Error::CollectionNotFound(_) => {
                 StoreError::io("open the database in", &self.dir, error)
             }

@@ -1,0 +1,392 @@
+//! Clusters of three members in this process: real Raft, stores and gRPC over loopback, with a `Front`
+//! before each member. The core decides, but unless a test wants it, nobody does what it asks for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use baton::consensus::{Consensus, Start};
+use baton::core::replicated::Command;
+use baton::core::{Action, Core, Event, Memory, Settings};
+use baton::identity::Identity;
+use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::shared_core::SharedCore;
+use baton::store::{Opened, Store, StoreError};
+use baton::time::{BootTime, WallTime};
+use baton::timing::Timing;
+use baton::transport;
+use baton::wire::proto::raft_client::RaftClient;
+use baton::wire::{LogId, Message, PROTOCOL, Sender, TransferAnswer, TypeConfig, Vote};
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::front::Front;
+
+/// Longer than anything takes that is going to happen at all.
+pub const LONG: Duration = Duration::from_secs(20);
+pub const CLUSTER: &str = "test";
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A promise that no test outlives. openraft's own lease is 101 ms.
+pub fn long_lease() -> Timing {
+    Timing::new(ms(50), Duration::from_secs(60), ms(50), 1000).expect("safe")
+}
+
+/// A promise that runs out soon.
+pub fn short_lease() -> Timing {
+    Timing::new(ms(50), ms(400), ms(50), 1000).expect("safe")
+}
+
+/// What the members of a test are like.
+#[derive(Clone)]
+pub struct Shape {
+    pub timing: Timing,
+    pub roles: [Role; 3],
+    /// Campaigns when the core asks for it, and lets it know that time passes, as the driver would.
+    pub obeys_core: bool,
+}
+
+impl Shape {
+    pub fn arbiters(timing: Timing) -> Shape {
+        Shape { timing, roles: [Role::Arbiter; 3], obeys_core: false }
+    }
+}
+
+pub struct Cluster {
+    shape: Shape,
+    members: Vec<Member>,
+}
+
+struct Member {
+    id: NodeId,
+    dir: TempDir,
+    front: Front,
+    running: Option<Running>,
+}
+
+pub struct Running {
+    pub consensus: Consensus,
+    pub core: Arc<SharedCore>,
+    pub store: Store,
+    pub incarnation: u64,
+    /// What the core has asked for.
+    pub asked: Arc<Mutex<Vec<Action>>>,
+    pub direct: Channel,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Cluster {
+    /// Members a, b and c, none of which has ever voted.
+    pub async fn start(shape: Shape) -> Cluster {
+        let mut members = Vec::new();
+        for name in ["a", "b", "c"] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            members.push(Member { id: name.into(), dir, front: Front::start(name).await, running: None });
+        }
+        let mut cluster = Cluster { shape, members };
+        for name in ["a", "b", "c"] {
+            cluster.start_member(name).await;
+        }
+        cluster
+    }
+
+    /// A cluster that a leads in term 1, which b and c have heard of.
+    pub async fn led_by_a(shape: Shape) -> Cluster {
+        let cluster = Cluster::start(shape).await;
+        cluster.elect("a", 1).await;
+        cluster
+    }
+
+    /// `name` campaigns and leads `term`, with a live lease.
+    pub async fn elect(&self, name: &str, term: u64) {
+        self.at(name).consensus.campaign().await;
+        let what = format!("{name} leads term {term} with a lease");
+        eventually(&what, || self.leads(name) == Some(term) && self.lease(name).is_some()).await;
+        // What a follower's core knows comes a moment after what its Raft knows.
+        let has_promised =
+            |id: &NodeId| self.at(id.as_str()).core.read(|core, now| core.may_vote(now.boot, id)).is_err();
+        let followers = || self.members.iter().filter(|member| member.id != name.into() && member.running.is_some());
+        eventually("all know the leader", || self.leaders().iter().all(|known| *known == (Some(name.into()), term)))
+            .await;
+        eventually("all have promised", || followers().all(|one| has_promised(&one.id))).await;
+    }
+
+    pub fn at(&self, name: &str) -> &Running {
+        self.member(name).running.as_ref().unwrap_or_else(|| panic!("{name} is down"))
+    }
+
+    pub fn front(&self, name: &str) -> &Front {
+        &self.member(name).front
+    }
+
+    pub fn dir(&self, name: &str) -> &std::path::Path {
+        self.member(name).dir.path()
+    }
+
+    /// Nothing passes between `name` and the others any more.
+    pub fn isolate(&self, name: &str) {
+        for member in &self.members {
+            let all_but_it = |other: &str| (other == name) != (member.id == name.into());
+            member.front.rule(|rules| {
+                rules.cut.extend(["a", "b", "c"].map(String::from).into_iter().filter(|o| all_but_it(o)))
+            });
+        }
+    }
+
+    pub fn join_again(&self) {
+        self.members.iter().for_each(|member| member.front.rule(|rules| rules.cut.clear()));
+    }
+
+    /// The term that the core of `name` knows it leads.
+    pub fn leads(&self, name: &str) -> Option<u64> {
+        self.at(name).core.read(|core, _| core.leads())
+    }
+
+    pub fn lease(&self, name: &str) -> Option<Duration> {
+        self.at(name).core.read(|core, now| core.lease_remaining(now.boot))
+    }
+
+    /// Term of the vote that `name` has on disk.
+    pub fn vote_term(&self, name: &str) -> u64 {
+        self.at(name).store.vote().map_or(0, |vote| vote.leader_id.term)
+    }
+
+    /// Leader and term as each running member sees them.
+    pub fn leaders(&self) -> Vec<(Option<NodeId>, u64)> {
+        self.members.iter().filter_map(|member| Some(member.running.as_ref()?.consensus.leader())).collect()
+    }
+
+    /// Ends `name` in good order; its store stays.
+    pub async fn stop_member(&mut self, name: &str) {
+        let member = self.member_mut(name);
+        member.front.lead_to(None);
+        let mut running = member.running.take().unwrap_or_else(|| panic!("{name} is down already"));
+        running.consensus.shutdown().await;
+        let _ = running.stop.take().map(|stop| stop.send(()));
+        running.direct = Channel::from_static("http://127.0.0.1:1").connect_lazy();
+        (&mut running.server).await.expect("the server ends");
+    }
+
+    pub fn wipe(&self, name: &str) {
+        std::fs::remove_dir_all(self.dir(name)).expect("the store is removed");
+        std::fs::create_dir(self.dir(name)).expect("an empty state directory");
+    }
+
+    pub async fn start_member(&mut self, name: &str) {
+        let opened = self.open_store(name).await;
+        let addrs: BTreeMap<NodeId, String> =
+            self.members.iter().map(|m| (m.id.clone(), m.front.addr.clone())).collect();
+        let running = start(&self.shape, &name.into(), addrs, opened).await;
+        let member = self.member_mut(name);
+        member.front.lead_to(Some(running.direct.clone()));
+        member.running = Some(running);
+    }
+
+    /// A store is let go of when the last task that uses it has ended, some time after it was told to.
+    async fn open_store(&self, name: &str) -> Opened {
+        let began_at = BootTime::now();
+        loop {
+            match Store::open(self.dir(name), CLUSTER, &name.into()) {
+                Ok(opened) => return opened,
+                Err(StoreError::InUse { .. }) if BootTime::now().since(began_at) < LONG => sleep(ms(10)).await,
+                Err(error) => panic!("open the store of {name}: {error}"),
+            }
+        }
+    }
+
+    fn member(&self, name: &str) -> &Member {
+        self.members.iter().find(|member| member.id == name.into()).unwrap_or_else(|| panic!("no member {name}"))
+    }
+
+    fn member_mut(&mut self, name: &str) -> &mut Member {
+        self.members.iter_mut().find(|member| member.id == name.into()).unwrap_or_else(|| panic!("no member {name}"))
+    }
+}
+
+/// Requests that no member would make by itself.
+impl Cluster {
+    pub fn sender(&self, name: &str) -> Sender {
+        let incarnation = self.member(name).running.as_ref().map_or(7, |running| running.incarnation);
+        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL }
+    }
+
+    pub async fn ask_vote(
+        &self,
+        at: &str,
+        sender: &Sender,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, Status> {
+        let answer = RaftClient::new(self.at(at).direct.clone()).vote(request.to_proto(sender)).await?;
+        Ok(VoteResponse::from_proto(answer.into_inner()).expect("a whole answer").1)
+    }
+
+    pub async fn ask_pre_vote(
+        &self,
+        at: &str,
+        sender: &Sender,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, Status> {
+        let answer = RaftClient::new(self.at(at).direct.clone()).pre_vote(request.to_proto(sender)).await?;
+        Ok(VoteResponse::from_proto(answer.into_inner()).expect("a whole answer").1)
+    }
+
+    pub async fn offer_lead(
+        &self,
+        at: &str,
+        sender: &Sender,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> Result<TransferAnswer, Status> {
+        let answer = RaftClient::new(self.at(at).direct.clone()).transfer_leader(request.to_proto(sender)).await?;
+        Ok(TransferAnswer::from_proto(answer.into_inner()).expect("a whole answer").1)
+    }
+
+    /// Whether `at` gives `candidate`, whose log is as long as can be, its vote in `term`.
+    pub async fn votes_for(&self, at: &str, candidate: &str, term: u64, leadership_transfer: bool) -> bool {
+        let request = VoteRequest { leadership_transfer, ..candidacy(candidate, term) };
+        let answer = self.ask_vote(at, &self.sender(candidate), request).await.expect("it answers");
+        answer.vote_granted
+    }
+}
+
+/// A request for votes of somebody whose log is longer than any other.
+pub fn candidacy(candidate: &str, term: u64) -> VoteRequest<TypeConfig> {
+    let last_log = LogId { leader_id: CommittedLeaderId::new(term), index: 1_000_000 };
+    VoteRequest::new(Vote::new(term, candidate.into()), Some(last_log))
+}
+
+pub fn release(epoch: u64) -> Command {
+    let (last_signed, at) = (Some(SignMark::at_height(7)), WallTime::now());
+    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at }
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let began_at = BootTime::now();
+    while !condition() {
+        assert!(BootTime::now().since(began_at) < LONG, "not within {LONG:?}: {what}");
+        sleep(ms(5)).await;
+    }
+}
+
+async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, opened: Opened) -> Running {
+    let memory = Memory {
+        fresh: opened.fresh,
+        vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
+        released_term: opened.store.last_release_term(),
+        view: opened.store.applied().borrow().replicated.view(),
+    };
+    let settings = settings(shape, me, &addrs);
+    let (core, actions) = SharedCore::new(Core::new(settings, memory, BootTime::now()));
+    let core = Arc::new(core);
+    let (incarnations, known) = watch::channel(opened.store.applied().borrow().replicated.incarnations.clone());
+    let members = addrs.keys().cloned().collect();
+    let identity = Arc::new(Identity::new(CLUSTER, me.clone(), opened.incarnation, members, known));
+    let channels = addrs.iter().filter(|(id, _)| *id != me);
+    let channels =
+        channels.map(|(id, addr)| (id.clone(), transport::channel(addr, None, &shape.timing).expect("an address")));
+    let consensus = Consensus::start(Start {
+        cluster: CLUSTER.into(),
+        identity,
+        channels: channels.collect(),
+        members: addrs,
+        timing: shape.timing,
+        log: opened.log,
+        state_machine: opened.state_machine,
+        core: core.clone(),
+    })
+    .await
+    .expect("raft starts");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let direct = format!("http://{}", listener.local_addr().expect("an address"));
+    let direct = Channel::from_shared(direct).expect("an address").connect_lazy();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = transport::server(&shape.timing).add_service(consensus.service());
+    let server = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async { drop(stopped.await) });
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = vec![
+        tokio::spawn(perform(shape.obeys_core, consensus.clone(), actions, asked.clone())),
+        tokio::spawn(pass_incarnations(opened.store.applied(), incarnations)),
+        tokio::spawn(pass_applied(core.clone(), opened.applied_entries)),
+    ];
+    if shape.obeys_core {
+        tasks.push(tokio::spawn(tick(core.clone())));
+    }
+    let server = tokio::spawn(async { server.await.expect("peers are answered") });
+    let (store, incarnation) = (opened.store, opened.incarnation);
+    Running { consensus, core, store, incarnation, asked, direct, stop: Some(stop), server, tasks }
+}
+
+fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Settings {
+    let place = addrs.keys().position(|id| id == me).expect("a member");
+    Settings {
+        me: me.clone(),
+        role: shape.roles[place],
+        priorities: addrs.keys().map(|id| (id.clone(), 0)).collect(),
+        timing: shape.timing,
+        failback: false,
+        clock_skew: Duration::ZERO,
+        node_refuses: false,
+        probe_failures_max: 3,
+        head_still_max: LONG,
+        activation_max: LONG,
+        settle_max: None,
+    }
+}
+
+async fn perform(
+    obeys: bool,
+    consensus: Consensus,
+    mut actions: mpsc::UnboundedReceiver<Action>,
+    asked: Arc<Mutex<Vec<Action>>>,
+) {
+    while let Some(action) = actions.recv().await {
+        asked.lock().expect("no panic in here").push(action.clone());
+        // Of the rest, what a test wants to happen it reports by hand: there is no host.
+        if obeys && action == Action::Campaign {
+            consensus.campaign().await;
+        }
+    }
+}
+
+async fn pass_incarnations(
+    mut applied: watch::Receiver<baton::wire::AppliedState>,
+    known: watch::Sender<BTreeMap<NodeId, u64>>,
+) {
+    while applied.changed().await.is_ok() {
+        known.send_replace(applied.borrow_and_update().replicated.incarnations.clone());
+    }
+}
+
+async fn pass_applied(core: Arc<SharedCore>, mut entries: mpsc::UnboundedReceiver<baton::store::AppliedEntry>) {
+    while let Some(entry) = entries.recv().await {
+        let baton::store::AppliedEntry { term, index: _, command, result, view } = entry;
+        core.step(Event::Applied { term, command, outcome: result, view });
+    }
+}
+
+async fn tick(core: Arc<SharedCore>) {
+    loop {
+        sleep(ms(10)).await;
+        core.step(Event::Tick);
+    }
+}

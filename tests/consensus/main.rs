@@ -1,0 +1,10 @@
+//! openraft behind our gate, in clusters of three inside this process: each of its traps that the design
+//! names (section 10) has a test here that fails when our protection is taken away.
+
+mod elections;
+mod front;
+mod gate;
+mod kit;
+mod lease;
+mod strangers;
+mod transfer;

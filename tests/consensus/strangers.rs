@@ -1,0 +1,125 @@
+//! Who is not listened to: members with another store than they joined with, and those who say that
+//! they are somebody else.
+
+use baton::core::replicated::Command;
+use baton::wire::proto::raft_client::RaftClient;
+use baton::wire::{Message, PROTOCOL, Sender, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
+use tonic::{Code, Status};
+
+use super::front::Call;
+use super::kit::{Cluster, Shape, candidacy, eventually, release, short_lease};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_store_was_wiped_neither_votes_nor_carries_a_lease() {
+    let mut cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
+    let joined = cluster.at("b").incarnation;
+    let join = Command::Join { member: "b".into(), incarnation: joined };
+    cluster.at("a").consensus.propose(join).await.expect("committed");
+    eventually("c knows b's store too", || {
+        cluster.at("c").store.applied().borrow().replicated.incarnations.contains_key(&"b".into())
+    })
+    .await;
+    cluster.stop_member("b").await;
+    cluster.wipe("b");
+    cluster.start_member("b").await;
+    let wiped = cluster.at("b").incarnation;
+    assert_ne!(wiped, joined);
+
+    let refused = cluster.ask_vote("c", &cluster.sender("b"), candidacy("b", 9)).await.expect_err("c must not vote");
+    let told = format!(
+        "b came with the store {wiped:016x} but joined with {joined:016x}: it was wiped or copied, and may have \
+         forgotten a vote; remove the member from the cluster and add it again"
+    );
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, told.as_str()));
+
+    // b answers a's appends, and nobody else does.
+    cluster.front("c").cut("a");
+    cluster.front("b").forget_seen();
+    cluster.front("b").await_seen(3, |seen| seen.call == Call::Append).await;
+    eventually("a's lease runs out", || cluster.lease("a").is_none()).await;
+    let refused = cluster.at("a").consensus.propose(release(0)).await.expect_err("only b answers");
+    assert!(refused.contains("was not committed"), "{refused}");
+    cluster.front("b").forget_seen();
+    cluster.front("b").await_seen(3, |seen| seen.call == Call::Append).await;
+    assert_eq!(cluster.lease("a"), None, "carried by the answers of a wiped store");
+    cluster.join_again();
+    eventually("c carries a's lease", || cluster.lease("a").is_some()).await;
+    cluster.at("a").consensus.propose(release(0)).await.expect("c makes a quorum with a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_member_gets_no_vote_for_its_own_candidacy() {
+    let mut cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
+    let join = Command::Join { member: "b".into(), incarnation: cluster.at("b").incarnation };
+    cluster.at("a").consensus.propose(join).await.expect("committed");
+    eventually("c knows b's store too", || {
+        cluster.at("c").store.applied().borrow().replicated.incarnations.contains_key(&"b".into())
+    })
+    .await;
+    cluster.stop_member("b").await;
+    cluster.wipe("b");
+    cluster.isolate("a");
+    cluster.start_member("b").await;
+    eventually("c's promise runs out", || {
+        cluster.at("c").core.read(|core, now| core.may_vote(now.boot, &"b".into())).is_ok()
+    })
+    .await;
+    for round in 1..=2 {
+        cluster.at("b").consensus.campaign().await;
+        cluster.front("c").await_seen(round, |seen| seen.from == "b" && seen.call == Call::PreVote).await;
+    }
+    assert_eq!(cluster.front("c").count(|seen| seen.from == "b" && seen.call == Call::Vote), 0);
+    assert_eq!(cluster.vote_term("b"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_speaks_in_anothers_name_or_for_another_cluster_is_refused_whatever_it_asks() {
+    let cluster = Cluster::start(Shape::arbiters(short_lease())).await;
+    let b = cluster.sender("b");
+    let not_in_list = "x is not in cluster.members of this host's configuration";
+    let cases = [
+        (b.clone(), "c", "b speaks in the name of c".to_owned()),
+        (Sender { member: "c".into(), ..b.clone() }, "b", "c speaks in the name of b".to_owned()),
+        (Sender { member: "x".into(), ..b.clone() }, "x", not_in_list.to_owned()),
+        (Sender { member: "a".into(), ..b.clone() }, "a", not_in_list.replacen('x', "a", 1)),
+        (
+            Sender { cluster: "other".into(), ..b.clone() },
+            "b",
+            "b belongs to cluster \"other\", this is \"test\"".into(),
+        ),
+        (
+            Sender { protocol: PROTOCOL + 1, ..b },
+            "b",
+            format!("b speaks protocol {}, this is {PROTOCOL}; upgrade the older one", PROTOCOL + 1),
+        ),
+    ];
+    for (sender, named, why) in cases {
+        for refused in ask_everything(&cluster, &sender, named).await {
+            assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, why.as_str()), "{sender:?}");
+        }
+    }
+    assert_eq!((cluster.vote_term("a"), cluster.leads("a")), (0, None), "none of it left a trace");
+}
+
+/// Sends a each kind of request from `sender`, in term 9 and the name of `named`; all must be refused.
+async fn ask_everything(cluster: &Cluster, sender: &Sender, named: &str) -> [Status; 5] {
+    let vote = Vote::new_committed(9, named.into());
+    let append = AppendEntriesRequest::<TypeConfig> {
+        vote: vote.clone(),
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let snapshot = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: SnapshotData::default() };
+    let offer = TransferLeaderRequest::<TypeConfig>::new(vote, "a".into(), None);
+    let mut client = RaftClient::new(cluster.at("a").direct.clone());
+    let said = "must be refused";
+    [
+        client.append_entries(append.to_proto(sender)).await.map(drop).expect_err(said),
+        client.vote(candidacy(named, 9).to_proto(sender)).await.map(drop).expect_err(said),
+        client.pre_vote(candidacy(named, 9).to_proto(sender)).await.map(drop).expect_err(said),
+        client.install_snapshot(snapshot.to_proto(sender)).await.map(drop).expect_err(said),
+        client.transfer_leader(offer.to_proto(sender)).await.map(drop).expect_err(said),
+    ]
+}
