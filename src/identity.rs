@@ -19,12 +19,14 @@ pub struct Identity {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stranger {
-    #[error("{member} belongs to cluster {theirs:?}, this is {ours:?}")]
+    #[error("{member} belongs to cluster {theirs:?}, this is {ours:?}; check cluster.name and the addresses")]
     OtherCluster { member: NodeId, theirs: String, ours: String },
     #[error("{member} speaks protocol {theirs}, this is {PROTOCOL}; upgrade the older one")]
     OtherProtocol { member: NodeId, theirs: u32 },
     #[error("{0} is not in cluster.members of this host's configuration")]
     NotAMember(NodeId),
+    #[error("two coordinators run as member {0}; give each its own member.id, and check the addresses")]
+    SecondSelf(NodeId),
     #[error("{got} answers where {expected} should; check the addresses in cluster.members")]
     Impostor { expected: NodeId, got: NodeId },
     #[error(
@@ -61,15 +63,24 @@ impl Identity {
         if sender.protocol != PROTOCOL {
             return Err(Stranger::OtherProtocol { member, theirs: sender.protocol });
         }
-        if !self.members.contains(&member) || member == self.me.member {
+        if member == self.me.member {
+            return Err(Stranger::SecondSelf(member));
+        }
+        if !self.members.contains(&member) {
             return Err(Stranger::NotAMember(member));
         }
-        match self.incarnations.borrow().get(&member) {
-            Some(joined) if *joined != sender.incarnation => {
-                Err(Stranger::OtherStore { member, joined: *joined, got: sender.incarnation })
+        match self.joined_with(&member) {
+            Some(joined) if joined != sender.incarnation => {
+                Err(Stranger::OtherStore { member, joined, got: sender.incarnation })
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// The incarnation that `member` is known by, for what others relay of it; `None` before its first
+    /// one is recorded.
+    pub fn joined_with(&self, member: &NodeId) -> Option<u64> {
+        self.incarnations.borrow().get(member).copied()
     }
 
     /// As [`Identity::check`], for somebody who was addressed as `expected`.
@@ -112,7 +123,7 @@ mod tests {
         let newer = Sender { protocol: PROTOCOL + 1, ..sender("b", 7) };
         assert!(matches!(identity.check(&newer), Err(Stranger::OtherProtocol { .. })));
         assert!(matches!(identity.check(&sender("d", 1)), Err(Stranger::NotAMember(_))));
-        assert!(matches!(identity.check(&sender("a", 1)), Err(Stranger::NotAMember(_))));
+        assert!(matches!(identity.check(&sender("a", 1)), Err(Stranger::SecondSelf(_))));
         assert!(matches!(identity.check_from(&sender("b", 7), &"c".into()), Err(Stranger::Impostor { .. })));
     }
 }

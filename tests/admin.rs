@@ -194,6 +194,31 @@ async fn two_that_start_at_once_do_not_take_each_others_socket() {
     admin::bind(dir.path()).expect("the lock ended with its file");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_start_over_a_dead_ones_socket_exactly_one_gets_it() {
+    let dir = run_dir();
+    drop(StdListener::bind(dir.path().join("admin.sock")).expect("bound"));
+    let mut starting = JoinSet::new();
+    for _ in 0..16 {
+        let dir = dir.path().to_owned();
+        starting.spawn(async move { admin::bind(&dir).map_err(|error| error.to_string()) });
+    }
+    let (mut bound, mut refused) = (Vec::new(), Vec::new());
+    for started in timeout(GENEROUS, starting.join_all()).await.expect("all have tried") {
+        match started {
+            Ok(listener) => bound.push(listener),
+            Err(error) => refused.push(error),
+        }
+    }
+    assert_eq!(bound.len(), 1, "{refused:?}");
+    let expected = ["another coordinator is starting in ", "a coordinator already answers at "];
+    let other: Vec<_> = refused.iter().filter(|error| !expected.iter().any(|start| error.starts_with(start))).collect();
+    assert!(other.is_empty(), "{other:?}");
+    let left: Vec<_> =
+        fs::read_dir(dir.path()).expect("readable").map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(left, ["admin.sock"]);
+}
+
 #[tokio::test]
 async fn an_absent_run_dir_is_named() {
     let dir = run_dir();

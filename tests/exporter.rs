@@ -89,6 +89,26 @@ async fn ready_says_why_not() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_not_ready_is_healthy() {
+    let exporter = exporter(Vitals { ready: Err("starting".to_owned()), ..healthy() }).await;
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now() + GENEROUS);
+    assert_eq!(get(exporter.addr, "/ready").await.0, 503);
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_uptime_grows_from_one_scrape_to_the_next() {
+    let exporter = exporter(healthy()).await;
+    let mut uptimes = Vec::new();
+    for _ in 0..2 {
+        let (_, _, body) = get(exporter.addr, "/metrics").await;
+        let shown = body.lines().find_map(|line| line.strip_prefix("baton_uptime_seconds "));
+        uptimes.push(shown.and_then(|shown| shown.parse::<f64>().ok()).unwrap_or_else(|| panic!("{body}")));
+    }
+    assert!(0.0 < uptimes[0] && uptimes[0] < uptimes[1] && uptimes[1] < 60.0, "{uptimes:?}");
+}
+
+#[tokio::test]
 async fn the_node_pid_is_a_bare_number_or_404() {
     let exporter = exporter(healthy()).await;
     let (code, _, body) = get(exporter.addr, "/node-pid").await;

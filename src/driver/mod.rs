@@ -161,8 +161,6 @@ impl Prepared {
             effects: effects.clone(),
             applied: opened.store.applied(),
             metrics: metrics.clone(),
-            incarnation: opened.incarnation,
-            generation: WallTime::now().as_nanos(),
         };
         let (asks_in, asks) = mpsc::channel::<Ask>(16);
         let vitals = watch::Sender::new(reporter.vitals());
@@ -172,7 +170,7 @@ impl Prepared {
         }
         tokio::spawn(answers::answer(reporter.clone(), answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.applied_entries, reporter.clone()));
-        tokio::spawn(sources::peers(core.clone(), gossip.table(), reporter.config.id.clone()));
+        tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));

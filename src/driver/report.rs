@@ -12,7 +12,7 @@ use crate::consensus::Consensus;
 use crate::core::replicated::Move;
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::Vitals;
-use crate::gossip::{Gossip, Table};
+use crate::gossip::{Gossip, Heard, Table};
 use crate::ids::NodeId;
 use crate::metrics::{Metrics, PeerSeen, Snapshot};
 use crate::shared_core::SharedCore;
@@ -25,8 +25,6 @@ use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, Sig
 const RECORD_EVERY_MIN: Duration = Duration::from_millis(50);
 /// Between two looks at everything else, unless the state changes.
 const METRICS_EVERY: Duration = Duration::from_millis(500);
-/// A record goes out at least this often, with what changes all the time.
-const REPORT_EVERY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Reporter {
@@ -37,21 +35,14 @@ pub(super) struct Reporter {
     pub effects: Option<Effects>,
     pub applied: watch::Receiver<AppliedState>,
     pub metrics: Metrics,
-    pub incarnation: u64,
-    pub generation: u64,
 }
 
 /// Keeps gossip, metrics and vitals up to date.
 pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
     let mut steps = reporter.core.steps();
-    let mut anyway_at = Instant::now();
     let mut metrics_at = Instant::now();
     let mut told = (String::new(), String::new());
     loop {
-        let anyway = Instant::now() >= anyway_at;
-        if anyway {
-            anyway_at = Instant::now() + REPORT_EVERY_MAX;
-        }
         let record = reporter.record();
         let state = (record.state.clone(), record.phase.clone());
         if state != told || Instant::now() >= metrics_at {
@@ -60,9 +51,9 @@ pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
             reporter.publish_metrics(&record);
             vitals.send_replace(reporter.vitals());
         }
-        reporter.gossip.publish(record, anyway);
+        reporter.gossip.publish(record);
         sleep(RECORD_EVERY_MIN).await;
-        if let Ok(Err(_)) = timeout_at(anyway_at.min(metrics_at), steps.changed()).await {
+        if let Ok(Err(_)) = timeout_at(metrics_at, steps.changed()).await {
             return;
         }
     }
@@ -73,7 +64,7 @@ impl Reporter {
         self.effects.as_ref().map(|effects| effects.seen().borrow().clone()).unwrap_or_default()
     }
 
-    /// This member's own gossip record.
+    /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
         let Seen { health, last_signed } = self.seen();
         let (state, phase, not_ready, lease, epoch) = self.core.read(|core, now| {
@@ -83,9 +74,6 @@ impl Reporter {
         });
         let effects = self.effects.as_ref();
         Record {
-            member: self.config.id.to_string(),
-            generation: self.generation,
-            version: 0,
             state: state.into(),
             phase: phase.into(),
             ready: not_ready.is_none(),
@@ -105,20 +93,12 @@ impl Reporter {
             links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
             node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
             disk_free_bytes: disk_free(&self.config.state_dir),
-            clock_offset_ns: self.clock_offset_ns(),
             term: self.consensus.leader().1,
             epoch: epoch.0,
             lease_remaining_ms: lease.as_millis() as i64,
             version_text: env!("CARGO_PKG_VERSION").into(),
-            incarnation: self.incarnation,
+            ..Record::default()
         }
-    }
-
-    /// The largest offset of a peer's wall clock from ours, by amount.
-    fn clock_offset_ns(&self) -> i64 {
-        let table = self.gossip.table();
-        let offsets: Vec<i64> = table.borrow().iter().filter_map(|(_, known)| known.clock_offset_ns()).collect();
-        offsets.into_iter().max_by_key(|offset| offset.unsigned_abs()).unwrap_or(0)
     }
 
     pub(super) fn status(&self) -> StatusResponse {
@@ -141,11 +121,10 @@ impl Reporter {
     }
 
     fn member_status(&self, member: &crate::config::Member, table: &Table, now: BootTime) -> MemberStatus {
-        let known = table.get(&member.id);
-        let is_me = member.id == self.config.id;
-        let reachable = is_me || known.is_some_and(|known| known.is_reachable(now));
-        let own = is_me.then(|| self.record());
-        let mut record = own.or_else(|| known.and_then(|known| known.record.clone())).unwrap_or_default();
+        let reachable = table.is_reachable(&member.id, now);
+        let own = (member.id == self.config.id).then(|| self.record());
+        let told = || table.get(&member.id)?.record.as_deref().cloned();
+        let mut record = own.or_else(told).unwrap_or_default();
         if !reachable {
             // What it last said of its lease and its work is not so any more.
             record.phase.clear();
@@ -204,9 +183,8 @@ impl Reporter {
             (core.leads().is_some(), core.is_active(), core.lease_remaining(now.boot).unwrap_or_default())
         });
         let table = self.gossip.table().borrow().clone();
-        let others = || table.iter().filter(|(id, _)| **id != self.config.id);
-        let ready = others().filter(|(_, known)| {
-            known.is_reachable(now) && known.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
+        let ready = table.others().filter(|(_, heard)| {
+            heard.is_reachable(now) && heard.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
         });
         let chain = record.chain.clone().unwrap_or_default();
         self.metrics.publish(&Snapshot {
@@ -223,14 +201,13 @@ impl Reporter {
             node_peers: chain.peers,
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
-        let peers: Vec<PeerSeen> =
-            others().map(|(id, known)| peer_seen(id, known.is_reachable(now), known.rtt)).collect();
+        let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
         self.metrics.publish_peers(&peers);
     }
 }
 
-fn peer_seen(id: &NodeId, up: bool, rtt: Option<Duration>) -> PeerSeen {
-    PeerSeen { id: id.clone(), up, rtt }
+fn peer_seen(id: &NodeId, heard: &Heard, now: BootTime) -> PeerSeen {
+    PeerSeen { id: id.clone(), up: heard.is_reachable(now), rtt: heard.rtt }
 }
 
 fn history_row(row: &Move) -> proto::Move {

@@ -14,7 +14,7 @@ use super::report::Reporter;
 use crate::consensus::Consensus;
 use crate::core::replicated::Command;
 use crate::core::{Event, Peer};
-use crate::gossip::{Known, Table};
+use crate::gossip::{Heard, Table};
 use crate::ids::{NodeId, SignMark};
 use crate::shared_core::SharedCore;
 use crate::store::{AppliedEntry, AppliedState, Health};
@@ -57,17 +57,13 @@ pub(super) async fn applied(
 }
 
 /// What gossip tells of the other members, also when one of them falls silent.
-pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Table>, me: NodeId) {
+pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<Table>>) {
     const SILENCE_CHECK: Duration = Duration::from_millis(500);
     let mut told = BTreeMap::new();
     loop {
         let now = BootTime::now();
-        let peers: BTreeMap<NodeId, Peer> = table
-            .borrow_and_update()
-            .iter()
-            .filter(|(id, _)| **id != me)
-            .map(|(id, known)| (id.clone(), peer(known, now)))
-            .collect();
+        let peers: BTreeMap<NodeId, Peer> =
+            table.borrow_and_update().others().map(|(id, heard)| (id.clone(), peer(heard, now))).collect();
         if peers != told {
             told.clone_from(&peers);
             core.step(Event::Peers(peers));
@@ -79,9 +75,9 @@ pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Tabl
     }
 }
 
-fn peer(known: &Known, now: BootTime) -> Peer {
-    let reachable = known.is_reachable(now);
-    let Some(record) = &known.record else { return Peer { reachable, ..Peer::default() } };
+fn peer(heard: &Heard, now: BootTime) -> Peer {
+    let reachable = heard.is_reachable(now);
+    let Some(record) = &heard.record else { return Peer { reachable, ..Peer::default() } };
     Peer {
         ready: record.ready,
         reachable,
@@ -104,7 +100,7 @@ pub(super) async fn joins(reporter: Reporter) {
         let unknown: Vec<(NodeId, u64)> = table
             .borrow_and_update()
             .iter()
-            .filter_map(|(id, known)| Some((id.clone(), known.record.as_ref()?.incarnation)))
+            .filter_map(|(id, heard)| Some((id.clone(), heard.record.as_ref()?.incarnation)))
             .filter(|(id, _)| leads && !recorded.contains_key(id))
             .collect();
         for (member, incarnation) in unknown {

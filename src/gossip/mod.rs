@@ -1,0 +1,153 @@
+//! Soft state: every member owns one versioned record and tells every other one. A change is pushed
+//! at once, and a full exchange each second repairs whatever was lost and carries records around a
+//! cut between two members. Gossip may veto an activation or choose a target; it never grants
+//! anything. `driver` owns the `Gossip`, publishes to it and reads its table.
+
+mod clock;
+mod peer;
+mod server;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tonic::transport::Channel;
+
+pub use clock::ClockSample;
+pub use server::GossipService;
+pub use table::{FAILURES_MAX, Heard, Merged, REACHABLE_FOR, Table};
+
+use crate::identity::Identity;
+use crate::ids::NodeId;
+use crate::time::{BootTime, WallTime};
+use crate::transport::MESSAGE_BYTES_MAX;
+use crate::wire::proto::Record;
+use crate::wire::proto::gossip_server::GossipServer;
+use crate::wire::{Sender, WireError, proto};
+use table::Change;
+
+/// Between two full exchanges with the same peer.
+pub const EXCHANGE_EVERY: Duration = Duration::from_secs(1);
+/// Between two pushes to the same peer; what changes meanwhile goes with the next one.
+pub const PUSH_EVERY: Duration = Duration::from_millis(50);
+/// For one answer of a peer.
+pub const RPC_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// This member's part in gossip. Dropping the last clone ends its tasks, closes its table, and services
+/// made from it answer `unavailable`.
+#[derive(Clone)]
+pub struct Gossip {
+    shared: Arc<Shared>,
+    _tasks: Arc<JoinSet<()>>,
+}
+
+impl Gossip {
+    /// Starts exchanging with every peer, each on its own task, so that a hanging one delays nobody
+    /// else. `peers` are all other members; their channels connect lazily and by themselves again. Must
+    /// be called inside a tokio runtime.
+    pub fn start(identity: Arc<Identity>, peers: Vec<(NodeId, Channel)>) -> Gossip {
+        let generation = WallTime::now().as_nanos();
+        let table = Table::new(identity.me(), generation, peers.iter().map(|(peer, _)| peer.clone()));
+        let shared =
+            Arc::new(Shared { identity, table: watch::Sender::new(Arc::new(table)), to_push: watch::Sender::new(()) });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(beat(shared.clone()));
+        for (peer, channel) in peers {
+            tasks.spawn(peer::run(shared.clone(), peer, channel));
+        }
+        Gossip { shared, _tasks: Arc::new(tasks) }
+    }
+
+    /// Makes `record` this member's own when it differs from the last one. `member`, `generation`,
+    /// `version`, `incarnation` and `clock_offset_ns` are filled in and may be left empty. A change of
+    /// nothing but the remaining lease, free disk and probe latency waits for the next full exchange.
+    pub fn publish(&self, record: Record) {
+        let mut change = Change::Nothing;
+        self.shared.update(|table| {
+            change = table.publish(record, BootTime::now());
+            change != Change::Nothing
+        });
+        match change {
+            Change::Nothing | Change::Measures => {}
+            Change::Facts => self.shared.push(),
+        }
+    }
+
+    /// The table, marked as changed whenever anything in it changed.
+    pub fn table(&self) -> watch::Receiver<Arc<Table>> {
+        self.shared.table.subscribe()
+    }
+
+    /// The service to mount on the server that the other members connect to.
+    pub fn service(&self) -> GossipServer<GossipService> {
+        GossipServer::new(GossipService::new(Arc::downgrade(&self.shared)))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+struct Shared {
+    identity: Arc<Identity>,
+    table: watch::Sender<Arc<Table>>,
+    /// Marked as changed when the own record is to be pushed.
+    to_push: watch::Sender<()>,
+}
+
+impl Shared {
+    /// Changes the table in place; readers are told when `change` returns true.
+    fn update(&self, change: impl FnOnce(&mut Table) -> bool) {
+        self.table.send_if_modified(|table| change(Arc::make_mut(table)));
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.table.borrow().clone()
+    }
+
+    fn push(&self) {
+        self.to_push.send_replace(());
+    }
+
+    /// Takes in what a member that passed [`Identity::check`] sent.
+    fn merge(&self, records: Vec<Record>, now: BootTime) {
+        let mut outbid = false;
+        self.update(|table| {
+            let mut changed = false;
+            for record in records {
+                let owner = NodeId::from(record.member.as_str());
+                match table.merge(record, self.identity.joined_with(&owner), now) {
+                    Merged::Newer => changed = true,
+                    Merged::Old => {}
+                    Merged::Outbid => (changed, outbid) = (true, true),
+                    Merged::Refused => tracing::debug!(%owner, "gossip: record refused"),
+                }
+            }
+            changed
+        });
+        if outbid {
+            self.push();
+        }
+    }
+}
+
+/// Who speaks in `message`. Whether it may speak here is for [`Identity`] to say.
+fn sender_of(sender: Option<proto::Sender>, message: &'static str) -> Result<Sender, WireError> {
+    sender.ok_or(WireError::Missing { message, field: "sender" })?.try_into()
+}
+
+/// Gives the own record a new version each second. The next full exchanges carry it.
+async fn beat(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(EXCHANGE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.update(|table| {
+            table.beat(BootTime::now());
+            true
+        });
+    }
+}
