@@ -1,0 +1,128 @@
+//! Deterministic simulation of several cores with all that surrounds them: Raft, guards, chain nodes, clocks that
+//! run apart, a network that loses, delays, doubles and reorders, crashes and pauses. The oracle lives in real time,
+//! which no host can see: never may the chain nodes of two hosts sign at the same moment. A seed makes one history;
+//! `SEED=n cargo test --test core_sim replay -- --nocapture` tells it. `SCHEDULES=n` runs more of them.
+
+#[path = "core_sim/coordinator.rs"]
+mod coordinator;
+#[path = "core_sim/machine.rs"]
+mod machine;
+#[path = "core_sim/raft.rs"]
+mod raft;
+#[path = "core_sim/world.rs"]
+mod world;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use world::{End, LIVE_WITHIN, MS, Without, run};
+
+const SCHEDULES: u64 = 2000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Runs `schedules` histories on two threads, or fewer when `stop` says so, and gives each end to `judge`.
+fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &End) -> bool + Sync) -> u64 {
+    let next = AtomicU64::new(first);
+    let stop = Mutex::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + schedules || *stop.lock().unwrap() {
+                        return;
+                    }
+                    if judge(seed, &run(seed, without, false)) {
+                        *stop.lock().unwrap() = true;
+                    }
+                }
+            });
+        }
+    });
+    next.load(Ordering::Relaxed).min(first + schedules) - first
+}
+
+fn complaint(end: &End) -> Option<String> {
+    match (&end.overlap, end.live_after) {
+        (Some(overlap), _) => Some(overlap.clone()),
+        (None, None) => Some(format!("nobody is active {} s after the last fault", LIVE_WITHIN / MS / 1000)),
+        (None, Some(_)) => None,
+    }
+}
+
+fn tell(seed: u64, without: Without) {
+    let end = run(seed, without, true);
+    let lines = number("LINES").unwrap_or(60) as usize;
+    for line in end.trace.iter().skip(end.trace.len().saturating_sub(lines)) {
+        eprintln!("{line}");
+    }
+    eprintln!("SEED={seed}: {}", complaint(&end).unwrap_or_else(|| "no complaint".into()));
+    eprintln!("replay: SEED={seed} LINES=400 cargo test --test core_sim replay -- --nocapture");
+}
+
+#[test]
+fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
+    let began = Instant::now();
+    let (schedules, first) = (number("SCHEDULES").unwrap_or(SCHEDULES), number("FIRST").unwrap_or(1));
+    let failed = Mutex::new(Vec::new());
+    let totals = Mutex::new((0, 0, 0, Vec::new()));
+    run_all(Without::Nothing, schedules, first, |seed, end| {
+        let mut totals = totals.lock().unwrap();
+        totals.0 += end.events;
+        totals.1 += end.claims;
+        totals.2 += end.handovers;
+        totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+        let complaint = complaint(end);
+        failed.lock().unwrap().extend(complaint.map(|text| (seed, text)));
+        failed.lock().unwrap().len() >= 10
+    });
+    let (events, claims, handovers, mut live) = totals.into_inner().unwrap();
+    live.sort_unstable();
+    let at = |percent: usize| live.get((live.len() * percent / 100).min(live.len().saturating_sub(1)));
+    eprintln!(
+        "{schedules} schedules, {events} events, {claims} claims, {handovers} handovers in {:?}; active again (ms, seed): \
+         median {:?}, 90 % {:?}, 99 % {:?}, last {:?}",
+        began.elapsed(), at(50), at(90), at(99), live.last(),
+    );
+    let failed = failed.into_inner().unwrap();
+    if let Some((seed, _)) = failed.first() {
+        tell(*seed, Without::Nothing);
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn replay() {
+    if let Some(seed) = number("SEED") {
+        tell(seed, Without::Nothing);
+    }
+}
+
+/// How many histories it takes until an overlap is found; `None` when none is found in time.
+fn schedules_to_overlap(without: Without, within: Duration) -> Option<u64> {
+    let began = Instant::now();
+    let found = AtomicU64::new(0);
+    let ran = run_all(without, u64::MAX / 2, 1, |seed, end| {
+        if end.overlap.is_some() {
+            found.store(seed, Ordering::Relaxed);
+        }
+        end.overlap.is_some() || began.elapsed() > within
+    });
+    let found = found.into_inner();
+    eprintln!("without {without:?}: {ran} schedules in {:?}, overlap with seed {found}", began.elapsed());
+    (found > 0).then_some(ran)
+}
+
+#[test]
+fn without_the_guards_deadline_two_nodes_sign() {
+    assert!(schedules_to_overlap(Without::Deadline, Duration::from_secs(20)).is_some());
+}
+
+#[test]
+fn without_promises_two_nodes_sign() {
+    assert!(schedules_to_overlap(Without::Promise, Duration::from_secs(20)).is_some());
+}

@@ -1,0 +1,286 @@
+//! Guard and chain node of a simulated host. They keep the guard's contract (`guard_frame.rs`): it fires at its
+//! deadline by its own clock and needs up to `kill_max` to kill; a coordinator that comes and goes does not touch
+//! them. Here is what the oracle watches: from when until when a chain node may sign.
+
+use std::time::Duration;
+
+use baton::core::Event;
+use baton::guard_frame::{Armed, ExitCause, NodeProcess};
+use baton::ids::Epoch;
+use baton::time::BootTime;
+
+use crate::raft::Id;
+use crate::world::{MS, TIMING, What, Without, World};
+
+#[derive(Debug, Default)]
+pub struct Machine {
+    armed: Option<Armed>,
+    highest: Epoch,
+    fenced: Option<Epoch>,
+    firing: Option<Epoch>,
+    node: Option<Process>,
+    pids: u32,
+    /// The links are validating.
+    pub links: bool,
+    /// Generation of the coordinator that is connected.
+    connection: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    pid: u32,
+    started_at: BootTime,
+    validator_epoch: Option<Epoch>,
+    has_key: bool,
+    dies_of: Option<ExitCause>,
+    /// It answers probes from then on.
+    answers_from: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum ToMachine {
+    Start { validator_epoch: Option<Epoch> },
+    Arm { epoch: Epoch, deadline: BootTime },
+    Disarm { epoch: Epoch },
+    Signal { validator_epoch: Option<Epoch> },
+    Stop { timeout: Duration },
+}
+
+#[derive(Clone, Debug)]
+pub enum FromMachine {
+    Armed(Armed),
+    Started { pid: u32, validator_epoch: Option<Epoch> },
+    Exited { cause: ExitCause },
+    Fenced { epoch: Epoch },
+    StartRefused,
+    Gone,
+}
+
+impl Machine {
+    /// Conservative: a running node may read the key as soon as it is linked.
+    pub fn may_sign(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.has_key || self.links)
+    }
+
+    pub fn answers(&self, at: u64) -> bool {
+        self.node.as_ref().is_some_and(|node| at >= node.answers_from)
+    }
+
+    /// Whether the node answers that it runs with the key.
+    pub fn proves_key(&self, at: u64) -> bool {
+        self.answers(at) && self.node.as_ref().is_some_and(|node| node.has_key)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Power is lost; the links stay as they are.
+    pub fn crash(&mut self) {
+        let (links, pids) = (self.links, self.pids);
+        *self = Machine { links, pids, ..Machine::default() };
+    }
+
+    pub fn attach(&mut self, generation: u32) -> (Option<NodeProcess>, Option<Armed>) {
+        self.connection = generation;
+        let process = self.node.as_ref().map(|node| NodeProcess {
+            pid: node.pid,
+            started_at: node.started_at,
+            validator_epoch: node.validator_epoch,
+        });
+        (process, self.armed)
+    }
+
+    fn permits(&self, epoch: Epoch) -> bool {
+        self.armed.is_some_and(|armed| armed.epoch() == epoch)
+    }
+
+    fn arm(&mut self, epoch: Epoch, deadline: BootTime, now: BootTime) -> Option<Armed> {
+        if epoch < self.highest || self.fenced.is_some_and(|fenced| epoch <= fenced) || deadline <= now {
+            return None;
+        }
+        let deadline = match self.armed {
+            Some(armed) if armed.epoch() == epoch => deadline.max(armed.deadline()),
+            Some(_) | None => deadline,
+        };
+        self.highest = epoch;
+        self.armed = Some(Armed::by_guard(epoch, deadline));
+        self.armed
+    }
+}
+
+impl World {
+    pub fn ask(&mut self, host: Id, asked: ToMachine) {
+        let generation = self.hosts[host].generation;
+        let after = self.random.between(0, MS);
+        self.later(after, What::Ask { host, generation, asked });
+    }
+
+    fn tell(&mut self, host: Id, news: FromMachine) {
+        let generation = self.hosts[host].machine.connection;
+        let after = self.random.between(0, 2 * MS);
+        self.later(after, What::Heard { host, generation, news });
+    }
+
+    pub fn ask_machine(&mut self, host: Id, generation: u32, asked: ToMachine) {
+        if self.hosts[host].machine.connection != generation {
+            return;
+        }
+        let now = self.local(host);
+        self.note(|| format!("{host} guard <- {asked:?}"));
+        let at = self.at;
+        let starts = self.random.between(5, 150) * MS;
+        let machine = &mut self.hosts[host].machine;
+        match asked {
+            ToMachine::Start { validator_epoch } => {
+                let refused = machine.node.is_some() || validator_epoch.is_some_and(|epoch| !machine.permits(epoch));
+                if refused {
+                    return self.tell(host, FromMachine::StartRefused);
+                }
+                if validator_epoch.is_none() {
+                    machine.links = false;
+                }
+                machine.pids += 1;
+                let pid = machine.pids;
+                machine.node = Some(Process {
+                    pid,
+                    started_at: now,
+                    validator_epoch,
+                    has_key: machine.links,
+                    dies_of: None,
+                    answers_from: at + starts,
+                });
+                self.tell(host, FromMachine::Started { pid, validator_epoch });
+            }
+            ToMachine::Arm { epoch, deadline } => {
+                if let Some(armed) = machine.arm(epoch, deadline, now) {
+                    let fires = self.hosts[host].clock.when(armed.deadline()).saturating_sub(self.at);
+                    self.later(fires, What::Deadline { host });
+                    self.tell(host, FromMachine::Armed(armed));
+                }
+            }
+            ToMachine::Disarm { epoch } => {
+                if machine.permits(epoch) {
+                    machine.armed = None;
+                    if let Some(node) = &mut machine.node {
+                        node.validator_epoch = None;
+                    }
+                }
+            }
+            ToMachine::Signal { validator_epoch } => {
+                let permitted = validator_epoch.is_none_or(|epoch| machine.permits(epoch));
+                if let Some(node) = machine.node.as_mut().filter(|_| permitted) {
+                    node.has_key = machine.links;
+                    node.validator_epoch = validator_epoch.or(node.validator_epoch);
+                }
+            }
+            ToMachine::Stop { timeout } => {
+                let kill = timeout.is_zero();
+                if let Some(node) = machine.node.as_mut().filter(|node| node.dies_of.is_none() || kill) {
+                    node.dies_of = node.dies_of.or(Some(ExitCause::Stopped { killed: kill }));
+                    let pid = node.pid;
+                    let after = self.random.between(1, if kill { 30 } else { 400 }) * MS;
+                    self.later(after, What::Killed { host, pid });
+                }
+            }
+        }
+    }
+
+    /// The guard's timer. It looks at its own clock, so that an earlier timer of a moved deadline does nothing.
+    pub fn deadline(&mut self, host: Id) {
+        let now = self.local(host);
+        let machine = &mut self.hosts[host].machine;
+        let Some(armed) = machine.armed.filter(|armed| armed.deadline() <= now) else { return };
+        if self.without == Without::Deadline {
+            return;
+        }
+        machine.armed = None;
+        machine.fenced = Some(armed.epoch());
+        machine.firing = Some(armed.epoch());
+        self.note(|| format!("{host} guard fires"));
+        let kill_max = TIMING.kill_max().as_nanos() as u64;
+        let local_delay = match self.random.between(0, 3) {
+            0 => kill_max - 1000,
+            1 => self.random.between(0, kill_max),
+            _ => self.random.between(0, 10 * MS),
+        };
+        let done = self.hosts[host].clock.when(now + Duration::from_nanos(local_delay)).saturating_sub(self.at);
+        match &mut self.hosts[host].machine.node {
+            Some(node) => {
+                node.dies_of = Some(ExitCause::Fenced);
+                let pid = node.pid;
+                self.later(done, What::Killed { host, pid });
+            }
+            None => self.finish_fence(host),
+        }
+    }
+
+    pub fn killed(&mut self, host: Id, pid: u32) {
+        let machine = &mut self.hosts[host].machine;
+        let Some(node) = machine.node.take_if(|node| node.pid == pid) else { return };
+        self.note(|| format!("{host} node {pid} is gone"));
+        self.tell(host, FromMachine::Exited { cause: node.dies_of.unwrap_or(ExitCause::ByItself) });
+        self.finish_fence(host);
+    }
+
+    fn finish_fence(&mut self, host: Id) {
+        let machine = &mut self.hosts[host].machine;
+        if let Some(epoch) = machine.firing.take() {
+            machine.links = false;
+            self.tell(host, FromMachine::Fenced { epoch });
+        }
+    }
+
+    pub fn crash_node(&mut self, host: Id) {
+        let machine = &mut self.hosts[host].machine;
+        if let Some(node) = machine.node.as_mut() {
+            let pid = node.pid;
+            self.killed(host, pid);
+        }
+    }
+
+    /// The guard dies, and the node with it. The coordinator sees both.
+    pub fn lose_guard(&mut self, host: Id) {
+        let connection = self.hosts[host].machine.connection;
+        self.hosts[host].machine.crash();
+        let after = self.random.between(MS, 20 * MS);
+        self.later(after, What::Heard { host, generation: connection, news: FromMachine::Gone });
+    }
+
+    pub fn hear(&mut self, host: Id, news: FromMachine) {
+        let now = self.local(host);
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        match news {
+            FromMachine::Armed(armed) => {
+                if now < armed.deadline() {
+                    coordinator.armed = Some(armed);
+                    self.step(host, Event::GuardArmed { epoch: armed.epoch() });
+                }
+            }
+            FromMachine::Started { pid, validator_epoch } => {
+                coordinator.node_seen = Some(pid);
+                coordinator.gone = false;
+                self.step(host, Event::NodeStarted { validator_epoch });
+            }
+            FromMachine::Exited { cause } => {
+                coordinator.gone = true;
+                coordinator.node_seen = None;
+                self.step(host, Event::NodeExited { cause });
+            }
+            FromMachine::Fenced { epoch } => {
+                coordinator.armed = None;
+                self.step(host, Event::Fenced { epoch });
+            }
+            FromMachine::StartRefused => self.start_refused(host),
+            FromMachine::Gone => {
+                coordinator.gone = true;
+                coordinator.node_seen = None;
+                coordinator.armed = None;
+                self.step(host, Event::GuardGone { node_proven_dead: true });
+                let after = self.random.between(20, 700) * MS;
+                self.own(host, after, crate::coordinator::Stage::Attach);
+            }
+        }
+        self.work(host);
+    }
+}
