@@ -86,7 +86,11 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
     eprintln!(
         "{schedules} schedules, {events} events, {claims} claims, {handovers} handovers in {:?}; active again (ms, seed): \
          median {:?}, 90 % {:?}, 99 % {:?}, last {:?}",
-        began.elapsed(), at(50), at(90), at(99), live.last(),
+        began.elapsed(),
+        at(50),
+        at(90),
+        at(99),
+        live.last(),
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {

@@ -347,7 +347,8 @@ impl World {
     }
 
     fn somebody_is_active(&self) -> bool {
-        let active = |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
+        let active =
+            |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
         self.hosts.iter().any(active)
     }
 
@@ -357,7 +358,8 @@ impl World {
             .map(|host| self.names[host].to_string())
             .collect();
         if signing.len() > 1 {
-            let text = format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
+            let text =
+                format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
             self.note(|| text.clone());
             self.overlap = Some(text);
         }
@@ -472,12 +474,8 @@ impl World {
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
         let raft = &mut self.hosts[host].raft;
         raft.restart();
-        let memory = Memory {
-            fresh,
-            vote_term: raft.term,
-            released_term: raft.released_term(),
-            view: raft.state.view(),
-        };
+        let memory =
+            Memory { fresh, vote_term: raft.term, released_term: raft.released_term(), view: raft.state.view() };
         let (settings, name) = (self.settings(host), self.name(host));
         let me = &mut self.hosts[host];
         me.generation += 1;
@@ -555,7 +553,9 @@ impl World {
         let peers: BTreeMap<NodeId, Peer> = coordinator
             .heard
             .iter()
-            .map(|(id, (heard_at, peer))| (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() }))
+            .map(|(id, (heard_at, peer))| {
+                (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() })
+            })
             .collect();
         if peers != coordinator.told_peers {
             coordinator.told_peers.clone_from(&peers);
