@@ -8,21 +8,30 @@ use baton::core::votes::Refusal;
 use baton::core::{Action, Event, Stage};
 use baton::guard_frame::ExitCause;
 use baton::ids::{Epoch, Role};
-use baton::time::WallTime;
+use baton::time::{BootTime, WallTime};
 use baton::wire::proto;
 use tokio::time::sleep;
 
 use super::front::Call;
-use super::kit::{Cluster, Shape, candidacy, eventually, long_lease, short_lease};
+use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, short_lease};
 
-/// Longer than openraft's lease (101 ms) and far shorter than ours.
-const OPENRAFTS_LEASE_IS_OVER: Duration = Duration::from_millis(250);
+/// Longer than openraft's own lease with the short timing (350 ms).
+const OPENRAFTS_LEASE: Duration = Duration::from_millis(450);
+
+/// A cluster in which b has a live promise to a that openraft, whose lease is the shorter one, knows
+/// nothing of any more: only the gate stands between b and a vote.
+async fn promised_by_b_alone() -> Cluster {
+    let cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
+    cluster.isolate("a");
+    sleep(OPENRAFTS_LEASE).await;
+    let arrived_at = BootTime::now() + LONG;
+    cluster.at("b").core.step(Event::Accepted { leader: "a".into(), term: 1, arrived_at });
+    cluster
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inside_its_promise_a_member_votes_for_nobody_else_whatever_the_request_says() {
-    let cluster = Cluster::led_by_a(Shape::arbiters(long_lease())).await;
-    cluster.isolate("a");
-    sleep(OPENRAFTS_LEASE_IS_OVER).await;
+    let cluster = promised_by_b_alone().await;
     for transfer in [false, true] {
         assert!(!cluster.votes_for("b", "c", 2, transfer).await, "leadership_transfer = {transfer}");
     }
@@ -52,18 +61,16 @@ async fn a_restarted_member_votes_for_nobody_while_it_may_have_forgotten_a_promi
         assert!(!cluster.votes_for("b", "c", 2, transfer).await, "leadership_transfer = {transfer}");
     }
     cluster.at("b").consensus.campaign().await;
-    sleep(OPENRAFTS_LEASE_IS_OVER).await;
+    sleep(OPENRAFTS_LEASE).await;
     assert_eq!(cluster.vote_term("b"), 1, "nor for itself");
 }
 
 /// The core may have asked for it before the promise was made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_campaign_inside_the_own_promise_asks_nobody() {
-    let cluster = Cluster::led_by_a(Shape::arbiters(long_lease())).await;
-    cluster.isolate("a");
-    sleep(OPENRAFTS_LEASE_IS_OVER).await;
+    let cluster = promised_by_b_alone().await;
     cluster.at("b").consensus.campaign().await;
-    sleep(OPENRAFTS_LEASE_IS_OVER).await;
+    sleep(OPENRAFTS_LEASE).await;
     for name in ["a", "c"] {
         let asked = cluster.front(name).count(|seen| seen.from == "b" && seen.call != Call::Append);
         assert_eq!(asked, 0, "b asked {name}");

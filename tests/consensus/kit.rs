@@ -38,7 +38,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A promise that no test outlives. openraft's own lease is 101 ms.
+/// A promise that no test outlives.
 pub fn long_lease() -> Timing {
     Timing::new(ms(50), Duration::from_secs(60), ms(50), 1000).expect("safe")
 }
