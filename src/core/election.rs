@@ -56,12 +56,13 @@ pub fn best_target<'a>(priorities: &BTreeMap<NodeId, u32>, peers: &'a BTreeMap<N
 /// When to campaign next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Campaigns {
+    started_at: BootTime,
     not_before: BootTime,
 }
 
 impl Campaigns {
     pub fn new(started_at: BootTime) -> Self {
-        Campaigns { not_before: started_at }
+        Campaigns { started_at, not_before: started_at }
     }
 
     /// Two candidates of neighbouring rank are two heartbeats apart, so that the first one's votes are
@@ -71,7 +72,7 @@ impl Campaigns {
             Some(rank) => 2 * timing.heartbeat() * rank,
             None => 3 * timing.lease(),
         };
-        self.not_before.max(opens_at + delay)
+        self.not_before.max(opens_at.max(self.started_at) + delay)
     }
 
     /// A campaign starts at `now`; the next one waits until this one's votes must have come.
@@ -125,6 +126,13 @@ mod tests {
         let opens_at = BootTime::from_nanos(5_000_000_000);
         let due = |rank| campaigns.due_at(opens_at, rank, &Timing::LAN).since(opens_at).as_millis();
         assert_eq!((due(Some(0)), due(Some(1)), due(Some(2)), due(None)), (0, 300, 600, 3000));
+    }
+
+    #[test]
+    fn a_member_that_just_started_leaves_the_eligible_their_time() {
+        let started_at = BootTime::from_nanos(7_000_000_000);
+        let due = Campaigns::new(started_at).due_at(BootTime::from_nanos(0), None, &Timing::LAN);
+        assert_eq!(due.since(started_at), 3 * Timing::LAN.lease());
     }
 
     #[test]
