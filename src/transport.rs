@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
 
 use crate::config::Tls;
@@ -66,10 +68,15 @@ pub fn channel(addr: &str, tls: Option<&TlsFiles>, timing: &Timing) -> Result<Ch
     Ok(endpoint.connect_lazy())
 }
 
+/// Connections of peers. Without `nodelay` on this end too, an answer waits up to 40 ms for the
+/// acknowledgement of the one before.
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
 /// Bounds on what one peer may ask of this server.
 pub fn server(timing: &Timing) -> tonic::transport::Server {
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .timeout(timing.lease().max(Duration::from_secs(1)))
         .concurrency_limit_per_connection(64)
         .http2_keepalive_interval(Some(timing.lease()))

@@ -15,7 +15,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 use tracing::{error, info, warn};
 
@@ -290,7 +289,7 @@ fn serve_peers(
     }
     let router = server.add_service(consensus.service()).add_service(gossip.service());
     tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(TcpListenerStream::new(listener)).await {
+        if let Err(error) = router.serve_with_incoming(transport::incoming(listener)).await {
             error!("peers are not answered any more: {error}");
         }
     });
