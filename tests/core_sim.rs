@@ -49,6 +49,8 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 fn complaint(end: &End) -> Option<String> {
     match (&end.overlap, end.live_after) {
         (Some(overlap), _) => Some(overlap.clone()),
+        // Without pre-vote, candidates with the shorter log outbid the others for ever; baton never goes without.
+        (None, None) if !end.pre_vote => None,
         (None, None) => Some(format!("nobody is active {} s after the last fault", LIVE_WITHIN / MS / 1000)),
         (None, Some(_)) => None,
     }
@@ -75,7 +77,9 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
         totals.0 += end.events;
         totals.1 += end.claims;
         totals.2 += end.handovers;
-        totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+        if end.pre_vote {
+            totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+        }
         let complaint = complaint(end);
         failed.lock().unwrap().extend(complaint.map(|text| (seed, text)));
         failed.lock().unwrap().len() >= 10
@@ -86,7 +90,11 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
     eprintln!(
         "{schedules} schedules, {events} events, {claims} claims, {handovers} handovers in {:?}; active again (ms, seed): \
          median {:?}, 90 % {:?}, 99 % {:?}, last {:?}",
-        began.elapsed(), at(50), at(90), at(99), live.last(),
+        began.elapsed(),
+        at(50),
+        at(90),
+        at(99),
+        live.iter().rev().take(8).collect::<Vec<_>>(),
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {
@@ -115,6 +123,18 @@ fn schedules_to_overlap(without: Without, within: Duration) -> Option<u64> {
     let found = found.into_inner();
     eprintln!("without {without:?}: {ran} schedules in {:?}, overlap with seed {found}", began.elapsed());
     (found > 0).then_some(ran)
+}
+
+/// The rules whose loss shows only in long and rare histories: `MUTATION=NodeProof SECONDS=600`.
+#[test]
+fn a_rule_is_left_out_on_request() {
+    const RARE: [Without; 4] =
+        [Without::Quarantine, Without::NodeProof, Without::ReleaseOfTheTerm, Without::NoSecondClaim];
+    let Ok(name) = std::env::var("MUTATION") else { return };
+    let without = RARE.into_iter().find(|rule| format!("{rule:?}") == name);
+    let without = without.unwrap_or_else(|| panic!("MUTATION={name} is none of {RARE:?}"));
+    let found = schedules_to_overlap(without, Duration::from_secs(number("SECONDS").unwrap_or(60)));
+    eprintln!("{name}: overlap after {found:?} schedules");
 }
 
 #[test]

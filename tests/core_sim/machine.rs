@@ -71,10 +71,6 @@ impl Machine {
         self.answers(at) && self.node.as_ref().is_some_and(|node| node.has_key)
     }
 
-    pub fn is_running(&self) -> bool {
-        self.node.is_some()
-    }
-
     /// Power is lost; the links stay as they are.
     pub fn crash(&mut self) {
         let (links, pids) = (self.links, self.pids);

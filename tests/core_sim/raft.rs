@@ -257,7 +257,9 @@ impl Raft {
                 leading.matched[from] = leading.matched[from].max(upto);
                 leading.next[from] = leading.matched[from] + 1;
             }
-            Appended::Conflict => leading.next[from] = leading.next[from].saturating_sub(1).max(leading.matched[from] + 1),
+            Appended::Conflict => {
+                leading.next[from] = leading.next[from].saturating_sub(1).max(leading.matched[from] + 1)
+            }
             Appended::Alive | Appended::HigherVote(..) => {}
         }
         let mut matched = leading.matched.clone();

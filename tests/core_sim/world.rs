@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton::chain_node::{Health, KeyState};
 use baton::core::replicated::{Applied, Command};
 use baton::core::{Action, Core, Event, Memory, Peer, Settings};
-use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::ids::{NodeId, Role, SignMark};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
 
@@ -188,6 +188,7 @@ pub struct End {
     pub overlap: Option<String>,
     /// From the end of the faults until somebody was active.
     pub live_after: Option<u64>,
+    pub pre_vote: bool,
     pub events: u64,
     pub claims: u64,
     pub handovers: u64,
@@ -204,6 +205,7 @@ pub fn run(seed: u64, without: Without, traced: bool) -> End {
     End {
         overlap: world.overlap,
         live_after,
+        pre_vote: world.pre_vote,
         events: world.events,
         claims: moves.len() as u64,
         handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
@@ -347,7 +349,8 @@ impl World {
     }
 
     fn somebody_is_active(&self) -> bool {
-        let active = |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
+        let active =
+            |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
         self.hosts.iter().any(active)
     }
 
@@ -357,7 +360,8 @@ impl World {
             .map(|host| self.names[host].to_string())
             .collect();
         if signing.len() > 1 {
-            let text = format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
+            let text =
+                format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
             self.note(|| text.clone());
             self.overlap = Some(text);
         }
@@ -472,12 +476,8 @@ impl World {
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
         let raft = &mut self.hosts[host].raft;
         raft.restart();
-        let memory = Memory {
-            fresh,
-            vote_term: raft.term,
-            released_term: raft.released_term(),
-            view: raft.state.view(),
-        };
+        let memory =
+            Memory { fresh, vote_term: raft.term, released_term: raft.released_term(), view: raft.state.view() };
         let (settings, name) = (self.settings(host), self.name(host));
         let me = &mut self.hosts[host];
         me.generation += 1;
@@ -555,7 +555,9 @@ impl World {
         let peers: BTreeMap<NodeId, Peer> = coordinator
             .heard
             .iter()
-            .map(|(id, (heard_at, peer))| (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() }))
+            .map(|(id, (heard_at, peer))| {
+                (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() })
+            })
             .collect();
         if peers != coordinator.told_peers {
             coordinator.told_peers.clone_from(&peers);
@@ -618,7 +620,7 @@ impl World {
     fn invent_fault(&mut self, at: u64, length: u64) -> Fault {
         let host = self.random.between(0, self.members() as u64) as Id;
         // It ends some time later, and not after all others have.
-        let mut until = |random: &mut Random, max_ms: u64| random.between(20, max_ms) * MS;
+        let until = |random: &mut Random, max_ms: u64| random.between(20, max_ms) * MS;
         match self.random.between(0, 100) {
             0..9 => {
                 let after = until(&mut self.random, 3000);
@@ -713,10 +715,6 @@ impl World {
         me.generation += 1;
         me.paused = false;
         me.deferred.clear();
-    }
-
-    pub fn epoch_of(&self, host: Id) -> Epoch {
-        self.hosts[host].raft.state.epoch
     }
 }
 
