@@ -198,7 +198,10 @@ impl Core {
                 self.tenure_lost_node(now, tenure::Reason::GuardGone, out);
             }
             Event::GuardArmed { epoch } => self.note_armed(now, epoch, out),
-            Event::NodeStarted { validator_epoch } => self.host.started(now.boot, validator_epoch),
+            Event::NodeStarted { validator_epoch } => {
+                self.host.started(now.boot, validator_epoch);
+                self.stop_unwanted_validator(validator_epoch, out);
+            }
             Event::NodeStartFailed { reason } => self.host.start_failed(now.boot, reason),
             Event::NodeExited { cause } => {
                 self.host.exited(now.boot, cause);

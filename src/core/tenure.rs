@@ -427,6 +427,15 @@ impl Core {
         }
     }
 
+    /// Invariant (fence 1): a node with the key that no tenure wants any more, and whose guard may be
+    /// disarmed by now, does not go on. Its start overtook the order to let go.
+    pub(super) fn stop_unwanted_validator(&mut self, validator_epoch: Option<Epoch>, out: &mut Vec<Action>) {
+        let Some(epoch) = validator_epoch else { return };
+        if !self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch && tenure.gave_key()) {
+            out.push(Action::Deactivate { kill: true });
+        }
+    }
+
     pub(super) fn note_inactive(&mut self, now: Now, recorded: Option<SignMark>, out: &mut Vec<Action>) {
         self.host.key_is_gone();
         if let Some(lead) = &mut self.lead {
