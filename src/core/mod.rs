@@ -156,6 +156,7 @@ impl Core {
         self.note(now, event, &mut out);
         self.supervise_node(now, &mut out);
         self.advance_tenure(now, &mut out);
+        self.give_up_on_handover(now, &mut out);
         self.use_lead(now, &mut out);
         self.campaign(now, &mut out);
         self.leave(&mut out);

@@ -301,7 +301,6 @@ impl Core {
         if self.shutdown && self.tenure.as_ref().is_some_and(|t| t.stage != Stage::Stopping) {
             self.let_go(now, Reason::Shutdown, None, out);
         }
-        self.give_up_on_handover(now, out);
     }
 
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -595,7 +594,8 @@ impl Core {
         }));
     }
 
-    fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
+    /// The operator is answered in time, also by a member that leads and holds nothing any more.
+    pub(super) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
         if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= HANDOVER_MAX) {
             let waited = HANDOVER_MAX.as_secs();
             out.push(Action::AnswerHandover(Err(format!("{} is not active after {waited} s", asked.to))));
