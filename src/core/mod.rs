@@ -271,6 +271,9 @@ impl Core {
     fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.lead.take().is_some() {
             self.abandon_tenure(now, tenure::Reason::LeadLost, out);
+            if self.host.runs_node() {
+                out.push(Action::WatchChain { closely: false });
+            }
         }
     }
 
