@@ -206,6 +206,10 @@ impl Core {
             Event::NodeStartFailed { reason } => self.host.start_failed(now.boot, reason),
             Event::NodeExited { cause } => {
                 self.host.exited(now.boot, cause);
+                // Rule (c): whoever works on the node may have ordered the next start already, with the key.
+                if self.tenure.as_ref().is_some_and(Tenure::works_on_node) {
+                    self.host.give_key();
+                }
                 self.note_exited(now, cause, out);
             }
             Event::Fenced { epoch } => self.note_fenced(now, epoch, out),
