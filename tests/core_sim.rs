@@ -125,15 +125,20 @@ fn schedules_to_overlap(without: Without, within: Duration) -> Option<u64> {
     (found > 0).then_some(ran)
 }
 
-/// The rules whose loss shows only in long and rare histories: `MUTATION=NodeProof SECONDS=600`.
+/// The rules whose loss shows only in long and rare histories: `MUTATION=NodeProof WITHIN_S=600`.
 #[test]
 fn a_rule_is_left_out_on_request() {
-    const RARE: [Without; 4] =
-        [Without::Quarantine, Without::NodeProof, Without::ReleaseOfTheTerm, Without::NoSecondClaim];
+    const RARE: [Without; 5] = [
+        Without::Quarantine,
+        Without::NodeProof,
+        Without::ReleaseOfTheTerm,
+        Without::NoSecondClaim,
+        Without::AwaitedStart,
+    ];
     let Ok(name) = std::env::var("MUTATION") else { return };
     let without = RARE.into_iter().find(|rule| format!("{rule:?}") == name);
     let without = without.unwrap_or_else(|| panic!("MUTATION={name} is none of {RARE:?}"));
-    let found = schedules_to_overlap(without, Duration::from_secs(number("SECONDS").unwrap_or(60)));
+    let found = schedules_to_overlap(without, Duration::from_secs(number("WITHIN_S").unwrap_or(60)));
     eprintln!("{name}: overlap after {found:?} schedules");
 }
 

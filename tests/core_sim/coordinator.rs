@@ -523,6 +523,7 @@ impl World {
 
     pub fn start_refused(&mut self, host: Id) {
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        coordinator.gone = true;
         if let Some(Doing::Activating { epoch, .. }) = coordinator.doing {
             coordinator.doing = None;
             self.step(host, Event::NodeStartFailed { reason: "refused".into() });
@@ -629,8 +630,10 @@ impl World {
     }
 
     fn stop_node(&mut self, host: Id, timeout_ms: u64, then: Doing) {
-        self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(timeout_ms) });
-        self.do_next(host, then, 5 * MS);
+        if self.hosts[host].coordinator.as_ref().is_some_and(|c| c.node_seen.is_some()) {
+            self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(timeout_ms) });
+        }
+        self.do_next(host, then, 0);
     }
 
     fn swap(&mut self, host: Id, epoch: Epoch) -> Result<(), String> {
@@ -686,7 +689,7 @@ impl World {
                     };
                     self.ask(host, order);
                     self.do_next(host, Doing::Activating { epoch, seen, asked: true }, 2 * MS + moment);
-                } else if self.hosts[host].machine.proves_key(at) {
+                } else if coordinator.node_seen.is_some() && self.hosts[host].machine.proves_key(at) {
                     self.step(host, Event::Activated { epoch });
                     self.wake_worker(host, 0);
                 } else {

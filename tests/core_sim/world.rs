@@ -36,6 +36,8 @@ pub enum Without {
     ReleaseOfTheTerm,
     NoSecondClaim,
     Deadline,
+    /// The shell takes a node that was just ordered to start for one that is stopped.
+    AwaitedStart,
 }
 
 pub struct Random(u64);
