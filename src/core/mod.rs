@@ -356,7 +356,7 @@ impl Core {
     }
 
     fn campaign(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.shutdown || self.lead.is_some() || self.tenure.is_some() {
+        if self.shutdown || self.lead.is_some() || self.tenure.is_some() || self.voting_in.is_some() {
             return;
         }
         let rank = self.rank(now.boot);
