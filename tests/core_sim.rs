@@ -5,10 +5,14 @@
 
 #[path = "core_sim/coordinator.rs"]
 mod coordinator;
+#[path = "core_sim/faults.rs"]
+mod faults;
 #[path = "core_sim/machine.rs"]
 mod machine;
 #[path = "core_sim/raft.rs"]
 mod raft;
+#[path = "core_sim/worker.rs"]
+mod worker;
 #[path = "core_sim/world.rs"]
 mod world;
 
@@ -150,4 +154,9 @@ fn without_the_guards_deadline_two_nodes_sign() {
 #[test]
 fn without_promises_two_nodes_sign() {
     assert!(schedules_to_overlap(Without::Promise, Duration::from_secs(20)).is_some());
+}
+
+#[test]
+fn with_a_second_claim_in_a_released_term_two_nodes_sign() {
+    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(20)).is_some());
 }
