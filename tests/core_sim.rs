@@ -5,10 +5,14 @@
 
 #[path = "core_sim/coordinator.rs"]
 mod coordinator;
+#[path = "core_sim/faults.rs"]
+mod faults;
 #[path = "core_sim/machine.rs"]
 mod machine;
 #[path = "core_sim/raft.rs"]
 mod raft;
+#[path = "core_sim/worker.rs"]
+mod worker;
 #[path = "core_sim/world.rs"]
 mod world;
 
@@ -49,6 +53,8 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 fn complaint(end: &End) -> Option<String> {
     match (&end.overlap, end.live_after) {
         (Some(overlap), _) => Some(overlap.clone()),
+        // Without pre-vote, candidates with the shorter log outbid the others for ever; baton never goes without.
+        (None, None) if !end.pre_vote => None,
         (None, None) => Some(format!("nobody is active {} s after the last fault", LIVE_WITHIN / MS / 1000)),
         (None, Some(_)) => None,
     }
@@ -75,7 +81,9 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
         totals.0 += end.events;
         totals.1 += end.claims;
         totals.2 += end.handovers;
-        totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+        if end.pre_vote {
+            totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+        }
         let complaint = complaint(end);
         failed.lock().unwrap().extend(complaint.map(|text| (seed, text)));
         failed.lock().unwrap().len() >= 10
@@ -90,7 +98,7 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
         at(50),
         at(90),
         at(99),
-        live.last(),
+        live.iter().rev().take(8).collect::<Vec<_>>(),
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {
@@ -121,6 +129,23 @@ fn schedules_to_overlap(without: Without, within: Duration) -> Option<u64> {
     (found > 0).then_some(ran)
 }
 
+/// The rules whose loss shows only in long and rare histories: `MUTATION=NodeProof WITHIN_S=600`.
+#[test]
+fn a_rule_is_left_out_on_request() {
+    const RARE: [Without; 5] = [
+        Without::Quarantine,
+        Without::NodeProof,
+        Without::ReleaseOfTheTerm,
+        Without::NoSecondClaim,
+        Without::AwaitedStart,
+    ];
+    let Ok(name) = std::env::var("MUTATION") else { return };
+    let without = RARE.into_iter().find(|rule| format!("{rule:?}") == name);
+    let without = without.unwrap_or_else(|| panic!("MUTATION={name} is none of {RARE:?}"));
+    let found = schedules_to_overlap(without, Duration::from_secs(number("WITHIN_S").unwrap_or(60)));
+    eprintln!("{name}: overlap after {found:?} schedules");
+}
+
 #[test]
 fn without_the_guards_deadline_two_nodes_sign() {
     assert!(schedules_to_overlap(Without::Deadline, Duration::from_secs(20)).is_some());
@@ -129,4 +154,9 @@ fn without_the_guards_deadline_two_nodes_sign() {
 #[test]
 fn without_promises_two_nodes_sign() {
     assert!(schedules_to_overlap(Without::Promise, Duration::from_secs(20)).is_some());
+}
+
+#[test]
+fn with_a_second_claim_in_a_released_term_two_nodes_sign() {
+    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(20)).is_some());
 }

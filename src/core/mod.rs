@@ -159,6 +159,7 @@ impl Core {
         self.note(now, event, &mut out);
         self.supervise_node(now, &mut out);
         self.advance_tenure(now, &mut out);
+        self.give_up_on_handover(now, &mut out);
         self.use_lead(now, &mut out);
         self.campaign(now, &mut out);
         self.leave(now, &mut out);
@@ -201,10 +202,17 @@ impl Core {
                 self.tenure_lost_node(now, tenure::Reason::GuardGone, out);
             }
             Event::GuardArmed { epoch } => self.note_armed(now, epoch, out),
-            Event::NodeStarted { validator_epoch } => self.host.started(now.boot, validator_epoch),
+            Event::NodeStarted { validator_epoch } => {
+                self.host.started(now.boot, validator_epoch);
+                self.stop_unwanted_validator(validator_epoch, out);
+            }
             Event::NodeStartFailed { reason } => self.host.start_failed(now.boot, reason),
             Event::NodeExited { cause } => {
                 self.host.exited(now.boot, cause);
+                // Rule (c): whoever works on the node may have ordered the next start already, with the key.
+                if self.tenure.as_ref().is_some_and(Tenure::works_on_node) {
+                    self.host.give_key();
+                }
                 self.note_exited(now, cause, out);
             }
             Event::Fenced { epoch } => self.note_fenced(now, epoch, out),
@@ -270,6 +278,9 @@ impl Core {
     fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.lead.take().is_some() {
             self.abandon_tenure(now, tenure::Reason::LeadLost, out);
+            if self.host.runs_node() {
+                out.push(Action::WatchChain { closely: false });
+            }
         }
     }
 
@@ -348,7 +359,7 @@ impl Core {
     }
 
     fn campaign(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.shutdown.is_some() || self.lead.is_some() || self.tenure.is_some() {
+        if self.shutdown.is_some() || self.lead.is_some() || self.tenure.is_some() || self.voting_in.is_some() {
             return;
         }
         let rank = self.rank(now.boot);

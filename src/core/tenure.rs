@@ -301,7 +301,6 @@ impl Core {
         if self.shutdown.is_some() && self.tenure.as_ref().is_some_and(|t| t.stage != Stage::Stopping) {
             self.let_go(now, Reason::Shutdown, None, out);
         }
-        self.give_up_on_handover(now, out);
     }
 
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -424,6 +423,15 @@ impl Core {
         } else {
             out.push(Action::Disarm { epoch: tenure.epoch });
             self.release_or_drop(out);
+        }
+    }
+
+    /// Invariant (fence 1): a node with the key that no tenure wants any more, and whose guard may be
+    /// disarmed by now, does not go on. Its start overtook the order to let go.
+    pub(super) fn stop_unwanted_validator(&mut self, validator_epoch: Option<Epoch>, out: &mut Vec<Action>) {
+        let Some(epoch) = validator_epoch else { return };
+        if !self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch && tenure.gave_key()) {
+            out.push(Action::Deactivate { kill: true });
         }
     }
 
@@ -587,7 +595,8 @@ impl Core {
         }));
     }
 
-    fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
+    /// The operator is answered in time, also by a member that leads and holds nothing any more.
+    pub(super) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
         if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= HANDOVER_MAX) {
             let waited = HANDOVER_MAX.as_secs();
             out.push(Action::AnswerHandover(Err(format!("{} is not active after {waited} s", asked.to))));

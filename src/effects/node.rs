@@ -53,7 +53,14 @@ async fn start_standby(hands: &Arc<Hands>) {
         hands.core.step(Event::NodeStartFailed { reason: error.to_string() });
         return;
     }
-    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch: None });
+    order_start(hands, None);
+}
+
+/// From here on only the guard's answer tells whether a node runs: an order to let go that comes before the
+/// answer must not take the node for stopped.
+fn order_start(hands: &Hands, validator_epoch: Option<Epoch>) {
+    hands.node.send_replace(NodeSeen::Unknown);
+    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch });
 }
 
 /// Brings the links to validating. Needs the guard's word for `epoch` at that very moment.
@@ -129,8 +136,7 @@ async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), Stri
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
     let mut node = hands.node.subscribe();
-    node.mark_unchanged();
-    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch: Some(epoch) });
+    order_start(hands, Some(epoch));
     let answered = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_) | NodeSeen::Refused(_))).await;
     match answered.as_deref() {
         Ok(NodeSeen::Refused(reason)) => Err(reason.clone()),

@@ -1,20 +1,19 @@
-//! What surrounds a core in its coordinator, in the manner of `consensus/`, `effects/` and `driver/`: the vote gate
-//! before Raft, the turn between votes and appends, the worker that changes links and node, the reports. Every
-//! `await` of the real one is a stage of its own here, so that pauses and other events fall in between.
+//! What surrounds a core in its coordinator, in the manner of `consensus/` and `driver/`: the vote gate before
+//! Raft, the turn between votes and appends, the reports. Every `await` of the real one is a stage of its own here,
+//! so that pauses and other events fall in between.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::core::votes::{Refusal, VoteGate};
-use baton::core::{Action, Core, Event, Memory, Peer};
+use baton::core::{Core, Event, Memory, Peer};
 use baton::guard_frame::Armed;
-use baton::ids::{Epoch, NodeId};
+use baton::ids::NodeId;
 use baton::time::{BootTime, Now};
 use baton::timing::Timing;
 
-use crate::machine::ToMachine;
 use crate::raft::{Append, Appended, Ballot, Id};
+use crate::worker::{Doing, Job};
 use crate::world::{MS, Message, TIMING, Without, World};
 
 const OVERTAKEN_MAX: u64 = 100 * MS;
@@ -51,24 +50,6 @@ pub enum Stage {
     Finish,
 }
 
-#[derive(Clone, Debug)]
-pub enum Job {
-    StartStandby,
-    Link { epoch: Epoch },
-    Activate { epoch: Epoch },
-    Deactivate { kill: bool },
-}
-
-/// Where the worker is in its job.
-#[derive(Clone, Debug)]
-enum Doing {
-    StopToLink { epoch: Epoch },
-    Swap { epoch: Epoch },
-    Activating { epoch: Epoch, seen: u64, asked: bool },
-    TakeKey,
-    StopToEnd,
-}
-
 pub struct Coordinator {
     pub core: Core,
     /// Follows the same events as the core's own gate, for the mutations that drop one rule of it.
@@ -81,11 +62,11 @@ pub struct Coordinator {
     metrics: (u64, bool),
     /// Index and term of what was proposed and is not applied.
     pub pending: Vec<(usize, u64)>,
-    jobs: VecDeque<Job>,
-    doing: Option<Doing>,
-    work_id: u64,
-    let_go: u64,
-    done: u64,
+    pub jobs: VecDeque<Job>,
+    pub doing: Option<Doing>,
+    pub work_id: u64,
+    pub let_go: u64,
+    pub done: u64,
     pub armed: Option<Armed>,
     pub node_seen: Option<u32>,
     /// The node is proven gone as far as the guard told.
@@ -506,205 +487,5 @@ impl World {
             }
         }
         self.own(host, TIMING.heartbeat().as_nanos() as u64, Stage::Heartbeat { term });
-    }
-}
-
-/// Guard, links and node, as `effects/` works on them.
-impl World {
-    fn attach(&mut self, host: Id) {
-        let generation = self.hosts[host].generation;
-        let (node, armed) = self.hosts[host].machine.attach(generation);
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        coordinator.node_seen = node.as_ref().map(|node| node.pid);
-        coordinator.gone = node.is_none();
-        self.step(host, Event::GuardAttached { node, armed });
-        self.work(host);
-    }
-
-    pub fn start_refused(&mut self, host: Id) {
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        if let Some(Doing::Activating { epoch, .. }) = coordinator.doing {
-            coordinator.doing = None;
-            self.step(host, Event::NodeStartFailed { reason: "refused".into() });
-            self.step(host, Event::ActivationFailed { epoch, reason: "refused".into() });
-        } else {
-            self.step(host, Event::NodeStartFailed { reason: "refused".into() });
-        }
-    }
-
-    pub fn perform_here(&mut self, host: Id, action: Action) {
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        match action {
-            Action::Arm { epoch, deadline } => return self.ask(host, ToMachine::Arm { epoch, deadline }),
-            Action::Disarm { epoch } => {
-                coordinator.armed = None;
-                return self.ask(host, ToMachine::Disarm { epoch });
-            }
-            Action::WatchChain { closely } => coordinator.closely = closely,
-            Action::StartStandby => coordinator.jobs.push_back(Job::StartStandby),
-            Action::LinkValidating { epoch, .. } => coordinator.jobs.push_back(Job::Link { epoch }),
-            Action::Activate { epoch } => coordinator.jobs.push_back(Job::Activate { epoch }),
-            Action::Deactivate { kill } => {
-                coordinator.let_go += 1;
-                coordinator.jobs.push_back(Job::Deactivate { kill });
-                if matches!(coordinator.doing, Some(Doing::Activating { .. })) {
-                    coordinator.doing = None;
-                }
-            }
-            Action::ProposeClaim { .. }
-            | Action::ProposeRelease { .. }
-            | Action::ProposeActivated { .. }
-            | Action::Campaign
-            | Action::TransferLead { .. }
-            | Action::AnswerHandover(_)
-            | Action::Finish => {}
-        }
-        let after = self.random.between(0, MS);
-        self.wake_worker(host, after);
-    }
-
-    fn wake_worker(&mut self, host: Id, after: u64) {
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        coordinator.work_id += 1;
-        let id = coordinator.work_id;
-        self.own(host, after, Stage::Worker(id));
-    }
-
-    fn worker_wakes(&mut self, host: Id, id: u64) {
-        if self.hosts[host].coordinator.as_ref().is_some_and(|c| c.work_id == id) {
-            self.work(host);
-        }
-    }
-
-    /// Goes on with the job in hand as far as it can, or begins the next.
-    pub fn work(&mut self, host: Id) {
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        match coordinator.doing.take() {
-            Some(doing) => self.go_on(host, doing),
-            None => self.begin_job(host),
-        }
-    }
-
-    fn do_next(&mut self, host: Id, doing: Doing, after: u64) {
-        if let Some(coordinator) = &mut self.hosts[host].coordinator {
-            coordinator.doing = Some(doing);
-        }
-        self.wake_worker(host, after);
-    }
-
-    fn begin_job(&mut self, host: Id) {
-        let hot = self.hot;
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        let Some(job) = coordinator.jobs.pop_front() else { return };
-        let cancelled = coordinator.let_go > coordinator.done;
-        let after = self.moment();
-        match job {
-            Job::StartStandby => {
-                self.ask(host, ToMachine::Start { validator_epoch: None });
-                self.wake_worker(host, after);
-            }
-            Job::Link { .. } | Job::Activate { .. } if cancelled => self.wake_worker(host, 0),
-            Job::Link { epoch } if hot => self.do_next(host, Doing::Swap { epoch }, after),
-            Job::Link { epoch } => self.stop_node(host, 400, Doing::StopToLink { epoch }),
-            Job::Activate { epoch } => {
-                let seen = self.hosts[host].coordinator.as_ref().map_or(0, |c| c.let_go);
-                self.do_next(host, Doing::Activating { epoch, seen, asked: false }, after);
-            }
-            Job::Deactivate { kill } => self.deactivate(host, kill),
-        }
-    }
-
-    fn deactivate(&mut self, host: Id, kill: bool) {
-        self.hosts[host].machine.links = false;
-        let gently = !kill && self.hot && self.random.chance(70);
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        coordinator.done += 1;
-        if gently && coordinator.node_seen.is_some() {
-            self.ask(host, ToMachine::Signal { validator_epoch: None });
-            let after = 2 * MS + self.moment();
-            self.do_next(host, Doing::TakeKey, after);
-        } else {
-            self.stop_node(host, if kill { 0 } else { 400 }, Doing::StopToEnd);
-        }
-    }
-
-    fn stop_node(&mut self, host: Id, timeout_ms: u64, then: Doing) {
-        self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(timeout_ms) });
-        self.do_next(host, then, 5 * MS);
-    }
-
-    fn swap(&mut self, host: Id, epoch: Epoch) -> Result<(), String> {
-        let now = self.local(host);
-        let Some(coordinator) = &self.hosts[host].coordinator else { return Err(String::new()) };
-        match coordinator.armed.filter(|armed| armed.epoch() == epoch) {
-            None => Err("the guard is not armed".into()),
-            Some(armed) if now >= armed.deadline() => Err("its deadline has passed".into()),
-            Some(_) => {
-                self.hosts[host].machine.links = true;
-                Ok(())
-            }
-        }
-    }
-
-    fn go_on(&mut self, host: Id, doing: Doing) {
-        let at = self.at;
-        let moment = self.moment();
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        let gone = coordinator.gone;
-        match doing {
-            Doing::StopToLink { epoch } if gone => self.do_next(host, Doing::Swap { epoch }, moment),
-            Doing::StopToLink { .. } | Doing::StopToEnd if !gone => {
-                // Asked again whenever the guard says something; it takes that for the same order.
-                if coordinator.node_seen.is_some() {
-                    let kill = matches!(doing, Doing::StopToEnd);
-                    self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(if kill { 0 } else { 400 }) });
-                }
-                self.do_next(host, doing, 40 * MS);
-            }
-            Doing::StopToLink { .. } => {}
-            Doing::Swap { epoch } => {
-                let event = match self.swap(host, epoch) {
-                    Ok(()) => Event::Linked { epoch },
-                    Err(reason) => {
-                        self.hosts[host].machine.links = false;
-                        Event::LinksFailed { reason }
-                    }
-                };
-                self.step(host, event);
-                self.wake_worker(host, 0);
-            }
-            Doing::Activating { epoch, seen, asked } => {
-                if coordinator.let_go > seen {
-                    return self.wake_worker(host, 0);
-                }
-                if !asked {
-                    let running = coordinator.node_seen.is_some();
-                    let order = if self.hot && running {
-                        ToMachine::Signal { validator_epoch: Some(epoch) }
-                    } else {
-                        ToMachine::Start { validator_epoch: Some(epoch) }
-                    };
-                    self.ask(host, order);
-                    self.do_next(host, Doing::Activating { epoch, seen, asked: true }, 2 * MS + moment);
-                } else if self.hosts[host].machine.proves_key(at) {
-                    self.step(host, Event::Activated { epoch });
-                    self.wake_worker(host, 0);
-                } else {
-                    self.do_next(host, Doing::Activating { epoch, seen, asked }, 20 * MS);
-                }
-            }
-            Doing::TakeKey => {
-                if self.hosts[host].machine.may_sign() {
-                    return self.stop_node(host, 400, Doing::StopToEnd);
-                }
-                self.step(host, Event::Inactive { last_signed: None });
-                self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(400) });
-                self.wake_worker(host, 0);
-            }
-            Doing::StopToEnd => {
-                self.step(host, Event::Inactive { last_signed: None });
-                self.wake_worker(host, 0);
-            }
-        }
     }
 }

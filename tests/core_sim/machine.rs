@@ -24,6 +24,9 @@ pub struct Machine {
     pub links: bool,
     /// Generation of the coordinator that is connected.
     connection: u32,
+    /// When the last frame of either direction arrives: frames keep their order.
+    asked_until: u64,
+    told_until: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -71,14 +74,10 @@ impl Machine {
         self.answers(at) && self.node.as_ref().is_some_and(|node| node.has_key)
     }
 
-    pub fn is_running(&self) -> bool {
-        self.node.is_some()
-    }
-
     /// Power is lost; the links stay as they are.
     pub fn crash(&mut self) {
-        let (links, pids) = (self.links, self.pids);
-        *self = Machine { links, pids, ..Machine::default() };
+        let (links, pids, asked_until, told_until) = (self.links, self.pids, self.asked_until, self.told_until);
+        *self = Machine { links, pids, asked_until, told_until, ..Machine::default() };
     }
 
     pub fn attach(&mut self, generation: u32) -> (Option<NodeProcess>, Option<Armed>) {
@@ -112,14 +111,22 @@ impl Machine {
 impl World {
     pub fn ask(&mut self, host: Id, asked: ToMachine) {
         let generation = self.hosts[host].generation;
-        let after = self.random.between(0, MS);
-        self.later(after, What::Ask { host, generation, asked });
+        if let (ToMachine::Start { .. }, Some(coordinator)) = (&asked, &mut self.hosts[host].coordinator) {
+            // From now on only the guard's answer tells whether a node runs.
+            (coordinator.node_seen, coordinator.gone) = (None, self.without == Without::AwaitedStart);
+        }
+        // To start a process takes longer than to note a deadline.
+        let takes = if matches!(asked, ToMachine::Start { .. }) { self.random.between(0, 25 * MS) } else { 0 };
+        let arrives = (self.at + takes + self.moment()).max(self.hosts[host].machine.asked_until);
+        self.hosts[host].machine.asked_until = arrives;
+        self.later(arrives - self.at, What::Ask { host, generation, asked });
     }
 
     fn tell(&mut self, host: Id, news: FromMachine) {
         let generation = self.hosts[host].machine.connection;
-        let after = self.random.between(0, 2 * MS);
-        self.later(after, What::Heard { host, generation, news });
+        let arrives = (self.at + self.moment()).max(self.hosts[host].machine.told_until);
+        self.hosts[host].machine.told_until = arrives;
+        self.later(arrives - self.at, What::Heard { host, generation, news });
     }
 
     pub fn ask_machine(&mut self, host: Id, generation: u32, asked: ToMachine) {

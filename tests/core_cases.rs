@@ -1,0 +1,394 @@
+//! Stories of one core, told in `tests/cases/*.txt`: what happens at which time, and what the core then asks for.
+//! `UPDATE=1 cargo test --test core_cases` writes the answers anew; read the difference before it is committed.
+//!
+//! A line `at 150ms  acked b 3 sent 100ms` is an event, `given holder` a few of them whose answers nobody needs to
+//! see again. `expect` is an action, an answer of the vote gate or a time, `now` the state shown to operators when it
+//! has changed. The wall clock shows the same as the steady one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baton::chain_node::{Health, KeyState, SignFloor};
+use baton::core::replicated::{Command, Replicated};
+use baton::core::{Action, Core, Event, Memory, Peer, Settings};
+use baton::guard_frame::{Armed, ExitCause, NodeProcess};
+use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::time::{BootTime, Now, WallTime};
+use baton::timing::Timing;
+
+struct Story {
+    settings: Settings,
+    memory: Memory,
+    replicated: Replicated,
+    core: Option<Core>,
+    at: Duration,
+    shown: String,
+}
+
+#[test]
+fn every_story_goes_as_it_is_written() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "txt"));
+    paths.sort();
+    assert!(!paths.is_empty(), "no stories in {}", folder.display());
+    let mut wrong = Vec::new();
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let written = fs::read_to_string(&path).unwrap();
+        let told = tell(&written).unwrap_or_else(|(line, error)| panic!("{name}:{line}: {error}"));
+        if told != written {
+            if update {
+                fs::write(&path, &told).unwrap();
+            }
+            wrong.push(format!("{name}:\n{}", first_difference(&written, &told)));
+        }
+    }
+    assert!(wrong.is_empty() || update, "UPDATE=1 rewrites these:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_expectation_is_noticed() {
+    let told = tell("# A title.\n\ngiven standby\nat 1s  vote? b\n    expect no\n").unwrap();
+    assert!(told.ends_with("at 1s  vote? b\n    expect yes\n"), "{told}");
+}
+
+fn first_difference(written: &str, told: &str) -> String {
+    let (mut left, mut right) = (written.lines(), told.lines());
+    let mut number = 0;
+    loop {
+        number += 1;
+        match (left.next(), right.next()) {
+            (None, None) => return "  (only the ends differ)".into(),
+            (a, b) if a == b => {}
+            (a, b) => {
+                return format!("  line {number}\n  written: {}\n  told:    {}", a.unwrap_or("-"), b.unwrap_or("-"));
+            }
+        }
+    }
+}
+
+/// The story with the answers that the core gives now.
+fn tell(written: &str) -> Result<String, (usize, String)> {
+    let mut story = Story::new();
+    let mut told = String::new();
+    for (index, line) in written.lines().enumerate() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.first().copied() {
+            Some("expect" | "now") => continue,
+            None | Some("#") => writeln!(told, "{line}").unwrap(),
+            Some(_) => {
+                writeln!(told, "{line}").unwrap();
+                let answers = story.happen(&words).map_err(|error| (index + 1, error))?;
+                for answer in answers {
+                    writeln!(told, "    {answer}").unwrap();
+                }
+            }
+        }
+    }
+    Ok(told)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time such as 150ms or 1.5s");
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().map(Duration::from_millis).map_err(|_| wrong()),
+        None => {
+            let seconds: f64 = text.strip_suffix('s').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+            Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
+        }
+    }
+}
+
+fn boot(at: Duration) -> BootTime {
+    BootTime::from_nanos(at.as_nanos() as u64)
+}
+
+fn wall(at: Duration) -> WallTime {
+    WallTime::from_nanos(at.as_nanos() as u64)
+}
+
+fn number(word: &str) -> Result<u64, String> {
+    word.parse().map_err(|_| format!("{word:?} is no number"))
+}
+
+fn epoch(word: &str) -> Result<Epoch, String> {
+    number(word).map(Epoch)
+}
+
+fn mark(word: &str) -> Result<Option<SignMark>, String> {
+    if word == "-" { Ok(None) } else { number(word).map(SignMark::at_height).map(Some) }
+}
+
+impl Story {
+    fn new() -> Story {
+        let settings = Settings {
+            me: "a".into(),
+            role: Role::Validator,
+            priorities: [("a", 100), ("b", 90), ("c", 0)].map(|(id, priority)| (id.into(), priority)).into(),
+            timing: Timing::LAN,
+            failback: false,
+            clock_skew: Duration::from_millis(10),
+            node_refuses: false,
+            probe_failures_max: 3,
+            head_still_max: Duration::from_secs(10),
+            activation_max: Duration::from_secs(10),
+            settle_max: None,
+        };
+        let replicated = Replicated::default();
+        let memory = Memory { fresh: true, vote_term: 0, released_term: None, view: replicated.view() };
+        Story { settings, memory, replicated, core: None, at: Duration::ZERO, shown: String::new() }
+    }
+
+    fn happen(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
+        match words {
+            ["set", rest @ ..] => self.set(rest).map(|()| Vec::new()),
+            ["given", "standby"] => self.given(&STANDBY),
+            ["given", "holder"] => {
+                self.given(&STANDBY)?;
+                self.given(&HOLDER)
+            }
+            ["at", at, rest @ ..] => {
+                let at = duration(at)?;
+                if at < self.at {
+                    return Err(format!("{at:?} lies before {:?}", self.at));
+                }
+                self.at = at;
+                self.tell(rest)
+            }
+            _ => Err("expected: set, given or at".into()),
+        }
+    }
+
+    fn given(&mut self, lines: &[&str]) -> Result<Vec<String>, String> {
+        for line in lines {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            self.happen(&words)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn set(&mut self, words: &[&str]) -> Result<(), String> {
+        match words {
+            ["me", me] => self.settings.me = (*me).into(),
+            ["arbiter"] => self.settings.role = Role::Arbiter,
+            ["failback"] => self.settings.failback = true,
+            ["on_halt", "replica", "after", max] => self.settings.settle_max = Some(duration(max)?),
+            ["restarted", "vote", term] => (self.memory.fresh, self.memory.vote_term) = (false, number(term)?),
+            ["log", term, rest @ ..] => {
+                let command = self.command(rest)?;
+                self.replicated.apply(number(term)?, &command);
+                self.memory.view = self.replicated.view();
+                self.memory.released_term = self.replicated.last_release.map(|release| release.term);
+            }
+            _ => return Err("set what?".into()),
+        }
+        Ok(())
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command, String> {
+        let at = wall(self.at);
+        Ok(match words {
+            ["claim", of, member] => {
+                Command::Claim { epoch: epoch(of)?, member: (*member).into(), reason: "test".into(), at }
+            }
+            ["release", of, "mark", last] => {
+                Command::Release { epoch: epoch(of)?, last_signed: mark(last)?, reason: "operator".into(), at }
+            }
+            ["activated", of] => {
+                Command::Activated { epoch: epoch(of)?, at, floor: SignFloor::None, took: Duration::ZERO }
+            }
+            _ => return Err(format!("no command: {words:?}")),
+        })
+    }
+
+    /// Steps the core, or asks it, and returns what it says.
+    fn tell(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
+        let now = Now { boot: boot(self.at), wall: wall(self.at) };
+        let (settings, memory) = (&self.settings, &self.memory);
+        let core = self.core.get_or_insert_with(|| Core::new(settings.clone(), memory.clone(), now.boot));
+        match words {
+            ["vote?", candidate] => {
+                let answer = core.may_vote(now.boot, &(*candidate).into());
+                return Ok(vec![match answer {
+                    Ok(()) => "expect yes".into(),
+                    Err(refusal) => format!("expect no: {refusal}"),
+                }]);
+            }
+            ["ready?"] => {
+                let answer = core.not_ready(now.boot);
+                return Ok(vec![answer.map_or("expect yes".into(), |reason| format!("expect no: {reason}"))]);
+            }
+            ["wakeup?"] => {
+                let at = core.next_wakeup(now.boot);
+                return Ok(vec![at.map_or("expect never".into(), |at| format!("expect {}", time(at.as_nanos())))]);
+            }
+            _ => {}
+        }
+        let event = self.event(words)?;
+        let Some(core) = &mut self.core else { return Err("no core".into()) };
+        let mut answers: Vec<String> = core.step(now, event).iter().map(|a| format!("expect {}", show(a))).collect();
+        let stage = core.stage().map_or("", |stage| stage.as_str());
+        let shown = format!("{} {stage}", core.state(now.boot).as_str()).trim_end().to_string();
+        if shown != self.shown {
+            answers.push(format!("now {shown}"));
+            self.shown = shown;
+        }
+        Ok(answers)
+    }
+
+    fn event(&mut self, words: &[&str]) -> Result<Event, String> {
+        let at = boot(self.at);
+        Ok(match words {
+            ["tick"] => Event::Tick,
+            ["slept"] => Event::Slept,
+            ["accepted", leader, term] => {
+                Event::Accepted { leader: (*leader).into(), term: number(term)?, arrived_at: at }
+            }
+            ["voting", term] => Event::Voting { term: number(term)? },
+            ["considered", term] => Event::Considered { term: number(term)? },
+            ["voted", term] => Event::Voted { term: number(term)? },
+            ["release-logged", term] => Event::ReleaseLogged { term: number(term)? },
+            ["led", term] => Event::Led { term: number(term)? },
+            ["lead-lost"] => Event::LeadLost,
+            ["acked", from, term, "sent", sent] => {
+                Event::Acked { from: (*from).into(), term: number(term)?, sent_at: boot(duration(sent)?) }
+            }
+            ["applied", term, rest @ ..] => {
+                let (term, command) = (number(term)?, self.command(rest)?);
+                let outcome = self.replicated.apply(term, &command);
+                Event::Applied { term, command, outcome, view: self.replicated.view() }
+            }
+            ["proposal-failed"] => Event::ProposalFailed { reason: "not committed".into() },
+            ["peers", ..] => Event::Peers(peers(&words[1..])?),
+            ["handover-wanted"] => Event::HandoverWanted { to: None },
+            ["handover-wanted", to] => Event::HandoverWanted { to: Some((*to).into()) },
+            ["shutdown-wanted"] => Event::ShutdownWanted,
+            ["store-failed"] => Event::StoreFailed { reason: "disk full".into() },
+            _ => return host_event(words, at),
+        })
+    }
+}
+
+fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
+    let node = |validator_epoch| Some(NodeProcess { pid: 7, started_at: at, validator_epoch });
+    Ok(match words {
+        ["guard-attached"] => Event::GuardAttached { node: None, armed: None },
+        ["guard-attached", "standby"] => Event::GuardAttached { node: node(None), armed: None },
+        ["guard-attached", "validator", of, "deadline", deadline] => Event::GuardAttached {
+            node: node(Some(epoch(of)?)),
+            armed: Some(Armed::by_guard(epoch(of)?, boot(duration(deadline)?))),
+        },
+        ["guard-gone"] => Event::GuardGone { node_proven_dead: true },
+        ["guard-gone", "unproven"] => Event::GuardGone { node_proven_dead: false },
+        ["armed", of] => Event::GuardArmed { epoch: epoch(of)? },
+        ["node-started"] => Event::NodeStarted { validator_epoch: None },
+        ["node-started", "validator", of] => Event::NodeStarted { validator_epoch: Some(epoch(of)?) },
+        ["node-start-failed"] => Event::NodeStartFailed { reason: "no such file".into() },
+        ["node-exited"] => Event::NodeExited { cause: ExitCause::ByItself },
+        ["node-exited", "stopped"] => Event::NodeExited { cause: ExitCause::Stopped { killed: false } },
+        ["node-exited", "fenced"] => Event::NodeExited { cause: ExitCause::Fenced },
+        ["fenced", of] => Event::Fenced { epoch: epoch(of)? },
+        ["linked", of] => Event::Linked { epoch: epoch(of)? },
+        ["links-failed"] => Event::LinksFailed { reason: "key.json is a regular file".into() },
+        ["activated", of] => Event::Activated { epoch: epoch(of)? },
+        ["activation-failed", of] => Event::ActivationFailed { epoch: epoch(of)?, reason: "no key".into() },
+        ["inactive", "mark", last] => Event::Inactive { last_signed: mark(last)? },
+        ["probed", height, "head", head] => Event::Probed(health(true, number(height)?, duration(head)?)),
+        ["probed", height, "head", head, "syncing"] => Event::Probed(health(false, number(height)?, duration(head)?)),
+        ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
+        _ => return Err(format!("no event: {}", words.join(" "))),
+    })
+}
+
+fn health(synced: bool, height: u64, head: Duration) -> Health {
+    let latency = Duration::from_millis(1);
+    let head_time = Some(wall(head));
+    Health { synced, height, head_time, peers: None, key: KeyState::Untold, latency, version: String::new() }
+}
+
+/// `b ready 12, c away 0`: in what shape a peer is, and its height, which is also the last one it signed.
+fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
+    let text = words.join(" ");
+    text.split(',')
+        .map(|part| {
+            let [id, shape, height] = part.split_whitespace().collect::<Vec<_>>()[..] else {
+                return Err(format!("{part:?} is not such as `b ready 12`"));
+            };
+            let height = number(height)?;
+            let last_signed = (height > 0).then(|| SignMark::at_height(height));
+            let (ready, reachable, active) = match shape {
+                "ready" => (true, true, false),
+                "unready" => (false, true, false),
+                "active" => (true, true, true),
+                "away" => (true, false, false),
+                _ => return Err(format!("{shape:?} is none of ready, unready, active, away")),
+            };
+            Ok((id.into(), Peer { ready, reachable, active, height, last_signed }))
+        })
+        .collect()
+}
+
+fn time(nanos: u64) -> String {
+    if nanos.is_multiple_of(1_000_000) {
+        format!("{}ms", nanos / 1_000_000)
+    } else {
+        format!("{:.3}ms", nanos as f64 / 1e6)
+    }
+}
+
+fn show_floor(floor: &SignFloor) -> String {
+    match floor {
+        SignFloor::None => "none".into(),
+        SignFloor::Mark(mark) => format!("mark:{mark}"),
+        SignFloor::BlockAfter(at) => format!("block-after:{}", time(at.as_nanos())),
+    }
+}
+
+fn show(action: &Action) -> String {
+    match action {
+        Action::StartStandby => "StartStandby".into(),
+        Action::Arm { epoch, deadline } => format!("Arm epoch={epoch} deadline={}", time(deadline.as_nanos())),
+        Action::Disarm { epoch } => format!("Disarm epoch={epoch}"),
+        Action::LinkValidating { epoch, floor } => format!("LinkValidating epoch={epoch} floor={}", show_floor(floor)),
+        Action::Activate { epoch } => format!("Activate epoch={epoch}"),
+        Action::Deactivate { kill } => format!("Deactivate{}", if *kill { " kill" } else { "" }),
+        Action::WatchChain { closely } => format!("WatchChain{}", if *closely { " closely" } else { "" }),
+        Action::ProposeClaim { epoch, reason } => format!("ProposeClaim epoch={epoch} reason={reason}"),
+        Action::ProposeRelease { epoch, last_signed, reason } => {
+            let mark = last_signed.map_or("-".into(), |mark| mark.to_string());
+            format!("ProposeRelease epoch={epoch} mark={mark} reason={reason}")
+        }
+        Action::ProposeActivated { epoch, floor, began_at } => {
+            let began = time(began_at.as_nanos());
+            format!("ProposeActivated epoch={epoch} floor={} began={began}", show_floor(floor))
+        }
+        Action::Campaign => "Campaign".into(),
+        Action::TransferLead { to } => format!("TransferLead to={to}"),
+        Action::AnswerHandover(Ok(done)) => format!("AnswerHandover to={} epoch={}", done.to, done.epoch),
+        Action::AnswerHandover(Err(reason)) => format!("AnswerHandover refused: {reason}"),
+        Action::Finish => "Finish".into(),
+    }
+}
+
+/// `a`, a validator whose node is in sync, hears of a ready `b` and of the arbiter `c`.
+const STANDBY: [&str; 4] =
+    ["at 0s guard-attached", "at 0s node-started", "at 0s probed 10 head 0s", "at 0s peers b ready 10, c unready 0"];
+
+/// `a` leads term 1 and has been active under epoch 1 since 200 ms.
+const HOLDER: [&str; 10] = [
+    "at 100ms voted 1",
+    "at 100ms led 1",
+    "at 100ms acked c 1 sent 100ms",
+    "at 100ms applied 1 claim 1 a",
+    "at 100ms armed 1",
+    "at 200ms probed 11 head 150ms",
+    "at 200ms linked 1",
+    "at 200ms node-started validator 1",
+    "at 200ms activated 1",
+    "at 200ms applied 1 activated 1",
+];
