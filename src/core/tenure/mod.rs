@@ -4,14 +4,16 @@
 //! a `Release` is proposed only after the node was proven inactive; after it, nothing is claimed in the
 //! same term (rule W).
 
+mod handover;
+mod letting_go;
+
 use std::time::Duration;
 
 use crate::chain_node::SignFloor;
-use crate::core::event::{Action, Handover, View};
+use crate::core::Core;
+use crate::core::event::{Action, View};
 use crate::core::floor;
 use crate::core::replicated::{Applied, Command, FloorSource};
-use crate::core::{Core, Lead};
-use crate::guard_frame::ExitCause;
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::{BootTime, Now};
 
@@ -178,7 +180,7 @@ impl Tenure {
 
 /// Taking the baton.
 impl Core {
-    pub(super) fn claim(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(in crate::core) fn claim(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(lead) = &self.lead else { return };
         let epoch = self.view.epoch.next();
         let reason = match &self.view.holder {
@@ -204,7 +206,7 @@ impl Core {
         out.push(Action::ProposeClaim { epoch, reason });
     }
 
-    pub(super) fn note_applied(
+    pub(in crate::core) fn note_applied(
         &mut self,
         now: Now,
         term: Term,
@@ -242,7 +244,7 @@ impl Core {
     }
 
     /// Moves the guard's deadline to what the lease allows now.
-    pub(super) fn renew(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(in crate::core) fn renew(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(deadline) = self.deadline(now.boot).filter(|deadline| *deadline > now.boot) else { return };
         let Some(tenure) = &mut self.tenure else { return };
         let finished = tenure.ending.as_ref().is_some_and(|ending| ending.inactive);
@@ -253,21 +255,21 @@ impl Core {
         out.push(Action::Arm { epoch: tenure.epoch, deadline });
     }
 
-    pub(super) fn note_armed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+    pub(in crate::core) fn note_armed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
         if let Some(tenure) = self.tenure.as_mut().filter(|t| t.stage == Stage::Arming && t.epoch == epoch) {
             tenure.enter(Stage::Settling, now.boot);
         }
         self.advance_tenure(now, out);
     }
 
-    pub(super) fn note_linked(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+    pub(in crate::core) fn note_linked(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
         if let Some(tenure) = self.tenure.as_mut().filter(|t| t.stage == Stage::Linking && t.epoch == epoch) {
             tenure.enter(Stage::Activating, now.boot);
             out.push(Action::Activate { epoch });
         }
     }
 
-    pub(super) fn note_activated(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+    pub(in crate::core) fn note_activated(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
         let Some(tenure) = self.tenure.as_mut().filter(|t| t.stage == Stage::Activating && t.epoch == epoch) else {
             return;
         };
@@ -278,7 +280,7 @@ impl Core {
         }
     }
 
-    pub(super) fn note_activation_failed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+    pub(in crate::core) fn note_activation_failed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
         let running = self.host.is_node_running();
         let ours = self.tenure.as_ref().is_some_and(|t| t.stage == Stage::Activating && t.epoch == epoch);
         // A node that crashed meanwhile is dealt with as such.
@@ -289,7 +291,7 @@ impl Core {
     }
 
     /// What time and health alone bring about.
-    pub(super) fn advance_tenure(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(in crate::core) fn advance_tenure(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(tenure) = &self.tenure else { return };
         match tenure.stage {
             Stage::Claiming | Stage::Linking | Stage::Stopping => {}
@@ -365,7 +367,7 @@ impl Core {
             .cloned()
     }
 
-    pub(super) fn tenure_wakeup(&self) -> Vec<BootTime> {
+    pub(in crate::core) fn tenure_wakeup(&self) -> Vec<BootTime> {
         let mut moments = Vec::new();
         if let Some(tenure) = &self.tenure {
             match tenure.stage {
@@ -380,226 +382,5 @@ impl Core {
         }
         moments.extend(self.asked.as_ref().map(|asked| asked.asked_at + HANDOVER_MAX));
         moments
-    }
-}
-
-/// Letting the baton go.
-impl Core {
-    /// Ends the tenure in good order: node proven inactive, `Release`, transfer to `target` or to the
-    /// best one then.
-    pub(super) fn let_go(&mut self, now: Now, reason: Reason, target: Option<NodeId>, out: &mut Vec<Action>) {
-        self.end_tenure(now, reason, target, true, false, out);
-    }
-
-    /// Ends the tenure of a leader whose lease is not to be trusted any more. There is nothing to
-    /// release: the guard's deadline stands.
-    pub(super) fn abandon_tenure(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
-        if let Some(ending) = self.tenure.as_mut().and_then(|tenure| tenure.ending.as_mut()) {
-            ending.release = false;
-            if ending.inactive {
-                self.tenure = None;
-            }
-            return;
-        }
-        self.end_tenure(now, reason, None, false, reason == Reason::Slept, out);
-    }
-
-    fn end_tenure(
-        &mut self,
-        now: Now,
-        reason: Reason,
-        target: Option<NodeId>,
-        release: bool,
-        kill: bool,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(tenure) = self.tenure.as_mut().filter(|tenure| tenure.ending.is_none()) else { return };
-        let gave_key = tenure.gave_key();
-        let last_signed = tenure.inherited_mark();
-        tenure.ending = Some(Ending { reason, target, release, inactive: !gave_key, last_signed });
-        tenure.enter(Stage::Stopping, now.boot);
-        if gave_key {
-            out.push(Action::Deactivate { kill });
-        } else {
-            out.push(Action::Disarm { epoch: tenure.epoch });
-            self.release_or_drop(out);
-        }
-    }
-
-    /// Invariant (fence 1): a node with the key that no tenure wants any more, and whose guard may be
-    /// disarmed by now, does not go on. Its start overtook the order to let go.
-    pub(super) fn stop_unwanted_validator(&mut self, validator_epoch: Option<Epoch>, out: &mut Vec<Action>) {
-        let Some(epoch) = validator_epoch else { return };
-        if !self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch && tenure.gave_key()) {
-            out.push(Action::Deactivate { kill: true });
-        }
-    }
-
-    pub(super) fn note_inactive(&mut self, now: Now, recorded: Option<SignMark>, out: &mut Vec<Action>) {
-        self.host.key_is_gone();
-        if let Some(lead) = &mut self.lead {
-            lead.quiet_since = now.wall;
-        }
-        if let Some(epoch) = self.host.take_foreign_epoch() {
-            out.push(Action::Disarm { epoch });
-        }
-        let Some(tenure) = &mut self.tenure else { return };
-        let mark = tenure.released_mark(recorded);
-        let Some(ending) = tenure.ending.as_mut().filter(|ending| !ending.inactive) else { return };
-        ending.inactive = true;
-        ending.last_signed = mark;
-        out.push(Action::Disarm { epoch: tenure.epoch });
-        self.release_or_drop(out);
-    }
-
-    /// The node is inactive: propose the `Release` when that was the plan and the lead still stands.
-    fn release_or_drop(&mut self, out: &mut Vec<Action>) {
-        let Some(tenure) = &self.tenure else { return };
-        let Some(ending) = &tenure.ending else { return };
-        match &mut self.lead {
-            Some(lead) if ending.release && lead.term == tenure.term => {
-                lead.releasing = true;
-                out.push(Action::ProposeRelease {
-                    epoch: tenure.epoch,
-                    last_signed: ending.last_signed,
-                    reason: ending.reason.as_str().into(),
-                });
-            }
-            Some(_) | None => self.tenure = None,
-        }
-    }
-
-    fn note_released(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        self.gate.note_release(term);
-        let ready = |core: &Core, id: &NodeId| core.peers.get(id).is_some_and(|peer| peer.ready && peer.reachable);
-        let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) else { return };
-        let wanted = match self.tenure.take() {
-            Some(tenure) if tenure.term == term => tenure.ending.and_then(|ending| ending.target),
-            other => {
-                self.tenure = other;
-                None
-            }
-        };
-        lead.offered_at = None;
-        if let Some(to) = wanted.filter(|to| ready(self, to))
-            && let Some(lead) = &mut self.lead
-        {
-            lead.offered_at = Some(now.boot);
-            out.push(Action::TransferLead { to });
-        }
-    }
-
-    pub(super) fn note_proposal_failed(&mut self, out: &mut Vec<Action>) {
-        let Some(tenure) = &self.tenure else {
-            self.propose_release_again(out);
-            return;
-        };
-        match tenure.stage {
-            // Claimed again if the lead stands. Should this claim commit after all, it serves as well: nothing
-            // was armed, and the second one of its epoch is rejected.
-            Stage::Claiming => self.tenure = None,
-            Stage::Stopping => self.release_or_drop(out),
-            Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {}
-        }
-    }
-
-    fn propose_release_again(&mut self, out: &mut Vec<Action>) {
-        let released = self.has_released();
-        if let Some(Lead { releasing: true, .. }) = &self.lead
-            && !released
-        {
-            let (epoch, reason) = (self.view.epoch, Reason::CannotHold.as_str().into());
-            out.push(Action::ProposeRelease { epoch, last_signed: None, reason });
-        }
-    }
-
-    pub(super) fn note_exited(&mut self, now: Now, cause: ExitCause, out: &mut Vec<Action>) {
-        match cause {
-            ExitCause::ByItself => self.tenure_lost_node(now, Reason::NodeExited, out),
-            // Asked for by an action in progress, or followed by `Fenced`.
-            ExitCause::Stopped { .. } | ExitCause::Fenced => {}
-        }
-    }
-
-    /// The node of a holder is gone: to a ready standby at once, else up again here.
-    pub(super) fn tenure_lost_node(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
-        let Some(tenure) = &self.tenure else { return };
-        let hopeless = reason == Reason::GuardGone || self.host.crashes() > CRASHES_MAX;
-        let elsewhere = hopeless || self.best_target().is_some();
-        match tenure.stage {
-            Stage::Stopping => {}
-            Stage::Activating | Stage::Active if !elsewhere => {
-                if let Some(tenure) = &mut self.tenure {
-                    tenure.reactivate = true;
-                    tenure.enter(Stage::Activating, now.boot);
-                }
-            }
-            Stage::Claiming | Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {
-                self.let_go(now, reason, None, out)
-            }
-        }
-    }
-
-    /// The guard killed the node and put the links into standby. What was still under way here may
-    /// have touched them after that, so they are put there once more.
-    pub(super) fn note_fenced(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
-        if self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch) {
-            self.end_tenure(now, Reason::LeaseLost, None, false, true, out);
-        }
-    }
-}
-
-/// What an operator asked for.
-impl Core {
-    pub(super) fn note_handover_wanted(&mut self, now: Now, to: Option<NodeId>, out: &mut Vec<Action>) {
-        match self.handover_target(to) {
-            Ok(target) => {
-                let epoch = self.view.epoch;
-                self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot });
-                self.let_go(now, Reason::Operator, Some(target), out);
-            }
-            Err(reason) => out.push(Action::AnswerHandover(Err(reason))),
-        }
-    }
-
-    fn handover_target(&self, to: Option<NodeId>) -> Result<NodeId, String> {
-        if !self.is_active() {
-            let me = &self.settings.me;
-            return Err(match &self.view.holder {
-                Some(holder) if holder != me => format!("{me} does not hold the baton; ask {holder}, who does"),
-                Some(_) => format!("{me} is taking or leaving the baton; try again in a moment"),
-                None => "nobody holds the baton; there is nothing to hand over".into(),
-            });
-        }
-        let Some(to) = to else {
-            return self.best_target().cloned().ok_or_else(|| "no other member is ready to take the baton".into());
-        };
-        if to == self.settings.me {
-            return Err(format!("{to} holds the baton already"));
-        }
-        match self.peers.get(&to) {
-            Some(peer) if peer.ready && peer.reachable => Ok(to),
-            Some(peer) if peer.reachable => Err(format!("{to} is not ready to take the baton; see `baton status`")),
-            Some(_) => Err(format!("{to} cannot be reached from here")),
-            None if self.settings.priorities.contains_key(&to) => Err(format!("{to} has not been heard of yet")),
-            None => Err(format!("{to} is not a member of this cluster")),
-        }
-    }
-
-    fn answer_handover(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
-        let Some(asked) = self.asked.take_if(|asked| epoch > asked.epoch) else { return };
-        out.push(Action::AnswerHandover(match &self.view.holder {
-            Some(holder) if *holder == asked.to => Ok(Handover { to: asked.to, epoch, asked_at: asked.asked_at }),
-            Some(holder) => Err(format!("{} did not take the baton; {holder} holds it now", asked.to)),
-            None => Err(format!("{} took the baton and let it go again", asked.to)),
-        }));
-    }
-
-    /// The operator is answered in time, also by a member that leads and holds nothing any more.
-    pub(super) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
-        if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= HANDOVER_MAX) {
-            let waited = HANDOVER_MAX.as_secs();
-            out.push(Action::AnswerHandover(Err(format!("{} is not active after {waited} s", asked.to))));
-        }
     }
 }

@@ -1,0 +1,61 @@
+//! An operator's handover: refused in words, or begun and answered when it has ended.
+
+use super::{AskedHandover, HANDOVER_MAX, Reason};
+use crate::core::Core;
+use crate::core::event::{Action, Handover};
+use crate::ids::{Epoch, NodeId};
+use crate::time::Now;
+
+impl Core {
+    pub(in crate::core) fn note_handover_wanted(&mut self, now: Now, to: Option<NodeId>, out: &mut Vec<Action>) {
+        match self.handover_target(to) {
+            Ok(target) => {
+                let epoch = self.view.epoch;
+                self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot });
+                self.let_go(now, Reason::Operator, Some(target), out);
+            }
+            Err(reason) => out.push(Action::AnswerHandover(Err(reason))),
+        }
+    }
+
+    fn handover_target(&self, to: Option<NodeId>) -> Result<NodeId, String> {
+        if !self.is_active() {
+            let me = &self.settings.me;
+            return Err(match &self.view.holder {
+                Some(holder) if holder != me => format!("{me} does not hold the baton; ask {holder}, who does"),
+                Some(_) => format!("{me} is taking or leaving the baton; try again in a moment"),
+                None => "nobody holds the baton; there is nothing to hand over".into(),
+            });
+        }
+        let Some(to) = to else {
+            return self.best_target().cloned().ok_or_else(|| "no other member is ready to take the baton".into());
+        };
+        if to == self.settings.me {
+            return Err(format!("{to} holds the baton already"));
+        }
+        match self.peers.get(&to) {
+            Some(peer) if peer.ready && peer.reachable => Ok(to),
+            Some(peer) if peer.reachable => Err(format!("{to} is not ready to take the baton; see `baton status`")),
+            Some(_) => Err(format!("{to} cannot be reached from here")),
+            None if self.settings.priorities.contains_key(&to) => Err(format!("{to} has not been heard of yet")),
+            None => Err(format!("{to} is not a member of this cluster")),
+        }
+    }
+
+    pub(super) fn answer_handover(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
+        let Some(asked) = self.asked.take_if(|asked| epoch > asked.epoch) else { return };
+        out.push(Action::AnswerHandover(match &self.view.holder {
+            Some(holder) if *holder == asked.to => Ok(Handover { to: asked.to, epoch, asked_at: asked.asked_at }),
+            Some(holder) => Err(format!("{} did not take the baton; {holder} holds it now", asked.to)),
+            None => Err(format!("{} took the baton and let it go again", asked.to)),
+        }));
+    }
+
+    /// The operator is answered in time, also by a member that leads and holds nothing any more.
+    pub(in crate::core) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= HANDOVER_MAX) {
+            let waited = HANDOVER_MAX.as_secs();
+            out.push(Action::AnswerHandover(Err(format!("{} is not active after {waited} s", asked.to))));
+        }
+    }
+}

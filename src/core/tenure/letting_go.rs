@@ -1,0 +1,173 @@
+//! How the baton is let go: node proven inactive, `Release`, transfer; or, without a lead, only the first.
+
+use super::{CRASHES_MAX, Ending, Reason, Stage};
+use crate::core::event::Action;
+use crate::core::{Core, Lead};
+use crate::guard_frame::ExitCause;
+use crate::ids::{Epoch, NodeId, SignMark, Term};
+use crate::time::Now;
+
+impl Core {
+    /// Ends the tenure in good order: node proven inactive, `Release`, transfer to `target` or to the
+    /// best one then.
+    pub(in crate::core) fn let_go(&mut self, now: Now, reason: Reason, target: Option<NodeId>, out: &mut Vec<Action>) {
+        self.end_tenure(now, reason, target, true, false, out);
+    }
+
+    /// Ends the tenure of a leader whose lease is not to be trusted any more. There is nothing to
+    /// release: the guard's deadline stands.
+    pub(in crate::core) fn abandon_tenure(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
+        if let Some(ending) = self.tenure.as_mut().and_then(|tenure| tenure.ending.as_mut()) {
+            ending.release = false;
+            if ending.inactive {
+                self.tenure = None;
+            }
+            return;
+        }
+        self.end_tenure(now, reason, None, false, reason == Reason::Slept, out);
+    }
+
+    fn end_tenure(
+        &mut self,
+        now: Now,
+        reason: Reason,
+        target: Option<NodeId>,
+        release: bool,
+        kill: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(tenure) = self.tenure.as_mut().filter(|tenure| tenure.ending.is_none()) else { return };
+        let gave_key = tenure.gave_key();
+        let last_signed = tenure.inherited_mark();
+        tenure.ending = Some(Ending { reason, target, release, inactive: !gave_key, last_signed });
+        tenure.enter(Stage::Stopping, now.boot);
+        if gave_key {
+            out.push(Action::Deactivate { kill });
+        } else {
+            out.push(Action::Disarm { epoch: tenure.epoch });
+            self.release_or_drop(out);
+        }
+    }
+
+    /// Invariant (fence 1): a node with the key that no tenure wants any more, and whose guard may be
+    /// disarmed by now, does not go on. Its start overtook the order to let go.
+    pub(in crate::core) fn stop_unwanted_validator(&mut self, validator_epoch: Option<Epoch>, out: &mut Vec<Action>) {
+        let Some(epoch) = validator_epoch else { return };
+        if !self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch && tenure.gave_key()) {
+            out.push(Action::Deactivate { kill: true });
+        }
+    }
+
+    pub(in crate::core) fn note_inactive(&mut self, now: Now, recorded: Option<SignMark>, out: &mut Vec<Action>) {
+        self.host.key_is_gone();
+        if let Some(lead) = &mut self.lead {
+            lead.quiet_since = now.wall;
+        }
+        if let Some(epoch) = self.host.take_foreign_epoch() {
+            out.push(Action::Disarm { epoch });
+        }
+        let Some(tenure) = &mut self.tenure else { return };
+        let mark = tenure.released_mark(recorded);
+        let Some(ending) = tenure.ending.as_mut().filter(|ending| !ending.inactive) else { return };
+        ending.inactive = true;
+        ending.last_signed = mark;
+        out.push(Action::Disarm { epoch: tenure.epoch });
+        self.release_or_drop(out);
+    }
+
+    /// The node is inactive: propose the `Release` when that was the plan and the lead still stands.
+    fn release_or_drop(&mut self, out: &mut Vec<Action>) {
+        let Some(tenure) = &self.tenure else { return };
+        let Some(ending) = &tenure.ending else { return };
+        match &mut self.lead {
+            Some(lead) if ending.release && lead.term == tenure.term => {
+                lead.releasing = true;
+                out.push(Action::ProposeRelease {
+                    epoch: tenure.epoch,
+                    last_signed: ending.last_signed,
+                    reason: ending.reason.as_str().into(),
+                });
+            }
+            Some(_) | None => self.tenure = None,
+        }
+    }
+
+    pub(super) fn note_released(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        self.gate.note_release(term);
+        let ready = |core: &Core, id: &NodeId| core.peers.get(id).is_some_and(|peer| peer.ready && peer.reachable);
+        let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) else { return };
+        let wanted = match self.tenure.take() {
+            Some(tenure) if tenure.term == term => tenure.ending.and_then(|ending| ending.target),
+            other => {
+                self.tenure = other;
+                None
+            }
+        };
+        lead.offered_at = None;
+        if let Some(to) = wanted.filter(|to| ready(self, to))
+            && let Some(lead) = &mut self.lead
+        {
+            lead.offered_at = Some(now.boot);
+            out.push(Action::TransferLead { to });
+        }
+    }
+
+    pub(in crate::core) fn note_proposal_failed(&mut self, out: &mut Vec<Action>) {
+        let Some(tenure) = &self.tenure else {
+            self.propose_release_again(out);
+            return;
+        };
+        match tenure.stage {
+            // Claimed again if the lead stands. Should this claim commit after all, it serves as well: nothing
+            // was armed, and the second one of its epoch is rejected.
+            Stage::Claiming => self.tenure = None,
+            Stage::Stopping => self.release_or_drop(out),
+            Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {}
+        }
+    }
+
+    fn propose_release_again(&mut self, out: &mut Vec<Action>) {
+        let released = self.has_released();
+        if let Some(Lead { releasing: true, .. }) = &self.lead
+            && !released
+        {
+            let (epoch, reason) = (self.view.epoch, Reason::CannotHold.as_str().into());
+            out.push(Action::ProposeRelease { epoch, last_signed: None, reason });
+        }
+    }
+
+    pub(in crate::core) fn note_exited(&mut self, now: Now, cause: ExitCause, out: &mut Vec<Action>) {
+        match cause {
+            ExitCause::ByItself => self.tenure_lost_node(now, Reason::NodeExited, out),
+            // Asked for by an action in progress, or followed by `Fenced`.
+            ExitCause::Stopped { .. } | ExitCause::Fenced => {}
+        }
+    }
+
+    /// The node of a holder is gone: to a ready standby at once, else up again here.
+    pub(in crate::core) fn tenure_lost_node(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
+        let Some(tenure) = &self.tenure else { return };
+        let hopeless = reason == Reason::GuardGone || self.host.crashes() > CRASHES_MAX;
+        let elsewhere = hopeless || self.best_target().is_some();
+        match tenure.stage {
+            Stage::Stopping => {}
+            Stage::Activating | Stage::Active if !elsewhere => {
+                if let Some(tenure) = &mut self.tenure {
+                    tenure.reactivate = true;
+                    tenure.enter(Stage::Activating, now.boot);
+                }
+            }
+            Stage::Claiming | Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {
+                self.let_go(now, reason, None, out)
+            }
+        }
+    }
+
+    /// The guard killed the node and put the links into standby. What was still under way here may
+    /// have touched them after that, so they are put there once more.
+    pub(in crate::core) fn note_fenced(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+        if self.tenure.as_ref().is_some_and(|tenure| tenure.epoch == epoch) {
+            self.end_tenure(now, Reason::LeaseLost, None, false, true, out);
+        }
+    }
+}
