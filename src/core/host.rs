@@ -15,8 +15,8 @@ use crate::time::BootTime;
 /// First wait before a crashed node is started again; doubled for every further crash.
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
-/// A node that ran this long has got over its earlier crashes.
-const STEADY_AFTER: Duration = Duration::from_secs(60);
+/// For every such time that a node ran, one of its earlier crashes is forgotten.
+const CRASH_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
@@ -218,10 +218,9 @@ impl Host {
     }
 
     pub fn exited(&mut self, now: BootTime, cause: ExitCause) {
-        if let Node::Running { since } = self.node
-            && now.since(since) >= STEADY_AFTER
-        {
-            self.crashes = 0;
+        if let Node::Running { since } = self.node {
+            let forgotten = now.since(since).as_secs() / CRASH_FORGOTTEN_AFTER.as_secs();
+            self.crashes = self.crashes.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
         }
         self.node = Node::Stopped;
         self.proven = true;
@@ -385,8 +384,11 @@ mod tests {
         let mut host = running();
         host.exited(at(1), ExitCause::ByItself);
         host.started(at(2), None);
-        host.exited(at(63), ExitCause::ByItself);
-        assert_eq!(host.start_at(), at(64));
+        host.exited(at(6), ExitCause::ByItself);
+        assert_eq!(host.start_at(), at(8), "two crashes, and four seconds between them");
+        host.started(at(8), None);
+        host.exited(at(18), ExitCause::ByItself);
+        assert_eq!(host.start_at(), at(19));
     }
 
     #[test]

@@ -109,6 +109,17 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
 }
 
 fn refused(hands: &Hands, request: &str, reason: String) {
+    if request == "Stop" {
+        // The only ground on which a stop is refused: no chain node runs.
+        hands.node.send_if_modified(|seen| {
+            let stopped = matches!(seen, NodeSeen::Refused(_));
+            if stopped {
+                *seen = NodeSeen::Stopped;
+            }
+            stopped
+        });
+        return;
+    }
     warn!(request, "refused by the guard: {reason}");
     if request == "Start" {
         hands.node.send_replace(NodeSeen::Refused(reason.clone()));

@@ -243,8 +243,9 @@ impl Hands {
         loop {
             let seen = node.borrow_and_update().clone();
             match seen {
-                NodeSeen::Stopped | NodeSeen::Refused(_) => return,
-                NodeSeen::Running(_) => self.send(ToGuard::Stop { timeout }),
+                NodeSeen::Stopped => return,
+                // After a refused start the guard's answer to this tells whether anything runs.
+                NodeSeen::Running(_) | NodeSeen::Refused(_) => self.send(ToGuard::Stop { timeout }),
                 NodeSeen::Unknown => {}
             }
             if node.changed().await.is_err() {

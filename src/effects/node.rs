@@ -130,8 +130,12 @@ async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), Stri
         Activation::Restart | Activation::Signal(_) | Activation::Exec { .. } => start(hands, epoch).await?,
     }
     let provable = hands.chain.proves_key_by_probe();
-    await_probe(hands, |health| !provable || health.key == KeyState::Loaded).await;
-    Ok(())
+    let mut node = hands.node.subscribe();
+    tokio::select! {
+        () = await_probe(hands, |health| !provable || health.key == KeyState::Loaded) => Ok(()),
+        // A question to the node can be given up at any point.
+        _ = node.wait_for(|seen| matches!(seen, NodeSeen::Stopped)) => Err("the chain node ended".into()),
+    }
 }
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
