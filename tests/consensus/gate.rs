@@ -114,6 +114,9 @@ async fn a_holder_whose_node_may_still_sign_votes_for_nobody_after_its_lease_eit
     let refusal = core.read(|core, now| core.may_vote(now.boot, &"c".into()));
     assert_eq!(refusal, Err(Refusal::NodeNotProven));
     core.step(Event::NodeExited { cause: ExitCause::Fenced });
+    assert!(!cluster.votes_for("a", "c", 2, false).await, "the next start with the key may be ordered already");
+    core.step(Event::Fenced { epoch: Epoch(1) });
+    core.step(Event::Inactive { last_signed: None });
     assert!(cluster.votes_for("a", "c", 2, false).await, "its node is proven gone");
 }
 
