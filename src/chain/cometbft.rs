@@ -20,6 +20,7 @@ use super::cometbft_state::{SignState, whole_height};
 use super::http::HttpClient;
 use super::{Activation, DriverError, Health, KeyState, ProbeError, SignFloor, answer, files};
 use crate::config::{Chain, Pointers, ProbeTarget};
+use crate::core::floor;
 use crate::guard_frame::LinkSpec;
 use crate::ids::SignMark;
 
@@ -162,7 +163,9 @@ impl CometBft {
         let mark = match (floor, settled) {
             (SignFloor::None, _) => SignMark::default(),
             (SignFloor::Mark(mark), _) => *mark,
-            (SignFloor::BlockAfter(_), Some(health)) if floor_met(floor, health) => whole_height(health.height),
+            (SignFloor::BlockAfter(_), Some(health)) if floor::is_met(floor, health, true) => {
+                whole_height(health.height)
+            }
             (SignFloor::BlockAfter(_), _) => return Err(DriverError::floor_not_met(floor, settled)),
         };
         let files = Arc::clone(&self.files);
@@ -234,14 +237,6 @@ impl CometBft {
         let peers = peers.and_then(|peers| u32::try_from(peers).ok());
         *lock(&self.peers) = Some((Instant::now(), peers));
         peers
-    }
-}
-
-/// An exact mark needs no settling: the node's own sign state enforces it.
-pub fn floor_met(floor: &SignFloor, health: &Health) -> bool {
-    match floor {
-        SignFloor::None | SignFloor::Mark(_) => true,
-        SignFloor::BlockAfter(time) => health.head_time.is_some_and(|head| head > *time),
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use crate::chain_node::{Activation, Health, KeyState, SignFloor};
 use crate::config::{Chain, DriverKind};
+use crate::core::floor;
 use crate::guard_frame::NodeSpec;
 use crate::ids::SignMark;
 
@@ -80,8 +81,8 @@ impl Driver {
     /// itself enforces a floor, `prepare_validator` hands it over and this is true at once.
     pub fn floor_met(&self, floor: &SignFloor, health: &Health) -> bool {
         match self {
-            Driver::Generic(_) | Driver::Near(_) => head_passed(floor, health),
-            Driver::CometBft(_) => cometbft::floor_met(floor, health),
+            Driver::Generic(_) | Driver::Near(_) => floor::is_met(floor, health, false),
+            Driver::CometBft(_) => floor::is_met(floor, health, true),
         }
     }
 
@@ -184,15 +185,6 @@ impl DriverError {
             None => "an unknown head".to_owned(),
         };
         DriverError::FloorNotMet { floor: *floor, seen }
-    }
-}
-
-/// The node's own head says that everything at or below `floor` is history.
-fn head_passed(floor: &SignFloor, health: &Health) -> bool {
-    match floor {
-        SignFloor::None => true,
-        SignFloor::Mark(mark) => health.height >= mark.height,
-        SignFloor::BlockAfter(time) => health.head_time.is_some_and(|head| head > *time),
     }
 }
 
