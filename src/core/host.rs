@@ -56,11 +56,19 @@ pub enum NotReady {
     Arbiter,
     NoGuard,
     NodeDown,
-    Unsteady { left: Duration },
-    NoAnswer { reason: String },
+    Unsteady {
+        left: Duration,
+    },
+    NoAnswer {
+        reason: String,
+    },
     Syncing,
-    Links { reason: String },
+    Links {
+        reason: String,
+    },
     Leaving,
+    /// By an operator's order.
+    Maintenance,
 }
 
 impl Host {
@@ -318,6 +326,7 @@ impl fmt::Display for NotReady {
             NotReady::Syncing => write!(f, "the chain node is syncing"),
             NotReady::Links { reason } => write!(f, "{reason}"),
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
+            NotReady::Maintenance => write!(f, "in maintenance"),
         }
     }
 }

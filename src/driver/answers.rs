@@ -56,7 +56,7 @@ pub(super) async fn answer(reporter: Reporter, answers: Answers, mut asks: mpsc:
             Ask::Status(answer) => drop(answer.send(reporter.status())),
             Ask::History(answer) => drop(answer.send(reporter.history())),
             Ask::Handover { to, answer } => match answers.wait(answer) {
-                Ok(()) => reporter.core.step(Event::HandoverWanted { to }),
+                Ok(()) => reporter.core.step(Event::HandoverWanted { to, timeout: std::time::Duration::from_secs(60) }),
                 Err(answer) => drop(answer.send(Err("another handover is under way".into()))),
             },
         }

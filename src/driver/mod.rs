@@ -168,7 +168,7 @@ impl Prepared {
             tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
         }
         tokio::spawn(answers::answer(reporter.clone(), answers.clone(), asks));
-        tokio::spawn(sources::applied(core.clone(), opened.applied_entries, reporter.clone()));
+        tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
@@ -222,8 +222,8 @@ impl Performer {
             Action::ProposeClaim { epoch, reason } => {
                 self.propose(Command::Claim { epoch, member: self.me.clone(), reason, at });
             }
-            Action::ProposeRelease { epoch, last_signed, reason } => {
-                self.propose(Command::Release { epoch, last_signed, reason, at });
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                self.propose(Command::Release { epoch, last_signed, reason, at, to });
             }
             Action::ProposeActivated { epoch, floor, began_at } => {
                 let took = BootTime::now().since(began_at);

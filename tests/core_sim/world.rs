@@ -168,6 +168,8 @@ pub struct World {
     pub events: u64,
     pub overlap: Option<String>,
     pub faults_end: u64,
+    /// Of operators, proposed by a leader.
+    pub orders: u64,
 }
 
 /// How one history ended.
@@ -179,6 +181,7 @@ pub struct End {
     pub events: u64,
     pub claims: u64,
     pub handovers: u64,
+    pub orders: u64,
     pub trace: Vec<String>,
 }
 
@@ -195,6 +198,7 @@ pub fn run(seed: u64, without: Without, traced: bool) -> End {
         pre_vote: world.pre_vote,
         events: world.events,
         claims: moves.len() as u64,
+        orders: world.orders,
         handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
         trace: world.trace.unwrap_or_default(),
     }
@@ -243,6 +247,7 @@ impl World {
             events: 0,
             overlap: None,
             faults_end: 0,
+            orders: 0,
             random,
         }
     }
@@ -430,8 +435,8 @@ impl World {
                 let claim = Command::Claim { epoch, member: name, reason, at: wall };
                 self.own(host, after, Stage::Propose(claim));
             }
-            Action::ProposeRelease { epoch, last_signed, reason } => {
-                let release = Command::Release { epoch, last_signed, reason, at: wall };
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                let release = Command::Release { epoch, last_signed, reason, at: wall, to };
                 self.own(host, after, Stage::Propose(release));
             }
             Action::ProposeActivated { epoch, floor, began_at } => {
