@@ -143,9 +143,9 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times());
-    let wishes = (option::of(names()), orders());
+    let wishes = (option::of(names()), option::of(".{0,20}"), orders());
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
-        |(people, (epoch, claimed_in_term, gap_from), (last_release, let_go), (heir, orders))| {
+        |(people, (epoch, claimed_in_term, gap_from), (last_release, let_go), (heir, let_go_because, orders))| {
             let (holder, incarnations, moves) = people;
             let moves = moves.into();
             Replicated {
@@ -158,6 +158,7 @@ fn states() -> impl Strategy<Value = Replicated> {
                 incarnations,
                 moves,
                 heir,
+                let_go_because,
                 orders,
             }
         },

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::table::{or_dash, render};
@@ -20,6 +21,7 @@ struct StatusObject<'a> {
     epoch: u64,
     holder: Option<&'a str>,
     quorum: bool,
+    paused: bool,
     members: Vec<MemberObject<'a>>,
 }
 
@@ -52,6 +54,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
         epoch: status.epoch,
         holder: some(&status.holder),
         quorum: status.quorum,
+        paused: status.paused_since_ns.is_some(),
         members: status.members.iter().map(member_object).collect(),
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
@@ -83,10 +86,15 @@ pub(super) fn table(status: &StatusResponse) -> String {
     let quorum = if status.quorum { "yes" } else { "NO, nobody can sign" };
     let (leader, holder) = (or_dash(&status.leader), or_dash(&status.holder));
     let mut out = format!(
-        "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n\n",
+        "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n",
         status.cluster, status.member, status.term, status.epoch
     );
-    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
+    if let Some(since) = status.paused_since_ns.map(WallTime::from_nanos) {
+        out.push_str(&format!("PAUSED since {since}: the baton does not move; baton resume\n"));
+    }
+    out.push('\n');
+    let paused = status.paused_since_ns.is_some();
+    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member, paused))).collect();
     out.push_str(&render(&HEADS, &rows));
     out
 }
@@ -102,11 +110,17 @@ fn cells(member: &MemberStatus) -> Vec<String> {
     vec![member.id.clone(), or_dash(&member.role), state, phase, height, links, guard, lease]
 }
 
-fn note(member: &MemberStatus) -> Option<String> {
-    let maintenance = if member.maintenance { "in maintenance" } else { "" };
-    let reasons: Vec<&str> =
-        [maintenance, &member.not_ready_because].into_iter().filter(|reason| !reason.is_empty()).collect();
-    (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")))
+fn note(member: &MemberStatus, paused: bool) -> Option<String> {
+    match member.not_ready_because.as_str() {
+        _ if member.maintenance && !member.phase.is_empty() => Some(if paused {
+            "in maintenance: keeps the baton while the cluster is paused".to_owned()
+        } else {
+            "in maintenance: hands over as soon as another member is ready".to_owned()
+        }),
+        _ if member.maintenance => Some("in maintenance".to_owned()),
+        "" => None,
+        reason => Some(format!("not ready: {reason}")),
+    }
 }
 
 /// The holder, when it says itself that its chain node signs.

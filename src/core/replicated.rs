@@ -177,6 +177,10 @@ pub struct Replicated {
     /// Whom the holder of `epoch` released it to by an operator's word; the next `Claim` clears it.
     #[serde(default)]
     pub heir: Option<NodeId>,
+    /// Why the holder of `epoch` let go by itself; the next `Claim` takes it for its own reason, since the
+    /// claimer may not have applied that `Release` when it wrote the claim.
+    #[serde(default)]
+    pub let_go_because: Option<String>,
     #[serde(default)]
     pub orders: Orders,
 }
@@ -186,8 +190,13 @@ impl Replicated {
     pub fn apply(&mut self, term: Term, command: &Command) -> Applied {
         match command {
             Command::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
-            Command::Release { epoch, last_signed, reason: _, at, to } => {
-                self.release(term, *epoch, *last_signed, *at, to)
+            Command::Release { epoch, last_signed, reason, at, to } => {
+                let applied = self.release(term, *epoch, *last_signed, *at);
+                if self.let_go.is_some_and(|release| release.term == term) {
+                    self.heir.clone_from(to);
+                    self.let_go_because = Some(bounded(reason));
+                }
+                applied
             }
             Command::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
             Command::Join { member, incarnation } => self.join(member, *incarnation),
@@ -263,29 +272,15 @@ impl Replicated {
         self.claimed_in_term = term;
         self.let_go = None;
         self.heir = None;
+        let reason = self.let_go_because.take().unwrap_or_else(|| bounded(reason));
         if self.moves.len() == MOVES_MAX {
             self.moves.pop_front();
         }
-        self.moves.push_back(Move {
-            epoch,
-            from,
-            to: member.clone(),
-            kind,
-            reason: bounded(reason),
-            claimed_at: at,
-            end: None,
-        });
+        self.moves.push_back(Move { epoch, from, to: member.clone(), kind, reason, claimed_at: at, end: None });
         Applied::Claimed { epoch, member: member.clone() }
     }
 
-    fn release(
-        &mut self,
-        term: Term,
-        epoch: Epoch,
-        last_signed: Option<SignMark>,
-        at: WallTime,
-        to: &Option<NodeId>,
-    ) -> Applied {
+    fn release(&mut self, term: Term, epoch: Epoch, last_signed: Option<SignMark>, at: WallTime) -> Applied {
         let of_current = epoch == self.epoch && epoch != Epoch::default();
         let by_holder = of_current && term == self.claimed_in_term;
         let release = ReleaseInfo { epoch, term, last_signed: last_signed.filter(|_| by_holder), at };
@@ -297,7 +292,6 @@ impl Replicated {
             // A release that was written twice counts from the first and with the higher mark.
             let first = self.let_go.unwrap_or(release);
             self.let_go = Some(ReleaseInfo { last_signed: first.last_signed.max(release.last_signed), ..first });
-            self.heir.clone_from(to);
         }
         Applied::Released { epoch }
     }
@@ -490,6 +484,18 @@ mod tests {
                 (MoveKind::Failover, Some("b".into()), "c".to_string(), Some(400)),
             ]
         );
+    }
+
+    #[test]
+    fn the_reason_of_a_handover_is_that_of_its_release() {
+        let because = |term: Term, reason: &str| {
+            let (epoch, reason) = (Epoch(1), reason.to_owned());
+            (term, Command::Release { epoch, last_signed: None, reason, at: at(1), to: None })
+        };
+        let commands = [(1, claim(1, "a", 0)), because(1, "maintenance"), because(2, "cannot-hold")];
+        let state = after(&[&commands[..], &[(3, claim(2, "b", 2)), (4, claim(3, "c", 3))]].concat());
+        let reasons: Vec<&str> = state.moves.iter().map(|row| row.reason.as_str()).collect();
+        assert_eq!(reasons, ["test", "maintenance", "test"]);
     }
 
     #[test]

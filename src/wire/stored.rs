@@ -59,6 +59,7 @@ impl From<&Replicated> for proto::Replicated {
             incarnations: state.incarnations.iter().map(|(id, incarnation)| (id.to_string(), *incarnation)).collect(),
             moves: state.moves.iter().map(Into::into).collect(),
             heir: name_or_empty(&state.heir),
+            let_go_because: state.let_go_because.clone(),
             orders: Some((&state.orders).into()),
         }
     }
@@ -81,6 +82,7 @@ impl TryFrom<proto::Replicated> for Replicated {
                 .collect::<Result<_, WireError>>()?,
             moves: state.moves.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             heir: some_name(state.heir),
+            let_go_because: state.let_go_because,
             // A state that was written before there were any has none.
             orders: state.orders.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
