@@ -176,7 +176,7 @@ impl Replicated {
     }
 
     /// What a claim that came next would know of earlier signatures.
-    fn floor_source(&self) -> FloorSource {
+    pub fn floor_source(&self) -> FloorSource {
         if self.epoch == Epoch::default() {
             return FloorSource::NeverSigned;
         }
