@@ -142,10 +142,10 @@ fn moves() -> impl Strategy<Value = Move> {
 
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
-    let numbers = (epochs(), any::<u64>(), times());
-    let wishes = (option::of(names()), option::of(".{0,20}"), orders());
+    let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
+    let wishes = (option::of(names()), orders());
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
-        |(people, (epoch, claimed_in_term, gap_from), (last_release, let_go), (heir, let_go_because, orders))| {
+        |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), (heir, orders))| {
             let (holder, incarnations, moves) = people;
             let moves = moves.into();
             Replicated {
@@ -155,10 +155,10 @@ fn states() -> impl Strategy<Value = Replicated> {
                 last_release,
                 let_go,
                 gap_from,
+                release_reason,
                 incarnations,
                 moves,
                 heir,
-                let_go_because,
                 orders,
             }
         },

@@ -7,7 +7,7 @@ use crate::chain_node::{Health, SignFloor};
 use crate::core::lease::VoterSets;
 use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
-use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::core::replicated::{Applied, Command};
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::BootTime;
@@ -144,7 +144,6 @@ pub enum Event {
 pub struct View {
     pub epoch: Epoch,
     pub holder: Option<NodeId>,
-    pub floor: FloorSource,
     pub orders: Orders,
     /// With whom the baton stays while the cluster is paused.
     pub keepers: BTreeSet<NodeId>,

@@ -127,8 +127,6 @@ pub struct Core {
     view: View,
     /// Of every configured member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
-    /// Reason of the newest applied `Release`.
-    release_reason: Option<String>,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
     finished: bool,
@@ -150,7 +148,6 @@ impl Core {
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
             view: memory.view,
-            release_reason: None,
             asked: None,
             shutdown: None,
             finished: false,

@@ -56,10 +56,10 @@ impl From<&Replicated> for proto::Replicated {
             last_release: state.last_release.map(Into::into),
             let_go: state.let_go.map(Into::into),
             gap_from_ns: state.gap_from.as_nanos(),
+            release_reason: state.release_reason.clone(),
             incarnations: state.incarnations.iter().map(|(id, incarnation)| (id.to_string(), *incarnation)).collect(),
             moves: state.moves.iter().map(Into::into).collect(),
             heir: name_or_empty(&state.heir),
-            let_go_because: state.let_go_because.clone(),
             orders: Some((&state.orders).into()),
         }
     }
@@ -77,12 +77,12 @@ impl TryFrom<proto::Replicated> for Replicated {
             last_release: state.last_release.map(Into::into),
             let_go: state.let_go.map(Into::into),
             gap_from: WallTime::from_nanos(state.gap_from_ns),
+            release_reason: state.release_reason,
             incarnations: incarnations
                 .map(|(name, incarnation)| Ok((member(name, "Replicated", "incarnations")?, incarnation)))
                 .collect::<Result<_, WireError>>()?,
             moves: state.moves.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             heir: some_name(state.heir),
-            let_go_because: state.let_go_because,
             // A state that was written before there were any has none.
             orders: state.orders.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
