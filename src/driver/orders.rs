@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::Reporter;
 use crate::admin::{Asker, NotDone, ORDER_MAX};
-use crate::config::{Config, Member};
+use crate::config::{Config, Member, PRIORITY_MAX};
 use crate::core::orders::Orders;
 use crate::core::replicated::{Applied, Command};
 use crate::ids::{NodeId, Role};
@@ -132,6 +132,9 @@ fn checked(config: &Config, order: &Order) -> Result<Command, String> {
             Command::SetMaintenance { member: validator(config, member)?.id.clone(), on: *on, at }
         }
         Order::Pause(SetPause { on, .. }) => Command::SetPause { on: *on, at },
+        Order::Priority(SetPriority { priority: Some(priority), .. }) if *priority > PRIORITY_MAX => {
+            return Err(format!("{priority} is more than {PRIORITY_MAX}, the highest priority"));
+        }
         Order::Priority(SetPriority { member, priority }) => {
             Command::SetPriority { member: validator(config, member)?.id.clone(), priority: *priority }
         }
@@ -176,6 +179,58 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
         Command::SetPriority { member, priority: None } => format!("{member} has its configured priority"),
         Command::Claim { .. } | Command::Release { .. } | Command::Activated { .. } | Command::Join { .. } => {
             command.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let file = std::path::Path::new("tests/data/design-example.toml");
+        Config::load(file, std::iter::empty()).unwrap()
+    }
+
+    fn refused(order: Order) -> String {
+        checked(&config(), &order).expect_err("refused")
+    }
+
+    #[test]
+    fn an_order_is_about_a_validator_of_the_configuration() {
+        let maintenance = |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
+        assert!(refused(maintenance("host-c")).contains("is an arbiter"));
+        assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
+        let own = checked(&config(), &addressed(maintenance(""), &"host-a".into())).unwrap();
+        let Command::SetMaintenance { member, on: true, at } = own else { panic!("{own}") };
+        assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
+        assert!(at.as_nanos() > 7, "the time is the proposer's own");
+    }
+
+    #[test]
+    fn a_priority_has_the_bounds_of_the_configuration() {
+        let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
+        assert!(refused(priority(Some(PRIORITY_MAX + 1))).contains("more than 1000000"));
+        for allowed in [Some(PRIORITY_MAX), Some(0), None] {
+            assert!(checked(&config(), &priority(allowed)).is_ok(), "{allowed:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_in_force_when_the_state_says_so() {
+        let mut state = crate::core::replicated::Replicated::default();
+        let (member, at): (NodeId, _) = ("host-b".into(), WallTime::now());
+        for command in [
+            Command::SetMaintenance { member: member.clone(), on: true, at },
+            Command::SetPause { on: true, at },
+            Command::SetPriority { member: member.clone(), priority: Some(3) },
+            Command::SetMaintenance { member: member.clone(), on: false, at },
+            Command::SetPause { on: false, at },
+            Command::SetPriority { member, priority: None },
+        ] {
+            assert!(!is_in_force(&state.orders, &command), "before {command}");
+            state.apply(1, &command);
+            assert!(is_in_force(&state.orders, &command), "after {command}");
         }
     }
 }
