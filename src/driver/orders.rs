@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn an_order_is_about_a_validator_of_the_configuration() {
-        let maintenance = |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
+        let maintenance =
+            |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
         assert!(refused(maintenance("host-c")).contains("is an arbiter"));
         assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
         let own = checked(&config(), &addressed(maintenance(""), &"host-a".into())).unwrap();
