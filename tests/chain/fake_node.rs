@@ -37,7 +37,11 @@ pub struct FakeNode {
 
 impl FakeNode {
     pub async fn start(path: &str, answer: Answer) -> FakeNode {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        FakeNode::start_at("127.0.0.1:0", path, answer).await
+    }
+
+    pub async fn start_at(addr: &str, path: &str, answer: Answer) -> FakeNode {
+        let listener = TcpListener::bind(addr).await.expect("bind");
         let addr = listener.local_addr().expect("address").to_string();
         let shared = Arc::new(Shared::default());
         let node = FakeNode { addr, shared: shared.clone() };
