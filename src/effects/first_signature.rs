@@ -9,71 +9,136 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::Hands;
+use crate::chain::ProbeError;
 use crate::chain_node::OnChain;
 use crate::ids::Epoch;
 
-/// Between two questions at first, and once it takes longer than it should.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const LOOK_RARELY: Duration = Duration::from_secs(5);
-/// neard took up to 5 s on a small network. A holder's node whose peers keep the old connection never comes.
-const LATE: Duration = Duration::from_secs(30);
-const GIVE_UP: Duration = Duration::from_secs(600);
+struct Pace {
+    /// Between two questions at first, and once it takes longer than it should.
+    look_every: Duration,
+    look_rarely: Duration,
+    late: Duration,
+    give_up: Duration,
+}
+
+/// neard took up to 5 s on a small network; one whose peers keep their connection to the old holder never comes.
+const PACE: Pace = Pace {
+    look_every: Duration::from_millis(500),
+    look_rarely: Duration::from_secs(5),
+    late: Duration::from_secs(30),
+    give_up: Duration::from_secs(600),
+};
+
+/// What is worth telling.
+#[derive(Debug, PartialEq)]
+enum News {
+    First { what: &'static str, after: Duration },
+    Late { trouble: String },
+}
 
 /// Ends when it has seen something, when it has waited long enough, or when it is dropped.
 pub(super) async fn watch(hands: Arc<Hands>, epoch: Epoch) {
-    let began_at = Instant::now();
-    let mut watched = Watched { before: None, trouble: String::new() };
-    let mut told_late = false;
-    while began_at.elapsed() < GIVE_UP {
-        let late = began_at.elapsed() >= LATE;
-        match watched.look(&hands).await {
-            Look::NotCounted => return,
-            Look::New(what) => {
-                let took = began_at.elapsed().as_secs_f64();
-                info!(%epoch, "first {what} on chain {took:.1} s after activation began");
-                hands.note(format!("first {what} on chain {took:.1} s after activation began"));
-                return;
-            }
-            Look::Nothing if late && !told_late => {
-                told_late = true;
-                let trouble = &watched.trouble;
-                warn!(%epoch, "nothing signed by this validator is on chain yet, {} s after activation{trouble}", LATE.as_secs());
-                hands.note(format!("nothing signed here is on chain since activation{trouble}"));
-            }
-            Look::Nothing => {}
+    let tell = |news: News| match news {
+        News::First { what, after } => {
+            let told = format!("first {what} on chain {:.1} s after activation began", after.as_secs_f64());
+            info!(%epoch, "{told}");
+            hands.note(told);
         }
-        sleep(if late { LOOK_RARELY } else { LOOK_EVERY }).await;
-    }
+        News::Late { trouble } => {
+            let told = format!("nothing signed here is on chain yet, long after activation{trouble}");
+            warn!(%epoch, "{told}");
+            hands.note(told);
+        }
+    };
+    follow(PACE, || hands.chain.on_chain(), tell).await;
 }
 
-struct Watched {
-    before: Option<OnChain>,
-    /// Why it cannot be told, as the end of a sentence.
-    trouble: String,
-}
-
-enum Look {
-    NotCounted,
-    Nothing,
-    New(&'static str),
-}
-
-impl Watched {
-    /// What is there at the first look was signed before: no other host signs above the floor, and the node
-    /// had passed that when it was activated.
-    async fn look(&mut self, hands: &Hands) -> Look {
-        match hands.chain.on_chain().await {
-            Ok(None) => Look::NotCounted,
+/// What is there at the first look was signed before: no other host signs above the floor, and the node had
+/// passed that when it was activated.
+async fn follow<Answer>(pace: Pace, ask: impl Fn() -> Answer, mut tell: impl FnMut(News))
+where
+    Answer: Future<Output = Result<Option<OnChain>, ProbeError>>,
+{
+    let began_at = Instant::now();
+    let mut before: Option<OnChain> = None;
+    let mut told_late = false;
+    while began_at.elapsed() < pace.give_up {
+        let trouble = match ask().await {
+            Ok(None) => return,
             Ok(Some(seen)) => {
-                self.trouble = if seen.validates { String::new() } else { "; it is no validator in this epoch".into() };
-                let before = self.before.get_or_insert(seen);
-                seen.new_since(before).map_or(Look::Nothing, Look::New)
+                if let Some(what) = seen.new_since(before.get_or_insert(seen)) {
+                    return tell(News::First { what, after: began_at.elapsed() });
+                }
+                if seen.validates { String::new() } else { "; it is no validator in this epoch".into() }
             }
             Err(error) => {
                 debug!("{error}");
-                self.trouble = format!("; {error}");
-                Look::Nothing
+                format!("; {error}")
             }
+        };
+        let late = began_at.elapsed() >= pace.late;
+        if late && !told_late {
+            told_late = true;
+            tell(News::Late { trouble });
         }
+        sleep(if late { pace.look_rarely } else { pace.look_every }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const QUICK: Pace = Pace {
+        look_every: Duration::from_millis(1),
+        look_rarely: Duration::from_millis(1),
+        late: Duration::from_millis(20),
+        give_up: Duration::from_secs(60),
+    };
+    const OLD: OnChain = OnChain { epoch: 1, validates: true, blocks: 7, chunks: 30, endorsements: 0 };
+
+    /// What is told when the chain answers like this: `then` once it is late, `first` before.
+    async fn told(pace: Pace, first: Result<OnChain, ProbeError>, then: OnChain) -> Vec<News> {
+        let news = Mutex::new(Vec::new());
+        let ask = || {
+            let on_time = news.lock().expect("news").is_empty();
+            std::future::ready(if on_time { first.clone().map(Some) } else { Ok(Some(then)) })
+        };
+        follow(pace, ask, |told| news.lock().expect("news").push(told)).await;
+        news.into_inner().expect("news")
+    }
+
+    #[tokio::test]
+    async fn a_holder_whose_work_does_not_reach_the_chain_is_told_once_and_the_first_chunk_after_all() {
+        let chunk = OnChain { chunks: 31, ..OLD };
+        let news = told(QUICK, Ok(OLD), chunk).await;
+        assert_eq!(news[0], News::Late { trouble: String::new() });
+        assert!(matches!(news[1], News::First { what: "chunk", after } if after >= QUICK.late), "{news:?}");
+        assert_eq!(news.len(), 2, "{news:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_there_before_is_not_taken_for_new() {
+        let error = ProbeError::Unreachable { target: "rpc".into(), reason: "refused".into() };
+        let pace = Pace { give_up: Duration::from_millis(60), ..QUICK };
+        let news = told(pace, Err(error), OLD).await;
+        assert_eq!(news, [News::Late { trouble: "; probe rpc: refused".into() }]);
+        let outside = OnChain { validates: false, blocks: 0, chunks: 0, ..OLD };
+        let pace = Pace { give_up: Duration::from_millis(60), ..QUICK };
+        let news = told(pace, Ok(outside), outside).await;
+        assert_eq!(news, [News::Late { trouble: "; it is no validator in this epoch".into() }]);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_counts_nothing_is_asked_once() {
+        let asked = Mutex::new(0);
+        let ask = || {
+            *asked.lock().expect("count") += 1;
+            std::future::ready(Ok(None))
+        };
+        follow(QUICK, ask, |news| panic!("{news:?}")).await;
+        assert_eq!(asked.into_inner().expect("count"), 1);
     }
 }
