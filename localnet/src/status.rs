@@ -45,6 +45,7 @@ pub struct Member {
     pub guard: Option<String>,
     pub links: Option<String>,
     pub node_pid: Option<u32>,
+    pub node_note: String,
 }
 
 impl Status {

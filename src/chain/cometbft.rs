@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cometbft_state::{SignState, whole_height};
+use super::files::blocking;
 use super::http::HttpClient;
 use super::{Activation, DriverError, Health, KeyState, ProbeError, SignFloor, answer, files};
 use crate::config::{Chain, Pointers, ProbeTarget};
@@ -350,17 +351,4 @@ fn check_node_config(chain: &Chain) -> Result<Vec<String>, DriverError> {
 /// Nothing that these locks guard is left half done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// Runs file work off the async threads. It goes on to its end when the caller is dropped.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
-) -> Result<T, DriverError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(DriverError::setting("baton", format!("is shutting down: {error}"))),
-        },
-    }
 }

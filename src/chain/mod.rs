@@ -16,11 +16,12 @@ pub mod near;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+pub use crate::chain_node::{Activation, Health, KeyState, OnChain, SignFloor};
 use crate::config::{Chain, DriverKind};
 use crate::core::floor;
 use crate::guard_frame::NodeSpec;
 use crate::ids::SignMark;
+pub use near::Reload;
 
 /// What is known of one kind of chain node, filled with this host's settings.
 pub enum Driver {
@@ -100,17 +101,19 @@ impl Driver {
             None => *floor == SignFloor::None,
         };
         match self {
-            Driver::Generic(_) | Driver::Near(_) if met => Ok(()),
+            Driver::Generic(_) if met => Ok(()),
+            Driver::Near(near) if met => near.before_validating().await,
             Driver::Generic(_) | Driver::Near(_) => Err(DriverError::floor_not_met(floor, settled)),
             Driver::CometBft(cometbft) => cometbft.prepare_validator(floor, settled).await,
         }
     }
 
-    /// Saves what the stopped chain node leaves behind. To be called whenever it was proven stopped,
-    /// whatever it ran as, and before it starts again; calling it again is safe.
+    /// Saves what the stopped chain node leaves behind and makes its files those of a standby. To be called
+    /// whenever it was proven stopped, whatever it ran as, and before it starts again; calling it again is safe.
     pub async fn after_stop(&self) -> Result<(), DriverError> {
         match self {
-            Driver::Generic(_) | Driver::Near(_) => Ok(()),
+            Driver::Generic(_) => Ok(()),
+            Driver::Near(near) => near.before_standby().await,
             Driver::CometBft(cometbft) => cometbft.after_stop().await,
         }
     }
@@ -129,6 +132,31 @@ impl Driver {
         match self {
             Driver::Generic(generic) => generic.tells_key(),
             Driver::Near(_) | Driver::CometBft(_) => true,
+        }
+    }
+
+    /// What stands on the chain of the shared key's work; `None` when this chain is not asked for that.
+    pub async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
+        match self {
+            Driver::Generic(_) | Driver::CometBft(_) => Ok(None),
+            Driver::Near(near) => near.on_chain().await.map(Some),
+        }
+    }
+
+    /// To be called just before the node is signalled to take notice of its links.
+    pub fn begin_reload(&self) -> Reload {
+        match self {
+            Driver::Generic(_) | Driver::CometBft(_) => Reload::begin(None),
+            Driver::Near(near) => near.begin_reload(),
+        }
+    }
+
+    /// The node's own word that it refused the reload that began with `reload`, and why. Worth asking once
+    /// the reload has taken longer than it should.
+    pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
+        match self {
+            Driver::Generic(_) | Driver::CometBft(_) => None,
+            Driver::Near(near) => near.reload_refusal(reload).await,
         }
     }
 

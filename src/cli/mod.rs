@@ -9,6 +9,7 @@ mod history;
 mod log;
 mod status;
 mod table;
+mod window;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -75,11 +76,15 @@ enum Command {
         /// The member to move it to; without it, the best ready standby
         #[arg(long, value_name = "ID")]
         to: Option<String>,
-        /// How long to wait for the move to end
+        /// How long to wait for the move to end, and for its window
         #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
         timeout: Duration,
+        /// Wait for a maintenance window of the validator of at least this length (near only) [default: 5s, or
+        /// 60s with restart activation]
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = units::duration)]
+        window: Option<Option<Duration>>,
         /// Only say what would happen (exit code 1: it would be refused)
-        #[arg(long)]
+        #[arg(long, conflicts_with = "window")]
         dry_run: bool,
         #[command(flatten)]
         local: Local,
@@ -232,7 +237,11 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             print(&if json { history::json(&moves) } else { history::table(&moves) });
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Handover { to, timeout, dry_run, local } => ask(&local, async |client| {
+        Command::Handover { to, timeout, window, dry_run, local } => ask(&local, async |client| {
+            let timeout = match window {
+                Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
+                None => timeout,
+            };
             let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
             let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
             print(&if dry_run {

@@ -42,6 +42,9 @@ struct MemberObject<'a> {
     links: &'a str,
     node_pid: u32,
     version: &'a str,
+    /// Left out while there is nothing to say.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node_note: &'a str,
 }
 
 /// `leader` and `holder` are null when there is none.
@@ -78,6 +81,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         links: &member.links,
         node_pid: member.node_pid,
         version: &member.version,
+        node_note: &member.node_note,
     }
 }
 
@@ -111,7 +115,7 @@ fn cells(member: &MemberStatus) -> Vec<String> {
 }
 
 fn note(member: &MemberStatus, paused: bool) -> Option<String> {
-    match member.not_ready_because.as_str() {
+    let fitness = match member.not_ready_because.as_str() {
         _ if member.maintenance && !member.phase.is_empty() => Some(if paused {
             "in maintenance: keeps the baton while the cluster is paused".to_owned()
         } else {
@@ -120,7 +124,10 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
         _ if member.maintenance => Some("in maintenance".to_owned()),
         "" => None,
         reason => Some(format!("not ready: {reason}")),
-    }
+    };
+    let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
+    let lines: Vec<String> = fitness.into_iter().chain(of_node).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// The holder, when it says itself that its chain node signs.
