@@ -9,9 +9,8 @@ use tokio::net::TcpStream;
 use super::answer;
 use super::exec::{self, ExecError};
 use super::http::{HttpClient, excerpt};
-use super::{DriverError, Health, KeyState, ProbeError, files};
-use crate::config::{Chain, LastSigned, Pointers, ProbeTarget, RpcCall};
-use crate::ids::SignMark;
+use super::{ChainDriver, DriverError, Health, KeyState, ProbeError};
+use crate::config::{Chain, Pointers, ProbeTarget, RpcCall};
 
 pub struct Generic {
     chain: Chain,
@@ -55,20 +54,22 @@ impl Generic {
         };
         Ok(Generic { chain: chain.clone(), target })
     }
+}
 
-    pub fn chain(&self) -> &Chain {
+impl ChainDriver for Generic {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
     /// A command or a bare connection cannot be relied on to tell.
-    pub fn tells_key(&self) -> bool {
+    fn tells_key(&self) -> bool {
         match &self.target {
             Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.key.is_some(),
             Target::Exec { .. } | Target::Tcp { .. } => false,
         }
     }
 
-    pub async fn probe(&self) -> Result<Health, ProbeError> {
+    async fn probe(&self) -> Result<Health, ProbeError> {
         let asked_at = Instant::now();
         let health = match &self.target {
             Target::Http { client, pointers } => health(client, &client.get().await?, pointers)?,
@@ -81,7 +82,9 @@ impl Generic {
         };
         Ok(Health { latency: asked_at.elapsed(), ..health })
     }
+}
 
+impl Generic {
     /// Exit code 0 means synced, any other not synced. When standard output is a JSON object, its
     /// fields `height`, `head_time`, `peers`, `key` and `version` count, each optional and of the same
     /// kinds as behind [`Pointers`].
@@ -136,23 +139,6 @@ impl Generic {
             Err(_) => Err(ProbeError::Timeout { target: addr.to_owned(), timeout }),
         }
     }
-}
-
-/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists.
-pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
-    let Some(LastSigned { file, height, round, step }) = &chain.last_signed else { return Ok(None) };
-    let path = chain.home.join(file);
-    let Some(content) = files::read_if_present(&path)? else { return Ok(None) };
-    let bad = |reason: String| DriverError::file("read the last-signed mark from", &path, reason);
-    let content: Value = serde_json::from_slice(&content).map_err(|error| bad(format!("it is not JSON: {error}")))?;
-    let number = |pointer: &str| answer::read(&content, Some(pointer), "a whole number", answer::as_number);
-    let small = |pointer: &Option<String>| -> Result<u32, DriverError> {
-        let Some(pointer) = pointer else { return Ok(0) };
-        let number = number(pointer).map_err(bad)?.unwrap_or(0);
-        u32::try_from(number).map_err(|_| bad(format!("`{pointer}` is {number}, more than {}", u32::MAX)))
-    };
-    let height = number(height).map_err(bad)?.unwrap_or(0);
-    Ok(Some(SignMark { height, round: small(round)?, step: small(step)? }))
 }
 
 fn health(client: &HttpClient, answer: &Value, pointers: &Pointers) -> Result<Health, ProbeError> {

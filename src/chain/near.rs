@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
 use super::http::HttpClient;
-use super::{DriverError, Health, KeyState, ProbeError, answer};
+use super::{ChainDriver, DriverError, Health, KeyState, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 
 /// neard raises its own limit to this and refuses to start when it may not.
@@ -38,12 +38,14 @@ impl Near {
         };
         Ok(Near { chain: chain.clone(), client, pointers })
     }
+}
 
-    pub fn chain(&self) -> &Chain {
+impl ChainDriver for Near {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    pub async fn probe(&self) -> Result<Health, ProbeError> {
+    async fn probe(&self) -> Result<Health, ProbeError> {
         let asked_at = Instant::now();
         let status = self.client.get().await?;
         let health = answer::health(&status, &self.pointers)
@@ -51,7 +53,11 @@ impl Near {
         Ok(Health { key: key_state(&status), latency: asked_at.elapsed(), ..health })
     }
 
-    pub fn check(&self) -> Result<Vec<String>, DriverError> {
+    fn tells_key(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Result<Vec<String>, DriverError> {
         let key_link = self.chain.home.join("validator_key.json");
         if !self.chain.links.iter().any(|spec| spec.link == key_link) {
             return Err(DriverError::setting(

@@ -33,7 +33,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let halt = [("wait", OnHalt::Wait), ("replica", OnHalt::Replica)];
     let activation = activation(doc, driver)?;
     let links = links(doc, &home)?;
-    check_links(doc, driver, &activation, &home, &links)?;
+    check_links(doc, &activation, &links)?;
     Ok(Chain {
         driver,
         command,
@@ -85,28 +85,13 @@ fn links(doc: &Document, home: &Path) -> Result<Vec<LinkSpec>, ConfigError> {
     Ok(links)
 }
 
-/// What a driver needs from its links, beyond each being sound by itself.
-fn check_links(
-    doc: &Document,
-    driver: DriverKind,
-    activation: &Activation,
-    home: &Path,
-    links: &[LinkSpec],
-) -> Result<(), ConfigError> {
+/// What an activation needs from its links, beyond each being sound by itself.
+fn check_links(doc: &Document, activation: &Activation, links: &[LinkSpec]) -> Result<(), ConfigError> {
     // A command can switch keys by itself; every other way of activation needs a link to change.
     if links.is_empty() && !matches!(activation, Activation::Exec { .. }) {
         return Err(doc.missing("chain.links[].link"));
     }
-    let key_file = home.join("config/priv_validator_key.json");
-    let without_standby = links.iter().position(|link| link.link == key_file && link.standby.is_none());
-    match (driver, without_standby) {
-        (DriverKind::CometBft, Some(index)) => {
-            let problem = "has no standby target, and cometbft would write a new key file in the link's place; \
-                           add standby = a throwaway key that is in no validator set";
-            Err(doc.bad(&format!("chain.links[{index}].link"), problem))
-        }
-        (DriverKind::CometBft, None) | (DriverKind::Generic | DriverKind::Near, _) => Ok(()),
-    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::probe::CLOSELY;
 use super::{Hands, NodeSeen};
-use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
 use crate::guard_frame::ToGuard;
 use crate::ids::Epoch;
@@ -72,7 +72,10 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
     }
     let linked = async {
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
-        hands.chain.prepare_validator(&floor, settled.as_ref()).await.map_err(|error| error.to_string())?;
+        let prepared = hands.chain.prepare_validator(&floor, settled.as_ref()).await;
+        for warning in prepared.map_err(|error| error.to_string())? {
+            warn!("{warning}");
+        }
         swap(hands, epoch).await
     };
     match linked.await {
@@ -129,10 +132,9 @@ async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), Stri
         }
         Activation::Restart | Activation::Signal(_) | Activation::Exec { .. } => start(hands, epoch).await?,
     }
-    let provable = hands.chain.proves_key_by_probe();
     let mut node = hands.node.subscribe();
     tokio::select! {
-        () = await_probe(hands, |health| !provable || health.key == KeyState::Loaded) => Ok(()),
+        () = await_probe(hands, |health| hands.chain.proves_active(health)) => Ok(()),
         // A question to the node can be given up at any point.
         _ = node.wait_for(|seen| matches!(seen, NodeSeen::Stopped)) => Err("the chain node ended".into()),
     }
@@ -207,5 +209,5 @@ async fn take_key(hands: &Arc<Hands>) -> bool {
             }
         }
     }
-    timeout(PROOF_MAX, await_probe(hands, |health| health.key == KeyState::Absent)).await.is_ok()
+    timeout(PROOF_MAX, await_probe(hands, |health| hands.chain.proves_keyless(health))).await.is_ok()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 #[derive(Clone)]
 pub enum Answer {
@@ -32,6 +33,8 @@ struct Shared {
 pub struct FakeNode {
     pub addr: String,
     shared: Arc<Shared>,
+    /// The whole server: its connections end with it.
+    server: JoinHandle<()>,
 }
 
 impl FakeNode {
@@ -39,15 +42,24 @@ impl FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let addr = listener.local_addr().expect("address").to_string();
         let shared = Arc::new(Shared::default());
-        let node = FakeNode { addr, shared: shared.clone() };
-        node.answer(path, answer);
-        tokio::spawn(async move {
+        let accepting = shared.clone();
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                shared.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, shared.clone()));
+                accepting.connections.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream, accepting.clone()));
             }
         });
+        let node = FakeNode { addr, shared, server };
+        node.answer(path, answer);
         node
+    }
+
+    /// Returns when nobody listens any more and every connection is closed.
+    pub async fn stop(&mut self) {
+        self.server.abort();
+        let ended = (&mut self.server).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the fake node ended before it was stopped");
     }
 
     pub fn answer(&self, path: &str, answer: Answer) {

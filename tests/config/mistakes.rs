@@ -380,7 +380,7 @@ fn commands_activations_and_probes_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
+fn generic_probes_that_cannot_work_are_refused() {
     let generic = edited("\"near\" ", "\"generic\"");
     let url = "url = \"http://127.0.0.1:3030/status\"";
     assert_eq!(
@@ -400,15 +400,6 @@ fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
         load(&near).unwrap_err(),
         "chain.probe.calls[0] in baton.toml:49: driver near knows its node's answer; remove them, or use driver = \
          \"generic\""
-    );
-    let cometbft = edited("\"near\" ", "\"cometbft\"").replace("how = \"signal\" ", "how = \"restart\"");
-    let cometbft = cometbft.replace("signal = \"SIGHUP\"", "");
-    assert!(load(&cometbft).is_ok());
-    assert_eq!(
-        load(&cometbft.replace("link = \"validator_key.json\"", "link = \"config/priv_validator_key.json\""))
-            .unwrap_err(),
-        "chain.links[0].link in baton.toml:32: has no standby target, and cometbft would write a new key file in the \
-         link's place; add standby = a throwaway key that is in no validator set"
     );
 }
 

@@ -5,28 +5,31 @@
 //! The floor in `data/` only ever rises, also while the throwaway standby key runs: that key is in no
 //! validator set and signs nothing. A copy in `state_dir` outlives a `data/` wiped for a resync.
 
+mod config;
+mod keys;
+mod state;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::rand::{SecureRandom as _, SystemRandom};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde_json::Value;
 
-use super::cometbft_state::{SignState, whole_height};
 use super::http::HttpClient;
-use super::{Activation, DriverError, Health, KeyState, ProbeError, SignFloor, answer, files};
+use super::{Activation, ChainDriver, DriverError, Health, KeyState, MetFloor, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
-use crate::core::floor;
 use crate::guard_frame::LinkSpec;
 use crate::ids::SignMark;
+use keys::{KeyFiles, Keys, PublicKey};
+use state::SignState;
 
 const KEY_FILE: &str = "config/priv_validator_key.json";
 const STATE_FILE: &str = "data/priv_validator_state.json";
 const KEPT_STATE_FILE: &str = "priv_validator_state.validating.json";
+
+/// A sign state further above the head than this is worth a warning: it is seconds to minutes of blocks.
+const STATE_AHEAD_MAX: u64 = 100;
 
 /// `/net_info` describes every peer at length only to be counted here.
 const PEERS_EVERY: Duration = Duration::from_secs(10);
@@ -34,6 +37,7 @@ const PEERS_TIMEOUT: Duration = Duration::from_millis(100);
 
 pub struct CometBft {
     chain: Chain,
+    links: Vec<LinkSpec>,
     client: HttpClient,
     pointers: Pointers,
     files: Arc<StateFiles>,
@@ -52,31 +56,6 @@ struct StateFiles {
     changing: Mutex<()>,
 }
 
-#[derive(Clone)]
-struct KeyFiles {
-    validating: PathBuf,
-    standby: PathBuf,
-}
-
-/// The public halves of the two keys that the link can name.
-struct Keys {
-    validating: PublicKey,
-    standby: PublicKey,
-}
-
-/// Of a key file: the private half is not even parsed.
-#[derive(Deserialize)]
-struct KeyFile {
-    pub_key: PublicKey,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-struct PublicKey {
-    #[serde(rename = "type")]
-    kind: String,
-    value: String,
-}
-
 impl CometBft {
     pub fn new(chain: &Chain, state_dir: &Path) -> Result<CometBft, DriverError> {
         let ProbeTarget::Http { url, .. } = &chain.probe.target else {
@@ -87,6 +66,7 @@ impl CometBft {
             return Err(DriverError::setting("chain.activate", reason));
         }
         let at = |pointer: &str| Some(pointer.to_owned());
+        let (links, key_files) = links(chain, state_dir)?;
         Ok(CometBft {
             client: HttpClient::new("chain.probe.url", url, chain.probe.timeout)?,
             pointers: Pointers {
@@ -102,43 +82,35 @@ impl CometBft {
                 kept: state_dir.join(KEPT_STATE_FILE),
                 changing: Mutex::new(()),
             }),
-            key_files: key_files(chain)?,
+            links,
+            key_files,
             keys: OnceLock::new(),
             peers: Mutex::new(None),
             chain: chain.clone(),
         })
     }
+}
 
-    pub fn chain(&self) -> &Chain {
+impl ChainDriver for CometBft {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
+    fn links(&self) -> &[LinkSpec] {
+        &self.links
+    }
+
     /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
-    pub async fn check(&self) -> Result<Vec<String>, DriverError> {
+    async fn check(&self) -> Result<Vec<String>, DriverError> {
         let (chain, files, key_files) = (self.chain.clone(), Arc::clone(&self.files), self.key_files.clone());
         let (keys, warnings) = blocking(move || {
-            let warnings = check_node_config(&chain)?;
-            if read_key(&key_files.validating)?.is_none() {
-                let reason = "no such file; put the shared validator key there";
-                return Err(DriverError::file("read the validator key", &key_files.validating, reason));
-            }
-            if read_key(&key_files.standby)?.is_none() {
-                make_throwaway_key(&key_files.standby)?;
-            }
+            let node = config::check(&chain)?;
+            let keys = Keys::prepare(&key_files, &node.genesis)?;
             if SignState::read(&files.live)?.is_none() {
                 let _changing = lock(&files.changing);
                 files.highest()?.write(&files.live)?;
             }
-            let keys = Keys::read(&key_files)?;
-            if keys.validating == keys.standby {
-                let (standby, validating) = (key_files.standby.display(), key_files.validating.display());
-                let reason = format!(
-                    "the standby key {standby} is the validator key {validating} itself: every standby would sign; \
-                     remove the standby file, and a throwaway key is made in its place"
-                );
-                return Err(DriverError::setting("chain.links", reason));
-            }
-            Ok((keys, warnings))
+            Ok((keys, node.warnings))
         })
         .await?;
         // A second check finds the same files; the first answer stays.
@@ -146,40 +118,47 @@ impl CometBft {
         Ok(warnings)
     }
 
-    pub async fn probe(&self) -> Result<Health, ProbeError> {
+    async fn probe(&self) -> Result<Health, ProbeError> {
         let asked_at = Instant::now();
         let status = self.client.get().await?;
         let latency = asked_at.elapsed();
-        let health = answer::health(&status, &self.pointers)
-            .map_err(|reason| ProbeError::BadAnswer { target: self.client.target(), reason })?;
+        let bad = |reason: String| ProbeError::BadAnswer { target: self.client.target(), reason };
+        let health = answer::health(&status, &self.pointers).map_err(bad)?;
+        let key = self.key_state(&status);
+        self.check_standby(key, &status).map_err(bad)?;
         let peers = self.peers(self.chain.probe.timeout.saturating_sub(latency)).await;
-        Ok(Health { key: self.key_state(&status), peers, latency, ..health })
+        Ok(Health { key, peers, latency, ..health })
     }
 
-    /// See [`super::Driver::prepare_validator`]. An exact mark is written as it is: CometBFT may go on in
-    /// the same height after it, which a chain that waits for this very validator needs. A settled
-    /// block's height is done, and all of it counts as signed.
-    pub async fn prepare_validator(&self, floor: &SignFloor, settled: Option<&Health>) -> Result<(), DriverError> {
-        let mark = match (floor, settled) {
-            (SignFloor::None, _) => SignMark::default(),
-            (SignFloor::Mark(mark), _) => *mark,
-            (SignFloor::BlockAfter(_), Some(health)) if floor::is_met(floor, health, true) => {
-                whole_height(health.height)
-            }
-            (SignFloor::BlockAfter(_), _) => return Err(DriverError::floor_not_met(floor, settled)),
+    fn tells_key(&self) -> bool {
+        true
+    }
+
+    fn enforces_floor(&self) -> bool {
+        true
+    }
+
+    /// An exact mark is written as it is: CometBFT may go on in the same height after it, which a chain
+    /// that waits for this very validator needs.
+    async fn apply_floor(&self, floor: &MetFloor, settled: Option<&Health>) -> Result<Vec<String>, DriverError> {
+        let mark = match *floor {
+            MetFloor::None => SignMark::default(),
+            MetFloor::Mark(mark) => mark,
+            MetFloor::Height(height) => SignMark::whole_height(height),
         };
         let files = Arc::clone(&self.files);
-        blocking(move || {
+        let written = blocking(move || {
             let _changing = lock(&files.changing);
             let highest = files.highest()?.max(SignState::at(mark));
             // First the copy: whatever a crash leaves here, the next call finds no less than before.
             highest.write(&files.kept)?;
-            highest.write(&files.live)
-        })
-        .await
+            highest.write(&files.live)?;
+            Ok(highest.mark)
+        });
+        Ok(self.state_warnings(written.await?, floor, settled.map(|health| health.height)))
     }
 
-    pub async fn after_stop(&self) -> Result<(), DriverError> {
+    async fn after_stop(&self) -> Result<(), DriverError> {
         let files = Arc::clone(&self.files);
         blocking(move || {
             let _changing = lock(&files.changing);
@@ -192,10 +171,35 @@ impl CometBft {
         .await
     }
 
-    pub async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
+    async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
         let files = Arc::clone(&self.files);
         let highest = blocking(move || files.highest()).await?;
         Ok((highest.mark > SignMark::default()).then_some(highest.mark))
+    }
+}
+
+impl CometBft {
+    /// A state that is newer than it can be says that the key was used outside of this cluster, or that
+    /// the file is of another chain. It is kept all the same: it can only make the node sign less.
+    fn state_warnings(&self, written: SignMark, floor: &MetFloor, head: Option<u64>) -> Vec<String> {
+        let file = self.files.live.display();
+        let mut warnings = Vec::new();
+        if let MetFloor::Mark(mark) = floor
+            && written > *mark
+        {
+            warnings.push(format!(
+                "{file} is at {written}, above the mark {mark} of the last release: the key has signed outside of this \
+                 cluster; nothing at or below {written} is signed again"
+            ));
+        }
+        if let Some(head) = head.filter(|head| written.height > head + STATE_AHEAD_MAX) {
+            warnings.push(format!(
+                "{file} is at {written}, {} heights above the head {head} of this node: it signs nothing before the \
+                 chain is there; if the file is of another chain, restore the right one",
+                written.height - head
+            ));
+        }
+        warnings
     }
 
     /// `Absent` needs the standby key by name: with any third key nothing is proven.
@@ -209,6 +213,19 @@ impl CometBft {
             KeyState::Absent
         } else {
             KeyState::Untold
+        }
+    }
+
+    /// A standby whose throwaway key has voting power signs, and so does every other standby with it.
+    fn check_standby(&self, key: KeyState, status: &Value) -> Result<(), String> {
+        let power = status.pointer("/result/validator_info/voting_power").and_then(answer::as_number).unwrap_or(0);
+        match key {
+            KeyState::Absent if power > 0 => Err(format!(
+                "the standby key {} is in the validator set, with voting power {power}: every standby signs with it; \
+                 stop baton on every host that has it, remove the file, and a throwaway key is made in its place",
+                self.key_files.standby.display()
+            )),
+            KeyState::Absent | KeyState::Loaded | KeyState::Untold => Ok(()),
         }
     }
 
@@ -247,104 +264,19 @@ impl StateFiles {
     }
 }
 
-impl Keys {
-    fn read(files: &KeyFiles) -> Result<Keys, DriverError> {
-        let read = |path: &Path| {
-            read_key(path)?.ok_or_else(|| DriverError::file("read the public key from", path, "no such file"))
-        };
-        Ok(Keys { validating: read(&files.validating)?, standby: read(&files.standby)? })
-    }
-}
-
-fn key_files(chain: &Chain) -> Result<KeyFiles, DriverError> {
-    let link = chain.home.join(KEY_FILE);
-    let Some(LinkSpec { validating, standby, .. }) = chain.links.iter().find(|spec| spec.link == link) else {
-        let reason = format!("{} is not among them; without it no host can become validator", link.display());
+/// The configured links, with a standby target of our own for the key where none is configured, and the
+/// two files that the key link can name.
+fn links(chain: &Chain, state_dir: &Path) -> Result<(Vec<LinkSpec>, KeyFiles), DriverError> {
+    let key_link = chain.home.join(KEY_FILE);
+    let mut links = chain.links.clone();
+    let Some(spec) = links.iter_mut().find(|spec| spec.link == key_link) else {
+        let reason = format!("{} is not among them; without it no host can become validator", key_link.display());
         return Err(DriverError::setting("chain.links", reason));
     };
-    let Some(standby) = standby else {
-        let reason = format!(
-            "{} needs a `standby` target: without a key file CometBFT makes one and puts it in the link's place; \
-             name a file that does not exist yet, and a throwaway key is made there",
-            link.display()
-        );
-        return Err(DriverError::setting("chain.links", reason));
-    };
-    Ok(KeyFiles { validating: validating.clone(), standby: standby.clone() })
-}
-
-fn read_key(path: &Path) -> Result<Option<PublicKey>, DriverError> {
-    let Some(content) = files::read_if_present(path)? else { return Ok(None) };
-    match serde_json::from_slice::<KeyFile>(&content) {
-        Ok(file) => Ok(Some(file.pub_key)),
-        // serde's own text could quote the file: say where, not what.
-        Err(error) => {
-            let reason = format!("no `pub_key` with `type` and `value` (line {})", error.line());
-            Err(DriverError::file("read the public key from", path, reason))
-        }
-    }
-}
-
-/// An Ed25519 key that is in no validator set, in the form of `cometbft gen-validator`; nodes built on
-/// CometBFT need not have that command.
-fn make_throwaway_key(path: &Path) -> Result<(), DriverError> {
-    let failed = |what: &str| DriverError::file("make a throwaway standby key in", path, what);
-    let mut seed = [0; 32];
-    SystemRandom::new().fill(&mut seed).map_err(|_| failed("the system gives no random bytes"))?;
-    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| failed(&error.to_string()))?;
-    let public = pair.public_key().as_ref();
-    let digest = ring::digest::digest(&ring::digest::SHA256, public);
-    let address: String = digest.as_ref()[..20].iter().map(|byte| format!("{byte:02X}")).collect();
-    let key = json!({
-        "address": address,
-        "pub_key": { "type": "tendermint/PubKeyEd25519", "value": BASE64.encode(public) },
-        "priv_key": {
-            "type": "tendermint/PrivKeyEd25519",
-            "value": BASE64.encode([seed.as_slice(), public].concat()),
-        },
-    });
-    files::replace(path, format!("{key:#}\n").as_bytes())
-}
-
-/// The settings of CometBFT's own `config.toml` that would make the links or the sign state idle.
-fn check_node_config(chain: &Chain) -> Result<Vec<String>, DriverError> {
-    let path = chain.home.join("config/config.toml");
-    let text = std::fs::read_to_string(&path).map_err(|error| DriverError::file("read", &path, error))?;
-    let config: toml::Table =
-        toml::from_str(&text).map_err(|error| DriverError::file("read", &path, error.message()))?;
-    let setting = |name: &str| config.get(name).and_then(toml::Value::as_str).map(str::to_owned);
-    let refuse = |reason: String| Err(DriverError::file("check", &path, reason));
-    let in_argv = chain.command.iter().any(|word| word.contains("priv_validator_laddr"));
-    match setting("priv_validator_laddr") {
-        Some(address) if !address.is_empty() => {
-            return refuse(format!(
-                "priv_validator_laddr = \"{address}\": a remote signer signs past the key link; set it to \"\""
-            ));
-        }
-        Some(_) | None if in_argv => {
-            return refuse(
-                "chain.command sets priv_validator_laddr: a remote signer signs past the key link".to_owned(),
-            );
-        }
-        Some(_) | None => {}
-    }
-    for (name, needed) in [("priv_validator_key_file", KEY_FILE), ("priv_validator_state_file", STATE_FILE)] {
-        match setting(name) {
-            Some(file) if chain.home.join(&file) != chain.home.join(needed) => {
-                return refuse(format!("{name} = \"{file}\" must be \"{needed}\": only that file is looked after"));
-            }
-            Some(_) | None => {}
-        }
-    }
-    let double_sign_check = config.get("consensus").and_then(|section| section.get("double_sign_check_height"));
-    Ok(match double_sign_check.and_then(toml::Value::as_integer) {
-        Some(blocks) if blocks > 0 => vec![format!(
-            "{}: double_sign_check_height = {blocks}: CometBFT will not start as validator while the old holder's \
-             signatures are among the last {blocks} blocks, so no failover is shorter than that; set it to 0",
-            path.display()
-        )],
-        Some(_) | None => Vec::new(),
-    })
+    // Without a key file CometBFT makes one and puts it in the link's place.
+    let standby = spec.standby.get_or_insert_with(|| keys::own_standby_file(state_dir)).clone();
+    let key_files = KeyFiles { validating: spec.validating.clone(), standby };
+    Ok((links, key_files))
 }
 
 /// Nothing that these locks guard is left half done by a panic.
