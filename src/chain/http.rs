@@ -100,8 +100,9 @@ impl HttpClient {
         self.request(Method::GET, path, Bytes::new(), timeout).await
     }
 
-    pub async fn post(&self, body: &Value) -> Result<Value, ProbeError> {
-        self.request(Method::POST, &self.path, Bytes::from(body.to_string()), self.timeout).await
+    /// Within `timeout` in place of the client's own.
+    pub async fn post(&self, body: &Value, timeout: Duration) -> Result<Value, ProbeError> {
+        self.request(Method::POST, &self.path, Bytes::from(body.to_string()), timeout).await
     }
 
     fn target_of(&self, path: &str) -> String {

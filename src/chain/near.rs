@@ -31,10 +31,9 @@ impl Near {
             syncing: at("/sync_info/syncing"),
             height: at("/sync_info/latest_block_height"),
             head_time: at("/sync_info/latest_block_time"),
-            // /status has none.
-            peers: None,
-            key: None,
             version: at("/version/version"),
+            // No peers: /status tells of none.
+            ..Pointers::default()
         };
         Ok(Near { chain: chain.clone(), client, pointers })
     }

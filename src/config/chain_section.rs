@@ -10,18 +10,25 @@ use crate::guard_frame::LinkSpec;
 use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
-use super::{Chain, DriverKind, LastSigned, OnHalt, Pointers, Probe, ProbeTarget, RpcCall};
+use super::{
+    Chain, DriverKind, KeyNames, LastSigned, OnHalt, Pointers, Probe, ProbeTarget, RpcCall, TargetHeight, reference,
+};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const POINTERS: [&str; 6] = [
+/// Pointers into an answer, and what belongs to them.
+const POINTERS: [&str; 10] = [
     "chain.probe.syncing",
     "chain.probe.height",
+    "chain.probe.target_height",
+    "chain.probe.behind_max",
     "chain.probe.head_time",
     "chain.probe.peers",
     "chain.probe.key",
+    "chain.probe.key_validating",
+    "chain.probe.key_standby",
     "chain.probe.version",
 ];
 
@@ -219,21 +226,79 @@ fn calls(doc: &Document) -> Result<Vec<RpcCall>, ConfigError> {
             let problem = format!("{method} is called by calls[{first}] too, and results go by method; keep one");
             return Err(doc.bad(&format!("chain.probe.calls[{index}].method"), problem));
         }
-        let params = doc.json(&format!("chain.probe.calls[{index}].params"))?;
-        calls.push(RpcCall { method, params: params.unwrap_or_else(|| serde_json::Value::Array(Vec::new())) });
+        let key = format!("chain.probe.calls[{index}].params");
+        let params = doc.json(&key)?.unwrap_or_else(|| serde_json::Value::Array(Vec::new()));
+        calls.push(RpcCall { method, params });
     }
+    check_references(doc, &calls)?;
     Ok(calls)
+}
+
+/// A call may take what another one has answered, and no more than that: two batches are sent, not three.
+fn check_references(doc: &Document, calls: &[RpcCall]) -> Result<(), ConfigError> {
+    for (index, call) in calls.iter().enumerate() {
+        for pointer in references(&call.params) {
+            let method = pointer[1..].split('/').next().unwrap_or_default();
+            let first = calls.iter().find(|other| other.method == method && references(&other.params).is_empty());
+            if first.is_none() {
+                let problem =
+                    format!("\"${pointer}\" needs a call of {method} whose own params have no \"$/\"; add it");
+                return Err(doc.bad(&format!("chain.probe.calls[{index}].params"), problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn references(params: &serde_json::Value) -> Vec<&str> {
+    match params {
+        serde_json::Value::Array(items) => items.iter().flat_map(references).collect(),
+        serde_json::Value::Object(fields) => fields.values().flat_map(references).collect(),
+        param => reference(param).into_iter().collect(),
+    }
 }
 
 fn pointers(doc: &Document) -> Result<Pointers, ConfigError> {
     Ok(Pointers {
         syncing: doc.pointer("chain.probe.syncing")?,
         height: doc.pointer("chain.probe.height")?,
+        target: target_height(doc)?,
         head_time: doc.pointer("chain.probe.head_time")?,
         peers: doc.pointer("chain.probe.peers")?,
         key: doc.pointer("chain.probe.key")?,
+        key_names: key_names(doc)?,
         version: doc.pointer("chain.probe.version")?,
     })
+}
+
+fn target_height(doc: &Document) -> Result<Option<TargetHeight>, ConfigError> {
+    let behind_max = doc.integer("chain.probe.behind_max", 0, 100_000)?;
+    match (doc.pointer("chain.probe.target_height")?, behind_max) {
+        (Some(_), _) if doc.entry("chain.probe.height").is_none() => Err(doc.missing("chain.probe.height")),
+        (Some(pointer), behind_max) => Ok(Some(TargetHeight { pointer, behind_max: behind_max.unwrap_or(1) })),
+        (None, Some(_)) => {
+            let problem = "is counted from chain.probe.target_height, which is missing; add it";
+            Err(doc.bad("chain.probe.behind_max", problem))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn key_names(doc: &Document) -> Result<Option<KeyNames>, ConfigError> {
+    let (validating, standby) = ("chain.probe.key_validating", "chain.probe.key_standby");
+    let names = match (doc.text(validating)?, doc.text(standby)?) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => return Err(doc.missing(standby)),
+        (None, Some(_)) => return Err(doc.missing(validating)),
+        (Some(validating), Some(standby)) => KeyNames { validating, standby },
+    };
+    if doc.entry("chain.probe.key").is_none() {
+        return Err(doc.missing("chain.probe.key"));
+    }
+    if names.validating == names.standby {
+        return Err(doc.bad(standby, "is key_validating too, so a standby would look like the holder; correct one"));
+    }
+    Ok(Some(names))
 }
 
 fn probe_url(doc: &Document) -> Result<Option<String>, ConfigError> {

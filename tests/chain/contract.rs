@@ -140,9 +140,10 @@ async fn a_bad_answer_costs_one_error_of_its_kind_within_the_bound() {
             let kind_fits = match answer {
                 Answer::Hang | Answer::HangMidway => matches!(error, ProbeError::Timeout { .. }),
                 Answer::CloseAtOnce => matches!(error, ProbeError::Unreachable { .. }),
-                Answer::Body(_) | Answer::Status(..) | Answer::BodyThenClose(_) | Answer::Huge => {
+                Answer::Body(_) | Answer::Status(..) | Answer::Huge => {
                     matches!(error, ProbeError::BadAnswer { .. })
                 }
+                Answer::Rpc(_) | Answer::RpcThenHang(_) | Answer::BodyThenClose(_) => panic!("{what} is no bad answer"),
             };
             assert!(kind_fits, "{name}, {what}: {error:?}");
         }

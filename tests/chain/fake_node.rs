@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -12,6 +13,10 @@ use tokio::task::{JoinHandle, JoinSet};
 pub enum Answer {
     Body(String),
     Status(u16, String),
+    /// To a JSON-RPC batch: an object of `{"result": …}` or `{"error": …}` by method.
+    Rpc(Value),
+    /// The same, to the first batch only: the next is never answered.
+    RpcThenHang(Value),
     /// The answer, after which the connection is closed without a word.
     BodyThenClose(String),
     /// Never.
@@ -82,11 +87,16 @@ impl FakeNode {
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some((path, request)) = read_request(&mut stream).await {
-        shared.requests.lock().expect("requests").push(request);
+        shared.requests.lock().expect("requests").push(request.clone());
         let answer = shared.answers.lock().expect("answers").get(&path).cloned();
         let answer = answer.unwrap_or_else(|| Answer::Status(404, format!("no {path}")));
         let sent = match answer {
             Answer::Body(body) => send(&mut stream, 200, &body).await,
+            Answer::Rpc(methods) => send(&mut stream, 200, &batch(&request, &methods)).await,
+            Answer::RpcThenHang(methods) => {
+                shared.answers.lock().expect("answers").insert(path, Answer::Hang);
+                send(&mut stream, 200, &batch(&request, &methods)).await
+            }
             Answer::Status(status, body) => send(&mut stream, status, &body).await,
             Answer::BodyThenClose(body) => {
                 // Nothing is left to do when the client is gone already.
@@ -106,6 +116,18 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+fn batch(request: &str, methods: &Value) -> String {
+    let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let Ok(Value::Array(calls)) = serde_json::from_str(body) else { return format!("{{\"error\": {body:?}}}") };
+    let answers = calls.into_iter().map(|call| {
+        let no_method = json!({"error": {"code": -32601, "message": "Method not found"}});
+        let mut answer = methods.get(call["method"].as_str().unwrap_or_default()).unwrap_or(&no_method).clone();
+        (answer["jsonrpc"], answer["id"]) = ("2.0".into(), call["id"].clone());
+        answer
+    });
+    Value::Array(answers.collect()).to_string()
 }
 
 async fn send(stream: &mut TcpStream, status: u16, body: &str) -> std::io::Result<()> {

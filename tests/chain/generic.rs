@@ -1,6 +1,6 @@
 //! generic: pointers into all sorts of answers, JSON-RPC, commands and bare connections.
 
-use baton::config::{LastSigned, RpcCall};
+use baton::config::{KeyNames, LastSigned, RpcCall, TargetHeight};
 use serde_json::{Value, json};
 
 use super::*;
@@ -23,6 +23,7 @@ async fn each_kind_of_value_is_read_and_each_other_kind_refused() {
         peers: at("/peers"),
         key: at("/key"),
         version: at("/version"),
+        ..Pointers::default()
     };
     let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
     let good = json!({"syncing": false, "height": 7, "time": 5, "peers": 3, "key": "k", "version": "v1"});
@@ -280,4 +281,63 @@ async fn a_command_that_is_no_executable_file_is_found_before_the_start() {
         let error = driver(&chain, home.path()).check().await.expect_err(command).to_string();
         assert!(error.contains(command), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_named_is_loaded_or_absent_by_its_name_alone() {
+    let node = FakeNode::start("/s", Answer::Hang).await;
+    let names = KeyNames { validating: "shared".into(), standby: "own".into() };
+    let pointers = Pointers { key: at("/key"), key_names: Some(names), ..Pointers::default() };
+    let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
+    for (answer, expected) in [
+        (json!({"key": "shared"}), KeyState::Loaded),
+        (json!({"key": "own"}), KeyState::Absent),
+        (json!({"key": "another"}), KeyState::Untold),
+        (json!({"key": ""}), KeyState::Untold),
+        (json!({"key": null}), KeyState::Untold),
+        (json!({"key": ["shared"]}), KeyState::Untold),
+        (json!({}), KeyState::Untold),
+    ] {
+        node.answer("/s", Answer::Body(answer.to_string()));
+        assert_eq!(generic.probe().await.expect("health").key, expected, "{answer}");
+    }
+    assert!(generic.proves_key_by_probe());
+}
+
+#[tokio::test]
+async fn a_node_too_far_below_its_target_height_is_not_synced() {
+    let node = FakeNode::start("/s", Answer::Hang).await;
+    let target = Some(TargetHeight { pointer: "/target".into(), behind_max: 2 });
+    let pointers = Pointers { height: at("/height"), target, ..Pointers::default() };
+    let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
+    for (height, target, synced) in [(8, 10, true), (7, 10, false), (12, 10, true), (u64::MAX, u64::MAX, true)] {
+        node.answer("/s", Answer::Body(json!({"height": height, "target": target}).to_string()));
+        assert_eq!(generic.probe().await.expect("health").synced, synced, "{height} of {target}");
+    }
+    node.answer("/s", Answer::Body(json!({"height": 1}).to_string()));
+    let error = generic.probe().await.expect_err("no target").to_string();
+    assert!(error.contains("`/target` is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn two_batches_share_the_time_of_one_probe() {
+    let node = FakeNode::start("/", Answer::Hang).await;
+    let call = |method: &str, params| RpcCall { method: method.into(), params };
+    let calls = vec![call("time", json!([{"of": ["$/head/number"]}])), call("head", json!(["$", "$plain"]))];
+    let pointers = Pointers { head_time: at("/time"), ..Pointers::default() };
+    let generic = generic(Path::new("/"), ProbeTarget::JsonRpc { url: node.url("/"), calls, pointers });
+    let good = json!({"head": {"result": {"number": "0x10"}}, "time": {"result": 7}});
+    node.answer("/", Answer::Rpc(good));
+    assert_eq!(generic.probe().await.expect("health").head_time, Some(seconds(7)));
+    let requests = node.requests();
+    assert!(requests[0].contains(r#""params":["$","$plain"]"#), "only $/ is a reference: {}", requests[0]);
+    assert!(requests[1].contains(r#""params":[{"of":["0x10"]}]"#), "{}", requests[1]);
+
+    node.answer("/", Answer::Rpc(json!({"head": {"result": null}})));
+    let error = generic.probe().await.expect_err("nothing to refer to").to_string();
+    assert!(error.contains("`time` needs") && error.contains("$/head/number"), "{error}");
+    node.answer("/", Answer::RpcThenHang(json!({"head": {"result": {"number": 1}}})));
+    let asked_at = Instant::now();
+    let error = generic.probe().await.expect_err("no second answer");
+    assert!(matches!(error, ProbeError::Timeout { .. }) && asked_at.elapsed() < TIMEOUT + SLACK, "{error:?}");
 }

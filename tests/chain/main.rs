@@ -3,6 +3,7 @@
 
 mod cometbft;
 mod contract;
+mod examples;
 mod fake_node;
 mod generic;
 mod near;

@@ -73,9 +73,8 @@ impl CometBft {
                 syncing: at("/result/sync_info/catching_up"),
                 height: at("/result/sync_info/latest_block_height"),
                 head_time: at("/result/sync_info/latest_block_time"),
-                peers: None,
-                key: None,
                 version: at("/result/node_info/version"),
+                ..Pointers::default()
             },
             files: Arc::new(StateFiles {
                 live: chain.home.join(STATE_FILE),
