@@ -10,7 +10,7 @@ use super::answer;
 use super::exec::{self, ExecError};
 use super::http::{HttpClient, excerpt};
 use super::{ChainDriver, DriverError, Health, KeyState, ProbeError};
-use crate::config::{Chain, Pointers, ProbeTarget, RpcCall, reference};
+use crate::config::{Chain, OnHalt, Pointers, ProbeTarget, RpcCall, reference};
 
 pub struct Generic {
     chain: Chain,
@@ -59,6 +59,23 @@ impl Generic {
 impl ChainDriver for Generic {
     fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// Only what a command says cannot be known before it was run.
+    async fn check(&self) -> Result<Vec<String>, DriverError> {
+        let tells_time = match &self.target {
+            Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.head_time.is_some(),
+            Target::Exec { .. } => true,
+            Target::Tcp { .. } => false,
+        };
+        Ok(match self.chain.on_halt {
+            OnHalt::Wait if !tells_time => vec![
+                "chain.probe tells no head_time: after a failover this host waits for ever for a block that is late \
+                 enough; add head_time, or set on_halt = \"replica\""
+                    .to_owned(),
+            ],
+            OnHalt::Wait | OnHalt::Replica => Vec::new(),
+        })
     }
 
     /// A command or a bare connection cannot be relied on to tell.

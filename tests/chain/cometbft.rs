@@ -353,6 +353,19 @@ async fn node_settings_that_would_sign_past_the_links_are_refused() {
     host.chain.env.insert("GAIAD_PRIV_VALIDATOR_LADDR".into(), "tcp://127.0.0.1:1".into());
     let error = host.check_refusal().await;
     assert!(error.contains("the variable GAIAD_PRIV_VALIDATOR_LADDR: priv_validator_laddr"), "{error}");
+    for (variable, home, expected) in [
+        ("SH_HOME", "/srv/other", Some("the environment: SH_HOME /srv/other is not chain.home")),
+        ("CMTHOME", "/srv/other", Some("the environment: CMTHOME /srv/other is not chain.home")),
+        ("JAVA_HOME", "/srv/other", None),
+        ("CMT_HOME", ".", None),
+    ] {
+        host.chain = plain.clone();
+        host.chain.env.insert(variable.into(), home.into());
+        match expected {
+            Some(expected) => assert!(host.check_refusal().await.contains(expected), "{variable}"),
+            None => assert_eq!(host.driver().check().await, Ok(Vec::new()), "{variable}"),
+        }
+    }
     host.chain = plain;
     fs::remove_file(host.path("config/config.toml")).expect("removed");
     assert!(host.check_refusal().await.contains("config.toml"));

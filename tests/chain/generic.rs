@@ -274,12 +274,30 @@ fn settings_that_cannot_work_are_refused_by_name() {
 #[tokio::test]
 async fn a_command_that_is_no_executable_file_is_found_before_the_start() {
     let home = tempfile::tempdir().expect("home");
-    let good = chain(DriverKind::Generic, home.path(), ProbeTarget::Tcp { addr: "127.0.0.1:1".into() });
+    let good = chain(DriverKind::Generic, home.path(), ProbeTarget::Exec { command: sh("exit 0") });
     assert_eq!(driver(&good, home.path()).check().await, Ok(Vec::new()));
     for command in ["./no-such-program", "/etc/passwd"] {
         let chain = Chain { command: vec![command.into()], ..good.clone() };
         let error = driver(&chain, home.path()).check().await.expect_err(command).to_string();
         assert!(error.contains(command), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_without_head_times_is_warned_of_unless_a_failover_needs_none() {
+    let url = || "http://127.0.0.1:1/".to_owned();
+    let timed = Pointers { head_time: at("/time"), ..Pointers::default() };
+    for (target, on_halt, warned) in [
+        (http(url(), Pointers::default()), OnHalt::Wait, true),
+        (http(url(), Pointers::default()), OnHalt::Replica, false),
+        (http(url(), timed), OnHalt::Wait, false),
+        (ProbeTarget::Tcp { addr: "127.0.0.1:1".into() }, OnHalt::Wait, true),
+        (ProbeTarget::Exec { command: sh("exit 0") }, OnHalt::Wait, false),
+    ] {
+        let chain = Chain { on_halt, ..chain(DriverKind::Generic, Path::new("/"), target) };
+        let warnings = driver(&chain, Path::new("/")).check().await.expect("checked");
+        let found = warnings.iter().any(|warning| warning.contains("head_time") && warning.contains("on_halt"));
+        assert_eq!(found, warned, "{:?} {on_halt:?}: {warnings:?}", chain.probe.target);
     }
 }
 

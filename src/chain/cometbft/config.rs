@@ -55,15 +55,20 @@ fn check_setting(home: &Path, name: &str, place: &str, value: &str) -> Result<()
     }
 }
 
-/// A node with another home has other keys.
+/// A node with another home has other keys. The flag counts before the variables.
 fn check_home(chain: &Chain) -> Result<(), DriverError> {
-    let Some(home) = flag(&chain.command, "home") else { return Ok(()) };
+    let in_argv = flag(&chain.command, "home").map(|home| ("chain.command".to_owned(), "--home".to_owned(), home));
+    let program = Path::new(&chain.command[0]).file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+    let variables = ["CMTHOME".to_owned(), "CMT_HOME".to_owned(), "DAEMON_HOME".to_owned(), format!("{program}_HOME")];
+    let in_environment = || environment(chain).find(|(key, _)| variables.contains(key));
+    let told = in_argv.or_else(|| in_environment().map(|(key, home)| ("the environment".to_owned(), key, home)));
+    let Some((place, name, home)) = told else { return Ok(()) };
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if real(&chain.home.join(&home)) == real(&chain.home) {
         return Ok(());
     }
-    let reason = format!("--home {home} is not chain.home = {}; the links lie below chain.home", chain.home.display());
-    Err(DriverError::setting("chain.command", reason))
+    let reason = format!("{name} {home} is not chain.home = {}; the links lie below chain.home", chain.home.display());
+    Err(DriverError::setting(place, reason))
 }
 
 /// The value of `--name value` or `--name=value`, with one dash or two, and with `-` for `_`.
@@ -84,13 +89,16 @@ fn flag(argv: &[String], name: &str) -> Option<String> {
 /// `CMT_PRIV_VALIDATOR_LADDR`, `GAIAD_PRIV_VALIDATOR_LADDR`.
 fn in_environment(chain: &Chain, name: &str) -> Vec<(String, String)> {
     let ending = format!("_{}", name.to_uppercase());
+    let set = environment(chain).filter(|(key, _)| key.ends_with(&ending));
+    set.map(|(key, value)| (format!("the variable {key}"), value)).collect()
+}
+
+/// What the node will find: the configured variables, and those of this process.
+fn environment(chain: &Chain) -> impl Iterator<Item = (String, String)> {
     let inherited = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
     let inherited = inherited.map(|(key, value)| (key, value.to_string_lossy().into_owned()));
     let own = chain.env.iter().map(|(key, value)| (key.clone(), value.clone()));
     own.chain(inherited.filter(|(key, _)| !chain.env.contains_key(key)))
-        .filter(|(key, _)| key.ends_with(&ending))
-        .map(|(key, value)| (format!("the variable {key}"), value))
-        .collect()
 }
 
 fn warnings(config: &toml::Table, path: &Path) -> Vec<String> {
