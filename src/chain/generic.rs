@@ -40,7 +40,7 @@ impl Generic {
                 Target::JsonRpc { client: client(url)?, calls: calls.clone(), pointers: pointers.clone() }
             }
             ProbeTarget::Exec { command } if command.first().is_none_or(String::is_empty) => {
-                return Err(DriverError::setting("chain.probe.command", "is empty; give an argv"));
+                return Err(DriverError::setting("chain.probe.exec", "is empty; give an argv"));
             }
             ProbeTarget::Exec { command } => Target::Exec { command: command.clone() },
             ProbeTarget::Tcp { addr } => match addr.rsplit_once(':') {
@@ -48,7 +48,7 @@ impl Generic {
                     Target::Tcp { addr: addr.clone() }
                 }
                 Some(_) | None => {
-                    return Err(DriverError::setting("chain.probe.addr", format!("`{addr}` is not host:port")));
+                    return Err(DriverError::setting("chain.probe.tcp", format!("`{addr}` is not host:port")));
                 }
             },
         };

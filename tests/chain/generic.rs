@@ -252,7 +252,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
             http("http://node/".into(), Pointers { height: at("result.height"), ..Pointers::default() }),
             "/result/height",
         ),
-        (ProbeTarget::Exec { command: Vec::new() }, "chain.probe.command"),
+        (ProbeTarget::Exec { command: Vec::new() }, "chain.probe.exec"),
         (ProbeTarget::Tcp { addr: "localhost".into() }, "host:port"),
         (
             ProbeTarget::JsonRpc { url: "http://n/".into(), calls: Vec::new(), pointers: Pointers::default() },
