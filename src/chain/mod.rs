@@ -45,15 +45,15 @@ pub trait ChainDriver: Send + Sync {
     /// Whether [`Health::key`] can be relied on, so that a node that runs can be proven to have no key.
     fn tells_key(&self) -> bool;
 
-    /// Whether the chain node itself signs nothing at or below the mark that [`Self::apply_floor`] gave it.
+    /// Whether the chain node itself signs nothing at or below the mark that [`Self::before_validating`] gave it.
     fn enforces_floor(&self) -> bool {
         false
     }
 
-    /// Hands the chain node the mark at or below which it may sign nothing; never lowers an earlier one.
-    /// What it returns are warnings. For a node that cannot refuse by itself there is nothing to hand
-    /// over: its head is past the floor.
-    fn apply_floor(
+    /// Makes the chain node's files those of a validator. A node that refuses by itself is handed the mark
+    /// at or below which it may sign nothing, and never a lower one than before; for any other node the
+    /// head is past the floor. What it returns are warnings.
+    fn before_validating(
         &self,
         _floor: &MetFloor,
         _settled: Option<&Health>,
@@ -61,7 +61,7 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(Vec::new()) }
     }
 
-    /// Saves what the stopped chain node leaves behind.
+    /// Saves what the stopped chain node leaves behind, and makes its files those of a standby.
     fn after_stop(&self) -> impl Future<Output = Result<(), DriverError>> + Send {
         async { Ok(()) }
     }
@@ -192,7 +192,7 @@ impl Driver {
         settled: Option<&Health>,
     ) -> Result<Vec<String>, DriverError> {
         let met = self.met(floor, settled)?;
-        each!(self, it => it.apply_floor(&met, settled).await)
+        each!(self, it => it.before_validating(&met, settled).await)
     }
 
     fn met(&self, floor: &SignFloor, settled: Option<&Health>) -> Result<MetFloor, DriverError> {
@@ -207,8 +207,9 @@ impl Driver {
         }
     }
 
-    /// Saves what the stopped chain node leaves behind. To be called whenever it was proven stopped,
-    /// whatever it ran as, and before it starts again; calling it again is safe.
+    /// Saves what the stopped chain node leaves behind, and makes its files those of a standby. To be
+    /// called whenever it was proven stopped, whatever it ran as, and before it starts again; calling it
+    /// again is safe.
     pub async fn after_stop(&self) -> Result<(), DriverError> {
         each!(self, it => it.after_stop().await)
     }

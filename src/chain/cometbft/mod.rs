@@ -139,7 +139,7 @@ impl ChainDriver for CometBft {
 
     /// An exact mark is written as it is: CometBFT may go on in the same height after it, which a chain
     /// that waits for this very validator needs.
-    async fn apply_floor(&self, floor: &MetFloor, settled: Option<&Health>) -> Result<Vec<String>, DriverError> {
+    async fn before_validating(&self, floor: &MetFloor, settled: Option<&Health>) -> Result<Vec<String>, DriverError> {
         let mark = match *floor {
             MetFloor::None => SignMark::default(),
             MetFloor::Mark(mark) => mark,
