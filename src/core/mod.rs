@@ -123,8 +123,6 @@ pub struct Core {
     campaigns: Campaigns,
     peers: BTreeMap<NodeId, Peer>,
     view: View,
-    /// Reason of the newest applied `Release`.
-    release_reason: Option<String>,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
     finished: bool,
@@ -145,7 +143,6 @@ impl Core {
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
             view: memory.view,
-            release_reason: None,
             asked: None,
             shutdown: None,
             finished: false,
