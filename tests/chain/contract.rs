@@ -42,7 +42,11 @@ impl Host {
     }
 
     async fn probe(&self) -> Health {
-        self.driver.probe().await.unwrap_or_else(|error| panic!("{}: {error}", self.subject.name()))
+        self.sound(self.driver.probe().await)
+    }
+
+    fn sound<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> T {
+        result.unwrap_or_else(|error| panic!("{}: {error}", self.subject.name()))
     }
 
     /// Writes what the node would have written; false for a chain that records nothing.
@@ -53,7 +57,7 @@ impl Host {
     }
 
     async fn last_signed(&self) -> Option<SignMark> {
-        self.driver.last_signed().await.unwrap_or_else(|error| panic!("{}: {error}", self.subject.name()))
+        self.sound(self.driver.last_signed().await)
     }
 }
 
@@ -254,7 +258,7 @@ async fn what_the_node_signed_is_told_after_its_end_and_never_lowered() {
             // Floors below it, as an exact mark and as a settled block, change nothing.
             let settled = health(next.height - 1, Some(seconds(100)));
             for floor in [SignFloor::None, SignFloor::Mark(mark(1, 0, 0)), SignFloor::BlockAfter(seconds(99))] {
-                host.driver.prepare_validator(&floor, Some(&settled)).await.expect(subject.name());
+                host.sound(host.driver.prepare_validator(&floor, Some(&settled)).await);
                 assert_eq!(host.last_signed().await, highest, "{} after {floor:?}", subject.name());
             }
         }
@@ -268,8 +272,8 @@ async fn a_floor_that_the_node_is_to_enforce_only_rises_also_over_a_restart() {
         let mut highest = SignMark::default();
         for floor in [mark(5, 0, 3), mark(5, 0, 2), mark(9, 2, 0), mark(8, 9, 3), SignMark::default(), mark(9, 2, 1)] {
             let again = driver(&host.chain, &host.folder.path().join("state"));
-            again.prepare_validator(&SignFloor::Mark(floor), None).await.expect(subject.name());
-            again.after_stop().await.expect(subject.name());
+            host.sound(again.prepare_validator(&SignFloor::Mark(floor), None).await);
+            host.sound(again.after_stop().await);
             highest = highest.max(floor);
             assert_eq!(host.last_signed().await, Some(highest), "{} after {floor:?}", subject.name());
         }

@@ -16,7 +16,7 @@ fn folder() -> PathBuf {
 
 /// The configuration of an example, asking `url` in place of the one that it names.
 fn example(name: &str, url: Option<String>) -> Config {
-    let variables = url.map(|url| ("BATON_CHAIN_PROBE_URL".into(), url.into()));
+    let variables = url.map(|url| ("BATON_CHAIN_PROBE_URL".into(), url));
     Config::load(&folder().join(name), variables.into_iter()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
