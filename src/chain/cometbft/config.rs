@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::DriverError;
 use super::{KEY_FILE, STATE_FILE};
+use crate::chain::DriverError;
 use crate::config::Chain;
 
 const LADDR: &str = "priv_validator_laddr";

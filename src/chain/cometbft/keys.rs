@@ -12,7 +12,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::{DriverError, files};
+use crate::chain::{DriverError, files};
 
 const OWN_STANDBY_FILE: &str = "standby_priv_validator_key.json";
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{DriverError, answer, files};
+use crate::chain::{DriverError, answer, files};
 use crate::ids::SignMark;
 
 /// `stepPrecommit`: the last thing that a validator signs in a round.
