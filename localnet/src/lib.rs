@@ -3,6 +3,7 @@
 
 pub mod signlog;
 pub mod simchain;
+pub mod votelog;
 
 pub mod http;
 pub mod ports;

@@ -114,7 +114,7 @@ struct BenchArgs {
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
-    slot: Slot,
+    chain: ChainArgs,
 }
 
 fn main() -> ExitCode {
@@ -239,11 +239,13 @@ fn up(dir: &Path, args: ChainArgs) -> Result<ExitCode> {
 }
 
 fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
+    let ChainArgs { chain, slot } = args.chain;
     let plan = Plan {
+        chain,
         rounds: usize::try_from(args.rounds)?,
-        faults: bench::distinct(args.faults)?,
+        faults: bench::distinct(args.faults, chain)?,
         seed: args.seed.unwrap_or_else(rand::random),
-        slot_ms: args.slot.slot_ms,
+        slot_ms: slot.slot_ms,
     };
     foreground(dir, Afterwards::Sweep, move |dir| {
         let results = bench::run(dir, &plan)?;

@@ -164,13 +164,13 @@ fn one_host_with_the_shared_key_is_judged_clean_and_a_second_one_is_caught() {
     let mut watch = Watch::begin(&net).unwrap();
     let _first = start_node(&net, "host-a", true);
     let signed = watch.await_next(0, "host-b", PATIENCE).unwrap();
-    assert_eq!(signed.host.as_deref(), Some("host-a"), "{signed:?}");
+    assert_eq!(signed.host, "host-a", "{signed:?}");
     let verdict = check(&net).unwrap();
     assert!(verdict.is_clean(), "{verdict}");
 
     let _second = start_node(&net, "host-b", true);
     let next = watch.await_next(signed.at_ns, "host-a", PATIENCE).unwrap();
-    assert_eq!(next.host.as_deref(), Some("host-b"), "{next:?}");
+    assert_eq!(next.host, "host-b", "{next:?}");
     await_true("the checker sees two signers", || {
         let verdict = check(&net).unwrap();
         verdict.overlap > 0 && verdict.doubles > 0 && verdict.evidence > 0
