@@ -34,6 +34,33 @@ pub enum KeyState {
     Untold,
 }
 
+/// Work with the shared key that stands on the chain, counted from the start of an epoch of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnChain {
+    /// Names the chain's epoch.
+    pub epoch: u64,
+    /// Whether the key's account has anything to sign in it; else the rest is zero.
+    pub validates: bool,
+    pub blocks: u64,
+    pub chunks: u64,
+    pub endorsements: u64,
+}
+
+impl OnChain {
+    /// What has come since `before`, if anything has. In a new epoch all of it has.
+    pub fn new_since(&self, before: &OnChain) -> Option<&'static str> {
+        let none = OnChain { blocks: 0, chunks: 0, endorsements: 0, ..*self };
+        let before = if self.epoch == before.epoch { before } else { &none };
+        [
+            ("block", self.blocks > before.blocks),
+            ("chunk", self.chunks > before.chunks),
+            ("endorsement", self.endorsements > before.endorsements),
+        ]
+        .into_iter()
+        .find_map(|(what, came)| came.then_some(what))
+    }
+}
+
 /// How a chain node becomes a validator and a standby again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activation {

@@ -42,6 +42,7 @@ pub struct Member {
     pub guard: Option<String>,
     pub links: Option<String>,
     pub node_pid: Option<u32>,
+    pub node_note: String,
 }
 
 impl Status {

@@ -15,6 +15,7 @@ use localnet::launch;
 use localnet::measure::{Signed, Watch};
 use localnet::procs::{self, marked};
 use localnet::proxy::{Request, Way, ask};
+use localnet::status::{Member, Status, await_status};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// For a move; the goals of section 8 are measured by bench, in release builds.
@@ -89,7 +90,11 @@ fn the_baton_is_handed_over_there_and_back() {
     assert_eq!(back, Pair { holder: there.standby, standby: there.holder });
     let moved = t.or_logs(hand_over(&t.net, &back));
     assert_eq!(moved.first.host, back.standby, "{:?}", moved.first);
-    t.pair();
+    let pair = t.pair();
+    // What the chain has seen of the new holder is told to every member.
+    let told = |m: &Member| m.id == pair.holder && m.node_note.starts_with("first ");
+    let is_told = |status: &Status| status.members.iter().any(told);
+    t.or_logs(await_status(&t.net, "the first signature on chain is told", MOVE_BOUND, |_| (), is_told));
     t.assert_nothing_signed_twice();
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{DriverError, ProbeError};
 
-/// Larger answers are refused unread.
+/// Larger answers are refused unread, unless [`HttpClient::reading_up_to`] says otherwise.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 pub struct HttpClient {
@@ -28,6 +28,7 @@ pub struct HttpClient {
     path: String,
     authorization: Option<String>,
     timeout: Duration,
+    answer_bytes_max: usize,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -77,8 +78,14 @@ impl HttpClient {
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
             authorization: user.map(|user| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(user))),
             timeout,
+            answer_bytes_max: ANSWER_BYTES_MAX,
             connection: Mutex::new(None),
         })
+    }
+
+    /// Takes answers of up to `bytes`.
+    pub fn reading_up_to(self, bytes: usize) -> HttpClient {
+        HttpClient { answer_bytes_max: bytes, ..self }
     }
 
     /// The path and query of the URL.
@@ -100,23 +107,47 @@ impl HttpClient {
         self.request(Method::GET, path, Bytes::new(), timeout).await
     }
 
+    /// Another path of the same server, as text.
+    pub async fn get_text(&self, path: &str) -> Result<String, ProbeError> {
+        let body = self.request_bytes(Method::GET, path, Bytes::new(), self.timeout).await?;
+        String::from_utf8(body.into()).map_err(|error| ProbeError::BadAnswer {
+            target: self.target_of(path),
+            reason: format!("the answer is not text: {error}"),
+        })
+    }
+
     /// Within `timeout` in place of the client's own.
     pub async fn post(&self, body: &Value, timeout: Duration) -> Result<Value, ProbeError> {
         self.request(Method::POST, &self.path, Bytes::from(body.to_string()), timeout).await
     }
 
-    fn target_of(&self, path: &str) -> String {
+    /// To another path of the same server.
+    pub async fn post_path(&self, path: &str, body: &Value) -> Result<Value, ProbeError> {
+        self.request(Method::POST, path, Bytes::from(body.to_string()), self.timeout).await
+    }
+
+    pub fn target_of(&self, path: &str) -> String {
         format!("http://{}{path}", self.authority)
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes, timeout: Duration) -> Result<Value, ProbeError> {
-        let target = self.target_of(path);
-        let answer = tokio::time::timeout(timeout, self.ask(&target, method, path, body)).await;
-        let body = answer.map_err(|_| ProbeError::Timeout { target: target.clone(), timeout })??;
+        let body = self.request_bytes(method, path, body, timeout).await?;
         serde_json::from_slice(&body).map_err(|error| ProbeError::BadAnswer {
-            target,
+            target: self.target_of(path),
             reason: format!("the answer is not JSON ({error}): {}", excerpt(&body)),
         })
+    }
+
+    async fn request_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, ProbeError> {
+        let target = self.target_of(path);
+        let answer = tokio::time::timeout(timeout, self.ask(&target, method, path, body)).await;
+        answer.map_err(|_| ProbeError::Timeout { target, timeout })?
     }
 
     /// A connection that a failure or a timeout interrupts is not put back.
@@ -127,7 +158,7 @@ impl HttpClient {
             && let Ok(response) = connection.sender.send_request(self.build(target, &method, path, &body)?).await
         {
             // The server may have closed it since; only then is a second try on a new connection due.
-            let answer = read(target, response).await?;
+            let answer = self.read(target, response).await?;
             *kept = Some(connection);
             return Ok(answer);
         }
@@ -136,7 +167,7 @@ impl HttpClient {
         let request = self.build(target, &method, path, &body)?;
         let response =
             connection.sender.send_request(request).await.map_err(|error| unreachable(format!("{method}: {error}")))?;
-        let answer = read(target, response).await?;
+        let answer = self.read(target, response).await?;
         *kept = Some(connection);
         Ok(answer)
     }
@@ -173,26 +204,26 @@ impl HttpClient {
         let task = tokio::spawn(async move { drop(connection.await) });
         Ok(Connection { sender, task })
     }
-}
 
-async fn read(target: &str, response: Response<hyper::body::Incoming>) -> Result<Bytes, ProbeError> {
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-        let reason = if error.is::<LengthLimitError>() {
-            format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")
+    async fn read(&self, target: &str, response: Response<hyper::body::Incoming>) -> Result<Bytes, ProbeError> {
+        let status = response.status();
+        let body = Limited::new(response.into_body(), self.answer_bytes_max).collect().await.map_err(|error| {
+            let reason = if error.is::<LengthLimitError>() {
+                format!("the answer is longer than {} bytes", self.answer_bytes_max)
+            } else {
+                format!("the answer broke off: {error}")
+            };
+            ProbeError::BadAnswer { target: target.to_owned(), reason }
+        })?;
+        let body = body.to_bytes();
+        if status.is_success() {
+            Ok(body)
         } else {
-            format!("the answer broke off: {error}")
-        };
-        ProbeError::BadAnswer { target: target.to_owned(), reason }
-    })?;
-    let body = body.to_bytes();
-    if status.is_success() {
-        Ok(body)
-    } else {
-        Err(ProbeError::BadAnswer {
-            target: target.to_owned(),
-            reason: format!("HTTP status {status}: {}", excerpt(&body)),
-        })
+            Err(ProbeError::BadAnswer {
+                target: target.to_owned(),
+                reason: format!("HTTP status {status}: {}", excerpt(&body)),
+            })
+        }
     }
 }
 

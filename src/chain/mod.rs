@@ -15,11 +15,12 @@ pub mod near;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+pub use crate::chain_node::{Activation, Health, KeyState, OnChain, SignFloor};
 use crate::config::{Chain, DriverKind};
 use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
+pub use near::Reload;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
 /// tests/chain/contract.rs holds every driver to it.
@@ -69,6 +70,21 @@ pub trait ChainDriver: Send + Sync {
     /// The exact last mark that the shared key signed on this host, if the chain records one.
     fn last_signed(&self) -> impl Future<Output = Result<Option<SignMark>, DriverError>> + Send {
         async { files::last_signed(self.chain()) }
+    }
+
+    /// What stands on the chain of the shared key's work, if this chain can be asked for that.
+    fn on_chain(&self) -> impl Future<Output = Result<Option<OnChain>, ProbeError>> + Send {
+        async { Ok(None) }
+    }
+
+    /// What has to be remembered of the time before a reload, to tell later whether it was refused.
+    fn begin_reload(&self) -> Reload {
+        Reload::begin(None)
+    }
+
+    /// The node's own word that it refused a reload, and why.
+    fn reload_refusal(&self, _reload: &Reload) -> impl Future<Output = Option<String>> + Send {
+        async { None }
     }
 }
 
@@ -218,6 +234,22 @@ impl Driver {
     /// was proven inactive. `None` when the chain records none: then a successor has to settle.
     pub async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
         each!(self, it => it.last_signed().await)
+    }
+
+    /// What stands on the chain of the shared key's work; `None` when this chain is not asked for that.
+    pub async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
+        each!(self, it => it.on_chain().await)
+    }
+
+    /// To be called just before the node is signalled to take notice of its links.
+    pub fn begin_reload(&self) -> Reload {
+        each!(self, it => it.begin_reload())
+    }
+
+    /// The node's own word that it refused the reload that began with `reload`, and why. Worth asking once
+    /// the reload has taken longer than it should.
+    pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
+        each!(self, it => it.reload_refusal(reload).await)
     }
 
     /// Runs a command of `Activation::Exec` to its end with exit code 0. On timeout, and when the

@@ -1,23 +1,48 @@
 //! neard. It tells in `/status` whether a validator key is loaded, so a reload by signal can be proven
 //! from outside; it does not protect a key that two hosts use, and writes no mark of what it signed.
+//! `docs/chains.md` lists what was measured and what follows from it.
 
-use std::path::Path;
-use std::time::Instant;
+mod config_json;
+mod reload;
+mod rpc;
+pub mod windows;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
+use serde::Deserialize;
 use serde_json::Value;
+use tracing::info;
 
+use super::files::blocking;
 use super::http::HttpClient;
-use super::{ChainDriver, DriverError, Health, KeyState, ProbeError, answer};
+use super::{ChainDriver, DriverError, Health, KeyState, MetFloor, OnChain, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
+pub use reload::Reload;
+use rpc::Rpc;
+use windows::{Pace, Window};
 
 /// neard raises its own limit to this and refuses to start when it may not.
 const OPEN_FILES_NEEDED: u64 = 65_535;
+/// The pace of the chain is taken over so many blocks.
+const PACE_BLOCKS: u64 = 100;
 
 pub struct Near {
     chain: Chain,
     client: HttpClient,
+    rpc: Rpc,
     pointers: Pointers,
+    /// Of the shared key, once its file was read.
+    account: OnceLock<String>,
+}
+
+/// Of a key file: the private half is not even parsed.
+#[derive(Deserialize)]
+struct KeyFile {
+    account_id: String,
 }
 
 impl Near {
@@ -35,7 +60,7 @@ impl Near {
             // No peers: /status tells of none.
             ..Pointers::default()
         };
-        Ok(Near { chain: chain.clone(), client, pointers })
+        Ok(Near { chain: chain.clone(), client, rpc: Rpc::new(url)?, pointers, account: OnceLock::new() })
     }
 }
 
@@ -57,28 +82,121 @@ impl ChainDriver for Near {
     }
 
     async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let key_link = self.chain.home.join("validator_key.json");
-        if !self.chain.links.iter().any(|spec| spec.link == key_link) {
+        let account = self.account()?;
+        let file = self.config_file();
+        let text = config_json::read(&file)?;
+        let config = config_json::parse(&text).map_err(|reason| DriverError::file("read", &file, reason))?;
+        if let Some(addrs) = &self.chain.near_addrs {
+            for addr in [addrs.validating, addrs.standby] {
+                config_json::with_network_addr(&text, addr)
+                    .map_err(|reason| DriverError::file("edit", &file, reason))?;
+            }
+        }
+        let tracking = config_json::tracking_problem(&config, account);
+        let tracking = tracking.map(|problem| format!("{}: {problem}", file.display()));
+        Ok(tracking.into_iter().chain(few_open_files(getrlimit(Resource::Nofile).maximum)).collect())
+    }
+
+    /// The node, stopped, will start next with the network address that goes with the validator's node key.
+    async fn before_validating(&self, _: &MetFloor, _: Option<&Health>) -> Result<Vec<String>, DriverError> {
+        if let Some(addrs) = self.chain.near_addrs {
+            self.set_network_addr(addrs.validating).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// The same for a standby.
+    async fn after_stop(&self) -> Result<(), DriverError> {
+        match self.chain.near_addrs {
+            Some(addrs) => self.set_network_addr(addrs.standby).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the chain counts of the shared account in the present epoch.
+    async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
+        let account = self.account().map_err(|error| self.unanswerable(error))?;
+        self.rpc.on_chain(account).await.map(Some)
+    }
+
+    /// To be called just before a reload is asked for.
+    fn begin_reload(&self) -> Reload {
+        Reload::begin(self.chain.log.clone())
+    }
+
+    /// Why neard kept its old key and configuration when it was told to read them again; `None` when
+    /// it does not say that it did. True only of a reload that has been going on for a while.
+    async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
+        let from_log = reload.clone();
+        if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal())).await {
+            return Some(line);
+        }
+        match self.rpc.config_correct().await {
+            Ok(Some(false)) => Some("near_config_correct is 0; its log says which file is wrong".into()),
+            Ok(Some(true) | None) | Err(_) => None,
+        }
+    }
+}
+
+impl Near {
+    async fn set_network_addr(&self, addr: SocketAddr) -> Result<(), DriverError> {
+        let file = self.config_file();
+        if blocking(move || config_json::set_network_addr(&file, addr)).await? {
+            info!(%addr, "config.json: network.addr rewritten");
+        }
+        Ok(())
+    }
+
+    /// Where the chain is and the next maintenance window of the shared account that is long enough.
+    pub async fn next_window(&self, length: Duration) -> Result<(Pace, Option<Window>), ProbeError> {
+        let account = self.account().map_err(|error| self.unanswerable(error))?;
+        let head = self.probe().await?;
+        let (before, then) = self.rpc.block_time(head.height.saturating_sub(PACE_BLOCKS)).await?;
+        let took = head.head_time.map(|now| now.since(then)).unwrap_or_default();
+        let blocks = u32::try_from(head.height.saturating_sub(before)).unwrap_or(u32::MAX);
+        if blocks == 0 || took.is_zero() {
+            let reason = format!("block {before} and the head {} give no pace; wait for blocks", head.height);
+            return Err(self.unanswerable(reason));
+        }
+        let pace = Pace { head: head.height, block_time: took / blocks };
+        let windows = self.rpc.maintenance_windows(account).await?;
+        let window = pace.choose(&windows, length);
+        Ok((pace, window))
+    }
+
+    /// The account that the hosts validate as.
+    pub fn account(&self) -> Result<&str, DriverError> {
+        if let Some(account) = self.account.get() {
+            return Ok(account);
+        }
+        let link = self.chain.home.join("validator_key.json");
+        let Some(spec) = self.chain.links.iter().find(|spec| spec.link == link) else {
             return Err(DriverError::setting(
                 "chain.links",
-                format!("{} is not among them; without it no host can become validator", key_link.display()),
+                format!("{} is not among them; without it no host can become validator", link.display()),
             ));
-        }
-        let mut warnings = Vec::new();
-        let config_file = self.chain.home.join("config.json");
-        let content = std::fs::read(&config_file).map_err(|error| DriverError::file("read", &config_file, error))?;
-        let config = serde_json::from_slice(&content)
-            .map_err(|error| DriverError::file("read", &config_file, format!("it is not JSON: {error}")))?;
-        warnings.extend(untracked_shards(&config, &config_file));
-        let limit = getrlimit(Resource::Nofile).maximum;
-        if let Some(limit) = limit.filter(|limit| *limit < OPEN_FILES_NEEDED) {
-            warnings.push(format!(
-                "the limit of open files is {limit}, and neard refuses to start with less than {OPEN_FILES_NEEDED}; \
-                 raise LimitNOFILE of the service (or `ulimit -Hn`)"
-            ));
-        }
-        Ok(warnings)
+        };
+        let read = |error: String| DriverError::file("read the validator key", &spec.validating, error);
+        let content = std::fs::read(&spec.validating).map_err(|error| read(error.to_string()))?;
+        let key: KeyFile = serde_json::from_slice(&content).map_err(|error| read(error.to_string()))?;
+        Ok(self.account.get_or_init(|| key.account_id))
     }
+
+    fn config_file(&self) -> PathBuf {
+        self.chain.home.join("config.json")
+    }
+
+    fn unanswerable(&self, reason: impl ToString) -> ProbeError {
+        ProbeError::BadAnswer { target: self.client.target(), reason: reason.to_string() }
+    }
+}
+
+fn few_open_files(limit: Option<u64>) -> Option<String> {
+    let limit = limit.filter(|limit| *limit < OPEN_FILES_NEEDED)?;
+    Some(format!(
+        "the limit of open files is {limit}, and neard refuses to start with less than {OPEN_FILES_NEEDED}; \
+         raise LimitNOFILE of the service (or `ulimit -Hn`)"
+    ))
 }
 
 /// Both fields are null in a node without key. Neither being there proves nothing.
@@ -93,25 +211,15 @@ fn key_state(status: &Value) -> KeyState {
     }
 }
 
-/// A standby that tracks no shard has nothing to produce chunks from when it becomes validator.
-fn untracked_shards(config: &Value, file: &Path) -> Option<String> {
-    const OLDER_FIELDS: [&str; 4] =
-        ["tracked_shards", "tracked_accounts", "tracked_shard_schedule", "tracked_shadow_validator"];
-    let tracks = match &config["tracked_shards_config"] {
-        Value::Null => OLDER_FIELDS.iter().any(|field| match &config[*field] {
-            Value::Array(items) => !items.is_empty(),
-            Value::String(account) => !account.is_empty(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
-        }),
-        Value::String(name) => name != "NoShards",
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => true,
-    };
-    if tracks {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_that_neard_refuses_is_told_before_it_does() {
+        assert_eq!(few_open_files(None), None);
+        assert_eq!(few_open_files(Some(65_535)), None);
+        let warning = few_open_files(Some(65_534)).expect("too few");
+        assert!(warning.contains("65534") && warning.contains("LimitNOFILE"), "{warning}");
     }
-    Some(format!(
-        "{}: this node tracks no shard, so that it could not produce chunks as validator; set \
-         `tracked_shards_config` to `{{\"ShadowValidator\": \"ACCOUNT\"}}` of the shared account, or to `\"AllShards\"`",
-        file.display()
-    ))
 }

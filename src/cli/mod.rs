@@ -9,6 +9,7 @@ mod history;
 mod log;
 mod status;
 mod table;
+mod window;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -71,9 +72,13 @@ enum Command {
         /// The member to move it to; without it, the best ready standby
         #[arg(long, value_name = "ID")]
         to: Option<String>,
-        /// How long to wait for the move to end
+        /// How long to wait for the move to end, and for its window
         #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
         timeout: Duration,
+        /// Wait for a maintenance window of the validator of at least this length (near only) [default: 5s, or
+        /// 60s with restart activation]
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = units::duration)]
+        window: Option<Option<Duration>>,
         #[command(flatten)]
         local: Local,
     },
@@ -176,8 +181,12 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             print(&if json { history::json(&moves) } else { history::table(&moves) });
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Handover { to, timeout, local } => ask(&local, async |client| {
-            let done = client.handover(to.unwrap_or_default(), timeout).await?;
+        Command::Handover { to, timeout, window, local } => ask(&local, async |client| {
+            let left = match window {
+                Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
+                None => timeout,
+            };
+            let done = client.handover(to.unwrap_or_default(), left).await?;
             let took_ms = done.took_ns / 1_000_000;
             print(&format!("{} -> {} under epoch {} in {took_ms} ms\n", done.from, done.to, done.epoch));
             Ok(ExitCode::SUCCESS)

@@ -40,6 +40,9 @@ struct MemberObject<'a> {
     links: &'a str,
     node_pid: u32,
     version: &'a str,
+    /// Left out while there is nothing to say.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node_note: &'a str,
 }
 
 /// `leader` and `holder` are null when there is none.
@@ -75,6 +78,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         links: &member.links,
         node_pid: member.node_pid,
         version: &member.version,
+        node_note: &member.node_note,
     }
 }
 
@@ -106,7 +110,10 @@ fn note(member: &MemberStatus) -> Option<String> {
     let maintenance = if member.maintenance { "in maintenance" } else { "" };
     let reasons: Vec<&str> =
         [maintenance, &member.not_ready_because].into_iter().filter(|reason| !reason.is_empty()).collect();
-    (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")))
+    let not_ready = (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")));
+    let note = Some(member.node_note.clone()).filter(|note| !note.is_empty());
+    let lines: Vec<String> = not_ready.into_iter().chain(note).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// The holder, when it says itself that its chain node signs.

@@ -11,7 +11,8 @@ use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
 use super::{
-    Chain, DriverKind, KeyNames, LastSigned, OnHalt, Pointers, Probe, ProbeTarget, RpcCall, TargetHeight, reference,
+    Chain, DriverKind, KeyNames, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall, TargetHeight,
+    reference,
 };
 
 const fn ms(millis: u64) -> Duration {
@@ -41,6 +42,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let activation = activation(doc, driver)?;
     let links = links(doc, &home)?;
     check_links(doc, &activation, &links)?;
+    let near_addrs = near_addrs(doc, driver, &activation)?;
     Ok(Chain {
         driver,
         command,
@@ -54,6 +56,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         activation,
         probe: probe(doc, driver)?,
         last_signed: last_signed(doc, &home)?,
+        near_addrs,
         home,
     })
 }
@@ -322,4 +325,24 @@ fn last_signed(doc: &Document, home: &Path) -> Result<Option<LastSigned>, Config
     let height = doc.required("chain.last_signed.height", doc.pointer("chain.last_signed.height")?)?;
     let (round, step) = (doc.pointer("chain.last_signed.round")?, doc.pointer("chain.last_signed.step")?);
     Ok(Some(LastSigned { file, height, round, step }))
+}
+
+/// neard's network address in either role, which goes with the node key and is read at start alone.
+fn near_addrs(doc: &Document, driver: DriverKind, activation: &Activation) -> Result<Option<NearAddrs>, ConfigError> {
+    let keys = ["chain.near.validating_addr", "chain.near.standby_addr"];
+    let Some(written) = keys.into_iter().find(|key| doc.entry(key).is_some()) else { return Ok(None) };
+    if driver != DriverKind::Near {
+        return Err(doc.bad(written, "means something to driver near alone; remove it or set driver = \"near\""));
+    }
+    if *activation != Activation::Restart {
+        let problem = "cannot change in a running neard; set chain.activate.how = \"restart\" or remove it";
+        return Err(doc.bad(written, problem));
+    }
+    let [validating, standby] = keys.map(|key| doc.required(key, doc.socket_addr(key)?));
+    let addrs = NearAddrs { validating: validating?, standby: standby? };
+    if addrs.validating == addrs.standby {
+        let problem = format!("{} is validating_addr too, so there is nothing to switch; remove both", addrs.standby);
+        return Err(doc.bad("chain.near.standby_addr", problem));
+    }
+    Ok(Some(addrs))
 }

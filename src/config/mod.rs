@@ -111,6 +111,15 @@ pub struct Chain {
     pub activation: Activation,
     pub probe: Probe,
     pub last_signed: Option<LastSigned>,
+    /// Of driver near, with restart activation only.
+    pub near_addrs: Option<NearAddrs>,
+}
+
+/// What neard's `network.addr` is in either role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NearAddrs {
+    pub validating: SocketAddr,
+    pub standby: SocketAddr,
 }
 
 /// What to do when the chain stands still because this validator is needed for it to move.

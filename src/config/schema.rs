@@ -75,6 +75,8 @@ pub(super) const KEYS: &[Key] = &[
     scalar("chain.last_signed.height", r#"height = "/height""#),
     scalar("chain.last_signed.round", r#"round = "/round""#),
     scalar("chain.last_signed.step", r#"step = "/step""#),
+    scalar("chain.near.validating_addr", r#"validating_addr = "0.0.0.0:24567""#),
+    scalar("chain.near.standby_addr", r#"standby_addr = "0.0.0.0:24568""#),
     scalar("metrics.listen", r#"listen = "127.0.0.1:2233""#),
 ];
 

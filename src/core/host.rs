@@ -151,6 +151,10 @@ impl Host {
     pub fn key_is_gone(&mut self) {
         self.proven = true;
         self.links_error = None;
+        if self.is_node_running() {
+            // Keyless, and about to be stopped: the next start makes a standby of it.
+            self.node = Node::Stopping;
+        }
     }
 
     /// What the guard found. A node that was or may be a validator is stopped: its lease is not ours.

@@ -66,7 +66,7 @@ impl Reporter {
 
     /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
-        let Seen { health, last_signed } = self.seen();
+        let Seen { health, last_signed, note } = self.seen();
         let (state, phase, not_ready, lease, epoch) = self.core.read(|core, now| {
             let phase = core.stage().map_or("", |stage| stage.as_str());
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
@@ -97,6 +97,7 @@ impl Reporter {
             epoch: epoch.0,
             lease_remaining_ms: lease.as_millis() as i64,
             version_text: env!("CARGO_PKG_VERSION").into(),
+            node_note: note,
             ..Record::default()
         }
     }
@@ -148,6 +149,7 @@ impl Reporter {
             node_pid: record.node_pid,
             version: record.version_text,
             not_ready_because: record.not_ready_because,
+            node_note: record.node_note,
         }
     }
 

@@ -4,6 +4,7 @@
 //! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
 //! link is never put to validating by something older than the order to let go.
 
+mod first_signature;
 mod guard;
 mod node;
 mod probe;
@@ -64,6 +65,8 @@ struct Hands {
     /// Raised by every order to let go: what works towards signing gives up.
     let_go: watch::Sender<u64>,
     closely: watch::Sender<bool>,
+    /// The process that has answered a probe. One that has not may not even know its signals yet.
+    answered: watch::Sender<Option<u32>>,
     seen: watch::Sender<Seen>,
 }
 
@@ -89,6 +92,8 @@ enum NodeSeen {
 pub struct Seen {
     pub health: Option<Health>,
     pub last_signed: Option<SignMark>,
+    /// What an operator should know of the node's key and signatures; empty when there is nothing.
+    pub note: String,
 }
 
 /// What operators see of the guard.
@@ -129,6 +134,7 @@ impl Effects {
             attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
+            answered: watch::Sender::new(None),
             seen: watch::Sender::default(),
         });
         let events = guard::attach(&hands).await?;
@@ -218,6 +224,10 @@ impl Hands {
 
     fn runs_node(&self, pid: u32) -> bool {
         matches!(&*self.node.borrow(), NodeSeen::Running(process) if process.pid == pid)
+    }
+
+    fn note(&self, note: String) {
+        self.seen.send_modify(|seen| seen.note = note);
     }
 
     fn has_guard(&self) -> bool {

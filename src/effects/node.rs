@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen};
+use super::{Hands, NodeSeen, first_signature};
+use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
 use crate::guard_frame::ToGuard;
@@ -18,6 +19,9 @@ use crate::time::BootTime;
 
 /// A hot deactivation that is not proven by then is followed by a stop.
 const PROOF_MAX: Duration = Duration::from_secs(2);
+/// A reload takes milliseconds. One that has not shown after this is asked about, and not before: what the
+/// node says of reloads may still be about the one before.
+const RELOAD_SHOWS_IN: Duration = Duration::from_secs(1);
 /// Bound of an `exec` activation.
 const EXEC_MAX: Duration = Duration::from_secs(30);
 
@@ -33,15 +37,22 @@ pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Jo
     // An order to let go that was queued behind a job cancels it also when it came before the job began.
     let mut let_go = hands.let_go.subscribe();
     let mut done: u64 = 0;
+    // What the newest activation has brought about on the chain.
+    let mut watching = JoinSet::new();
     while let Some(job) = jobs.recv().await {
         let cancelled = *let_go.borrow_and_update() > done;
         match job {
             Job::StartStandby => start_standby(&hands).await,
             Job::Link { .. } | Job::Activate { .. } if cancelled => {}
             Job::Link { epoch, floor } => link(&hands, epoch, floor).await,
-            Job::Activate { epoch } => activate(&hands, epoch, &mut let_go).await,
+            Job::Activate { epoch } => {
+                drop(std::mem::take(&mut watching));
+                watching.spawn(first_signature::watch(hands.clone(), epoch));
+                activate(&hands, epoch, &mut let_go).await;
+            }
             Job::Deactivate { kill } => {
                 done += 1;
+                drop(std::mem::take(&mut watching));
                 deactivate(&hands, kill).await;
             }
         }
@@ -123,21 +134,68 @@ async fn activate(hands: &Arc<Hands>, epoch: Epoch, let_go: &mut watch::Receiver
 
 async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
     let running = matches!(*hands.node.borrow(), NodeSeen::Running(_));
-    match hands.chain.activation() {
-        Activation::Signal(signal) if running => {
-            hands.send(ToGuard::Signal { signal: *signal, validator_epoch: Some(epoch) });
-        }
+    let signal = match hands.chain.activation() {
+        Activation::Signal(signal) if running => Some(*signal),
         Activation::Exec { activate, .. } if running => {
             hands.chain.run_exec(activate, EXEC_MAX).await.map_err(|error| error.to_string())?;
+            None
         }
-        Activation::Restart | Activation::Signal(_) | Activation::Exec { .. } => start(hands, epoch).await?,
-    }
+        Activation::Restart | Activation::Signal(_) | Activation::Exec { .. } => {
+            start(hands, epoch).await?;
+            None
+        }
+    };
+    let order = signal.map(|signal| ToGuard::Signal { signal, validator_epoch: Some(epoch) });
+    prove(hands, order, |health| hands.chain.proves_active(health)).await
+}
+
+/// Has the guard signal the running node, if there is an `order` for that, and probes closely until an answer
+/// is as `wanted`.
+async fn prove(hands: &Hands, order: Option<ToGuard>, wanted: impl Fn(&Health) -> bool) -> Result<(), String> {
+    let proof = async {
+        let reload = match order {
+            Some(order) => Some(ask_to_reload(hands, order).await),
+            None => None,
+        };
+        tokio::select! {
+            () = await_probe(hands, wanted) => Ok(()),
+            // Questions to the node can be given up at any point.
+            reason = refusal(hands, reload.as_ref()) => Err(refused(hands, &reason)),
+        }
+    };
     let mut node = hands.node.subscribe();
     tokio::select! {
-        () = await_probe(hands, |health| hands.chain.proves_active(health)) => Ok(()),
-        // A question to the node can be given up at any point.
+        proven = proof => proven,
         _ = node.wait_for(|seen| matches!(seen, NodeSeen::Stopped)) => Err("the chain node ended".into()),
     }
+}
+
+/// Signals the node once it has answered a probe: before that, the signal could end it.
+async fn ask_to_reload(hands: &Hands, order: ToGuard) -> Reload {
+    let mut answered = hands.answered.subscribe();
+    // Fails only at the end of all.
+    let _ = answered.wait_for(|pid| pid.is_some_and(|pid| hands.runs_node(pid))).await;
+    let reload = hands.chain.begin_reload();
+    hands.send(order);
+    reload
+}
+
+/// Ends when the node says that it refused `reload`; never without one.
+async fn refusal(hands: &Hands, reload: Option<&Reload>) -> String {
+    loop {
+        sleep(RELOAD_SHOWS_IN).await;
+        if let Some(reload) = reload
+            && let Some(reason) = hands.chain.reload_refusal(reload).await
+        {
+            return reason;
+        }
+    }
+}
+
+fn refused(hands: &Hands, reason: &str) -> String {
+    let told = format!("the chain node refused to reload and keeps what it had: {reason}");
+    hands.note(told.clone());
+    told
 }
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
@@ -196,18 +254,30 @@ async fn to_standby(hands: &Arc<Hands>) -> Result<(), String> {
 
 /// Whether the running node was brought to drop its key and says so.
 async fn take_key(hands: &Arc<Hands>) -> bool {
+    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
     if !hands.chain.proves_key_by_probe() {
         return false;
     }
-    match hands.chain.activation() {
+    let signal = match hands.chain.activation() {
         Activation::Restart => return false,
-        Activation::Signal(signal) => hands.send(ToGuard::Signal { signal: *signal, validator_epoch: None }),
+        // A node that cannot be signalled yet would have to be waited for; stopping it takes no longer.
+        Activation::Signal(_) if !answered => return false,
+        Activation::Signal(signal) => Some(*signal),
         Activation::Exec { deactivate, .. } => {
             if let Err(error) = hands.chain.run_exec(deactivate, EXEC_MAX).await {
                 warn!("{error}");
                 return false;
             }
+            None
         }
-    }
-    timeout(PROOF_MAX, await_probe(hands, |health| hands.chain.proves_keyless(health))).await.is_ok()
+    };
+    let order = signal.map(|signal| ToGuard::Signal { signal, validator_epoch: None });
+    let proof = prove(hands, order, |health| hands.chain.proves_keyless(health));
+    let unproven = match timeout(PROOF_MAX, proof).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(reason)) => reason,
+        Err(_) => format!("it does not say so within {PROOF_MAX:?}"),
+    };
+    warn!("the chain node is stopped, since it is not proven keyless: {unproven}");
+    false
 }

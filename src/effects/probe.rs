@@ -18,7 +18,6 @@ pub(super) const CLOSELY: Duration = Duration::from_millis(4);
 pub(super) async fn watch(hands: Arc<Hands>) {
     let mut node = hands.node.subscribe();
     let mut closely = hands.closely.subscribe();
-    let mut answered = None;
     let mut failure_counts_at = Instant::now();
     loop {
         let pid = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
@@ -27,9 +26,14 @@ pub(super) async fn watch(hands: Arc<Hands>) {
             Err(_) => return,
         };
         match probe(&hands).await {
-            Ok(()) => answered = pid,
+            Ok(()) if *hands.answered.borrow() == pid => {}
+            Ok(()) => {
+                // Whatever there was to say is of a process that is gone.
+                hands.note(String::new());
+                hands.answered.send_replace(pid);
+            }
             // A node that only starts is not an unhealthy one.
-            Err(_) if answered != pid => {}
+            Err(_) if *hands.answered.borrow() != pid => {}
             // However closely the node is watched, it fails at the configured pace.
             Err(reason) if Instant::now() >= failure_counts_at => {
                 failure_counts_at = Instant::now() + hands.probe_every;
@@ -39,7 +43,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
         }
         let pause = match *closely.borrow_and_update() {
             true => CLOSELY,
-            false if answered == pid => hands.probe_every,
+            false if *hands.answered.borrow() == pid => hands.probe_every,
             false => STARTING.min(hands.probe_every),
         };
         tokio::select! {
@@ -55,7 +59,10 @@ async fn probe(hands: &Hands) -> Result<(), String> {
         Ok(health) => {
             debug!(height = health.height, "probed");
             let last_signed = hands.chain.last_signed().await.unwrap_or_default();
-            hands.seen.send_replace(super::Seen { health: Some(health.clone()), last_signed });
+            hands.seen.send_modify(|seen| {
+                seen.health = Some(health.clone());
+                seen.last_signed = last_signed;
+            });
             hands.core.step(Event::Probed(health));
             Ok(())
         }

@@ -1,4 +1,5 @@
-//! A chain node's HTTP side, as the tests need it: each path answers one way until told otherwise.
+//! A chain node's HTTP side, as the tests need it: each path, and each JSON-RPC method as `PATH#METHOD`,
+//! answers one way until told otherwise.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +45,11 @@ pub struct FakeNode {
 
 impl FakeNode {
     pub async fn start(path: &str, answer: Answer) -> FakeNode {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        FakeNode::start_at("127.0.0.1:0", path, answer).await
+    }
+
+    pub async fn start_at(addr: &str, path: &str, answer: Answer) -> FakeNode {
+        let listener = TcpListener::bind(addr).await.expect("bind");
         let addr = listener.local_addr().expect("address").to_string();
         let shared = Arc::new(Shared::default());
         let accepting = shared.clone();
@@ -87,8 +92,11 @@ impl FakeNode {
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some((path, request)) = read_request(&mut stream).await {
+        let method = request.split("\"method\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let by_method = method.map(|method| format!("{path}#{method}")).unwrap_or_default();
         shared.requests.lock().expect("requests").push(request.clone());
-        let answer = shared.answers.lock().expect("answers").get(&path).cloned();
+        let answers = shared.answers.lock().expect("answers").clone();
+        let answer = answers.get(&by_method).or(answers.get(&path)).cloned();
         let answer = answer.unwrap_or_else(|| Answer::Status(404, format!("no {path}")));
         let sent = match answer {
             Answer::Body(body) => send(&mut stream, 200, &body).await,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use baton::chain::{Activation, Driver, Health, KeyState, ProbeError, SignFloor};
-use baton::config::{Chain, DriverKind, OnHalt, Pointers, Probe, ProbeTarget};
+use baton::config::{Chain, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::guard_frame::LinkSpec;
 use baton::ids::SignMark;
 use baton::time::WallTime;
@@ -41,6 +41,7 @@ fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
         activation: Activation::Restart,
         probe: Probe { target, every: Duration::from_secs(1), timeout: TIMEOUT, failures: 3 },
         last_signed: None,
+        near_addrs: None,
     }
 }
 

@@ -57,6 +57,7 @@ impl Subject for Near {
     }
     fn lay(&self, home: &Path) {
         fs::write(home.join("config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("config.json");
+        fs::write(home.join("shared_key.json"), r#"{"account_id": "node3"}"#).expect("shared_key.json");
     }
     fn chain(&self, home: &Path, url: String) -> Chain {
         near::near_chain(home, url)

@@ -496,6 +496,55 @@ fn json_rpc_calls_that_cannot_be_sent_are_refused() {
 }
 
 #[test]
+fn nears_network_addresses_come_in_pairs_and_with_a_restart() {
+    let hot = "how = \"signal\"                    # restart | signal | exec\nsignal = \"SIGHUP\"\n";
+    let with = |how: &str, addrs: &str| format!("{how}\n[chain.near]\n{addrs}\n");
+    let restart = "how = \"restart\"";
+    let (validating, standby) = ("validating_addr = \"0.0.0.0:24567\"", "standby_addr = \"0.0.0.0:24568\"");
+    let both = format!("{validating}\n{standby}");
+    assert_lines(&[
+        (
+            hot,
+            &with("how = \"signal\"", &both),
+            "chain.near.validating_addr in baton.toml:43: cannot change in a running neard; set chain.activate.how = \
+             \"restart\" or remove it",
+        ),
+        (
+            hot,
+            &with(restart, validating),
+            "missing key chain.near.standby_addr in baton.toml; for example: [chain.near] standby_addr = \
+             \"0.0.0.0:24568\"",
+        ),
+        (
+            hot,
+            &with(restart, &both.replace("24568", "24567")),
+            "chain.near.standby_addr in baton.toml:44: 0.0.0.0:24567 is validating_addr too, so there is nothing to \
+             switch; remove both",
+        ),
+        (
+            hot,
+            &with(restart, &both.replace("0.0.0.0:24568", "24568")),
+            "chain.near.standby_addr in baton.toml:44: \"24568\" is not IP:PORT; write \"127.0.0.1:7401\" or \
+             \"[::]:7401\"",
+        ),
+        (
+            hot,
+            &with(restart, "voter_addr = \"0.0.0.0:1\""),
+            "unknown key chain.near.voter_addr in baton.toml:43; chain.near has validating_addr, standby_addr",
+        ),
+    ]);
+    let generic = edited(hot, &with(restart, &both)).replace("driver = \"near\" ", "driver = \"generic\"");
+    assert_eq!(
+        load(&generic).unwrap_err(),
+        "chain.near.validating_addr in baton.toml:43: means something to driver near alone; remove it or set driver = \
+         \"near\""
+    );
+    let chain = load(&edited(hot, &with(restart, &both))).expect("sound").chain.expect("a chain");
+    let addrs = chain.near_addrs.expect("both");
+    assert_eq!((addrs.validating.port(), addrs.standby.port()), (24567, 24568));
+}
+
+#[test]
 fn a_missing_file_names_the_ways_to_choose_another() {
     let error = Config::load(Path::new("/nowhere/baton.toml"), std::iter::empty()).unwrap_err();
     assert_eq!(

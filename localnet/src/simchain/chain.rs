@@ -46,6 +46,8 @@ pub struct Chain {
     /// The first statement of an account at a height.
     signed: BTreeMap<u64, HashMap<String, Signed>>,
     evidence: Vec<Evidence>,
+    /// Blocks and approvals of each account that were seen, since this process started.
+    seen: HashMap<String, (u64, u64)>,
     /// How many of `evidence` have been handed out by `take_new_evidence`.
     evidence_taken: usize,
 }
@@ -61,7 +63,13 @@ impl Chain {
             signed: BTreeMap::new(),
             evidence: Vec::new(),
             evidence_taken: 0,
+            seen: HashMap::new(),
         }
+    }
+
+    /// Blocks and approvals of `account` that were seen.
+    pub fn seen_of(&self, account: &str) -> (u64, u64) {
+        self.seen.get(account).copied().unwrap_or_default()
     }
 
     pub fn head(&self) -> &Rc<Block> {
@@ -106,6 +114,7 @@ impl Chain {
             self.add_approval(approval, slot)?;
         }
         self.record(&block.proposer, block.height, block.signed());
+        self.seen.entry(block.proposer.clone()).or_default().0 += 1;
         let block = Rc::new(block);
         self.blocks.insert(block.hash, block.clone());
         if block.height <= self.head.height {
@@ -129,6 +138,7 @@ impl Chain {
         let validator = self.known_validator(&approval.account_id)?;
         approval.signed().verify(&self.genesis, validator, approval.height, slot)?;
         self.record(&approval.account_id, approval.height, approval.signed());
+        self.seen.entry(approval.account_id.clone()).or_default().1 += 1;
         self.approvals.entry(approval.height).or_default().push(approval.clone());
         Ok(true)
     }

@@ -1,5 +1,5 @@
-//! HTTP for operators, tests and the coordinator: `/status` in neard's shape, `/metrics`, `/evidence`, `/blocks`.
-//! Just enough HTTP/1.1 for GET with keep-alive; no TLS, no chunked bodies.
+//! HTTP for operators, tests and the coordinator: `/status` in neard's shape, `/metrics`, `/evidence`, `/blocks`, and
+//! of neard's JSON-RPC the method `validators`. Just enough HTTP/1.1 with keep-alive; no TLS, no chunked bodies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::genesis::rfc3339;
 use super::gossip::Shared;
 use super::node::{Node, Now};
 
-/// Bound of the request line with all headers, and of a body, which is read and ignored.
+/// Bound of the request line with all headers, and of a body.
 const REQUEST_MAX: u64 = 16 << 10;
 
 /// An idle keep-alive connection is closed after this.
@@ -26,6 +26,7 @@ struct Request {
     method: String,
     path: String,
     keep_alive: bool,
+    body: Vec<u8>,
 }
 
 pub async fn serve(listener: TcpListener, node: Shared) {
@@ -90,12 +91,16 @@ async fn read_request<R: AsyncRead + Unpin>(stream: &mut BufReader<R>) -> std::i
     if body_length > REQUEST_MAX {
         return Err(bad("body too long"));
     }
-    let request = Request { method: method.into(), path: path.into(), keep_alive };
-    tokio::io::copy(&mut stream.take(body_length), &mut tokio::io::sink()).await?;
-    Ok(Some(request))
+    let (method, path) = (method.to_owned(), path.to_owned());
+    let mut body = Vec::new();
+    stream.take(body_length).read_to_end(&mut body).await?;
+    Ok(Some(Request { method, path, keep_alive, body }))
 }
 
 fn answer(node: &Node, request: &Request, rpc_addr: SocketAddr) -> (&'static str, &'static str, String) {
+    if request.method == "POST" && request.path == "/" {
+        return ("200 OK", JSON, json_rpc(node, &request.body).to_string());
+    }
     if request.method != "GET" {
         return ("405 Method Not Allowed", JSON, json!({ "error": "only GET is answered here" }).to_string());
     }
@@ -147,6 +152,22 @@ fn status(node: &Node, rpc_addr: SocketAddr, now: Now) -> Value {
         "uptime_sec": now.boot.since(node.started).as_secs(),
         "genesis_hash": genesis.hash,
     })
+}
+
+fn json_rpc(node: &Node, body: &[u8]) -> Value {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let answer = |name: &str, value: Value| json!({ "jsonrpc": "2.0", "id": request["id"], name: value });
+    if request["method"] != "validators" {
+        let cause = json!({ "name": "METHOD_NOT_FOUND" });
+        return answer("error", json!({ "name": "REQUEST_VALIDATION_ERROR", "cause": cause, "code": -32601 }));
+    }
+    let validator = |account: &String| {
+        let (blocks, approvals) = node.chain.seen_of(account);
+        json!({ "account_id": account, "num_produced_blocks": blocks, "num_produced_chunks": 0,
+            "num_produced_endorsements": approvals })
+    };
+    let validators: Value = node.genesis.validators.iter().map(|v| validator(&v.account_id)).collect();
+    answer("result", json!({ "epoch_start_height": 1, "current_validators": validators }))
 }
 
 /// This node's chain as far as it is kept, lowest first: for comparing nodes with each other.

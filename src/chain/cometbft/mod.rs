@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::files::blocking;
 use super::http::HttpClient;
 use super::{Activation, ChainDriver, DriverError, Health, KeyState, MetFloor, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
@@ -281,17 +282,4 @@ fn links(chain: &Chain, state_dir: &Path) -> Result<(Vec<LinkSpec>, KeyFiles), D
 /// Nothing that these locks guard is left half done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// Runs file work off the async threads. It goes on to its end when the caller is dropped.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
-) -> Result<T, DriverError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(DriverError::setting("baton", format!("is shutting down: {error}"))),
-        },
-    }
 }

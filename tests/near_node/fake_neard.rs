@@ -1,0 +1,145 @@
+//! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in
+//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, work on the
+//! chain some time after its key is loaded. Files in its home make it worse: `deaf` (SIGHUP changes
+//! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain).
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use baton::time::WallTime;
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval, sleep};
+
+use crate::fake_node::{Answer, FakeNode};
+
+pub const ADDR: &str = "FAKE_NEARD_ADDR";
+/// Without a handler for any signal.
+const DEAF_FOR: Duration = Duration::from_millis(300);
+/// From SIGTERM to the end, with all connections open.
+pub const ENDS_IN: Duration = Duration::from_millis(600);
+/// From a loaded key to the first chunk on the chain.
+pub const FIRST_CHUNK_AFTER: Duration = Duration::from_millis(900);
+/// No test takes so long; nothing outlives it by more.
+const LIFE_MAX: Duration = Duration::from_secs(120);
+const STATUS: &str = include_str!("../data/near-status.json");
+const REFUSED: &str = "WARN neard: Dynamically updatable configs are not valid. Please fix this ASAP otherwise the node \
+                       will be unable to restart: [ConfigFileError]";
+
+struct Neard {
+    home: PathBuf,
+    http: FakeNode,
+    key: Option<String>,
+    loaded_at: Option<Instant>,
+    config_correct: bool,
+    chunks: u64,
+    asked: bool,
+}
+
+/// Runs in the current folder until it is told to end.
+pub async fn run(addr: &str) {
+    let home = std::env::current_dir().expect("a home");
+    let key = read_key(&home);
+    let limit = getrlimit(Resource::Nofile);
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(home.join("config.json")).expect("config"))
+        .expect("a config.json that can be read");
+    let node_key = std::fs::read_to_string(home.join("node_key.json")).unwrap_or_default();
+    event(
+        &home,
+        &format!(
+            "start key={} addr={} node={} files={:?}/{:?}",
+            key.as_deref().unwrap_or("-"),
+            config["network"]["addr"].as_str().unwrap_or("-"),
+            node_key.trim(),
+            limit.current,
+            limit.maximum
+        ),
+    );
+    sleep(DEAF_FOR).await;
+    let (mut hangup, mut terminate) =
+        (signal(SignalKind::hangup()).expect("a handler"), signal(SignalKind::terminate()).expect("a handler"));
+    let http = FakeNode::start_at(addr, "/status", Answer::CloseAtOnce).await;
+    let loaded_at = key.is_some().then(Instant::now);
+    let mut neard = Neard { home, http, key, loaded_at, config_correct: true, chunks: 30, asked: false };
+    neard.answer();
+    let end = Instant::now() + LIFE_MAX;
+    let mut ending = None;
+    let mut tick = interval(Duration::from_millis(10));
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => neard.reload(),
+            _ = terminate.recv() => {
+                event(&neard.home, "term");
+                if !neard.is("stubborn") {
+                    ending.get_or_insert(Instant::now() + ENDS_IN);
+                }
+            }
+            _ = tick.tick() => neard.answer(),
+        }
+        if Instant::now() >= ending.unwrap_or(end) {
+            event(&neard.home, "end");
+            return;
+        }
+    }
+}
+
+impl Neard {
+    fn is(&self, how: &str) -> bool {
+        self.home.join(how).exists()
+    }
+
+    fn reload(&mut self) {
+        if self.is("deaf") {
+            return event(&self.home, "hup ignored");
+        }
+        let config = std::fs::read_to_string(self.home.join("config.json")).unwrap_or_default();
+        self.config_correct = serde_json::from_str::<Value>(&config).is_ok();
+        if !self.config_correct {
+            println!("{REFUSED}");
+            return event(&self.home, "hup refused");
+        }
+        self.key = read_key(&self.home);
+        self.loaded_at = self.key.is_some().then(Instant::now);
+        event(&self.home, &format!("hup key={}", self.key.as_deref().unwrap_or("-")));
+        self.answer();
+    }
+
+    fn answer(&mut self) {
+        let mut status: Value = serde_json::from_str(STATUS).expect("a status");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let since_start = now.as_millis() as u64 / 100;
+        status["sync_info"]["latest_block_time"] = WallTime::from_nanos(now.as_nanos() as u64).to_string().into();
+        status["sync_info"]["latest_block_height"] = since_start.into();
+        status["validator_account_id"] = json!(self.key);
+        status["validator_public_key"] = json!(self.key.as_ref().map(|_| "ed25519:x"));
+        self.http.answer("/status", Answer::Body(status.to_string()));
+        let metrics = format!("near_config_correct {}\n", u8::from(self.config_correct));
+        self.http.answer("/metrics", Answer::Body(metrics));
+        if self.loaded_at.is_some_and(|at| at.elapsed() >= FIRST_CHUNK_AFTER) && !self.is("idle") {
+            self.chunks = 31;
+        }
+        if !self.asked && self.http.requests().iter().any(|request| request.contains("\"validators\"")) {
+            self.asked = true;
+            event(&self.home, "asked for validators");
+        }
+        let ours = json!({ "account_id": "node3", "num_produced_blocks": 7, "num_produced_chunks": self.chunks });
+        let result = json!({ "epoch_start_height": 1, "current_validators": [ours] });
+        self.http.answer("/#validators", Answer::Body(json!({ "result": result }).to_string()));
+    }
+}
+
+fn read_key(home: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(home.join("validator_key.json")).ok()?;
+    let key: Value = serde_json::from_str(&text).expect("a key");
+    Some(key["account_id"].as_str().expect("an account").to_owned())
+}
+
+/// What the tests read.
+fn event(home: &Path, what: &str) {
+    let mut line = String::new();
+    writeln!(line, "{} {what}", std::process::id()).expect("a line");
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(home.join("events"));
+    std::io::Write::write_all(&mut file.expect("events"), line.as_bytes()).expect("written");
+}
