@@ -26,3 +26,4 @@ pub mod table;
 
 pub mod bench;
 pub mod demo;
+pub mod nemesis;
