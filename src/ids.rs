@@ -83,14 +83,30 @@ pub struct SignMark {
 }
 
 impl SignMark {
+    /// The last step of the last round that a height can have: chains count rounds in 31 bits, and a
+    /// precommit is the third and last step of one.
+    const LAST_ROUND: u32 = i32::MAX.unsigned_abs();
+    const LAST_STEP: u32 = 3;
+
     pub fn at_height(height: u64) -> Self {
         SignMark { height, round: 0, step: 0 }
+    }
+
+    /// All of `height` counts as signed, in whatever round.
+    pub fn whole_height(height: u64) -> Self {
+        SignMark { height, round: SignMark::LAST_ROUND, step: SignMark::LAST_STEP }
+    }
+
+    pub fn is_whole_height(&self) -> bool {
+        *self == SignMark::whole_height(self.height)
     }
 }
 
 impl fmt::Display for SignMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.round == 0 && self.step == 0 {
+        if self.is_whole_height() {
+            write!(f, "{} (whole height)", self.height)
+        } else if self.round == 0 && self.step == 0 {
             write!(f, "{}", self.height)
         } else {
             write!(f, "{}/{}/{}", self.height, self.round, self.step)
@@ -114,5 +130,23 @@ impl Role {
             Role::Validator => "validator",
             Role::Arbiter => "arbiter",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_shown_as_finely_as_it_is_known() {
+        assert_eq!(SignMark::at_height(3).to_string(), "3");
+        assert_eq!(SignMark { height: 3, round: 1, step: 2 }.to_string(), "3/1/2");
+        assert_eq!(SignMark::whole_height(3).to_string(), "3 (whole height)");
+    }
+
+    #[test]
+    fn a_whole_height_lies_above_every_step_in_it_and_below_the_next() {
+        let last = SignMark { height: 3, round: u32::MAX >> 1, step: 3 };
+        assert!(SignMark::whole_height(3) >= last && SignMark::whole_height(3) < SignMark::at_height(4));
     }
 }

@@ -16,6 +16,7 @@ use crate::net::{Host, Net, write_file};
 use crate::status::run_bounded;
 
 const KEY_LINK: &str = "config/priv_validator_key.json";
+/// The key that `cometbft testnet` made for a host, out of the link's place. baton makes a throwaway of its own.
 const STANDBY_KEY: &str = "config/standby_priv_validator_key.json";
 
 /// The program, wherever it is installed.
@@ -157,12 +158,11 @@ pub fn section(net: &Net, host: &Host) -> String {
     let home = net.chain_home(&host.id);
     format!(
         "driver = \"cometbft\"\ncommand = {command}\nstop_timeout = \"5s\"\nclock_skew = \"10ms\"\n\n\
-         [[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\nstandby = {standby}\n\n\
+         [[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\n\n\
          [chain.activate]\nhow = \"restart\"\n\n\
          [chain.probe]\nurl = {url}\nevery = \"250ms\"\nfailures = 3\n",
         command = quoted(node_argv(net, &home)),
         key = quoted(shared_key_file(net)),
-        standby = quoted(home.join(STANDBY_KEY)),
         url = quoted(format!("http://{}/status", loopback(host.rpc_port))),
     )
 }

@@ -7,24 +7,44 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Health, KeyState};
-use crate::config::Pointers;
+use crate::config::{Pointers, TargetHeight};
 use crate::time::WallTime;
 
 /// Every pointer that is set must lead somewhere, but for `key` ([`key_at`]); without `syncing` a node
 /// that answers counts as synced. `latency` is left at zero.
 pub fn health(answer: &Value, pointers: &Pointers) -> Result<Health, String> {
     let syncing = read(answer, pointers.syncing.as_deref(), "a boolean, 0, 1 or an object", as_syncing)?;
+    let height = read(answer, pointers.height.as_deref(), "a whole number", as_number)?.unwrap_or(0);
+    let behind = match &pointers.target {
+        Some(TargetHeight { pointer, behind_max }) => {
+            let target = read(answer, Some(pointer), "a whole number", as_number)?;
+            target.is_some_and(|target| target > height.saturating_add((*behind_max).into()))
+        }
+        None => false,
+    };
     let head_time = read(answer, pointers.head_time.as_deref(), "an RFC 3339 time or seconds since 1970", as_time)?;
     Ok(Health {
-        synced: !syncing.unwrap_or(false),
-        height: read(answer, pointers.height.as_deref(), "a whole number", as_number)?.unwrap_or(0),
+        synced: !syncing.unwrap_or(false) && !behind,
+        height,
         head_time,
         peers: read(answer, pointers.peers.as_deref(), "a whole number or an array", as_count)?,
-        key: pointers.key.as_deref().map_or(KeyState::Untold, |pointer| key_at(answer, pointer)),
+        key: key(answer, pointers),
         latency: Duration::ZERO,
         version: read(answer, pointers.version.as_deref(), "a string", |v| v.as_str().map(str::to_owned))?
             .unwrap_or_default(),
     })
+}
+
+fn key(answer: &Value, pointers: &Pointers) -> KeyState {
+    match (&pointers.key, &pointers.key_names) {
+        (None, _) => KeyState::Untold,
+        (Some(pointer), None) => key_at(answer, pointer),
+        (Some(pointer), Some(names)) => match answer.pointer(pointer).and_then(Value::as_str) {
+            Some(name) if name == names.validating => KeyState::Loaded,
+            Some(name) if name == names.standby => KeyState::Absent,
+            Some(_) | None => KeyState::Untold,
+        },
+    }
 }
 
 /// `Absent` needs an explicit null, false or "": a field that is not there at all proves nothing.

@@ -6,7 +6,11 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use super::DriverError;
+use serde_json::Value;
+
+use super::{DriverError, answer};
+use crate::config::{Chain, LastSigned};
+use crate::ids::SignMark;
 
 /// The content of a regular file; `None` when there is no file.
 pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, DriverError> {
@@ -63,4 +67,21 @@ pub async fn blocking<T: Send + 'static>(
             Err(error) => Err(DriverError::setting("baton", format!("is shutting down: {error}"))),
         },
     }
+}
+
+/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists.
+pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
+    let Some(LastSigned { file, height, round, step }) = &chain.last_signed else { return Ok(None) };
+    let path = chain.home.join(file);
+    let Some(content) = read_if_present(&path)? else { return Ok(None) };
+    let bad = |reason: String| DriverError::file("read the last-signed mark from", &path, reason);
+    let content: Value = serde_json::from_slice(&content).map_err(|error| bad(format!("it is not JSON: {error}")))?;
+    let number = |pointer: &str| answer::read(&content, Some(pointer), "a whole number", answer::as_number);
+    let small = |pointer: &Option<String>| -> Result<u32, DriverError> {
+        let Some(pointer) = pointer else { return Ok(0) };
+        let number = number(pointer).map_err(bad)?.unwrap_or(0);
+        u32::try_from(number).map_err(|_| bad(format!("`{pointer}` is {number}, more than {}", u32::MAX)))
+    };
+    let height = number(height).map_err(bad)?.unwrap_or(0);
+    Ok(Some(SignMark { height, round: small(round)?, step: small(step)? }))
 }

@@ -1,7 +1,7 @@
 //! Any chain node, by configuration alone: what to ask and where in the answer to look. Geth-like and
 //! bitcoin-like nodes take `JsonRpc`, nodes with a status page `Http`, everything else `Exec`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
@@ -9,9 +9,8 @@ use tokio::net::TcpStream;
 use super::answer;
 use super::exec::{self, ExecError};
 use super::http::{HttpClient, excerpt};
-use super::{DriverError, Health, KeyState, ProbeError, files};
-use crate::config::{Chain, LastSigned, Pointers, ProbeTarget, RpcCall};
-use crate::ids::SignMark;
+use super::{ChainDriver, DriverError, Health, KeyState, ProbeError};
+use crate::config::{Chain, OnHalt, Pointers, ProbeTarget, RpcCall, reference};
 
 pub struct Generic {
     chain: Chain,
@@ -41,7 +40,7 @@ impl Generic {
                 Target::JsonRpc { client: client(url)?, calls: calls.clone(), pointers: pointers.clone() }
             }
             ProbeTarget::Exec { command } if command.first().is_none_or(String::is_empty) => {
-                return Err(DriverError::setting("chain.probe.command", "is empty; give an argv"));
+                return Err(DriverError::setting("chain.probe.exec", "is empty; give an argv"));
             }
             ProbeTarget::Exec { command } => Target::Exec { command: command.clone() },
             ProbeTarget::Tcp { addr } => match addr.rsplit_once(':') {
@@ -49,31 +48,50 @@ impl Generic {
                     Target::Tcp { addr: addr.clone() }
                 }
                 Some(_) | None => {
-                    return Err(DriverError::setting("chain.probe.addr", format!("`{addr}` is not host:port")));
+                    return Err(DriverError::setting("chain.probe.tcp", format!("`{addr}` is not host:port")));
                 }
             },
         };
         Ok(Generic { chain: chain.clone(), target })
     }
+}
 
-    pub fn chain(&self) -> &Chain {
+impl ChainDriver for Generic {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
+    /// Only what a command says cannot be known before it was run.
+    async fn check(&self) -> Result<Vec<String>, DriverError> {
+        let tells_time = match &self.target {
+            Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.head_time.is_some(),
+            Target::Exec { .. } => true,
+            Target::Tcp { .. } => false,
+        };
+        Ok(match self.chain.on_halt {
+            OnHalt::Wait if !tells_time => vec![
+                "chain.probe tells no head_time: after a failover this host waits for ever for a block that is late \
+                 enough; add head_time, or set on_halt = \"replica\""
+                    .to_owned(),
+            ],
+            OnHalt::Wait | OnHalt::Replica => Vec::new(),
+        })
+    }
+
     /// A command or a bare connection cannot be relied on to tell.
-    pub fn tells_key(&self) -> bool {
+    fn tells_key(&self) -> bool {
         match &self.target {
             Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.key.is_some(),
             Target::Exec { .. } | Target::Tcp { .. } => false,
         }
     }
 
-    pub async fn probe(&self) -> Result<Health, ProbeError> {
+    async fn probe(&self) -> Result<Health, ProbeError> {
         let asked_at = Instant::now();
         let health = match &self.target {
             Target::Http { client, pointers } => health(client, &client.get().await?, pointers)?,
             Target::JsonRpc { client, calls, pointers } => {
-                let results = call(client, calls).await?;
+                let results = call(client, calls, self.chain.probe.timeout).await?;
                 health(client, &results, pointers)?
             }
             Target::Exec { command } => self.probe_exec(command).await?,
@@ -81,7 +99,9 @@ impl Generic {
         };
         Ok(Health { latency: asked_at.elapsed(), ..health })
     }
+}
 
+impl Generic {
     /// Exit code 0 means synced, any other not synced. When standard output is a JSON object, its
     /// fields `height`, `head_time`, `peers`, `key` and `version` count, each optional and of the same
     /// kinds as behind [`Pointers`].
@@ -106,12 +126,12 @@ impl Generic {
         };
         let field = |name: &str| told.contains_key(name).then(|| format!("/{name}"));
         let pointers = Pointers {
-            syncing: None,
             height: field("height"),
             head_time: field("head_time"),
             peers: field("peers"),
             key: field("key"),
             version: field("version"),
+            ..Pointers::default()
         };
         let health = answer::health(&Value::Object(told), &pointers);
         let health = health.map_err(|reason| ProbeError::BadAnswer { target, reason })?;
@@ -138,57 +158,86 @@ impl Generic {
     }
 }
 
-/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists.
-pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
-    let Some(LastSigned { file, height, round, step }) = &chain.last_signed else { return Ok(None) };
-    let path = chain.home.join(file);
-    let Some(content) = files::read_if_present(&path)? else { return Ok(None) };
-    let bad = |reason: String| DriverError::file("read the last-signed mark from", &path, reason);
-    let content: Value = serde_json::from_slice(&content).map_err(|error| bad(format!("it is not JSON: {error}")))?;
-    let number = |pointer: &str| answer::read(&content, Some(pointer), "a whole number", answer::as_number);
-    let small = |pointer: &Option<String>| -> Result<u32, DriverError> {
-        let Some(pointer) = pointer else { return Ok(0) };
-        let number = number(pointer).map_err(bad)?.unwrap_or(0);
-        u32::try_from(number).map_err(|_| bad(format!("`{pointer}` is {number}, more than {}", u32::MAX)))
-    };
-    let height = number(height).map_err(bad)?.unwrap_or(0);
-    Ok(Some(SignMark { height, round: small(round)?, step: small(step)? }))
-}
-
 fn health(client: &HttpClient, answer: &Value, pointers: &Pointers) -> Result<Health, ProbeError> {
     answer::health(answer, pointers).map_err(|reason| ProbeError::BadAnswer { target: client.target(), reason })
 }
 
-/// An object of `method: result`. A method that occurs twice keeps its last result.
-async fn call(client: &HttpClient, calls: &[RpcCall]) -> Result<Value, ProbeError> {
-    let batch: Vec<Value> = (0..)
+/// An object of `method: result`. Calls that need the result of another go in a second batch; `timeout` is
+/// for both.
+async fn call(client: &HttpClient, calls: &[RpcCall], timeout: Duration) -> Result<Value, ProbeError> {
+    let asked_at = Instant::now();
+    let bad = |reason: String| ProbeError::BadAnswer { target: client.target(), reason };
+    let mut results = Value::Object(Map::new());
+    let (mut first, mut then) = (Vec::new(), Vec::new());
+    for RpcCall { method, params } in calls {
+        match resolved(params, None) {
+            Some(params) => first.push((method, params)),
+            None => then.push((method, params)),
+        }
+    }
+    batch(client, &first, timeout, &mut results).await?;
+    let mut second = Vec::new();
+    for (method, params) in then {
+        let params = resolved(params, Some(&results))
+            .ok_or_else(|| bad(format!("`{method}` needs {params} from the results {}", answer::brief(&results))))?;
+        second.push((method, params));
+    }
+    if !second.is_empty() {
+        batch(client, &second, timeout.saturating_sub(asked_at.elapsed()), &mut results).await?;
+    }
+    Ok(results)
+}
+
+/// `params` with every reference replaced by what `results` have there; `None` when one leads nowhere.
+fn resolved(params: &Value, results: Option<&Value>) -> Option<Value> {
+    match params {
+        Value::Array(items) => items.iter().map(|item| resolved(item, results)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, field)| Some((name.clone(), resolved(field, results)?)));
+            fields.collect::<Option<Map<_, _>>>().map(Value::Object)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => match reference(params) {
+            Some(pointer) => results?.pointer(pointer).cloned(),
+            None => Some(params.clone()),
+        },
+    }
+}
+
+async fn batch(
+    client: &HttpClient,
+    calls: &[(&String, Value)],
+    timeout: Duration,
+    results: &mut Value,
+) -> Result<(), ProbeError> {
+    let body: Vec<Value> = (0_u64..)
         .zip(calls)
-        .map(|(id, call): (u64, _)| json!({"jsonrpc": "2.0", "id": id, "method": call.method, "params": call.params}))
+        .map(|(id, (method, params))| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
         .collect();
-    let answer = client.post(&Value::Array(batch)).await?;
+    let answer = client.post(&Value::Array(body), timeout).await?;
     let bad = |reason: String| ProbeError::BadAnswer { target: client.target(), reason };
     let Some(answers) = answer.as_array() else {
         return Err(bad(format!("a JSON-RPC batch was answered by {}", answer::brief(&answer))));
     };
-    let mut results = Map::new();
-    for (id, RpcCall { method, .. }) in (0_u64..).zip(calls) {
+    for (id, (method, _)) in (0_u64..).zip(calls) {
         let Some(answer) = answers.iter().find(|answer| answer["id"].as_u64() == Some(id)) else {
             return Err(bad(format!("`{method}` was not answered: {}", answer::brief(&answer))));
         };
         match (&answer["error"], answer.get("result")) {
-            (Value::Null, Some(result)) => results.insert(method.clone(), result.clone()),
+            (Value::Null, Some(result)) => results[method.as_str()] = result.clone(),
             (Value::Null, None) => return Err(bad(format!("`{method}` has no result"))),
             (error, _) => return Err(bad(format!("`{method}` failed: {}", answer::brief(error)))),
-        };
+        }
     }
-    Ok(Value::Object(results))
+    Ok(())
 }
 
 fn check_pointers(pointers: &Pointers) -> Result<(), DriverError> {
-    let Pointers { syncing, height, head_time, peers, key, version } = pointers;
+    let Pointers { syncing, height, target, head_time, peers, key, key_names: _, version } = pointers;
+    let target = target.as_ref().map(|target| target.pointer.clone());
     let named = [
         ("syncing", syncing),
         ("height", height),
+        ("target_height", &target),
         ("head_time", head_time),
         ("peers", peers),
         ("key", key),

@@ -116,8 +116,9 @@ impl HttpClient {
         })
     }
 
-    pub async fn post(&self, body: &Value) -> Result<Value, ProbeError> {
-        self.post_path(&self.path, body).await
+    /// Within `timeout` in place of the client's own.
+    pub async fn post(&self, body: &Value, timeout: Duration) -> Result<Value, ProbeError> {
+        self.request(Method::POST, &self.path, Bytes::from(body.to_string()), timeout).await
     }
 
     /// To another path of the same server.

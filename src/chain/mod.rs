@@ -1,12 +1,11 @@
 //! Chain drivers: what baton has to know about one kind of chain node. A driver never starts, stops
-//! or signals the chain node and never touches a link; `effects.rs` does that with what the driver says.
+//! or signals the chain node and never touches a link; `effects` does that with what the driver says.
 //!
-//! To add a chain: copy `near.rs`, give [`Driver`] one more variant and follow the compiler through
-//! the matches below. `http`, `answer`, `exec` and `files` are what drivers share.
+//! [`ChainDriver`] is what a driver says, [`Driver`] whichever of them is configured. To add a chain,
+//! follow docs/adding-a-chain.md. `http`, `answer`, `exec` and `files` are what drivers share.
 
 mod answer;
 pub mod cometbft;
-mod cometbft_state;
 mod exec;
 mod files;
 pub mod generic;
@@ -19,15 +18,102 @@ use std::time::Duration;
 pub use crate::chain_node::{Activation, Health, KeyState, OnChain, SignFloor};
 use crate::config::{Chain, DriverKind};
 use crate::core::floor;
-use crate::guard_frame::NodeSpec;
+use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
 pub use near::Reload;
 
-/// What is known of one kind of chain node, filled with this host's settings.
+/// What a driver says of its kind of chain node, filled with this host's settings. The suite in
+/// tests/chain/contract.rs holds every driver to it.
+pub trait ChainDriver: Send + Sync {
+    /// The settings that it was made from.
+    fn chain(&self) -> &Chain;
+
+    /// Every link that makes the node a validator or a standby, with absolute paths.
+    fn links(&self) -> &[LinkSpec] {
+        &self.chain().links
+    }
+
+    /// Looks at the files that the chain node will read, before its first start; makes what may be
+    /// missing there. What it returns are warnings, one a line.
+    fn check(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Asks the chain node once; the answer or an error comes within `probe.timeout`. Never an older
+    /// answer in place of one that does not come.
+    fn probe(&self) -> impl Future<Output = Result<Health, ProbeError>> + Send;
+
+    /// Whether [`Health::key`] can be relied on, so that a node that runs can be proven to have no key.
+    fn tells_key(&self) -> bool;
+
+    /// Whether the chain node itself signs nothing at or below the mark that [`Self::before_validating`] gave it.
+    fn enforces_floor(&self) -> bool {
+        false
+    }
+
+    /// Makes the chain node's files those of a validator. A node that refuses by itself is handed the mark
+    /// at or below which it may sign nothing, and never a lower one than before; for any other node the
+    /// head is past the floor. What it returns are warnings.
+    fn before_validating(
+        &self,
+        _floor: &MetFloor,
+        _settled: Option<&Health>,
+    ) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Saves what the stopped chain node leaves behind, and makes its files those of a standby.
+    fn after_stop(&self) -> impl Future<Output = Result<(), DriverError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// The exact last mark that the shared key signed on this host, if the chain records one.
+    fn last_signed(&self) -> impl Future<Output = Result<Option<SignMark>, DriverError>> + Send {
+        async { files::last_signed(self.chain()) }
+    }
+
+    /// What stands on the chain of the shared key's work, if this chain can be asked for that.
+    fn on_chain(&self) -> impl Future<Output = Result<Option<OnChain>, ProbeError>> + Send {
+        async { Ok(None) }
+    }
+
+    /// What has to be remembered of the time before a reload, to tell later whether it was refused.
+    fn begin_reload(&self) -> Reload {
+        Reload::begin(None)
+    }
+
+    /// The node's own word that it refused a reload, and why.
+    fn reload_refusal(&self, _reload: &Reload) -> impl Future<Output = Option<String>> + Send {
+        async { None }
+    }
+}
+
+/// A sign floor that a health has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetFloor {
+    None,
+    /// Exact: the chain may go on in the same height after it.
+    Mark(SignMark),
+    /// A block that is later than everything signed: its whole height counts as signed.
+    Height(u64),
+}
+
+/// The configured driver.
 pub enum Driver {
     Generic(generic::Generic),
     Near(near::Near),
     CometBft(cometbft::CometBft),
+}
+
+/// The one place that tells the drivers apart after [`Driver::new`].
+macro_rules! each {
+    ($driver:expr, $it:ident => $said:expr) => {
+        match $driver {
+            Driver::Generic($it) => $said,
+            Driver::Near($it) => $said,
+            Driver::CometBft($it) => $said,
+        }
+    };
 }
 
 impl Driver {
@@ -42,15 +128,21 @@ impl Driver {
         })
     }
 
+    fn chain(&self) -> &Chain {
+        each!(self, it => it.chain())
+    }
+
+    /// What is switched between standby and validating: absolute paths, what was configured and what
+    /// the driver adds.
+    pub fn links(&self) -> &[LinkSpec] {
+        each!(self, it => it.links())
+    }
+
     /// Looks at the files that the chain node will read, before its first start; makes what may be
     /// missing there (a throwaway standby key). What it returns are warnings, one a line.
     pub async fn check(&self) -> Result<Vec<String>, DriverError> {
         check_command(self.chain())?;
-        match self {
-            Driver::Generic(_) => Ok(Vec::new()),
-            Driver::Near(near) => near.check(),
-            Driver::CometBft(cometbft) => cometbft.check().await,
-        }
+        each!(self, it => it.check().await)
     }
 
     /// How the guard starts the chain node, as a standby and as a validator alike.
@@ -71,107 +163,99 @@ impl Driver {
     /// Asks the chain node once; the answer or an error comes within `probe.timeout`. Probes of one
     /// driver run one after the other, and the time spent waiting for another counts.
     pub async fn probe(&self) -> Result<Health, ProbeError> {
-        match self {
-            Driver::Generic(generic) => generic.probe().await,
-            Driver::Near(near) => near.probe().await,
-            Driver::CometBft(cometbft) => cometbft.probe().await,
-        }
+        each!(self, it => it.probe().await)
+    }
+
+    /// Whether an answer can prove that a running node has no validator key.
+    pub fn proves_key_by_probe(&self) -> bool {
+        each!(self, it => it.tells_key())
+    }
+
+    /// Whether this answer of a node that was activated proves that it has taken the key. A node that
+    /// cannot tell proves it by answering.
+    pub fn proves_active(&self, health: &Health) -> bool {
+        !self.proves_key_by_probe() || health.key == KeyState::Loaded
+    }
+
+    /// Whether this answer of a running node proves that it has no validator key. For a node that
+    /// cannot tell, only its end proves that.
+    pub fn proves_keyless(&self, health: &Health) -> bool {
+        self.proves_key_by_probe() && health.key == KeyState::Absent
+    }
+
+    /// Whether the chain node itself refuses to sign at or below the floor that it was given.
+    pub fn enforces_floor(&self) -> bool {
+        each!(self, it => it.enforces_floor())
     }
 
     /// Whether the links may go to validating as far as `floor` is concerned. Where the chain node
-    /// itself enforces a floor, `prepare_validator` hands it over and this is true at once.
+    /// itself enforces a floor, `prepare_validator` hands it over and an exact one is met at once.
     pub fn floor_met(&self, floor: &SignFloor, health: &Health) -> bool {
-        match self {
-            Driver::Generic(_) | Driver::Near(_) => floor::is_met(floor, health, false),
-            Driver::CometBft(_) => floor::is_met(floor, health, true),
-        }
+        floor::is_met(floor, health, self.enforces_floor())
     }
 
     /// Makes the chain node's files such that it signs nothing at or below `floor`; to be called with
     /// the node stopped (or, for a hot activation, without key) and before the links go to validating.
-    /// `settled` is the health that met the floor.
+    /// `settled` is the health that met the floor. What it returns are warnings.
     ///
     /// # Errors
     /// When `settled` does not meet the floor, or a file cannot be read or written: then the links
     /// must stay in standby. Calling it again is safe. Await it to its end before the node starts:
     /// dropping it does not stop the file work.
-    pub async fn prepare_validator(&self, floor: &SignFloor, settled: Option<&Health>) -> Result<(), DriverError> {
-        let met = match settled {
-            Some(health) => self.floor_met(floor, health),
-            None => *floor == SignFloor::None,
-        };
-        match self {
-            Driver::Generic(_) if met => Ok(()),
-            Driver::Near(near) if met => near.before_validating().await,
-            Driver::Generic(_) | Driver::Near(_) => Err(DriverError::floor_not_met(floor, settled)),
-            Driver::CometBft(cometbft) => cometbft.prepare_validator(floor, settled).await,
+    pub async fn prepare_validator(
+        &self,
+        floor: &SignFloor,
+        settled: Option<&Health>,
+    ) -> Result<Vec<String>, DriverError> {
+        let met = self.met(floor, settled)?;
+        each!(self, it => it.before_validating(&met, settled).await)
+    }
+
+    fn met(&self, floor: &SignFloor, settled: Option<&Health>) -> Result<MetFloor, DriverError> {
+        match (floor, settled) {
+            (SignFloor::None, _) => Ok(MetFloor::None),
+            (SignFloor::Mark(mark), None) if self.enforces_floor() => Ok(MetFloor::Mark(*mark)),
+            (SignFloor::Mark(mark), Some(health)) if self.floor_met(floor, health) => Ok(MetFloor::Mark(*mark)),
+            (SignFloor::BlockAfter(_), Some(health)) if self.floor_met(floor, health) => {
+                Ok(MetFloor::Height(health.height))
+            }
+            (SignFloor::Mark(_) | SignFloor::BlockAfter(_), _) => Err(DriverError::floor_not_met(floor, settled)),
         }
     }
 
-    /// Saves what the stopped chain node leaves behind and makes its files those of a standby. To be called
-    /// whenever it was proven stopped, whatever it ran as, and before it starts again; calling it again is safe.
+    /// Saves what the stopped chain node leaves behind, and makes its files those of a standby. To be
+    /// called whenever it was proven stopped, whatever it ran as, and before it starts again; calling it
+    /// again is safe.
     pub async fn after_stop(&self) -> Result<(), DriverError> {
-        match self {
-            Driver::Generic(_) => Ok(()),
-            Driver::Near(near) => near.before_standby().await,
-            Driver::CometBft(cometbft) => cometbft.after_stop().await,
-        }
+        each!(self, it => it.after_stop().await)
     }
 
     /// The exact last mark that the shared key signed on this host; true only after the chain node
     /// was proven inactive. `None` when the chain records none: then a successor has to settle.
     pub async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
-        match self {
-            Driver::Generic(_) | Driver::Near(_) => generic::last_signed(self.chain()),
-            Driver::CometBft(cometbft) => cometbft.last_signed().await,
-        }
-    }
-
-    /// Whether [`Health::key`] can be relied on to prove that a running node has no validator key.
-    pub fn proves_key_by_probe(&self) -> bool {
-        match self {
-            Driver::Generic(generic) => generic.tells_key(),
-            Driver::Near(_) | Driver::CometBft(_) => true,
-        }
+        each!(self, it => it.last_signed().await)
     }
 
     /// What stands on the chain of the shared key's work; `None` when this chain is not asked for that.
     pub async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
-        match self {
-            Driver::Generic(_) | Driver::CometBft(_) => Ok(None),
-            Driver::Near(near) => near.on_chain().await.map(Some),
-        }
+        each!(self, it => it.on_chain().await)
     }
 
     /// To be called just before the node is signalled to take notice of its links.
     pub fn begin_reload(&self) -> Reload {
-        match self {
-            Driver::Generic(_) | Driver::CometBft(_) => Reload::begin(None),
-            Driver::Near(near) => near.begin_reload(),
-        }
+        each!(self, it => it.begin_reload())
     }
 
     /// The node's own word that it refused the reload that began with `reload`, and why. Worth asking once
     /// the reload has taken longer than it should.
     pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
-        match self {
-            Driver::Generic(_) | Driver::CometBft(_) => None,
-            Driver::Near(near) => near.reload_refusal(reload).await,
-        }
+        each!(self, it => it.reload_refusal(reload).await)
     }
 
     /// Runs a command of `Activation::Exec` to its end with exit code 0. On timeout, and when the
     /// returned future is dropped, the command and its process group are killed.
     pub async fn run_exec(&self, argv: &[String], timeout: Duration) -> Result<(), DriverError> {
         exec::run_activation(self.chain(), argv, timeout).await
-    }
-
-    fn chain(&self) -> &Chain {
-        match self {
-            Driver::Generic(generic) => generic.chain(),
-            Driver::Near(near) => near.chain(),
-            Driver::CometBft(cometbft) => cometbft.chain(),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::files::blocking;
 use super::http::HttpClient;
-use super::{DriverError, Health, KeyState, OnChain, ProbeError, answer};
+use super::{ChainDriver, DriverError, Health, KeyState, MetFloor, OnChain, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 pub use reload::Reload;
 use rpc::Rpc;
@@ -56,19 +56,20 @@ impl Near {
             syncing: at("/sync_info/syncing"),
             height: at("/sync_info/latest_block_height"),
             head_time: at("/sync_info/latest_block_time"),
-            // /status has none.
-            peers: None,
-            key: None,
             version: at("/version/version"),
+            // No peers: /status tells of none.
+            ..Pointers::default()
         };
         Ok(Near { chain: chain.clone(), client, rpc: Rpc::new(url)?, pointers, account: OnceLock::new() })
     }
+}
 
-    pub fn chain(&self) -> &Chain {
+impl ChainDriver for Near {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    pub async fn probe(&self) -> Result<Health, ProbeError> {
+    async fn probe(&self) -> Result<Health, ProbeError> {
         let asked_at = Instant::now();
         let status = self.client.get().await?;
         let health = answer::health(&status, &self.pointers)
@@ -76,7 +77,11 @@ impl Near {
         Ok(Health { key: key_state(&status), latency: asked_at.elapsed(), ..health })
     }
 
-    pub fn check(&self) -> Result<Vec<String>, DriverError> {
+    fn tells_key(&self) -> bool {
+        true
+    }
+
+    async fn check(&self) -> Result<Vec<String>, DriverError> {
         let account = self.account()?;
         let file = self.config_file();
         let text = config_json::read(&file)?;
@@ -93,43 +98,35 @@ impl Near {
     }
 
     /// The node, stopped, will start next with the network address that goes with the validator's node key.
-    pub async fn before_validating(&self) -> Result<(), DriverError> {
-        match self.chain.near_addrs {
-            Some(addrs) => self.set_network_addr(addrs.validating).await,
-            None => Ok(()),
+    async fn before_validating(&self, _: &MetFloor, _: Option<&Health>) -> Result<Vec<String>, DriverError> {
+        if let Some(addrs) = self.chain.near_addrs {
+            self.set_network_addr(addrs.validating).await?;
         }
+        Ok(Vec::new())
     }
 
     /// The same for a standby.
-    pub async fn before_standby(&self) -> Result<(), DriverError> {
+    async fn after_stop(&self) -> Result<(), DriverError> {
         match self.chain.near_addrs {
             Some(addrs) => self.set_network_addr(addrs.standby).await,
             None => Ok(()),
         }
     }
 
-    async fn set_network_addr(&self, addr: SocketAddr) -> Result<(), DriverError> {
-        let file = self.config_file();
-        if blocking(move || config_json::set_network_addr(&file, addr)).await? {
-            info!(%addr, "config.json: network.addr rewritten");
-        }
-        Ok(())
-    }
-
     /// What the chain counts of the shared account in the present epoch.
-    pub async fn on_chain(&self) -> Result<OnChain, ProbeError> {
+    async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
         let account = self.account().map_err(|error| self.unanswerable(error))?;
-        self.rpc.on_chain(account).await
+        self.rpc.on_chain(account).await.map(Some)
     }
 
     /// To be called just before a reload is asked for.
-    pub fn begin_reload(&self) -> Reload {
+    fn begin_reload(&self) -> Reload {
         Reload::begin(self.chain.log.clone())
     }
 
     /// Why neard kept its old key and configuration when it was told to read them again; `None` when
     /// it does not say that it did. True only of a reload that has been going on for a while.
-    pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
+    async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
         let from_log = reload.clone();
         if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal())).await {
             return Some(line);
@@ -138,6 +135,16 @@ impl Near {
             Ok(Some(false)) => Some("near_config_correct is 0; its log says which file is wrong".into()),
             Ok(Some(true) | None) | Err(_) => None,
         }
+    }
+}
+
+impl Near {
+    async fn set_network_addr(&self, addr: SocketAddr) -> Result<(), DriverError> {
+        let file = self.config_file();
+        if blocking(move || config_json::set_network_addr(&file, addr)).await? {
+            info!(%addr, "config.json: network.addr rewritten");
+        }
+        Ok(())
     }
 
     /// Where the chain is and the next maintenance window of the shared account that is long enough.

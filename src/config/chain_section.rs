@@ -10,18 +10,26 @@ use crate::guard_frame::LinkSpec;
 use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
-use super::{Chain, DriverKind, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall};
+use super::{
+    Chain, DriverKind, KeyNames, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall, TargetHeight,
+    reference,
+};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const POINTERS: [&str; 6] = [
+/// Pointers into an answer, and what belongs to them.
+const POINTERS: [&str; 10] = [
     "chain.probe.syncing",
     "chain.probe.height",
+    "chain.probe.target_height",
+    "chain.probe.behind_max",
     "chain.probe.head_time",
     "chain.probe.peers",
     "chain.probe.key",
+    "chain.probe.key_validating",
+    "chain.probe.key_standby",
     "chain.probe.version",
 ];
 
@@ -33,7 +41,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let halt = [("wait", OnHalt::Wait), ("replica", OnHalt::Replica)];
     let activation = activation(doc, driver)?;
     let links = links(doc, &home)?;
-    check_links(doc, driver, &activation, &home, &links)?;
+    check_links(doc, &activation, &links)?;
     let near_addrs = near_addrs(doc, driver, &activation)?;
     Ok(Chain {
         driver,
@@ -87,28 +95,13 @@ fn links(doc: &Document, home: &Path) -> Result<Vec<LinkSpec>, ConfigError> {
     Ok(links)
 }
 
-/// What a driver needs from its links, beyond each being sound by itself.
-fn check_links(
-    doc: &Document,
-    driver: DriverKind,
-    activation: &Activation,
-    home: &Path,
-    links: &[LinkSpec],
-) -> Result<(), ConfigError> {
+/// What an activation needs from its links, beyond each being sound by itself.
+fn check_links(doc: &Document, activation: &Activation, links: &[LinkSpec]) -> Result<(), ConfigError> {
     // A command can switch keys by itself; every other way of activation needs a link to change.
     if links.is_empty() && !matches!(activation, Activation::Exec { .. }) {
         return Err(doc.missing("chain.links[].link"));
     }
-    let key_file = home.join("config/priv_validator_key.json");
-    let without_standby = links.iter().position(|link| link.link == key_file && link.standby.is_none());
-    match (driver, without_standby) {
-        (DriverKind::CometBft, Some(index)) => {
-            let problem = "has no standby target, and cometbft would write a new key file in the link's place; \
-                           add standby = a throwaway key that is in no validator set";
-            Err(doc.bad(&format!("chain.links[{index}].link"), problem))
-        }
-        (DriverKind::CometBft, None) | (DriverKind::Generic | DriverKind::Near, _) => Ok(()),
-    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -236,21 +229,79 @@ fn calls(doc: &Document) -> Result<Vec<RpcCall>, ConfigError> {
             let problem = format!("{method} is called by calls[{first}] too, and results go by method; keep one");
             return Err(doc.bad(&format!("chain.probe.calls[{index}].method"), problem));
         }
-        let params = doc.json(&format!("chain.probe.calls[{index}].params"))?;
-        calls.push(RpcCall { method, params: params.unwrap_or_else(|| serde_json::Value::Array(Vec::new())) });
+        let key = format!("chain.probe.calls[{index}].params");
+        let params = doc.json(&key)?.unwrap_or_else(|| serde_json::Value::Array(Vec::new()));
+        calls.push(RpcCall { method, params });
     }
+    check_references(doc, &calls)?;
     Ok(calls)
+}
+
+/// A call may take what another one has answered, and no more than that: two batches are sent, not three.
+fn check_references(doc: &Document, calls: &[RpcCall]) -> Result<(), ConfigError> {
+    for (index, call) in calls.iter().enumerate() {
+        for pointer in references(&call.params) {
+            let method = pointer[1..].split('/').next().unwrap_or_default();
+            let first = calls.iter().find(|other| other.method == method && references(&other.params).is_empty());
+            if first.is_none() {
+                let problem =
+                    format!("\"${pointer}\" needs a call of {method} whose own params have no \"$/\"; add it");
+                return Err(doc.bad(&format!("chain.probe.calls[{index}].params"), problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn references(params: &serde_json::Value) -> Vec<&str> {
+    match params {
+        serde_json::Value::Array(items) => items.iter().flat_map(references).collect(),
+        serde_json::Value::Object(fields) => fields.values().flat_map(references).collect(),
+        param => reference(param).into_iter().collect(),
+    }
 }
 
 fn pointers(doc: &Document) -> Result<Pointers, ConfigError> {
     Ok(Pointers {
         syncing: doc.pointer("chain.probe.syncing")?,
         height: doc.pointer("chain.probe.height")?,
+        target: target_height(doc)?,
         head_time: doc.pointer("chain.probe.head_time")?,
         peers: doc.pointer("chain.probe.peers")?,
         key: doc.pointer("chain.probe.key")?,
+        key_names: key_names(doc)?,
         version: doc.pointer("chain.probe.version")?,
     })
+}
+
+fn target_height(doc: &Document) -> Result<Option<TargetHeight>, ConfigError> {
+    let behind_max = doc.integer("chain.probe.behind_max", 0, 100_000)?;
+    match (doc.pointer("chain.probe.target_height")?, behind_max) {
+        (Some(_), _) if doc.entry("chain.probe.height").is_none() => Err(doc.missing("chain.probe.height")),
+        (Some(pointer), behind_max) => Ok(Some(TargetHeight { pointer, behind_max: behind_max.unwrap_or(1) })),
+        (None, Some(_)) => {
+            let problem = "is counted from chain.probe.target_height, which is missing; add it";
+            Err(doc.bad("chain.probe.behind_max", problem))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn key_names(doc: &Document) -> Result<Option<KeyNames>, ConfigError> {
+    let (validating, standby) = ("chain.probe.key_validating", "chain.probe.key_standby");
+    let names = match (doc.text(validating)?, doc.text(standby)?) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => return Err(doc.missing(standby)),
+        (None, Some(_)) => return Err(doc.missing(validating)),
+        (Some(validating), Some(standby)) => KeyNames { validating, standby },
+    };
+    if doc.entry("chain.probe.key").is_none() {
+        return Err(doc.missing("chain.probe.key"));
+    }
+    if names.validating == names.standby {
+        return Err(doc.bad(standby, "is key_validating too, so a standby would look like the holder; correct one"));
+    }
+    Ok(Some(names))
 }
 
 fn probe_url(doc: &Document) -> Result<Option<String>, ConfigError> {

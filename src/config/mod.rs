@@ -146,7 +146,8 @@ pub struct Probe {
 pub enum ProbeTarget {
     /// GET, a JSON answer, values by JSON pointer.
     Http { url: String, pointers: Pointers },
-    /// POST of one JSON-RPC 2.0 batch; the pointers go into an object of `method: result`.
+    /// POST of a JSON-RPC 2.0 batch, and of another for the calls that need results of the first; the
+    /// pointers go into an object of `method: result`.
     JsonRpc { url: String, calls: Vec<RpcCall>, pointers: Pointers },
     /// The exit code says synced (0) or not.
     Exec { command: Vec<String> },
@@ -158,24 +159,50 @@ pub enum ProbeTarget {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RpcCall {
     pub method: String,
-    /// An array or an object, passed on as it is.
+    /// An array or an object, passed on as it is, but that a text of `$` and a JSON pointer stands for
+    /// what the results of the other calls have there.
     pub params: serde_json::Value,
 }
 
-/// JSON pointers (RFC 6901) into a status answer. A driver with a fixed status shape fills them in.
+/// The pointer in a parameter that stands for an earlier result.
+pub fn reference(param: &serde_json::Value) -> Option<&str> {
+    param.as_str()?.strip_prefix('$').filter(|pointer| pointer.starts_with('/'))
+}
+
+/// JSON pointers (RFC 6901) into a status answer, and what to make of the values there. A driver with a
+/// fixed status shape fills them in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pointers {
     /// True while the node is still catching up: a boolean, 0/1, or an object for true.
     pub syncing: Option<String>,
     /// A number, or a string of a decimal or 0x-hexadecimal number.
     pub height: Option<String>,
+    pub target: Option<TargetHeight>,
     /// RFC 3339, or seconds since 1970.
     pub head_time: Option<String>,
     /// A number, or an array to count.
     pub peers: Option<String>,
     /// Present and not null, false or empty when the validator key is loaded.
     pub key: Option<String>,
+    /// When the node names its key at `key` instead: which name is which.
+    pub key_names: Option<KeyNames>,
     pub version: Option<String>,
+}
+
+/// The height that the node is on its way to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetHeight {
+    /// To the same kinds of value as `height`.
+    pub pointer: String,
+    /// A node that is further below it is syncing.
+    pub behind_max: u32,
+}
+
+/// Any other name proves nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyNames {
+    pub validating: String,
+    pub standby: String,
 }
 
 /// A file in which the chain node records what it signed last, read after it was proven inactive.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::config::Config;
+use crate::config::Chain;
 use crate::guard_frame::LinkSpec;
 use crate::key_links::KeyLinks;
 
@@ -18,18 +18,18 @@ pub(super) struct HostLinks {
 }
 
 impl HostLinks {
-    pub(super) fn of(config: &Config) -> HostLinks {
-        let Some(chain) = &config.chain else { return HostLinks { switched: Vec::new(), routes: Vec::new() } };
+    /// `links` are the chain driver's.
+    pub(super) fn of(run_dir: &Path, chain: &Chain, links: &[LinkSpec]) -> HostLinks {
         if !chain.keys_on_tmpfs {
-            return HostLinks { switched: chain.links.clone(), routes: Vec::new() };
+            return HostLinks { switched: links.to_vec(), routes: Vec::new() };
         }
         let via = |spec: &LinkSpec| {
             let name = spec.link.strip_prefix(&chain.home).unwrap_or(&spec.link).to_string_lossy().replace('/', "-");
-            config.run_dir.join("links").join(name)
+            run_dir.join("links").join(name)
         };
         HostLinks {
-            switched: chain.links.iter().map(|spec| LinkSpec { link: via(spec), ..spec.clone() }).collect(),
-            routes: chain.links.iter().map(|spec| LinkSpec { standby: Some(via(spec)), ..spec.clone() }).collect(),
+            switched: links.iter().map(|spec| LinkSpec { link: via(spec), ..spec.clone() }).collect(),
+            routes: links.iter().map(|spec| LinkSpec { standby: Some(via(spec)), ..spec.clone() }).collect(),
         }
     }
 
@@ -60,6 +60,12 @@ fn make_private_dir(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    fn links_of(config: &Config) -> HostLinks {
+        let chain = config.chain.as_ref().unwrap();
+        HostLinks::of(&config.run_dir, chain, &chain.links)
+    }
 
     fn config(dir: &Path) -> Config {
         let text = std::fs::read_to_string("tests/data/design-example.toml").unwrap();
@@ -81,7 +87,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         std::fs::create_dir(dir.path().join("home")).unwrap();
-        let links = HostLinks::of(&config);
+        let links = links_of(&config);
         links.lay_routes().unwrap();
         let home_link = dir.path().join("home/validator_key.json");
         let switched = &links.switched[0];
@@ -99,7 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.chain.as_mut().unwrap().keys_on_tmpfs = false;
-        let links = HostLinks::of(&config);
+        let links = links_of(&config);
         assert_eq!(links.switched, config.chain.unwrap().links);
         assert!(links.routes.is_empty());
     }

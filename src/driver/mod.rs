@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
 use crate::chain::Driver;
-use crate::config::{Chain, Config, DriverKind, OnHalt};
+use crate::config::{Chain, Config, OnHalt};
 use crate::consensus::{self, Consensus};
 use crate::core::replicated::Command;
 use crate::core::{Action, Core, Event, Memory, Settings};
@@ -101,9 +101,9 @@ fn create_dir(key: &str, dir: &Path) -> Result<()> {
 }
 
 async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks, Vec<String>)> {
-    let links = HostLinks::of(config);
-    links.check()?;
     let driver = Driver::new(chain, &config.state_dir)?;
+    let links = HostLinks::of(&config.run_dir, chain, driver.links());
+    links.check()?;
     let warnings = driver.check().await?;
     Ok((driver, links, warnings))
 }
@@ -127,7 +127,11 @@ impl Prepared {
             released_term: opened.store.last_release_term(),
             view: opened.store.applied().borrow().replicated.view(),
         };
-        let (core, actions) = SharedCore::new(Core::new(core_settings(&config), memory, started_at));
+        let (core, actions) = SharedCore::new(Core::new(
+            core_settings(&config, chain.as_ref().map(|(driver, _)| driver)),
+            memory,
+            started_at,
+        ));
         let core = Arc::new(core);
         let metrics = Metrics::new(started_at);
 
@@ -331,7 +335,7 @@ async fn start_effects(
     Ok(Effects::start(setup).await?)
 }
 
-fn core_settings(config: &Config) -> Settings {
+fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
     let own = config.cluster.members.iter().find(|member| member.id == config.id);
     let chain = config.chain.as_ref();
     let restarts = chain.is_some_and(|chain| chain.activation == crate::chain_node::Activation::Restart);
@@ -342,7 +346,7 @@ fn core_settings(config: &Config) -> Settings {
         timing: config.timing,
         failback: config.cluster.failback,
         clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
-        node_refuses: chain.is_some_and(|chain| chain.driver == DriverKind::CometBft),
+        node_refuses: driver.is_some_and(Driver::enforces_floor),
         probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
         head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },

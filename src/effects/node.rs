@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::probe::CLOSELY;
 use super::{Hands, NodeSeen, first_signature};
 use crate::chain::Reload;
-use crate::chain_node::{Activation, Health, KeyState, SignFloor};
+use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
 use crate::guard_frame::ToGuard;
 use crate::ids::Epoch;
@@ -83,7 +83,10 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
     }
     let linked = async {
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
-        hands.chain.prepare_validator(&floor, settled.as_ref()).await.map_err(|error| error.to_string())?;
+        let prepared = hands.chain.prepare_validator(&floor, settled.as_ref()).await;
+        for warning in prepared.map_err(|error| error.to_string())? {
+            warn!("{warning}");
+        }
         swap(hands, epoch).await
     };
     match linked.await {
@@ -142,9 +145,8 @@ async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), Stri
             None
         }
     };
-    let provable = hands.chain.proves_key_by_probe();
     let order = signal.map(|signal| ToGuard::Signal { signal, validator_epoch: Some(epoch) });
-    prove(hands, order, |health| !provable || health.key == KeyState::Loaded).await
+    prove(hands, order, |health| hands.chain.proves_active(health)).await
 }
 
 /// Has the guard signal the running node, if there is an `order` for that, and probes closely until an answer
@@ -270,7 +272,7 @@ async fn take_key(hands: &Arc<Hands>) -> bool {
         }
     };
     let order = signal.map(|signal| ToGuard::Signal { signal, validator_epoch: None });
-    let proof = prove(hands, order, |health| health.key == KeyState::Absent);
+    let proof = prove(hands, order, |health| hands.chain.proves_keyless(health));
     let unproven = match timeout(PROOF_MAX, proof).await {
         Ok(Ok(())) => return true,
         Ok(Err(reason)) => reason,

@@ -7,16 +7,25 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const STATUS: &str = include_str!("../data/cometbft-status.json");
+pub const STATUS: &str = include_str!("../data/cometbft-status.json");
 /// The key in `STATUS`.
-const LOADED: &str = "u0XdMb1fJ/X7ji9ZQl2ODx4ZX6yUccOsv1A1ZG2xWtI=";
-const OTHER: &str = "vbzTe1cv5xtO7ZU2Aks9NUypiQaATJhhluaX603CJ10=";
+pub const LOADED: &str = "u0XdMb1fJ/X7ji9ZQl2ODx4ZX6yUccOsv1A1ZG2xWtI=";
+pub const OTHER: &str = "vbzTe1cv5xtO7ZU2Aks9NUypiQaATJhhluaX603CJ10=";
 
 pub fn cometbft_chain(home: &Path, url: String) -> Chain {
     let mut chain = chain(DriverKind::CometBft, home, http(url, Pointers::default()));
     let standby = Some(home.join("keys/standby.json"));
     chain.links = vec![link(home.join("config/priv_validator_key.json"), home.join("keys/validator.json"), standby)];
     chain
+}
+
+pub fn key_file(public: &str) -> String {
+    let private = json!({"type": "tendermint/PrivKeyEd25519", "value": "not to be looked at"});
+    json!({"address": "00", "pub_key": pub_key(public), "priv_key": private}).to_string()
+}
+
+fn pub_key(public: &str) -> Value {
+    json!({"type": "tendermint/PubKeyEd25519", "value": public})
 }
 
 /// A node's home with the shared key, and a state folder beside it.
@@ -47,9 +56,7 @@ impl Host {
     }
 
     fn put_key(&self, name: &str, public: &str) {
-        let key = json!({"address": "00", "pub_key": {"type": "tendermint/PubKeyEd25519", "value": public},
-            "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": "not to be looked at"}});
-        self.put(name, &key.to_string());
+        self.put(name, &key_file(public));
     }
 
     fn driver(&self) -> Driver {
@@ -130,9 +137,16 @@ async fn a_peer_count_that_does_not_come_harms_no_probe() {
     }
 }
 
+/// `STATUS` of a node whose key is in no validator set.
+fn without_power() -> String {
+    let with = "\"voting_power\":\"10\"";
+    assert!(STATUS.contains(with));
+    STATUS.replace(with, "\"voting_power\":\"0\"")
+}
+
 #[tokio::test]
 async fn a_key_is_loaded_or_absent_by_its_name_alone() {
-    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    let node = FakeNode::start("/status", Answer::Body(without_power())).await;
     // validating, standby, what a node that has loaded `LOADED` proves
     for (validating, standby, expected) in [
         (LOADED, Some(OTHER), KeyState::Loaded),
@@ -149,21 +163,6 @@ async fn a_key_is_loaded_or_absent_by_its_name_alone() {
         let health = host.driver().probe().await.expect("health");
         assert_eq!(health.key, expected, "{validating} {standby:?}");
     }
-}
-
-#[tokio::test]
-async fn a_node_that_catches_up_is_not_synced_and_a_bad_server_costs_an_error() {
-    let catching_up = STATUS.replace("\"catching_up\":false", "\"catching_up\":true");
-    let node = FakeNode::start("/status", Answer::Body(catching_up)).await;
-    let mut host = Host::new();
-    host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
-    let cometbft = host.driver();
-    assert!(!cometbft.probe().await.expect("health").synced);
-    a_bad_server_costs_an_error_within_the_bound(&cometbft, &node, "/status").await;
-    let starting = r#"{"jsonrpc":"2.0","id":-1,"error":{"code":-32603,"message":"Internal error"}}"#;
-    node.answer("/status", Answer::Body(starting.into()));
-    let error = cometbft.probe().await.expect_err("an RPC error").to_string();
-    assert!(error.contains("Internal error"), "{error}");
 }
 
 #[tokio::test]
@@ -315,7 +314,7 @@ async fn key_files_are_checked_without_their_private_half() {
 
 #[tokio::test]
 async fn node_settings_that_would_sign_past_the_links_are_refused() {
-    let host = Host::new();
+    let mut host = Host::new();
     for (config, expected) in [
         ("priv_validator_laddr = \"tcp://127.0.0.1:26659\"", "tcp://127.0.0.1:26659"),
         ("priv_validator_key_file = \"config/other.json\"", "config/other.json"),
@@ -329,11 +328,141 @@ async fn node_settings_that_would_sign_past_the_links_are_refused() {
     host.put("config/config.toml", "[consensus]\ndouble_sign_check_height = 10");
     let warnings = host.driver().check().await.expect("only warned");
     assert!(warnings.len() == 1 && warnings[0].contains("double_sign_check_height = 10"), "{warnings:?}");
-    let mut by_argv = Host::new();
-    by_argv.chain.command.push("--priv_validator_laddr=tcp://0.0.0.0:1".into());
-    assert!(by_argv.check_refusal().await.contains("chain.command"));
-    fs::remove_file(by_argv.path("config/config.toml")).expect("removed");
-    assert!(by_argv.check_refusal().await.contains("config.toml"));
+    host.put("config/config.toml", "priv_validator_key_file = \"./config/priv_validator_key.json\"");
+    assert_eq!(host.driver().check().await, Ok(Vec::new()), "the same file, written in another way");
+    let plain = host.chain.clone();
+    for (words, expected) in [
+        (&["--priv_validator_laddr=tcp://0.0.0.0:1"][..], "chain.command: priv_validator_laddr = \"tcp://0.0.0.0:1\""),
+        (&["--priv-validator-laddr", "unix://x"][..], "chain.command: priv_validator_laddr = \"unix://x\""),
+        (
+            &["-priv_validator_state_file", "x.json"][..],
+            "chain.command: priv_validator_state_file = \"x.json\" must be",
+        ),
+        (&["exec node --priv_validator_laddr=tcp://0.0.0.0:1"][..], "mentions priv_validator_laddr"),
+        (&["--home", "/srv/other"][..], "--home /srv/other is not chain.home"),
+    ] {
+        host.chain = plain.clone();
+        host.chain.command.extend(words.iter().copied().map(str::to_owned));
+        let error = host.check_refusal().await;
+        assert!(error.contains(expected) && error.contains("chain.command"), "{error}");
+    }
+    host.chain = plain.clone();
+    host.chain.command.extend(["--home".to_owned(), host.folder.path().display().to_string()]);
+    assert_eq!(host.driver().check().await, Ok(Vec::new()), "its own home");
+    host.chain = plain.clone();
+    host.chain.env.insert("GAIAD_PRIV_VALIDATOR_LADDR".into(), "tcp://127.0.0.1:1".into());
+    let error = host.check_refusal().await;
+    assert!(error.contains("the variable GAIAD_PRIV_VALIDATOR_LADDR: priv_validator_laddr"), "{error}");
+    for (variable, home, expected) in [
+        ("SH_HOME", "/srv/other", Some("the environment: SH_HOME /srv/other is not chain.home")),
+        ("CMTHOME", "/srv/other", Some("the environment: CMTHOME /srv/other is not chain.home")),
+        ("JAVA_HOME", "/srv/other", None),
+        ("CMT_HOME", ".", None),
+    ] {
+        host.chain = plain.clone();
+        host.chain.env.insert(variable.into(), home.into());
+        match expected {
+            Some(expected) => assert!(host.check_refusal().await.contains(expected), "{variable}"),
+            None => assert_eq!(host.driver().check().await, Ok(Vec::new()), "{variable}"),
+        }
+    }
+    host.chain = plain;
+    fs::remove_file(host.path("config/config.toml")).expect("removed");
+    assert!(host.check_refusal().await.contains("config.toml"));
+}
+
+#[tokio::test]
+async fn a_standby_key_of_a_genesis_validator_is_refused_before_the_start() {
+    let host = Host::new();
+    host.put_key("keys/standby.json", OTHER);
+    let validator = |public: &str| json!({"address": "00", "pub_key": pub_key(public), "power": "10"});
+    let of = |public: &str| json!({"chain_id": "c", "validators": [validator(LOADED), validator(public)]});
+    let of_sdk = json!({"consensus": {"params": {}, "validators": [validator(OTHER)]}, "validators": null});
+    for (genesis, in_set) in [
+        (of(OTHER), true),
+        (of_sdk, true),
+        (of("of somebody else"), false),
+        (json!({"chain_id": "c", "app_state": {"staking": {}}}), false),
+    ] {
+        host.put("config/genesis.json", &genesis.to_string());
+        if in_set {
+            let error = host.check_refusal().await;
+            assert!(error.contains("keys/standby.json belongs to a validator of"), "{error}");
+            assert!(error.contains("config/genesis.json") && error.contains("throwaway"), "{error}");
+        } else {
+            assert_eq!(host.driver().check().await, Ok(Vec::new()), "{genesis}");
+        }
+    }
+    host.put("config/elsewhere.json", &of(OTHER).to_string());
+    host.put("config/config.toml", "genesis_file = \"config/elsewhere.json\"");
+    assert!(host.check_refusal().await.contains("config/elsewhere.json"));
+    host.put("config/elsewhere.json", "{");
+    assert!(host.check_refusal().await.contains("config/elsewhere.json"));
+}
+
+#[tokio::test]
+async fn a_standby_key_with_voting_power_is_found_while_the_node_runs() {
+    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    let mut host = Host::new();
+    host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+    host.put_key("keys/validator.json", OTHER);
+    host.put_key("keys/standby.json", LOADED);
+    let error = host.driver().probe().await.expect_err("a standby that signs").to_string();
+    assert!(error.contains("keys/standby.json is in the validator set, with voting power 10"), "{error}");
+    node.answer("/status", Answer::Body(without_power()));
+    assert_eq!(host.driver().probe().await.expect("health").key, KeyState::Absent);
+}
+
+#[tokio::test]
+async fn a_handover_goes_on_at_the_very_mark_at_which_the_old_holder_stopped() {
+    let (old, new) = (Host::new(), Host::new());
+    // A failover made the old holder count a whole height as signed; what it signed since is exact.
+    let settled = health(99, Some(seconds(101)));
+    old.driver().prepare_validator(&SignFloor::BlockAfter(seconds(100)), Some(&settled)).await.expect("prepared");
+    let driver = old.driver();
+    assert_eq!(driver.last_signed().await, Ok(Some(SignMark::whole_height(99))));
+    old.sign(104, 1, 2);
+    driver.after_stop().await.expect("saved");
+    let released = driver.last_signed().await.expect("read").expect("a mark");
+    new.sign(90, 0, 3);
+    let head = health(103, Some(seconds(200)));
+    let prepared = new.driver().prepare_validator(&SignFloor::Mark(released), Some(&head)).await;
+    assert_eq!(prepared, Ok(Vec::new()));
+    assert_eq!(new.mark(LIVE), is(104, 1, 2), "the precommit of 104/1 is still to be signed");
+}
+
+#[tokio::test]
+async fn a_state_that_is_newer_than_it_can_be_is_kept_and_warned_of() {
+    let host = Host::new();
+    host.sign(5000, 0, 3);
+    let near_head = health(4999, Some(seconds(101)));
+    let warnings = host.driver().prepare_validator(&mark(100, 0, 3), Some(&near_head)).await.expect("prepared");
+    let expected =
+        "is at 5000/0/3, above the mark 100/0/3 of the last release: the key has signed outside of this cluster";
+    assert!(warnings.len() == 1 && warnings[0].contains(expected), "{warnings:?}");
+    let far_head = health(20, Some(seconds(101)));
+    let settled = SignFloor::BlockAfter(seconds(100));
+    let warnings = host.driver().prepare_validator(&settled, Some(&far_head)).await.expect("prepared");
+    assert!(warnings.len() == 1 && warnings[0].contains("4980 heights above the head 20"), "{warnings:?}");
+    assert_eq!(host.mark(LIVE), is(5000, 0, 3));
+    assert_eq!(host.driver().prepare_validator(&settled, Some(&near_head)).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn without_a_configured_standby_key_one_is_made_in_the_state_folder() {
+    let mut host = Host::new();
+    host.chain.links[0].standby = None;
+    let cometbft = host.driver();
+    let made = host.path("state/standby_priv_validator_key.json");
+    assert_eq!(cometbft.links()[0].standby.as_ref(), Some(&made));
+    assert_eq!(cometbft.links()[0].validating, host.chain.links[0].validating);
+    assert!(!made.exists(), "nothing is written before the check");
+    assert_eq!(cometbft.check().await, Ok(Vec::new()));
+    let content = fs::read_to_string(&made).expect("a key");
+    assert_eq!(fs::metadata(&made).expect("a key").permissions().mode() & 0o777, 0o600);
+    assert!(content.contains("tendermint/PrivKeyEd25519") && !content.contains(LOADED));
+    let left: Vec<_> = fs::read_dir(host.path("state")).expect("state").flatten().map(|f| f.file_name()).collect();
+    assert_eq!(left, ["standby_priv_validator_key.json"], "no temporary file is left");
 }
 
 #[test]
@@ -341,9 +470,6 @@ fn a_host_without_its_links_or_with_a_hot_activation_is_refused() {
     let host = Host::new();
     let unlinked = Chain { links: Vec::new(), ..host.chain.clone() };
     assert!(refusal(&unlinked).contains("config/priv_validator_key.json"));
-    let mut no_standby = host.chain.clone();
-    no_standby.links[0].standby = None;
-    assert!(refusal(&no_standby).contains("needs a `standby` target"));
     let hot = Chain { activation: Activation::Signal(1), ..host.chain.clone() };
     assert!(refusal(&hot).contains("restart"));
 }

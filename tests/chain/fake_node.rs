@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 #[derive(Clone)]
 pub enum Answer {
     Body(String),
     Status(u16, String),
+    /// To a JSON-RPC batch: an object of `{"result": …}` or `{"error": …}` by method.
+    Rpc(Value),
+    /// The same, to the first batch only: the next is never answered.
+    RpcThenHang(Value),
     /// The answer, after which the connection is closed without a word.
     BodyThenClose(String),
     /// Never.
@@ -33,6 +39,8 @@ struct Shared {
 pub struct FakeNode {
     pub addr: String,
     shared: Arc<Shared>,
+    /// The whole server: its connections end with it.
+    server: JoinHandle<()>,
 }
 
 impl FakeNode {
@@ -44,15 +52,24 @@ impl FakeNode {
         let listener = TcpListener::bind(addr).await.expect("bind");
         let addr = listener.local_addr().expect("address").to_string();
         let shared = Arc::new(Shared::default());
-        let node = FakeNode { addr, shared: shared.clone() };
-        node.answer(path, answer);
-        tokio::spawn(async move {
+        let accepting = shared.clone();
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                shared.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, shared.clone()));
+                accepting.connections.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream, accepting.clone()));
             }
         });
+        let node = FakeNode { addr, shared, server };
+        node.answer(path, answer);
         node
+    }
+
+    /// Returns when nobody listens any more and every connection is closed.
+    pub async fn stop(&mut self) {
+        self.server.abort();
+        let ended = (&mut self.server).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the fake node ended before it was stopped");
     }
 
     pub fn answer(&self, path: &str, answer: Answer) {
@@ -77,12 +94,17 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some((path, request)) = read_request(&mut stream).await {
         let method = request.split("\"method\":\"").nth(1).and_then(|rest| rest.split('"').next());
         let by_method = method.map(|method| format!("{path}#{method}")).unwrap_or_default();
-        shared.requests.lock().expect("requests").push(request);
+        shared.requests.lock().expect("requests").push(request.clone());
         let answers = shared.answers.lock().expect("answers").clone();
         let answer = answers.get(&by_method).or(answers.get(&path)).cloned();
         let answer = answer.unwrap_or_else(|| Answer::Status(404, format!("no {path}")));
         let sent = match answer {
             Answer::Body(body) => send(&mut stream, 200, &body).await,
+            Answer::Rpc(methods) => send(&mut stream, 200, &batch(&request, &methods)).await,
+            Answer::RpcThenHang(methods) => {
+                shared.answers.lock().expect("answers").insert(path, Answer::Hang);
+                send(&mut stream, 200, &batch(&request, &methods)).await
+            }
             Answer::Status(status, body) => send(&mut stream, status, &body).await,
             Answer::BodyThenClose(body) => {
                 // Nothing is left to do when the client is gone already.
@@ -102,6 +124,18 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+fn batch(request: &str, methods: &Value) -> String {
+    let body = request.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let Ok(Value::Array(calls)) = serde_json::from_str(body) else { return format!("{{\"error\": {body:?}}}") };
+    let answers = calls.into_iter().map(|call| {
+        let no_method = json!({"error": {"code": -32601, "message": "Method not found"}});
+        let mut answer = methods.get(call["method"].as_str().unwrap_or_default()).unwrap_or(&no_method).clone();
+        (answer["jsonrpc"], answer["id"]) = ("2.0".into(), call["id"].clone());
+        answer
+    });
+    Value::Array(answers.collect()).to_string()
 }
 
 async fn send(stream: &mut TcpStream, status: u16, body: &str) -> std::io::Result<()> {

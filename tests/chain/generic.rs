@@ -1,6 +1,6 @@
 //! generic: pointers into all sorts of answers, JSON-RPC, commands and bare connections.
 
-use baton::config::{LastSigned, RpcCall};
+use baton::config::{KeyNames, LastSigned, RpcCall, TargetHeight};
 use serde_json::{Value, json};
 
 use super::*;
@@ -23,6 +23,7 @@ async fn each_kind_of_value_is_read_and_each_other_kind_refused() {
         peers: at("/peers"),
         key: at("/key"),
         version: at("/version"),
+        ..Pointers::default()
     };
     let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
     let good = json!({"syncing": false, "height": 7, "time": 5, "peers": 3, "key": "k", "version": "v1"});
@@ -71,14 +72,6 @@ async fn a_key_field_that_is_not_there_proves_nothing() {
     let untold = generic(Path::new("/"), http(node.url("/s"), Pointers::default()));
     assert_eq!(untold.probe().await.expect("health").key, KeyState::Untold);
     assert!(!untold.proves_key_by_probe());
-}
-
-#[tokio::test]
-async fn a_bad_server_costs_an_error() {
-    let node = FakeNode::start("/s", Answer::Hang).await;
-    let pointers = Pointers { height: at("/height"), ..Pointers::default() };
-    let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
-    a_bad_server_costs_an_error_within_the_bound(&generic, &node, "/s").await;
 }
 
 #[tokio::test]
@@ -259,7 +252,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
             http("http://node/".into(), Pointers { height: at("result.height"), ..Pointers::default() }),
             "/result/height",
         ),
-        (ProbeTarget::Exec { command: Vec::new() }, "chain.probe.command"),
+        (ProbeTarget::Exec { command: Vec::new() }, "chain.probe.exec"),
         (ProbeTarget::Tcp { addr: "localhost".into() }, "host:port"),
         (
             ProbeTarget::JsonRpc { url: "http://n/".into(), calls: Vec::new(), pointers: Pointers::default() },
@@ -279,16 +272,90 @@ fn settings_that_cannot_work_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_program_or_home_that_is_not_there_is_found_before_the_start() {
+async fn a_command_that_is_no_executable_file_is_found_before_the_start() {
     let home = tempfile::tempdir().expect("home");
-    let good = chain(DriverKind::Generic, home.path(), ProbeTarget::Tcp { addr: "127.0.0.1:1".into() });
+    let good = chain(DriverKind::Generic, home.path(), ProbeTarget::Exec { command: sh("exit 0") });
     assert_eq!(driver(&good, home.path()).check().await, Ok(Vec::new()));
-    for command in ["no-such-program-anywhere", "./no-such-program", "/etc/passwd"] {
+    for command in ["./no-such-program", "/etc/passwd"] {
         let chain = Chain { command: vec![command.into()], ..good.clone() };
         let error = driver(&chain, home.path()).check().await.expect_err(command).to_string();
         assert!(error.contains(command), "{error}");
     }
-    let homeless = Chain { home: home.path().join("gone"), ..good };
-    let error = driver(&homeless, home.path()).check().await.expect_err("no home").to_string();
-    assert!(error.contains("gone") && error.contains("not a directory"), "{error}");
+}
+
+#[tokio::test]
+async fn a_probe_without_head_times_is_warned_of_unless_a_failover_needs_none() {
+    let url = || "http://127.0.0.1:1/".to_owned();
+    let timed = Pointers { head_time: at("/time"), ..Pointers::default() };
+    for (target, on_halt, warned) in [
+        (http(url(), Pointers::default()), OnHalt::Wait, true),
+        (http(url(), Pointers::default()), OnHalt::Replica, false),
+        (http(url(), timed), OnHalt::Wait, false),
+        (ProbeTarget::Tcp { addr: "127.0.0.1:1".into() }, OnHalt::Wait, true),
+        (ProbeTarget::Exec { command: sh("exit 0") }, OnHalt::Wait, false),
+    ] {
+        let chain = Chain { on_halt, ..chain(DriverKind::Generic, Path::new("/"), target) };
+        let warnings = driver(&chain, Path::new("/")).check().await.expect("checked");
+        let found = warnings.iter().any(|warning| warning.contains("head_time") && warning.contains("on_halt"));
+        assert_eq!(found, warned, "{:?} {on_halt:?}: {warnings:?}", chain.probe.target);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_named_is_loaded_or_absent_by_its_name_alone() {
+    let node = FakeNode::start("/s", Answer::Hang).await;
+    let names = KeyNames { validating: "shared".into(), standby: "own".into() };
+    let pointers = Pointers { key: at("/key"), key_names: Some(names), ..Pointers::default() };
+    let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
+    for (answer, expected) in [
+        (json!({"key": "shared"}), KeyState::Loaded),
+        (json!({"key": "own"}), KeyState::Absent),
+        (json!({"key": "another"}), KeyState::Untold),
+        (json!({"key": ""}), KeyState::Untold),
+        (json!({"key": null}), KeyState::Untold),
+        (json!({"key": ["shared"]}), KeyState::Untold),
+        (json!({}), KeyState::Untold),
+    ] {
+        node.answer("/s", Answer::Body(answer.to_string()));
+        assert_eq!(generic.probe().await.expect("health").key, expected, "{answer}");
+    }
+    assert!(generic.proves_key_by_probe());
+}
+
+#[tokio::test]
+async fn a_node_too_far_below_its_target_height_is_not_synced() {
+    let node = FakeNode::start("/s", Answer::Hang).await;
+    let target = Some(TargetHeight { pointer: "/target".into(), behind_max: 2 });
+    let pointers = Pointers { height: at("/height"), target, ..Pointers::default() };
+    let generic = generic(Path::new("/"), http(node.url("/s"), pointers));
+    for (height, target, synced) in [(8, 10, true), (7, 10, false), (12, 10, true), (u64::MAX, u64::MAX, true)] {
+        node.answer("/s", Answer::Body(json!({"height": height, "target": target}).to_string()));
+        assert_eq!(generic.probe().await.expect("health").synced, synced, "{height} of {target}");
+    }
+    node.answer("/s", Answer::Body(json!({"height": 1}).to_string()));
+    let error = generic.probe().await.expect_err("no target").to_string();
+    assert!(error.contains("`/target` is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn two_batches_share_the_time_of_one_probe() {
+    let node = FakeNode::start("/", Answer::Hang).await;
+    let call = |method: &str, params| RpcCall { method: method.into(), params };
+    let calls = vec![call("time", json!([{"of": ["$/head/number"]}])), call("head", json!(["$", "$plain"]))];
+    let pointers = Pointers { head_time: at("/time"), ..Pointers::default() };
+    let generic = generic(Path::new("/"), ProbeTarget::JsonRpc { url: node.url("/"), calls, pointers });
+    let good = json!({"head": {"result": {"number": "0x10"}}, "time": {"result": 7}});
+    node.answer("/", Answer::Rpc(good));
+    assert_eq!(generic.probe().await.expect("health").head_time, Some(seconds(7)));
+    let requests = node.requests();
+    assert!(requests[0].contains(r#""params":["$","$plain"]"#), "only $/ is a reference: {}", requests[0]);
+    assert!(requests[1].contains(r#""params":[{"of":["0x10"]}]"#), "{}", requests[1]);
+
+    node.answer("/", Answer::Rpc(json!({"head": {"result": null}})));
+    let error = generic.probe().await.expect_err("nothing to refer to").to_string();
+    assert!(error.contains("`time` needs") && error.contains("$/head/number"), "{error}");
+    node.answer("/", Answer::RpcThenHang(json!({"head": {"result": {"number": 1}}})));
+    let asked_at = Instant::now();
+    let error = generic.probe().await.expect_err("no second answer");
+    assert!(matches!(error, ProbeError::Timeout { .. }) && asked_at.elapsed() < TIMEOUT + SLACK, "{error:?}");
 }

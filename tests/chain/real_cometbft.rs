@@ -85,10 +85,20 @@ async fn a_real_node_signs_above_the_floor_and_runs_with_the_throwaway_key() {
     let driver = driver(&chain, home.path());
     assert_eq!(driver.check().await, Ok(Vec::new()));
 
+    // The same host with the two keys mixed up: in the genesis file, and as the running node shows it.
+    let mut mixed = chain.clone();
+    let spec = &mut mixed.links[0];
+    spec.standby = Some(std::mem::replace(&mut spec.validating, spec.standby.take().expect("standby")));
+    let mixed = self::driver(&mixed, home.path());
+    let refused = mixed.check().await.expect_err("a validator's key as standby key").to_string();
+    assert!(refused.contains("belongs to a validator of") && refused.contains("genesis.json"), "{refused}");
+
     point(&chain, &chain.links[0].validating);
     let node = Node::start(&chain);
     let seen = until(&driver, "three blocks", |health| health.height >= 3).await;
     assert_eq!(seen.key, KeyState::Loaded);
+    let signs = mixed.probe().await.expect_err("a standby with voting power").to_string();
+    assert!(signs.contains("is in the validator set, with voting power 10"), "{signs}");
     node.stop();
     driver.after_stop().await.expect("saved");
     let signed = driver.last_signed().await.expect("read").expect("a mark");
@@ -108,9 +118,20 @@ async fn a_real_node_signs_above_the_floor_and_runs_with_the_throwaway_key() {
     until(&driver, "blocks beyond the mark", |health| health.height >= signed.height + 2).await;
     node.stop();
 
+    // A link that is configured without a standby key gets one of baton's own.
+    let mut own = chain.clone();
+    own.links[0].standby = None;
+    let own = self::driver(&own, home.path());
+    assert_eq!(own.check().await, Ok(Vec::new()));
+    point(&chain, own.links()[0].standby.as_deref().expect("standby"));
+    let node = Node::start(&chain);
+    assert_eq!(until(&own, "a standby", |_| true).await.key, KeyState::Absent);
+    node.stop();
+
     // One validator, and it may not sign below 1,000: the chain has to stand still.
     let floor = SignFloor::BlockAfter(seconds(1));
     driver.prepare_validator(&floor, Some(&health(1000, Some(seconds(2))))).await.expect("prepared");
+    point(&chain, &chain.links[0].validating);
     let node = Node::start(&chain);
     let first = until(&driver, "the node", |_| true).await;
     let refused = || std::fs::read_to_string(home.path().join("node.log")).expect("log").contains("height regression");

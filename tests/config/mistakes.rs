@@ -49,7 +49,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
             "[metrics]",
             "zzz.y = 1\n[metrics]",
             "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, \
-             syncing, height, head_time, peers, key, version",
+             syncing, height, target_height, behind_max, head_time, peers, key, key_validating, key_standby, version",
         ),
         (
             "[member]",
@@ -380,7 +380,7 @@ fn commands_activations_and_probes_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
+fn generic_probes_that_cannot_work_are_refused() {
     let generic = edited("\"near\" ", "\"generic\"");
     let url = "url = \"http://127.0.0.1:3030/status\"";
     assert_eq!(
@@ -401,14 +401,59 @@ fn generic_probes_and_cometbft_links_that_cannot_work_are_refused() {
         "chain.probe.calls[0] in baton.toml:49: driver near knows its node's answer; remove them, or use driver = \
          \"generic\""
     );
-    let cometbft = edited("\"near\" ", "\"cometbft\"").replace("how = \"signal\" ", "how = \"restart\"");
-    let cometbft = cometbft.replace("signal = \"SIGHUP\"", "");
-    assert!(load(&cometbft).is_ok());
+}
+
+#[test]
+fn pointers_that_need_each_other_are_refused_alone() {
+    let generic = edited("\"near\" ", "\"generic\"");
+    let url = "url = \"http://127.0.0.1:3030/status\"";
+    let names = "key_validating = \"a\"\nkey_standby = \"a\"";
+    for (lines, expected) in [
+        (
+            "target_height = \"/t\"",
+            "missing key chain.probe.height in baton.toml; for example: [chain.probe] height = \
+             \"/sync_info/latest_block_height\"",
+        ),
+        (
+            "behind_max = 3",
+            "chain.probe.behind_max in baton.toml:46: is counted from chain.probe.target_height, which is missing; add it",
+        ),
+        (
+            "height = \"/h\"\ntarget_height = \"/t\"\nbehind_max = 100001",
+            "chain.probe.behind_max in baton.toml:48: 100001 is out of range; use 0 to 100000",
+        ),
+        (
+            "target_height = \"t\"",
+            "chain.probe.target_height in baton.toml:46: \"t\" is not a JSON pointer; write \"/t\"",
+        ),
+        (
+            "key = \"/k\"\nkey_validating = \"a\"",
+            "missing key chain.probe.key_standby in baton.toml; for example: [chain.probe] key_standby = \"THIS HOST'S \
+             OWN PUBLIC KEY\"",
+        ),
+        (
+            "key = \"/k\"\nkey_standby = \"a\"",
+            "missing key chain.probe.key_validating in baton.toml; for example: [chain.probe] key_validating = \"THE \
+             SHARED PUBLIC KEY\"",
+        ),
+        (
+            names,
+            "missing key chain.probe.key in baton.toml; for example: [chain.probe] key = \"/validator_public_key\"",
+        ),
+        (
+            &format!("key = \"/k\"\n{names}"),
+            "chain.probe.key_standby in baton.toml:48: is key_validating too, so a standby would look like the holder; \
+             correct one",
+        ),
+    ] {
+        let seen = load(&generic.replace(url, &format!("{url}\n{lines}"))).expect_err(lines);
+        assert_eq!(seen, expected);
+    }
+    let near = edited("every = \"1s\"", "key_standby = \"a\"");
     assert_eq!(
-        load(&cometbft.replace("link = \"validator_key.json\"", "link = \"config/priv_validator_key.json\""))
-            .unwrap_err(),
-        "chain.links[0].link in baton.toml:32: has no standby target, and cometbft would write a new key file in the \
-         link's place; add standby = a throwaway key that is in no validator set"
+        load(&near).unwrap_err(),
+        "chain.probe.key_standby in baton.toml:46: driver near knows its node's answer; remove it, or use driver = \
+         \"generic\""
     );
 }
 
@@ -424,6 +469,16 @@ fn json_rpc_calls_that_cannot_be_sent_are_refused() {
         (
             "method = \"m\"\nparams = [1.5]",
             "chain.probe.calls[0].params in baton.toml:51: 1.5 is neither text, whole number, boolean, list nor table",
+        ),
+        (
+            "method = \"m\"\nparams = [{ a = [\"$/n/height\"] }]",
+            "chain.probe.calls[0].params in baton.toml:51: \"$/n/height\" needs a call of n whose own params have no \
+             \"$/\"; add it",
+        ),
+        (
+            "method = \"m\"\nparams = [\"$/m\"]",
+            "chain.probe.calls[0].params in baton.toml:51: \"$/m\" needs a call of m whose own params have no \"$/\"; \
+             add it",
         ),
         (
             "method = \"m\"\n[[chain.probe.calls]]\nmethod = \"m\"",

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DriverError, answer, files};
+use crate::chain::{DriverError, answer, files};
 use crate::ids::SignMark;
 
 /// `stepPrecommit`: the last thing that a validator signs in a round.
@@ -74,9 +74,4 @@ impl SignState {
         let content = serde_json::to_vec_pretty(&on_disk).map_err(|error| DriverError::file("write", path, error))?;
         files::replace(path, &content)
     }
-}
-
-/// The mark that makes a whole height count as signed, in whatever round.
-pub fn whole_height(height: u64) -> SignMark {
-    SignMark { height, round: i32::MAX.unsigned_abs(), step: STEP_LAST }
 }
