@@ -6,7 +6,7 @@ pub(super) const WIDTH: usize = 80;
 
 const FIRST_MIN: usize = 4;
 
-/// Rows under their heads, columns as wide as their widest cell. Each row may have a note.
+/// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines.
 pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> String {
     let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
     for (cells, _) in rows {
@@ -25,7 +25,7 @@ pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> 
     let mut out = line(&heads, &widths, gap);
     for (cells, note) in rows {
         out.push_str(&line(cells, &widths, gap));
-        if let Some(note) = note {
+        for note in note.iter().flat_map(|note| note.lines()) {
             out.push_str(&format!("  {}\n", cut(note, WIDTH - 2)));
         }
     }

@@ -5,6 +5,7 @@
 //! link is never put to validating by something older than the order to let go.
 
 mod guard;
+mod mark;
 mod node;
 mod probe;
 
@@ -64,6 +65,8 @@ struct Hands {
     /// Raised by every order to let go: what works towards signing gives up.
     let_go: watch::Sender<u64>,
     closely: watch::Sender<bool>,
+    /// The chain node has the key, or may have.
+    has_key: watch::Sender<bool>,
     seen: watch::Sender<Seen>,
 }
 
@@ -84,10 +87,11 @@ enum NodeSeen {
     Refused(String),
 }
 
-/// What probes have shown last, for gossip and metrics.
+/// What the chain node has shown last, for gossip and metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     pub health: Option<Health>,
+    /// On this host; never goes back.
     pub last_signed: Option<SignMark>,
 }
 
@@ -129,6 +133,7 @@ impl Effects {
             attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
+            has_key: watch::Sender::new(false),
             seen: watch::Sender::default(),
         });
         let events = guard::attach(&hands).await?;
@@ -136,6 +141,7 @@ impl Effects {
         tokio::spawn(guard::follow(hands.clone(), events));
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
+        tokio::spawn(mark::watch(hands.clone()));
         Ok(Effects { hands, jobs })
     }
 

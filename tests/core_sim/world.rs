@@ -463,8 +463,13 @@ impl World {
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
         let raft = &mut self.hosts[host].raft;
         raft.restart();
-        let memory =
-            Memory { fresh, vote_term: raft.term, released_term: raft.released_term(), view: raft.state.view() };
+        let memory = Memory {
+            fresh,
+            vote_term: raft.term,
+            released_term: raft.released_term(),
+            view: raft.state.view(),
+            mark_seen: None,
+        };
         let (settings, name) = (self.settings(host), self.name(host));
         let me = &mut self.hosts[host];
         me.generation += 1;
@@ -492,6 +497,7 @@ impl World {
             clock_skew: Duration::from_millis(10),
             node_refuses: false,
             probe_failures_max: 3,
+            min_peers: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(2),
             settle_max: None,
@@ -524,9 +530,7 @@ impl World {
         let record = Peer {
             ready: coordinator.core.not_ready(now).is_none(),
             reachable: true,
-            active: coordinator.core.is_active(),
             height: coordinator.core.host().height(),
-            last_signed: Some(SignMark::at_height(coordinator.core.host().height())),
         };
         for other in self.others(host) {
             self.send(host, other, generation, Message::Gossip(record.clone()));
