@@ -15,15 +15,14 @@ use crate::gossip::Table;
 use crate::ids::SignMark;
 use crate::shared_core::SharedCore;
 use crate::store::MarkFile;
+use crate::wire::proto::Record;
 
 /// Between two writes: the chain may sign many times a second.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// The highest mark that the other members tell of, theirs or one that they heard of themselves.
-fn heard(table: &Table) -> Option<SignMark> {
-    let records = table.others().filter_map(|(_, heard)| heard.record.as_deref());
-    let marks = records.flat_map(|record| [record.last_signed, record.mark_seen]);
-    marks.flatten().map(SignMark::from).max()
+/// The highest mark in the records of other members, theirs or one that they heard of themselves.
+fn highest<'a>(records: impl Iterator<Item = &'a Record>) -> Option<SignMark> {
+    records.flat_map(|record| [record.last_signed, record.mark_seen]).flatten().map(SignMark::from).max()
 }
 
 /// Tells the core of every higher mark, and keeps it in `file` unless this host signed as much itself,
@@ -35,10 +34,10 @@ pub(super) async fn follow(
     file: MarkFile,
 ) {
     let (to_keep, kept) = watch::channel(file.kept());
-    tokio::spawn(keep(kept, file));
+    tokio::spawn(keep(kept, file, KEEP_EVERY));
     let mut known = *to_keep.borrow();
     loop {
-        let told = heard(&table.borrow_and_update());
+        let told = highest(table.borrow_and_update().others().filter_map(|(_, heard)| heard.record.as_deref()));
         if let Some(mark) = told.filter(|_| told > known) {
             known = told;
             core.step(Event::MarkSeen(mark));
@@ -52,7 +51,7 @@ pub(super) async fn follow(
     }
 }
 
-async fn keep(mut to_keep: watch::Receiver<Option<SignMark>>, mut file: MarkFile) {
+async fn keep(mut to_keep: watch::Receiver<Option<SignMark>>, mut file: MarkFile, every: Duration) {
     let mut failed = false;
     while to_keep.changed().await.is_ok() {
         let Some(mark) = *to_keep.borrow_and_update() else { continue };
@@ -70,6 +69,46 @@ async fn keep(mut to_keep: watch::Receiver<Option<SignMark>>, mut file: MarkFile
             }
             Err(_) => {}
         }
-        sleep(KEEP_EVERY).await;
+        sleep(every).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_mark_of_a_member_that_is_gone_comes_from_whoever_heard_of_it() {
+        let mark = |height| Some(SignMark::at_height(height).into());
+        let arbiter = Record { mark_seen: mark(41), ..Record::default() };
+        let standby = Record { last_signed: mark(12), mark_seen: mark(40), ..Record::default() };
+        assert_eq!(highest([&arbiter, &standby].into_iter()), Some(SignMark::at_height(41)));
+        assert_eq!(highest([&Record::default()].into_iter()), None);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_signs_fast_is_kept_at_a_bounded_rate_and_its_last_mark_is_not_lost() {
+        const EVERY: Duration = Duration::from_millis(50);
+        let dir = tempfile::tempdir().unwrap();
+        let (file, error) = MarkFile::open(dir.path());
+        assert!(error.is_none(), "{error:?}");
+        let (to_keep, kept) = watch::channel(None);
+        let began = Instant::now();
+        tokio::spawn(keep(kept, file, EVERY));
+        let on_disk = || MarkFile::open(dir.path()).0.kept().map_or(0, |mark| mark.height);
+        let mut seen = std::collections::BTreeSet::new();
+        for height in 1..=200 {
+            to_keep.send_replace(Some(SignMark::at_height(height)));
+            sleep(Duration::from_millis(2)).await;
+            seen.insert(on_disk());
+        }
+        while on_disk() < 200 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the last mark is lost: {seen:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
+        let (writes, pauses) = (seen.len() as u128, began.elapsed().as_millis() / EVERY.as_millis());
+        assert!((2..=pauses + 2).contains(&writes), "{writes} writes in {pauses} pauses: {seen:?}");
     }
 }

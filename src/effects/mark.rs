@@ -16,12 +16,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) async fn watch(hands: Arc<Hands>) {
     let mut has_key = hands.has_key.subscribe();
     loop {
+        // Read before the look, which so comes once more after the key was taken away.
+        let signing = *has_key.borrow_and_update();
         look(&hands).await;
-        // Once more after the key was taken away, for what was signed last.
-        sleep(LOOK_EVERY).await;
-        if !has_key.has_changed().unwrap_or(false) && has_key.wait_for(|has_key| *has_key).await.is_err() {
+        if !signing && has_key.wait_for(|has_key| *has_key).await.is_err() {
             return;
         }
+        sleep(LOOK_EVERY).await;
     }
 }
 
