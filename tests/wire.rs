@@ -149,17 +149,20 @@ fn moves() -> impl Strategy<Value = Move> {
 
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
-    let numbers = (epochs(), any::<u64>(), times());
+    let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
     (people, numbers, option::of(releases()), option::of(releases())).prop_map(
-        |((holder, incarnations, moves), (epoch, claimed_in_term, gap_from), last_release, let_go)| Replicated {
-            epoch,
-            holder,
-            claimed_in_term,
-            last_release,
-            let_go,
-            gap_from,
-            incarnations,
-            moves: moves.into(),
+        |((holder, incarnations, moves), (epoch, claimed_in_term, gap_from, release_reason), last_release, let_go)| {
+            Replicated {
+                epoch,
+                holder,
+                claimed_in_term,
+                last_release,
+                let_go,
+                gap_from,
+                release_reason,
+                incarnations,
+                moves: moves.into(),
+            }
         },
     )
 }

@@ -63,6 +63,13 @@ fn build(cargo: &Path, folder: &Path) -> Result<()> {
     let target = folder.parent().context("the profile folder has no parent")?;
     let profile = if profile == "debug" { "dev" } else { profile };
     let mut command = Command::new(cargo);
+    // `cargo run` describes this package to its child in these. Build scripts (ring's) watch them and would have
+    // cargo build again whatever depends on ring.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
     command.args([
         "build",
         "--quiet",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::chain_node::{Health, MetFloor, SignFloor};
 use crate::core::lease::VoterSets;
 use crate::core::peers::Peer;
-use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::core::replicated::{Applied, Command};
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::BootTime;
@@ -138,7 +138,6 @@ pub enum Event {
 pub struct View {
     pub epoch: Epoch,
     pub holder: Option<NodeId>,
-    pub floor: FloorSource,
 }
 
 /// Something to do. The shell starts each in the given order; what has an outcome reports it as an

@@ -133,8 +133,6 @@ pub struct Core {
     /// Never goes back.
     mark_seen: Option<SignMark>,
     view: View,
-    /// Reason of the newest applied `Release`.
-    release_reason: Option<String>,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
     finished: bool,
@@ -157,7 +155,6 @@ impl Core {
             behind_since: None,
             mark_seen: memory.mark_seen,
             view: memory.view,
-            release_reason: None,
             asked: None,
             shutdown: None,
             finished: false,

@@ -55,6 +55,8 @@ pub enum Applied {
     Claimed {
         epoch: Epoch,
         member: NodeId,
+        /// What the entries before the claim tell of earlier signatures.
+        source: FloorSource,
     },
     Released {
         epoch: Epoch,
@@ -125,7 +127,7 @@ pub struct MoveEnd {
 }
 
 /// What a claimer knows of the signatures made before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FloorSource {
     /// No epoch was ever claimed.
     NeverSigned,
@@ -150,6 +152,8 @@ pub struct Replicated {
     /// The `Release` of `epoch` by its own holder: what the floor and the history read. A later
     /// leader's `Release` leaves it alone; the next `Claim` clears it.
     pub let_go: Option<ReleaseInfo>,
+    /// Why `let_go` was written: the reason of the move that follows.
+    pub release_reason: String,
     /// Where the gap of the last move begins; see [`MoveEnd::gap`].
     pub gap_from: WallTime,
     /// Incarnation of each member's store.
@@ -163,14 +167,15 @@ impl Replicated {
     pub fn apply(&mut self, term: Term, command: &Command) -> Applied {
         match command {
             Command::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
-            Command::Release { epoch, last_signed, reason: _, at } => self.release(term, *epoch, *last_signed, *at),
+            Command::Release { epoch, last_signed, reason, at } => {
+                self.release(term, *epoch, *last_signed, reason, *at)
+            }
             Command::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
             Command::Join { member, incarnation } => self.join(member, *incarnation),
         }
     }
 
-    /// What the next claimer knows of earlier signatures. Read it before the claim is applied: the
-    /// claim itself makes it `Unknown`.
+    /// What a claim that came next would know of earlier signatures.
     pub fn floor_source(&self) -> FloorSource {
         if self.epoch == Epoch::default() {
             return FloorSource::NeverSigned;
@@ -183,7 +188,7 @@ impl Replicated {
 
     /// What the core reads of this state.
     pub fn view(&self) -> View {
-        View { epoch: self.epoch, holder: self.holder.clone(), floor: self.floor_source() }
+        View { epoch: self.epoch, holder: self.holder.clone() }
     }
 
     fn claim(&mut self, term: Term, epoch: Epoch, member: &NodeId, reason: &str, at: WallTime) -> Applied {
@@ -202,6 +207,10 @@ impl Replicated {
             (Some(last), None) => (Some(last.to.clone()), MoveKind::Failover),
             (Some(last), Some(_)) => (Some(last.to.clone()), MoveKind::Handover),
         };
+        // A claim proposed before its leader had applied the release cannot have known why.
+        let reason = if self.let_go.is_some() { &self.release_reason } else { reason };
+        let row = Move { epoch, from, to: member.clone(), kind, reason: bounded(reason), claimed_at: at, end: None };
+        let source = self.floor_source();
         self.gap_from = self.let_go.map_or(at, |release| release.at);
         self.epoch = epoch;
         self.holder = Some(member.clone());
@@ -210,19 +219,18 @@ impl Replicated {
         if self.moves.len() == MOVES_MAX {
             self.moves.pop_front();
         }
-        self.moves.push_back(Move {
-            epoch,
-            from,
-            to: member.clone(),
-            kind,
-            reason: bounded(reason),
-            claimed_at: at,
-            end: None,
-        });
-        Applied::Claimed { epoch, member: member.clone() }
+        self.moves.push_back(row);
+        Applied::Claimed { epoch, member: member.clone(), source }
     }
 
-    fn release(&mut self, term: Term, epoch: Epoch, last_signed: Option<SignMark>, at: WallTime) -> Applied {
+    fn release(
+        &mut self,
+        term: Term,
+        epoch: Epoch,
+        last_signed: Option<SignMark>,
+        reason: &str,
+        at: WallTime,
+    ) -> Applied {
         let of_current = epoch == self.epoch && epoch != Epoch::default();
         let by_holder = of_current && term == self.claimed_in_term;
         let release = ReleaseInfo { epoch, term, last_signed: last_signed.filter(|_| by_holder), at };
@@ -232,6 +240,9 @@ impl Replicated {
         }
         if by_holder {
             // A release that was written twice counts from the first and with the higher mark.
+            if self.let_go.is_none() {
+                self.release_reason = bounded(reason);
+            }
             let first = self.let_go.unwrap_or(release);
             self.let_go = Some(ReleaseInfo { last_signed: first.last_signed.max(release.last_signed), ..first });
         }
@@ -394,6 +405,27 @@ mod tests {
             assert_eq!(state.floor_source(), FloorSource::Exact(SignMark::at_height(7)), "{first:?}, then {second:?}");
             assert_eq!(state.let_go.map(|release| release.at), Some(at(1)));
         }
+    }
+
+    #[test]
+    fn a_claim_tells_its_proposer_what_stood_before_it_in_the_log() {
+        let mut state = after(&[(1, claim(1, "a", 0)), (1, release(1, Some(7), 1))]);
+        let claimed = |epoch, source| Applied::Claimed { epoch: Epoch(epoch), member: "b".into(), source };
+        let exact = FloorSource::Exact(SignMark::at_height(7));
+        assert_eq!(state.apply(2, &claim(2, "b", 2)), claimed(2, exact));
+        assert_eq!(state.apply(3, &claim(3, "b", 3)), claimed(3, FloorSource::Unknown));
+        assert_eq!(Replicated::default().apply(1, &claim(1, "b", 0)), claimed(1, FloorSource::NeverSigned));
+    }
+
+    #[test]
+    fn a_move_after_a_release_has_the_reason_of_the_release() {
+        let let_go =
+            |reason: &str| Command::Release { epoch: Epoch(1), last_signed: None, reason: reason.into(), at: at(1) };
+        let state =
+            after(&[(1, claim(1, "a", 0)), (1, let_go("operator")), (1, let_go("again")), (2, claim(2, "b", 2))]);
+        assert_eq!(state.moves[1].reason, "operator");
+        let state = after(&[(1, claim(1, "a", 0)), (2, let_go("cannot-hold")), (3, claim(2, "b", 2))]);
+        assert_eq!(state.moves[1].reason, "test", "the holder never let go by itself");
     }
 
     #[test]

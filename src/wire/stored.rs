@@ -56,6 +56,7 @@ impl From<&Replicated> for proto::Replicated {
             last_release: state.last_release.map(Into::into),
             let_go: state.let_go.map(Into::into),
             gap_from_ns: state.gap_from.as_nanos(),
+            release_reason: state.release_reason.clone(),
             incarnations: state.incarnations.iter().map(|(id, incarnation)| (id.to_string(), *incarnation)).collect(),
             moves: state.moves.iter().map(Into::into).collect(),
         }
@@ -74,6 +75,7 @@ impl TryFrom<proto::Replicated> for Replicated {
             last_release: state.last_release.map(Into::into),
             let_go: state.let_go.map(Into::into),
             gap_from: WallTime::from_nanos(state.gap_from_ns),
+            release_reason: state.release_reason,
             incarnations: incarnations
                 .map(|(name, incarnation)| Ok((member(name, "Replicated", "incarnations")?, incarnation)))
                 .collect::<Result<_, WireError>>()?,

@@ -102,7 +102,7 @@ pub struct Tenure {
     stage: Stage,
     began_at: BootTime,
     stage_since: BootTime,
-    /// What was known of earlier signatures when this tenure was claimed.
+    /// What the log before the `Claim` tells of earlier signatures; unknown until the claim is applied.
     source: FloorSource,
     /// What the claim asks for.
     wanted: SignFloor,
@@ -186,10 +186,11 @@ impl Core {
     pub(in crate::core) fn claim(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(lead) = &self.lead else { return };
         let epoch = self.view.epoch.next();
+        // After a holder's own release, the reason of the move is the reason of the release.
         let reason = match &self.view.holder {
             Some(holder) if *holder == self.settings.me => "taken-up-again".into(),
-            Some(_) => Reason::LeaseLost.as_str().into(),
-            None => self.release_reason.clone().unwrap_or_else(|| "start".into()),
+            None if self.view.epoch == Epoch::default() => "start".into(),
+            Some(_) | None => Reason::LeaseLost.as_str().into(),
         };
         self.tenure = Some(Tenure {
             term: lead.term,
@@ -197,7 +198,7 @@ impl Core {
             stage: Stage::Claiming,
             began_at: now.boot,
             stage_since: now.boot,
-            source: self.view.floor,
+            source: FloorSource::Unknown,
             wanted: SignFloor::None,
             floor: MetFloor::default(),
             deadline: None,
@@ -223,10 +224,7 @@ impl Core {
             Command::Claim { epoch, member, .. } if *member == self.settings.me => {
                 self.note_claimed(now, term, *epoch, outcome, out);
             }
-            Command::Release { reason, .. } => {
-                self.release_reason = Some(reason.clone());
-                self.note_released(now, term, out);
-            }
+            Command::Release { .. } => self.note_released(now, term, out),
             Command::Activated { epoch, .. } => self.answer_handover(*epoch, out),
             Command::Claim { .. } | Command::Join { .. } => {}
         }
@@ -237,10 +235,11 @@ impl Core {
         if tenure.term != term || tenure.epoch != epoch {
             return;
         }
-        let (Applied::Claimed { .. }, Some(lead)) = (outcome, &self.lead) else {
+        let (Applied::Claimed { source, .. }, Some(lead)) = (outcome, &self.lead) else {
             self.tenure = None;
             return;
         };
+        tenure.source = *source;
         tenure.wanted = floor::for_claim(tenure.source, lead.quiet_since, self.settings.clock_skew);
         tenure.enter(Stage::Arming, now.boot);
         self.renew(now, out);
