@@ -1,5 +1,6 @@
-//! Measures how long nobody signs after each kind of fault, over many rounds on the stand-in chain. A
-//! round that does not recover ends the bench with what was seen: it is a finding, not an outlier.
+//! Measures how long nobody signs after each kind of fault, over many rounds on either chain, and on CometBFT how
+//! many blocks are missed. A round that does not recover ends the bench with what was seen: it is a finding, not
+//! an outlier.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,13 +16,14 @@ use crate::check::check;
 use crate::demo::{Pair, await_pair, measured_hand_over};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
-use crate::measure::Watch;
+use crate::measure::{self, Watch};
 use crate::net::{ChainKind, Net};
 use crate::procs;
-use crate::signlog;
+use crate::proxy::{self, Request, Way};
 use crate::table::table;
 
-const SIGN_BOUND: Duration = Duration::from_secs(20);
+/// A start of the node as validator may be part of the move.
+const SIGN_BOUND: Duration = Duration::from_secs(40);
 const STOPPED_FOR: Duration = Duration::from_secs(10);
 const JITTER_MAX_MS: u64 = 1_000;
 
@@ -32,11 +34,19 @@ pub enum Fault {
     Handover,
     CoordinatorStop,
     CoordinatorKill,
+    /// The holder's host loses all of its network.
+    Cut,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 5] =
-        [Fault::Host, Fault::Node, Fault::Handover, Fault::CoordinatorStop, Fault::CoordinatorKill];
+    /// What is measured unless told otherwise.
+    pub fn usual(chain: ChainKind) -> [Fault; 5] {
+        let last = match chain {
+            ChainKind::Sim => Fault::CoordinatorKill,
+            ChainKind::Cometbft => Fault::Cut,
+        };
+        [Fault::Host, Fault::Node, Fault::Handover, Fault::CoordinatorStop, last]
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -45,11 +55,13 @@ impl Fault {
             Fault::Handover => "handover",
             Fault::CoordinatorStop => "coordinator-stop",
             Fault::CoordinatorKill => "coordinator-kill",
+            Fault::Cut => "cut",
         }
     }
 }
 
 pub struct Plan {
+    pub chain: ChainKind,
     pub rounds: usize,
     pub faults: Vec<Fault>,
     pub seed: u64,
@@ -66,8 +78,19 @@ pub struct Row {
     pub max_ms: f64,
     /// Signatures of one host between those of another.
     pub overlap: usize,
-    /// Messages signed at a height that the key had signed before.
+    /// Messages signed at a height that the key had signed before; of CometBFT, at a height, round and step.
     pub double: usize,
+    /// On a chain whose blocks tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
+}
+
+/// Blocks without the shared validator's signature, in a round.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Missed {
+    pub min: usize,
+    pub median: usize,
+    pub max: usize,
 }
 
 /// What one round gave.
@@ -75,6 +98,7 @@ struct Round {
     gap: Duration,
     overlap: usize,
     double: usize,
+    missed: Option<usize>,
 }
 
 pub struct Results {
@@ -92,12 +116,18 @@ impl Results {
 
     pub fn table(&self) -> String {
         let head = ["fault", "rounds", "min ms", "median ms", "p99 ms", "max ms", "overlap", "heights signed twice"];
-        let mut rows = vec![head.map(String::from).to_vec()];
+        let mut head = head.map(String::from).to_vec();
+        if self.rows.iter().any(|(_, row)| row.missed.is_some()) {
+            head.push("missed blocks (min, median, max)".into());
+        }
+        let mut rows = vec![head];
         for (fault, r) in &self.rows {
             let times = [r.min_ms, r.median_ms, r.p99_ms, r.max_ms].map(|ms| format!("{ms:.1}"));
             let [min, median, p99, max] = times;
             let (overlap, double) = (r.overlap.to_string(), r.double.to_string());
-            rows.push(vec![fault.name().into(), r.rounds.to_string(), min, median, p99, max, overlap, double]);
+            let mut row = vec![fault.name().into(), r.rounds.to_string(), min, median, p99, max, overlap, double];
+            row.extend(r.missed.as_ref().map(|missed| format!("{}, {}, {}", missed.min, missed.median, missed.max)));
+            rows.push(row);
         }
         table(&rows)
     }
@@ -106,7 +136,7 @@ impl Results {
 /// Brings a network up under `dir` and runs the plan on it. Progress goes to standard error.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("bench: {} rounds of each fault, seed {}", plan.rounds, plan.seed);
-    let net = launch::up(dir, ChainKind::Sim, plan.slot_ms, |_| ())?;
+    let net = launch::up(dir, plan.chain, plan.slot_ms, |_| ())?;
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let mut rows = Vec::new();
     for fault in &plan.faults {
@@ -114,7 +144,8 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
         for n in 1..=plan.rounds {
             let what = || format!("{} round {n} of {} (seed {})", fault.name(), plan.rounds, plan.seed);
             let round = with_diagnosis(&net, one_round(&net, *fault, &mut rng).with_context(what))?;
-            eprintln!("bench: {} {n}/{}: {:.1} ms", fault.name(), plan.rounds, ms(round.gap));
+            let missed = round.missed.map(|blocks| format!(", {blocks} blocks missed")).unwrap_or_default();
+            eprintln!("bench: {} {n}/{}: {:.1} ms{missed}", fault.name(), plan.rounds, ms(round.gap));
             rounds.push(round);
         }
         rows.push((*fault, summarise(&rounds).context("a fault without rounds")?));
@@ -139,12 +170,20 @@ fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
     // At any point of a slot and of a heartbeat, not always just after a poll of the status.
     std::thread::sleep(Duration::from_micros(rng.random_range(0..JITTER_MAX_MS * 1000)));
     let mut watch = Watch::begin(net)?;
+    let before = measure::head(net)?;
     let gap = strike(net, fault, &pair, &mut watch)?;
-    await_pair(net, |_| ()).context("recover after the fault")?;
+    let pair = await_pair(net, |_| ()).context("recover after the fault")?;
+    let missed = match net.chain {
+        ChainKind::Sim => None,
+        ChainKind::Cometbft => {
+            // The commit of the newest block is still growing.
+            Watch::begin(net)?.await_by(&pair.holder, STEADY_SIGNATURES, STEADY_BOUND)?;
+            Some(measure::missed_blocks(net, before, measure::head(net)?)?)
+        }
+    };
     watch.poll()?;
-    let report = signlog::check(watch.logged());
-    let report = report.keys.get(&net.shared_key).context("a round without signatures")?;
-    Ok(Round { gap, overlap: report.overlap, double: report.doubles + report.out_of_order })
+    let report = watch.report().context("a round without signatures")?;
+    Ok(Round { gap, overlap: report.overlap, double: report.doubles + report.out_of_order, missed })
 }
 
 /// Breaks the holder, awaits the next signature by another host, puts the broken thing right.
@@ -183,6 +222,13 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
             procs::signal(&targets, Signal::CONT)?;
             gap
         }
+        Fault::Cut => {
+            let at = watch.now_ns();
+            proxy::ask(&net.proxy_socket(), &Request::Cut { host: holder.into(), ways: vec![Way::In, Way::Out] })?;
+            let gap = gap_since(watch, at, holder);
+            proxy::ask(&net.proxy_socket(), &Request::Heal { host: holder.into() })?;
+            gap
+        }
     }
 }
 
@@ -206,20 +252,27 @@ fn summarise(rounds: &[Round]) -> Option<Row> {
         max_ms: ms(*gaps.last()?),
         overlap: rounds.iter().map(|r| r.overlap).sum(),
         double: rounds.iter().map(|r| r.double).sum(),
+        missed: summarise_missed(rounds),
     })
 }
 
+fn summarise_missed(rounds: &[Round]) -> Option<Missed> {
+    let mut missed: Vec<usize> = rounds.iter().filter_map(|r| r.missed).collect();
+    missed.sort_unstable();
+    Some(Missed { min: *missed.first()?, median: percentile(&missed, 50)?, max: *missed.last()? })
+}
+
 /// Nearest rank: the smallest value that at least `percent` of the sorted values do not exceed.
-fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// # Errors
 /// Says which faults there are; a fault that is named twice is refused, as it would have one row.
-pub fn distinct(faults: Vec<Fault>) -> Result<Vec<Fault>> {
+pub fn distinct(faults: Vec<Fault>, chain: ChainKind) -> Result<Vec<Fault>> {
     if faults.is_empty() {
-        return Ok(Fault::ALL.to_vec());
+        return Ok(Fault::usual(chain).to_vec());
     }
     for (i, fault) in faults.iter().enumerate() {
         if faults[..i].contains(fault) {
@@ -234,7 +287,7 @@ mod tests {
     use super::*;
 
     fn rounds(gaps: impl Iterator<Item = u64>) -> Vec<Round> {
-        gaps.map(|ms| Round { gap: Duration::from_millis(ms), overlap: 0, double: 1 }).collect()
+        gaps.map(|ms| Round { gap: Duration::from_millis(ms), overlap: 0, double: 1, missed: None }).collect()
     }
 
     #[test]
@@ -247,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn missed_blocks_stand_in_the_table_of_a_chain_that_tells() {
+        let missed = |blocks| Round { gap: Duration::from_millis(9), overlap: 0, double: 0, missed: Some(blocks) };
+        let row = summarise(&[missed(5), missed(1), missed(2)]).unwrap();
+        assert_eq!(row.missed, Some(Missed { min: 1, median: 2, max: 5 }));
+        let table = Results { rows: vec![(Fault::Cut, row)], clean: true }.table();
+        assert!(table.contains("missed blocks") && table.contains("1, 2, 5"), "{table}");
+    }
+
+    #[test]
     fn the_json_has_a_row_by_the_name_of_each_fault() {
         let row = summarise(&rounds([3, 5].into_iter())).unwrap();
         let results = Results { rows: vec![(Fault::Host, row.clone()), (Fault::CoordinatorStop, row)], clean: true };
@@ -254,6 +316,6 @@ mod tests {
         let keys: Vec<&str> = json["coordinator-stop"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys.len(), 7, "{json}");
         assert_eq!(json["host"]["median_ms"], 3.0);
-        assert!(distinct(vec![Fault::Host, Fault::Host]).is_err());
+        assert!(distinct(vec![Fault::Host, Fault::Host], ChainKind::Sim).is_err());
     }
 }

@@ -51,7 +51,11 @@ pub fn write(net: &Net) -> Result<String> {
     for (name, rpc_port, p2p_port) in net.chain_nodes() {
         let peers: Vec<String> =
             net.chain_peers(name).iter().map(|(peer, port)| format!("{}@{}", ids[*peer], loopback(*port))).collect();
-        edit_config(&homes[name].join("config/config.toml"), rpc_port, p2p_port, &peers.join(","))?;
+        let mut settings = settings(rpc_port, p2p_port, &peers.join(","));
+        if net.signers().any(|host| host.id == name) {
+            settings.extend(votes_logged());
+        }
+        edit_config(&homes[name].join("config/config.toml"), &settings)?;
     }
     for host in net.signers() {
         let home = &homes[host.id.as_str()];
@@ -91,15 +95,22 @@ fn node_ids(net: &Net, homes: &BTreeMap<&str, PathBuf>) -> Result<BTreeMap<Strin
     Ok(ids)
 }
 
-fn edit_config(file: &Path, rpc_port: u16, p2p_port: u16, peers: &str) -> Result<()> {
+fn edit_config(file: &Path, settings: &[Setting]) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let edited =
-        edit(&text, &settings(rpc_port, p2p_port, peers)).with_context(|| format!("edit {}", file.display()))?;
+    let edited = edit(&text, settings).with_context(|| format!("edit {}", file.display()))?;
     write_file(file, &edited)
 }
 
-/// Section, key and value as TOML: one machine, no discovery, blocks twice a second.
-fn settings(rpc_port: u16, p2p_port: u16, peers: &str) -> Vec<(&'static str, &'static str, String)> {
+/// Section, key and value as TOML.
+type Setting = (&'static str, &'static str, String);
+
+/// A node with these logs every proposal and vote that it signs, for `votelog`.
+fn votes_logged() -> [Setting; 2] {
+    [("", "log_level", quoted("consensus:debug,*:info")), ("", "log_format", quoted("json"))]
+}
+
+/// One machine, no discovery, blocks twice a second.
+fn settings(rpc_port: u16, p2p_port: u16, peers: &str) -> Vec<Setting> {
     let tcp = |port| quoted(format!("tcp://{}", loopback(port)));
     let text = |value: &str| quoted(value);
     vec![

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::net::{ChainKind, Net};
 use crate::signlog::{self, KeyReport, Report};
-use crate::{chain_cometbft, http, measure};
+use crate::{chain_cometbft, http, measure, votelog};
 
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// By host; by chain where hosts are not told.
+    /// By host; of CometBFT also those in the blocks of the chain.
     pub signatures: BTreeMap<String, usize>,
     /// Messages signed at a height that the key had signed before.
     pub doubles: usize,
@@ -88,10 +88,12 @@ fn check_sim(net: &Net) -> Result<Verdict> {
     Ok(verdict)
 }
 
-/// Two votes of one key are evidence on a CometBFT chain, put into a block by any validator that saw both.
+/// What the hosts' nodes signed by their logs; and the chain's own word: two votes of one key at one step are
+/// evidence, put into a block by any validator that saw both.
 fn check_cometbft(net: &Net) -> Result<Verdict> {
     let address = chain_cometbft::shared_address(net)?;
-    let mut verdict = Verdict::default();
+    let KeyReport { signatures, doubles, overlap, out_of_order, examples } = votelog::check(&votelog::read(net)?);
+    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
     let mut signed = 0;
     for height in 1..=measure::head(net)? {
         let answer = measure::first_answer(net, &format!("/block?height={height}"))?;
@@ -110,7 +112,6 @@ fn check_cometbft(net: &Net) -> Result<Verdict> {
     if signed == 0 {
         bail!("no block carries a signature of the shared validator {address}: nothing to judge");
     }
-    verdict.doubles = verdict.evidence;
     verdict.signatures.insert("on chain".into(), signed);
     Ok(verdict)
 }

@@ -60,7 +60,7 @@ fn story(net: &Net, screen: &mut Screen) -> Result<bool> {
 fn quiet_signatures(net: &Net) -> usize {
     match net.chain {
         ChainKind::Sim => 60,
-        ChainKind::Cometbft => 4,
+        ChainKind::Cometbft => 12,
     }
 }
 
@@ -74,8 +74,7 @@ fn lose_host(net: &Net, screen: &mut Screen, pair: &Pair) -> Result<Duration> {
     screen.note(&format!("killed {}: {}", pair.holder, describe(&targets)));
     let next = watch.await_next(killed_at, &pair.holder, SIGN_BOUND)?;
     let gap = Duration::from_nanos(next.at_ns - killed_at);
-    let who = next.host.as_deref().unwrap_or(&pair.standby);
-    screen.note(&format!("{who} signs height {} {} after the kill", next.height, millis(gap)));
+    screen.note(&format!("{} signs height {} {} after the kill", next.host, next.height, millis(gap)));
     Ok(gap)
 }
 
@@ -123,16 +122,7 @@ pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<H
     if answer.code != Some(0) {
         bail!("baton handover --to {}: exit code {:?}: {}{}", pair.standby, answer.code, answer.stdout, answer.stderr);
     }
-    // Where signatures carry no host, only one from after the move is surely the new holder's.
-    let after = match net.chain {
-        ChainKind::Sim => asked_at,
-        ChainKind::Cometbft => {
-            let active = |status: &Status| status.active().is_some_and(|m| m.id == pair.standby);
-            await_status(net, "the target of the handover is Active", READY_BOUND, |_| (), active)?;
-            watch.now_ns()
-        }
-    };
-    let first = watch.await_next(after, &pair.holder, SIGN_BOUND)?;
+    let first = watch.await_next(asked_at, &pair.holder, SIGN_BOUND)?;
     let pause = watch.pause_before(&pair.holder, &first);
     let pause = pause.with_context(|| format!("{} signed nothing before the handover", pair.holder))?;
     Ok(Handover { first, pause })

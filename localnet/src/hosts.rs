@@ -50,7 +50,7 @@ pub fn config(net: &Net, host: &Host) -> String {
             ChainKind::Sim => chain_sim::section(net, host),
             ChainKind::Cometbft => chain_cometbft::section(net, host),
         };
-        let log = quoted(net.host_dir(&host.id).join("node.log"));
+        let log = quoted(net.node_log(&host.id));
         let home = quoted(net.chain_home(&host.id));
         // Writing to a String cannot fail.
         let _ = write!(text, "\n[chain]\nhome = {home}\nlog = {log}\n{section}");

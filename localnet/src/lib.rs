@@ -3,6 +3,7 @@
 
 pub mod signlog;
 pub mod simchain;
+pub mod votelog;
 
 pub mod http;
 pub mod ports;
@@ -25,3 +26,4 @@ pub mod table;
 
 pub mod bench;
 pub mod demo;
+pub mod nemesis;

@@ -13,6 +13,7 @@ use localnet::demo;
 use localnet::faults::{self, What};
 use localnet::keeper::{self, Keeper};
 use localnet::launch;
+use localnet::nemesis;
 use localnet::net::{ChainKind, Net, Usage};
 use localnet::procs::{self, describe, marked};
 use localnet::proxy::{self, Request, Way};
@@ -65,6 +66,8 @@ enum Command {
     Check,
     /// Measure how long nobody signs after a fault
     Bench(BenchArgs),
+    /// Random faults, round after round, under the eyes of the checker
+    Nemesis(NemesisArgs),
     /// Show the ends of a host's logs
     Logs {
         host: String,
@@ -114,7 +117,18 @@ struct BenchArgs {
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
-    slot: Slot,
+    chain: ChainArgs,
+}
+
+#[derive(Args)]
+struct NemesisArgs {
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rounds: u64,
+    /// Of the faults and of their moments; a random one unless given
+    #[arg(long)]
+    seed: Option<u64>,
+    #[command(flatten)]
+    chain: ChainArgs,
 }
 
 fn main() -> ExitCode {
@@ -154,6 +168,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         }
         Command::Up(args) => foreground(&dir, Afterwards::Leave, move |dir| up(dir, args)),
         Command::Bench(args) => run_bench(&dir, args),
+        Command::Nemesis(args) => run_nemesis(&dir, args),
         Command::Keeper => keeper::keep(&dir).map(|()| ExitCode::SUCCESS),
         Command::Proxy => serve_proxy(&dir),
         Command::Down => down(&dir),
@@ -239,11 +254,13 @@ fn up(dir: &Path, args: ChainArgs) -> Result<ExitCode> {
 }
 
 fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
+    let ChainArgs { chain, slot } = args.chain;
     let plan = Plan {
+        chain,
         rounds: usize::try_from(args.rounds)?,
-        faults: bench::distinct(args.faults)?,
+        faults: bench::distinct(args.faults, chain)?,
         seed: args.seed.unwrap_or_else(rand::random),
-        slot_ms: args.slot.slot_ms,
+        slot_ms: slot.slot_ms,
     };
     foreground(dir, Afterwards::Sweep, move |dir| {
         let results = bench::run(dir, &plan)?;
@@ -253,6 +270,22 @@ fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
             print!("{}", results.table());
         }
         Ok(code(results.clean))
+    })
+}
+
+fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
+    let ChainArgs { chain, slot } = args.chain;
+    let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
+    let plan = nemesis::Plan { chain, rounds, seed, slot_ms: slot.slot_ms };
+    foreground(dir, Afterwards::Sweep, move |dir| {
+        let results = nemesis::run(dir, &plan)?;
+        print!("{}\n{}", results.table(), results.verdict);
+        let missed = results.missed();
+        if !missed.is_empty() {
+            bail!("never in force: {}; give it more --rounds", missed.join(", "));
+        }
+        println!("{rounds} rounds, seed {seed}");
+        Ok(code(results.verdict.is_clean()))
     })
 }
 
@@ -320,8 +353,8 @@ fn start(net: &Net, host: &str) -> Result<ExitCode> {
 
 fn tell_proxies(net: &Net, host: &str, request: Request) -> Result<ExitCode> {
     net.host(host)?;
-    let cuts = proxy::ask(&net.proxy_socket(), &request)?;
-    let list: Vec<String> = cuts.iter().map(|(host, way)| format!("{host} {way:?}").to_lowercase()).collect();
+    let wires = proxy::ask(&net.proxy_socket(), &request)?;
+    let list: Vec<String> = wires.cuts.iter().map(|(host, way)| format!("{host} {way:?}").to_lowercase()).collect();
     println!("cut: {}", if list.is_empty() { "nothing".into() } else { list.join(", ") });
     Ok(ExitCode::SUCCESS)
 }

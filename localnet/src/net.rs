@@ -149,6 +149,11 @@ impl Net {
         self.host_dir(id).join("baton.toml")
     }
 
+    /// What the chain node of a host prints.
+    pub fn node_log(&self, id: &str) -> PathBuf {
+        self.host_dir(id).join("node.log")
+    }
+
     /// The chain node's home.
     pub fn chain_home(&self, id: &str) -> PathBuf {
         self.host_dir(id).join("chain")

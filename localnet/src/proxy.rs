@@ -1,10 +1,11 @@
 //! The wires of a network: one process with a TCP listener for every ordered pair of neighbours,
 //! which copies bytes or, where a host is cut, holds them back without closing anything. Bytes that
 //! were held arrive after the heal, as TCP would retransmit them; a new connection gets no further
-//! than the proxy while one of its directions is cut. Started by the launcher, told what to cut over
-//! a unix socket with one JSON line a request.
+//! than the proxy while one of its directions is cut. Bytes of a slow host arrive late, as over a long
+//! way, or now and then very late, as where packets get lost. Started by the launcher, told what to do
+//! over a unix socket with one JSON line a request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -45,10 +46,34 @@ pub enum Way {
     Out,
 }
 
-/// Every direction that is cut.
-pub type Cuts = BTreeSet<(String, Way)>;
+/// What becomes of the bytes of a slow host, either way. A stream stays in order, so what follows waits too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slow {
+    /// Each piece waits for up to this long.
+    pub delay_ms_max: u64,
+    /// Of so many pieces in a hundred the first transmission is lost,
+    pub lost_percent: u8,
+    /// and so long passes until the second.
+    pub retransmit_ms: u64,
+}
 
-/// Answered with the [`Cuts`] that are true afterwards.
+impl Slow {
+    fn wait(self) -> Duration {
+        let lost = rand::random_range(0..100) < self.lost_percent;
+        let retransmit = if lost { self.retransmit_ms } else { 0 };
+        Duration::from_millis(rand::random_range(0..=self.delay_ms_max) + retransmit)
+    }
+}
+
+/// How the wires are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wires {
+    /// Every direction that is cut.
+    pub cuts: BTreeSet<(String, Way)>,
+    pub slow: BTreeMap<String, Slow>,
+}
+
+/// Answered with the [`Wires`] that are true afterwards.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
@@ -56,7 +81,11 @@ pub enum Request {
         host: String,
         ways: Vec<Way>,
     },
-    /// All directions of the host.
+    Slow {
+        host: String,
+        slow: Slow,
+    },
+    /// Nothing of the host is cut or slow.
     Heal {
         host: String,
     },
@@ -64,7 +93,7 @@ pub enum Request {
 }
 
 /// Asks the proxy that listens on `socket`.
-pub fn ask(socket: &Path, request: &Request) -> Result<Cuts> {
+pub fn ask(socket: &Path, request: &Request) -> Result<Wires> {
     let what = || format!("ask the proxies over {}", socket.display());
     let mut stream = StdUnixStream::connect(socket).with_context(what)?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).with_context(what)?;
@@ -76,12 +105,12 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Cuts> {
 
 /// Serves until the process is killed. The socket appears once every route listens.
 pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
-    let (tell, cuts) = watch::channel(Cuts::new());
+    let (tell, wires) = watch::channel(Wires::default());
     for route in routes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, route.listen))
             .await
             .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
-        tokio::spawn(accept(listener, route, cuts.clone()));
+        tokio::spawn(accept(listener, route, wires.clone()));
     }
     let control = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
     loop {
@@ -92,13 +121,17 @@ pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
     }
 }
 
-async fn answer(stream: UnixStream, tell: &watch::Sender<Cuts>) -> Result<()> {
+async fn answer(stream: UnixStream, tell: &watch::Sender<Wires>) -> Result<()> {
     let (read, mut write) = stream.into_split();
     let Some(line) = tokio::io::BufReader::new(read).lines().next_line().await? else { bail!("empty request") };
     let request = serde_json::from_str(&line).with_context(|| format!("request {line:?}"))?;
-    tell.send_modify(|cuts| match request {
-        Request::Cut { host, ways } => cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
-        Request::Heal { host } => cuts.retain(|(cut, _)| *cut != host),
+    tell.send_modify(|wires| match request {
+        Request::Cut { host, ways } => wires.cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
+        Request::Slow { host, slow } => drop(wires.slow.insert(host, slow)),
+        Request::Heal { host } => {
+            wires.cuts.retain(|(cut, _)| *cut != host);
+            wires.slow.remove(&host);
+        }
         Request::List => {}
     });
     let text = serde_json::to_string(&*tell.borrow())? + "\n";
@@ -106,11 +139,11 @@ async fn answer(stream: UnixStream, tell: &watch::Sender<Cuts>) -> Result<()> {
     Ok(())
 }
 
-async fn accept(listener: TcpListener, route: Route, cuts: watch::Receiver<Cuts>) {
+async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wires>) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(carry(client, route.clone(), cuts.clone()));
+                tokio::spawn(carry(client, route.clone(), wires.clone()));
             }
             Err(error) => {
                 // Out of descriptors, for one: others may be freed.
@@ -122,9 +155,9 @@ async fn accept(listener: TcpListener, route: Route, cuts: watch::Receiver<Cuts>
 }
 
 /// Connects one client with the target, once both directions are open, and copies until both ended.
-async fn carry(client: TcpStream, route: Route, mut cuts: watch::Receiver<Cuts>) {
+async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires>) {
     let (there, back) = (Flow::new(&route.from, &route.to), Flow::new(&route.to, &route.from));
-    if cuts.wait_for(|cuts| there.open(cuts) && back.open(cuts)).await.is_err() {
+    if wires.wait_for(|wires| there.open(wires) && back.open(wires)).await.is_err() {
         return;
     }
     let Ok(server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, route.target))).await else {
@@ -136,8 +169,8 @@ async fn carry(client: TcpStream, route: Route, mut cuts: watch::Receiver<Cuts>)
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     tokio::join!(
-        there.copy(client_read, server_write, cuts.clone()),
-        back.copy(server_read, client_write, cuts.clone())
+        there.copy(client_read, server_write, wires.clone()),
+        back.copy(server_read, client_write, wires.clone())
     );
 }
 
@@ -152,16 +185,24 @@ impl Flow {
         Flow { out_of: (from.into(), Way::Out), into: (to.into(), Way::In) }
     }
 
-    fn open(&self, cuts: &Cuts) -> bool {
-        !cuts.contains(&self.out_of) && !cuts.contains(&self.into)
+    fn open(&self, wires: &Wires) -> bool {
+        !wires.cuts.contains(&self.out_of) && !wires.cuts.contains(&self.into)
+    }
+
+    fn wait(&self, wires: &Wires) -> Duration {
+        [&self.out_of.0, &self.into.0].into_iter().filter_map(|host| wires.slow.get(host)).map(|slow| slow.wait()).sum()
     }
 
     /// The end of the stream is held back by a cut like its bytes.
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cuts: watch::Receiver<Cuts>) {
+    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wires: watch::Receiver<Wires>) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer).await.unwrap_or(0);
-            if cuts.wait_for(|cuts| self.open(cuts)).await.is_err() || read == 0 {
+            let wait = self.wait(&wires.borrow());
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            if wires.wait_for(|wires| self.open(wires)).await.is_err() || read == 0 {
                 break;
             }
             if to.write_all(&buffer[..read]).await.is_err() {

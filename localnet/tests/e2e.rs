@@ -27,7 +27,7 @@ fn move_after(t: &TestNet, pair: &Pair, fault: impl FnOnce()) -> Signed {
     let struck_at = watch.now_ns();
     fault();
     let next = t.or_logs(watch.await_next(struck_at, &pair.holder, MOVE_BOUND));
-    assert_eq!(next.host.as_deref(), Some(pair.standby.as_str()), "{next:?}");
+    assert_eq!(next.host, pair.standby, "{next:?}");
     next
 }
 
@@ -84,11 +84,11 @@ fn the_baton_is_handed_over_there_and_back() {
     let t = TestNet::up(&[]);
     let there = t.pair();
     let moved = t.or_logs(hand_over(&t.net, &there));
-    assert_eq!(moved.first.host.as_deref(), Some(there.standby.as_str()), "{:?}", moved.first);
+    assert_eq!(moved.first.host, there.standby, "{:?}", moved.first);
     let back = t.pair();
     assert_eq!(back, Pair { holder: there.standby, standby: there.holder });
     let moved = t.or_logs(hand_over(&t.net, &back));
-    assert_eq!(moved.first.host.as_deref(), Some(back.standby.as_str()), "{:?}", moved.first);
+    assert_eq!(moved.first.host, back.standby, "{:?}", moved.first);
     t.pair();
     t.assert_nothing_signed_twice();
 }

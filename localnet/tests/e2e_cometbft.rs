@@ -7,13 +7,11 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Ground, TestNet};
+use common::Ground;
+use localnet::bench::{self, Fault, Plan};
 use localnet::chain_cometbft;
-use localnet::demo::{Pair, hand_over};
-use localnet::faults::{self, What};
 use localnet::http;
 use localnet::launch;
-use localnet::measure::Watch;
 use localnet::net::ChainKind;
 use localnet::procs::MARKER;
 use serde_json::Value;
@@ -69,23 +67,25 @@ fn a_host_with_its_throwaway_key_follows_the_chain_through_the_wires() {
     }
 }
 
+/// Of every fault; more of them where BATON_COMETBFT_ROUNDS says so.
+fn rounds() -> usize {
+    std::env::var("BATON_COMETBFT_ROUNDS").map_or(1, |text| text.parse().expect("BATON_COMETBFT_ROUNDS is a number"))
+}
+
 #[test]
-fn a_shared_validator_moves_by_handover_and_by_host_loss_without_evidence_on_chain() {
+fn a_shared_validator_survives_every_fault_and_signs_no_step_twice() {
     if !cometbft_is_here() {
         return;
     }
-    let t = TestNet::up(&["--chain", "cometbft"]);
-    let first = t.pair();
-    t.or_logs(hand_over(&t.net, &first));
-    let second = t.pair();
-    assert_eq!(second, Pair { holder: first.standby, standby: first.holder });
-
-    let mut watch = t.or_logs(Watch::begin(&t.net));
-    let targets = faults::find(&t.net, &second.holder, What::Host).unwrap();
-    let killed_at = watch.now_ns();
-    faults::kill_host(&t.net, &second.holder, &targets).unwrap();
-    t.or_logs(watch.await_next(killed_at, &second.holder, MOVE_BOUND));
-    launch::start_coordinator(&t.net, &second.holder).unwrap();
-    assert_eq!(t.pair(), Pair { holder: second.standby, standby: second.holder });
-    t.assert_nothing_signed_twice();
+    let ground = Ground::new();
+    let chain = ChainKind::Cometbft;
+    let faults = Fault::usual(chain).to_vec();
+    let plan = Plan { chain, rounds: rounds(), faults, seed: rand::random(), slot_ms: 50 };
+    let results = bench::run(&ground.dir, &plan).unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{}", results.table());
+    assert!(results.clean, "the checker found a violation, see above");
+    for (fault, row) in &results.rows {
+        assert_eq!((row.rounds, row.overlap, row.double), (plan.rounds, 0, 0), "{fault:?}: {row:?}");
+        assert!(row.missed.is_some(), "{fault:?}: {row:?}");
+    }
 }

@@ -14,7 +14,7 @@ use localnet::launch;
 use localnet::measure::Watch;
 use localnet::net::{ChainKind, Net};
 use localnet::procs::{MARKER, marked};
-use localnet::proxy::{Plane, Request, Way, ask};
+use localnet::proxy::{Plane, Request, Slow, Way, Wires, ask};
 use localnet::{chain_sim, http};
 
 const SILENCE: Duration = Duration::from_millis(400);
@@ -71,9 +71,23 @@ fn a_one_way_cut_holds_back_one_direction_and_the_heal_delivers_what_was_held() 
     server.write_all(b"answer").unwrap();
     assert_receives(&mut client, "answer");
 
-    let cuts = ask(&net.proxy_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
-    assert!(cuts.is_empty(), "{cuts:?}");
+    let wires = ask(&net.proxy_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
+    assert_eq!(wires, Wires::default());
     assert_receives(&mut server, "held");
+}
+
+#[test]
+fn a_slow_wire_delivers_late_and_in_order_until_it_is_healed() {
+    let ground = Ground::new();
+    let net = wired(&ground);
+    let (mut client, mut server) = connect(&net, &listen(&net));
+    let slow = Slow { delay_ms_max: 0, lost_percent: 100, retransmit_ms: 2 * SILENCE.as_millis() as u64 };
+    ask(&net.proxy_socket(), &Request::Slow { host: "host-c".into(), slow }).unwrap();
+    client.write_all(b"one").unwrap();
+    assert_silent(&mut server, "the first transmission was lost");
+    client.write_all(b"two").unwrap();
+    ask(&net.proxy_socket(), &Request::Heal { host: "host-c".into() }).unwrap();
+    assert_receives(&mut server, "onetwo");
 }
 
 #[test]
@@ -164,13 +178,13 @@ fn one_host_with_the_shared_key_is_judged_clean_and_a_second_one_is_caught() {
     let mut watch = Watch::begin(&net).unwrap();
     let _first = start_node(&net, "host-a", true);
     let signed = watch.await_next(0, "host-b", PATIENCE).unwrap();
-    assert_eq!(signed.host.as_deref(), Some("host-a"), "{signed:?}");
+    assert_eq!(signed.host, "host-a", "{signed:?}");
     let verdict = check(&net).unwrap();
     assert!(verdict.is_clean(), "{verdict}");
 
     let _second = start_node(&net, "host-b", true);
     let next = watch.await_next(signed.at_ns, "host-a", PATIENCE).unwrap();
-    assert_eq!(next.host.as_deref(), Some("host-b"), "{next:?}");
+    assert_eq!(next.host, "host-b", "{next:?}");
     await_true("the checker sees two signers", || {
         let verdict = check(&net).unwrap();
         verdict.overlap > 0 && verdict.doubles > 0 && verdict.evidence > 0
