@@ -48,7 +48,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
         (
             "[metrics]",
             "zzz.y = 1\n[metrics]",
-            "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, \
+            "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, min_peers, \
              syncing, height, head_time, peers, key, version",
         ),
         (
