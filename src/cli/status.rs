@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
+use super::history::floor_line;
 use super::table::{or_dash, render};
 
 const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
@@ -20,7 +21,18 @@ struct StatusObject<'a> {
     epoch: u64,
     holder: Option<&'a str>,
     quorum: bool,
+    floor: Option<FloorObject<'a>>,
     members: Vec<MemberObject<'a>>,
+}
+
+/// The sign floor of the newest move that has ended.
+#[derive(Serialize)]
+struct FloorObject<'a> {
+    epoch: u64,
+    source: Option<&'a str>,
+    floor: &'a str,
+    met_at_height: u64,
+    settled_in_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -43,9 +55,10 @@ struct MemberObject<'a> {
     /// Left out while there is nothing to say.
     #[serde(skip_serializing_if = "str::is_empty")]
     node_note: &'a str,
+    settling: Option<&'a str>,
 }
 
-/// `leader` and `holder` are null when there is none.
+/// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
 pub(super) fn json(status: &StatusResponse) -> String {
     let object = StatusObject {
         cluster: &status.cluster,
@@ -55,6 +68,13 @@ pub(super) fn json(status: &StatusResponse) -> String {
         epoch: status.epoch,
         holder: some(&status.holder),
         quorum: status.quorum,
+        floor: status.floor.as_ref().map(|floor| FloorObject {
+            epoch: floor.epoch,
+            source: some(&floor.source),
+            floor: &floor.floor,
+            met_at_height: floor.met_at_height,
+            settled_in_ms: floor.settled_in_ns / 1_000_000,
+        }),
         members: status.members.iter().map(member_object).collect(),
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
@@ -79,6 +99,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         node_pid: member.node_pid,
         version: &member.version,
         node_note: &member.node_note,
+        settling: some(&member.settling),
     }
 }
 
@@ -90,6 +111,11 @@ pub(super) fn table(status: &StatusResponse) -> String {
         "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n\n",
         status.cluster, status.member, status.term, status.epoch
     );
+    if let Some(floor) = &status.floor {
+        out.pop();
+        let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
+        out.push_str(&format!("epoch {epoch} began by {source}:\n  {line}\n\n"));
+    }
     let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
     out.push_str(&render(&HEADS, &rows));
     out
@@ -110,9 +136,10 @@ fn note(member: &MemberStatus) -> Option<String> {
     let maintenance = if member.maintenance { "in maintenance" } else { "" };
     let reasons: Vec<&str> =
         [maintenance, &member.not_ready_because].into_iter().filter(|reason| !reason.is_empty()).collect();
+    let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
     let not_ready = (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")));
     let note = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    let lines: Vec<String> = not_ready.into_iter().chain(note).collect();
+    let lines: Vec<String> = settling.into_iter().chain(not_ready).chain(note).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::chain_node::{Health, SignFloor};
+use crate::chain_node::{Health, MetFloor, SignFloor};
 use crate::core::lease::VoterSets;
 use crate::core::peers::Peer;
 use crate::core::replicated::{Applied, Command};
@@ -121,6 +121,8 @@ pub enum Event {
         reason: String,
     },
     Peers(BTreeMap<NodeId, Peer>),
+    /// Somebody, this host included, is known to have signed up to here with the shared key.
+    MarkSeen(SignMark),
 
     HandoverWanted {
         to: Option<NodeId>,
@@ -183,7 +185,7 @@ pub enum Action {
     },
     ProposeActivated {
         epoch: Epoch,
-        floor: SignFloor,
+        floor: MetFloor,
         began_at: BootTime,
     },
     Campaign,

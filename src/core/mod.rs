@@ -4,6 +4,7 @@
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
 //! chain node, `election` when to campaign, `tenure` how the baton is taken and let go.
 
+mod degraded;
 pub mod election;
 pub mod event;
 pub mod floor;
@@ -22,7 +23,7 @@ pub use host::NotReady;
 pub use peers::Peer;
 pub use tenure::Stage;
 
-use crate::ids::{NodeId, Role, Term};
+use crate::ids::{NodeId, Role, SignMark, Term};
 use crate::time::{BootTime, Now, WallTime};
 use crate::timing::Timing;
 use election::Campaigns;
@@ -48,12 +49,15 @@ pub struct Settings {
     pub node_refuses: bool,
     /// Failed probes in a row until the chain node counts as unhealthy.
     pub probe_failures_max: u32,
-    /// A holder whose head stands still this long while peers' heads move, or that is out of sync for
-    /// this long, lets go.
+    /// Fewer peers than this make a chain node unfit; `None` asks for none.
+    pub min_peers: Option<u32>,
+    /// A holder whose head stands still this long while another's is ahead, or that is out of sync or
+    /// short of peers for this long, lets go.
     pub head_still_max: Duration,
     /// From linking until the node is proven to run with the key.
     pub activation_max: Duration,
-    /// A halted chain is not waited for longer than this; `None` waits for ever.
+    /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
+    /// `None` waits for a block for ever.
     pub settle_max: Option<Duration>,
 }
 
@@ -65,6 +69,8 @@ pub struct Memory {
     pub vote_term: Term,
     pub released_term: Option<Term>,
     pub view: View,
+    /// See [`Event::MarkSeen`].
+    pub mark_seen: Option<SignMark>,
 }
 
 /// The states shown to operators. `Voting` is a member that could take the baton now, or an arbiter, in
@@ -122,6 +128,10 @@ pub struct Core {
     tenure: Option<Tenure>,
     campaigns: Campaigns,
     peers: BTreeMap<NodeId, Peer>,
+    /// Since when another host's head has been ahead of the own one, which has not moved since.
+    behind_since: Option<BootTime>,
+    /// Never goes back.
+    mark_seen: Option<SignMark>,
     view: View,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
@@ -135,13 +145,15 @@ impl Core {
         let runs_node = settings.role == Role::Validator;
         Core {
             gate,
-            host: Host::new(runs_node, settings.probe_failures_max, started_at),
+            host: Host::new(runs_node, settings.probe_failures_max, settings.min_peers, started_at),
             voters: vec![settings.priorities.keys().cloned().collect()],
             voting_in: None,
             lead: None,
             tenure: None,
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
+            behind_since: None,
+            mark_seen: memory.mark_seen,
             view: memory.view,
             asked: None,
             shutdown: None,
@@ -222,9 +234,16 @@ impl Core {
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
             Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
             Event::Inactive { last_signed } => self.note_inactive(now, last_signed, out),
-            Event::Probed(health) => self.host.probed(now.boot, health),
+            Event::Probed(health) => {
+                self.host.probed(now.boot, health);
+                self.compare_heads(now.boot);
+            }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
-            Event::Peers(peers) => self.peers = peers,
+            Event::Peers(peers) => {
+                self.peers = peers;
+                self.compare_heads(now.boot);
+            }
+            Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
             Event::HandoverWanted { to } => self.note_handover_wanted(now, to, out),
             Event::ShutdownWanted => self.shut_down(now),
             Event::StoreFailed { reason: _ } => {
@@ -446,7 +465,11 @@ impl Core {
 
     /// Why this member could not take the baton now; `None` when it could.
     pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
-        if self.shutdown.is_some() { Some(NotReady::Leaving) } else { self.host.not_ready(now) }
+        if self.shutdown.is_some() {
+            return Some(NotReady::Leaving);
+        }
+        let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
+        self.host.not_ready(now).or_else(stuck)
     }
 
     pub fn is_active(&self) -> bool {
@@ -468,6 +491,11 @@ impl Core {
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The highest mark that this member knows of; see [`Event::MarkSeen`].
+    pub fn mark_seen(&self) -> Option<SignMark> {
+        self.mark_seen
     }
 
     pub fn view(&self) -> &View {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain_node::SignFloor;
+use crate::chain_node::MetFloor;
 use crate::core::event::View;
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::WallTime;
@@ -30,7 +30,7 @@ pub enum Command {
     /// what it signed last or, when it signed nothing in this epoch, the mark that it started from.
     Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime },
     /// The holder of the epoch was proven active, `took` after it began to act.
-    Activated { epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration },
+    Activated { epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration },
     /// Records the incarnation of a member's store, once.
     Join { member: NodeId, incarnation: u64 },
 }
@@ -43,7 +43,7 @@ impl fmt::Display for Command {
                 write!(f, "Release{{epoch {epoch}, last signed {mark}}}")
             }
             Command::Release { epoch, last_signed: None, .. } => write!(f, "Release{{epoch {epoch}, no mark}}"),
-            Command::Activated { epoch, .. } => write!(f, "Activated{{epoch {epoch}}}"),
+            Command::Activated { epoch, floor, .. } => write!(f, "Activated{{epoch {epoch}, floor: {floor}}}"),
             Command::Join { member, incarnation } => write!(f, "Join{{{member}, {incarnation:016x}}}"),
         }
     }
@@ -123,7 +123,7 @@ pub struct MoveEnd {
     pub gap: Duration,
     /// By the new holder's steady clock, see [`Command::Activated`].
     pub took: Duration,
-    pub floor: SignFloor,
+    pub floor: MetFloor,
 }
 
 /// What a claimer knows of the signatures made before it.
@@ -249,7 +249,7 @@ impl Replicated {
         Applied::Released { epoch }
     }
 
-    fn activated(&mut self, epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration) -> Applied {
+    fn activated(&mut self, epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration) -> Applied {
         let gap = at.since(self.gap_from);
         match self.moves.back_mut() {
             Some(row) if row.epoch == epoch && row.end.is_none() => {
@@ -304,7 +304,7 @@ mod tests {
 
     fn activated(epoch: u64, ms: u64) -> Command {
         let took = Duration::from_millis(5);
-        Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: SignFloor::None, took }
+        Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: MetFloor::default(), took }
     }
 
     /// The state after `(term, command)`s, all of which must be accepted.
