@@ -84,6 +84,58 @@ pub enum SignFloor {
     BlockAfter(WallTime),
 }
 
+/// What a sign floor rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FloorBasis {
+    /// Nobody had held the baton before. Settled all the same: the key may be older than the cluster.
+    NeverSigned,
+    /// Exact: the old holder's `Release` said what it signed last.
+    Release,
+    /// A block that was made after the lease was won.
+    Settled,
+    /// The chain stood still: the last mark that gossip told of.
+    Replica,
+}
+
+impl FloorBasis {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FloorBasis::NeverSigned => "never-signed",
+            FloorBasis::Release => "release",
+            FloorBasis::Settled => "settled",
+            FloorBasis::Replica => "replica",
+        }
+    }
+}
+
+/// The floor that a holder's chain node met before it got the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MetFloor {
+    pub floor: SignFloor,
+    /// `None` in what an earlier version recorded.
+    #[serde(default)]
+    pub basis: Option<FloorBasis>,
+    /// Head of the chain node at that moment.
+    #[serde(default)]
+    pub height: u64,
+    /// From the guard's first word for this holder until then.
+    #[serde(default)]
+    pub settled_in: Duration,
+}
+
+impl fmt::Display for MetFloor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MetFloor { floor, basis, height, settled_in } = self;
+        match basis {
+            None => write!(f, "{floor}"),
+            Some(basis) => {
+                let (basis, settle_ms) = (basis.as_str(), settled_in.as_millis());
+                write!(f, "{basis}, {floor}, met at height {height} in {settle_ms} ms")
+            }
+        }
+    }
+}
+
 impl fmt::Display for SignFloor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

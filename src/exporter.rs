@@ -114,17 +114,28 @@ async fn show_metrics(State(shown): State<Shown>) -> Response {
 }
 
 async fn show_health(State(shown): State<Shown>) -> (StatusCode, String) {
-    let age = BootTime::now().since(shown.vitals.borrow().beat);
-    if age < BEAT_MAX {
-        return (StatusCode::OK, "ok\n".to_owned());
-    }
-    let text = format!("the coordinator hangs: its last beat was {:.1} s ago\n", age.as_secs_f64());
-    (StatusCode::SERVICE_UNAVAILABLE, text)
+    answer_to(alive(&shown.vitals.borrow()).map(|()| "ok"))
 }
 
 async fn show_ready(State(shown): State<Shown>) -> (StatusCode, String) {
-    match &shown.vitals.borrow().ready {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+    let vitals = shown.vitals.borrow();
+    // What a driver that hangs said of itself last is not so any more.
+    answer_to(alive(&vitals).and_then(|()| vitals.ready.clone()).map(|()| "ready"))
+}
+
+/// # Errors
+/// The driver has not come round for too long.
+fn alive(vitals: &Vitals) -> Result<(), String> {
+    let age = BootTime::now().since(vitals.beat);
+    if age < BEAT_MAX {
+        return Ok(());
+    }
+    Err(format!("the coordinator hangs: its last beat was {:.1} s ago", age.as_secs_f64()))
+}
+
+fn answer_to(question: Result<&str, String>) -> (StatusCode, String) {
+    match question {
+        Ok(word) => (StatusCode::OK, format!("{word}\n")),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use baton::wire::proto::admin_server::{Admin, AdminServer};
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
-    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, OrderRequest,
+    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, MoveFloor, OrderRequest,
     OrderResponse, SetMaintenance, SetPause, SetPriority, StatusRequest, StatusResponse,
 };
 use tokio::net::UnixListener;
@@ -132,6 +132,7 @@ fn two_members() -> Coordinator {
         version: "0.1.0".to_owned(),
         not_ready_because: String::new(),
         node_note: String::new(),
+        settling: String::new(),
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),
@@ -154,6 +155,13 @@ fn two_members() -> Coordinator {
         quorum: true,
         members: vec![active, standby],
         paused_since_ns: None,
+        floor: Some(MoveFloor {
+            epoch: 2,
+            source: "settled".to_owned(),
+            floor: "a block after 2024-02-29T12:00:00.123Z".to_owned(),
+            met_at_height: 1_234_567_890,
+            settled_in_ns: 12_345_678_000,
+        }),
     };
     let first = Move {
         epoch: 1,
@@ -162,7 +170,7 @@ fn two_members() -> Coordinator {
         reason: "the first claim".to_owned(),
         claimed_at_ns: 1_709_208_000_123_000_000,
         active_at_ns: 1_709_208_000_523_000_000,
-        floor: "none".to_owned(),
+        floor: status.floor.clone(),
         ..Move::default()
     };
     let second = Move {
@@ -171,6 +179,7 @@ fn two_members() -> Coordinator {
         to: "host-a".to_owned(),
         kind: "failover".to_owned(),
         active_at_ns: 0,
+        floor: None,
         ..first.clone()
     };
     Coordinator { status, moves: vec![first, second] }
@@ -336,11 +345,16 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             "id": id, "addr": "127.0.0.1:7401", "role": "validator", "state": state, "phase": phase,
             "reachable": true, "synced": synced, "height": 1234, "priority": 100, "maintenance": false,
             "lease_remaining_ms": lease_ms, "guard": guard, "links": links, "node_pid": 77, "version": "0.1.0",
+            "settling": null,
         })
     };
     let expected = serde_json::json!({
         "cluster": "my-validator", "member": "host-a", "leader": "host-a", "term": 3, "epoch": 2,
         "holder": "host-a", "quorum": true, "paused": false,
+        "floor": {
+            "epoch": 2, "source": "settled", "floor": "a block after 2024-02-29T12:00:00.123Z",
+            "met_at_height": 1_234_567_890, "settled_in_ms": 12345,
+        },
         "members": [
             member("host-a", "Validating", "Active", true, 812, "armed", "validating"),
             member("host-b", "Voting", "", false, 0, "idle", "standby"),
@@ -359,12 +373,30 @@ fn the_status_table_says_why_a_member_is_not_ready() {
         text(&output.stdout),
         "cluster my-validator, seen by host-a\n\
          leader host-a (term 3), holder host-a (epoch 2), quorum yes\n\
+         epoch 2 began by settled:\n  \
+         floor a block after 2024-02-29T12:00:00.123Z, met at 1234567890 in 12345 ms\n\
          \n\
          HOST    ROLE       STATE       PHASE   HEIGHT  LINKS       GUARD  LEASE\n\
          host-a  validator  Validating  Active  1234    validating  armed  812ms\n\
          host-b  validator  Voting      -       1234    standby     idle   -\n  \
          not ready: the chain node is syncing\n"
     );
+}
+
+#[test]
+fn a_holder_that_settles_says_what_it_waits_for() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    let holder = &mut coordinator.status.members[0];
+    (holder.phase, holder.settling) =
+        ("Settling".to_owned(), "release: its chain node to reach height 1240".to_owned());
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    let said = "  settling, waits for release: its chain node to reach height 1240\n";
+    assert!(text(&output.stdout).contains(said), "{}", text(&output.stdout));
+    let output = baton(&["status", "--json", "--config", &host.config()], &[]);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(seen["members"][0]["settling"], "release: its chain node to reach height 1240");
 }
 
 #[test]
@@ -401,13 +433,19 @@ fn history_shows_each_move_and_its_reason() {
     assert_eq!(
         text(&output.stdout),
         "FROM    TO      EPOCH  KIND      CLAIMED                   GAP         FLOOR\n\
-         -       host-b  1      first     2024-02-29T12:00:00.123Z  0ms         none\n  the first claim\n\
-         host-b  host-a  2      failover  2024-02-29T12:00:00.123Z  unfinished  none\n  the first claim\n"
+         -       host-b  1      first     2024-02-29T12:00:00.123Z  0ms         settled\n  the first claim\n  \
+         floor a block after 2024-02-29T12:00:00.123Z, met at 1234567890 in 12345 ms\n\
+         host-b  host-a  2      failover  2024-02-29T12:00:00.123Z  unfinished  -\n  the first claim\n"
     );
     let output = baton(&["history", "--json", "--config", &host.config()], &[]);
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(seen["moves"][0]["from"], serde_json::Value::Null);
+    assert_eq!(seen["moves"][0]["floor"], "a block after 2024-02-29T12:00:00.123Z");
+    assert_eq!(seen["moves"][0]["floor_source"], "settled");
+    assert_eq!(seen["moves"][0]["floor_met_at_height"], 1_234_567_890);
+    assert_eq!(seen["moves"][0]["settled_in_ms"], 12345);
     assert_eq!(seen["moves"][1]["active_at_ns"], serde_json::Value::Null);
+    assert_eq!(seen["moves"][1]["floor_source"], serde_json::Value::Null);
     assert_eq!(seen["moves"][1]["claimed_at_ns"], 1_709_208_000_123_000_000_u64);
 }
 
@@ -467,6 +505,7 @@ fn a_pause_and_maintenance_are_shown() {
     let host = Host::new();
     let mut coordinator = two_members();
     coordinator.status.paused_since_ns = Some(1_709_208_000_123_000_000);
+    coordinator.status.floor = None;
     for member in &mut coordinator.status.members {
         member.maintenance = true;
         member.not_ready_because = "in maintenance".to_owned();

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState, SignFloor};
+use baton::chain_node::{FloorBasis, Health, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::{Action, Core, Event, Memory, Peer, Settings};
 use baton::guard_frame::{Armed, ExitCause, NodeProcess};
@@ -137,12 +137,14 @@ impl Story {
             clock_skew: Duration::from_millis(10),
             node_refuses: false,
             probe_failures_max: 3,
+            min_peers: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(10),
             settle_max: None,
         };
         let replicated = Replicated::default();
-        let memory = Memory { fresh: true, vote_term: 0, released_term: None, view: replicated.view() };
+        let memory =
+            Memory { fresh: true, vote_term: 0, released_term: None, view: replicated.view(), mark_seen: None };
         Story { settings, memory, replicated, core: None, at: Duration::ZERO, shown: String::new() }
     }
 
@@ -180,6 +182,8 @@ impl Story {
             ["arbiter"] => self.settings.role = Role::Arbiter,
             ["failback"] => self.settings.failback = true,
             ["on_halt", "replica", "after", max] => self.settings.settle_max = Some(duration(max)?),
+            ["min_peers", min] => self.settings.min_peers = Some(number(min)? as u32),
+            ["mark_seen", height] => self.memory.mark_seen = Some(SignMark::at_height(number(height)?)),
             ["restarted", "vote", term] => (self.memory.fresh, self.memory.vote_term) = (false, number(term)?),
             ["log", term, rest @ ..] => {
                 let command = self.command(rest)?;
@@ -220,7 +224,7 @@ impl Story {
                 Command::SetPriority { member: (*member).into(), priority: Some(number(priority)? as u32) }
             }
             ["activated", of] => {
-                Command::Activated { epoch: epoch(of)?, at, floor: SignFloor::None, took: Duration::ZERO }
+                Command::Activated { epoch: epoch(of)?, at, floor: MetFloor::default(), took: Duration::ZERO }
             }
             _ => return Err(format!("no command: {words:?}")),
         })
@@ -246,6 +250,13 @@ impl Story {
             ["ready?"] => {
                 let answer = core.not_ready(now.boot);
                 return Ok(vec![answer.map_or("expect yes".into(), |reason| format!("expect no: {reason}"))]);
+            }
+            ["settling?"] => {
+                let answer = core.settling(now.boot);
+                let told = |(floor, basis): (SignFloor, FloorBasis)| {
+                    format!("expect floor={} by={}", show_floor(&floor), basis.as_str())
+                };
+                return Ok(vec![answer.map_or("expect nothing".into(), told)]);
             }
             ["wakeup?"] => {
                 let at = core.next_wakeup(now.boot);
@@ -296,6 +307,7 @@ impl Story {
                 self.replicated.apply(number(term)?, &command);
                 Event::Restored { view: self.replicated.view() }
             }
+            ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
             ["shutdown-wanted"] => Event::ShutdownWanted,
             ["store-failed"] => Event::StoreFailed { reason: "disk full".into() },
             _ => return host_event(words, at),
@@ -329,6 +341,10 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["inactive", "mark", last] => Event::Inactive { last_signed: mark(last)? },
         ["probed", height, "head", head] => Event::Probed(health(true, number(height)?, duration(head)?)),
         ["probed", height, "head", head, "syncing"] => Event::Probed(health(false, number(height)?, duration(head)?)),
+        ["probed", height, "head", head, "peers", peers] => Event::Probed(Health {
+            peers: Some(number(peers)? as u32),
+            ..health(true, number(height)?, duration(head)?)
+        }),
         ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
         _ => return Err(format!("no event: {}", words.join(" "))),
     })
@@ -340,7 +356,7 @@ fn health(synced: bool, height: u64, head: Duration) -> Health {
     Health { synced, height, head_time, peers: None, key: KeyState::Untold, latency, version: String::new() }
 }
 
-/// `b ready 12, c away 0`: in what shape a peer is, and its height, which is also the last one it signed.
+/// `b ready 12, c away 0`: in what shape a peer is, and its height.
 fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
     let text = words.join(" ");
     text.split(',')
@@ -349,15 +365,13 @@ fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
                 return Err(format!("{part:?} is not such as `b ready 12`"));
             };
             let height = number(height)?;
-            let last_signed = (height > 0).then(|| SignMark::at_height(height));
-            let (ready, reachable, active) = match shape {
-                "ready" => (true, true, false),
-                "unready" => (false, true, false),
-                "active" => (true, true, true),
-                "away" => (true, false, false),
-                _ => return Err(format!("{shape:?} is none of ready, unready, active, away")),
+            let (ready, reachable) = match shape {
+                "ready" => (true, true),
+                "unready" => (false, true),
+                "away" => (true, false),
+                _ => return Err(format!("{shape:?} is none of ready, unready, away")),
             };
-            Ok((id.into(), Peer { ready, reachable, active, height, last_signed }))
+            Ok((id.into(), Peer { ready, reachable, height }))
         })
         .collect()
 }
@@ -395,7 +409,12 @@ fn show(action: &Action) -> String {
         }
         Action::ProposeActivated { epoch, floor, began_at } => {
             let began = time(began_at.as_nanos());
-            format!("ProposeActivated epoch={epoch} floor={} began={began}", show_floor(floor))
+            let MetFloor { floor, basis, height, settled_in } = floor;
+            let (floor, basis) = (show_floor(floor), basis.map_or("untold", FloorBasis::as_str));
+            let settled = time(settled_in.as_nanos() as u64);
+            format!(
+                "ProposeActivated epoch={epoch} floor={floor} by={basis} at={height} settled={settled} began={began}"
+            )
         }
         Action::Campaign => "Campaign".into(),
         Action::TransferLead { to } => format!("TransferLead to={to}"),

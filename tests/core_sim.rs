@@ -1,8 +1,11 @@
 //! Deterministic simulation of several cores with all that surrounds them: Raft, guards, chain nodes, clocks that
 //! run apart, a network that loses, delays, doubles and reorders, crashes and pauses. The oracle lives in real time,
-//! which no host can see: never may the chain nodes of two hosts sign at the same moment. A seed makes one history;
+//! which no host can see: never may the chain nodes of two hosts sign at the same moment, nor any height twice. A seed
+//! makes one history;
 //! `SEED=n cargo test --test core_sim replay -- --nocapture` tells it. `SCHEDULES=n` runs more of them.
 
+#[path = "core_sim/chain.rs"]
+mod chain;
 #[path = "core_sim/coordinator.rs"]
 mod coordinator;
 #[path = "core_sim/faults.rs"]
@@ -11,6 +14,9 @@ mod faults;
 mod machine;
 #[path = "core_sim/raft.rs"]
 mod raft;
+#[allow(dead_code)] // The judge of the localnet; the simulation writes no log.
+#[path = "../localnet/src/signlog.rs"]
+mod signlog;
 #[path = "core_sim/worker.rs"]
 mod worker;
 #[path = "core_sim/world.rs"]
@@ -51,6 +57,9 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 }
 
 fn complaint(end: &End) -> Option<String> {
+    if !end.verdict.is_clean() {
+        return Some(format!("{}", end.verdict));
+    }
     match (&end.overlap, end.live_after) {
         (Some(overlap), _) => Some(overlap.clone()),
         // Without pre-vote, candidates with the shorter log outbid the others for ever; baton never goes without.
@@ -60,8 +69,11 @@ fn complaint(end: &End) -> Option<String> {
     }
 }
 
-fn tell(seed: u64, without: Without) {
-    let end = run(seed, without, true);
+/// What makes a history of a seed.
+type Story = fn(u64, Without, bool) -> End;
+
+fn tell(story: Story, seed: u64, without: Without) {
+    let end = story(seed, without, true);
     let lines = number("LINES").unwrap_or(60) as usize;
     for line in end.trace.iter().skip(end.trace.len().saturating_sub(lines)) {
         eprintln!("{line}");
@@ -103,7 +115,7 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {
-        tell(*seed, Without::Nothing);
+        tell(run, *seed, Without::Nothing);
     }
     assert!(failed.is_empty(), "{failed:#?}");
 }
@@ -111,8 +123,58 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
 #[test]
 fn replay() {
     if let Some(seed) = number("SEED") {
-        tell(seed, Without::Nothing);
+        let deaths = std::env::var_os("DEATHS").is_some();
+        tell(if deaths { chain::deaths } else { run }, seed, Without::Nothing);
     }
+}
+
+/// Histories in which the holder is struck three times, each time as it signs.
+const DEATH_SEEDS: u64 = 200;
+
+#[test]
+fn a_holder_that_dies_as_it_signs_has_no_height_signed_again() {
+    let began = Instant::now();
+    let (seeds, first) = (number("SEEDS").unwrap_or(DEATH_SEEDS), number("FIRST").unwrap_or(1));
+    let (mut signatures, mut moves) = (0, 0);
+    let mut failed = Vec::new();
+    for seed in first..first + seeds {
+        let end = chain::deaths(seed, Without::Nothing, false);
+        signatures += end.signatures;
+        moves += end.claims;
+        let complaint = match complaint(&end) {
+            None if end.live_after.is_none() => Some("nobody signs any more".into()),
+            None if end.struck < 3 => Some(format!("the holder was struck {} times", end.struck)),
+            complaint => complaint,
+        };
+        failed.extend(complaint.map(|text| (seed, text)));
+    }
+    eprintln!("{seeds} seeds, {signatures} signatures, {moves} claims in {:?}", began.elapsed());
+    if let Some((seed, _)) = failed.first() {
+        tell(chain::deaths, *seed, Without::Nothing);
+        eprintln!("with DEATHS=1 before SEED");
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// In how many of the histories the checker finds a height that was signed twice.
+fn seeds_with_doubles(without: Without) -> usize {
+    let doubles = |seed: &u64| {
+        let verdict = chain::deaths(*seed, without, false).verdict;
+        verdict.keys.values().any(|key| key.doubles > 0)
+    };
+    let found = (1..=DEATH_SEEDS).filter(doubles).count();
+    eprintln!("without {without:?}: a height was signed twice in {found} of {DEATH_SEEDS} histories");
+    found
+}
+
+#[test]
+fn without_the_sign_floor_the_checker_finds_heights_signed_twice() {
+    assert!(seeds_with_doubles(Without::Floor) > 0);
+}
+
+#[test]
+fn with_a_stale_sign_state_restored_the_checker_finds_heights_signed_twice() {
+    assert!(seeds_with_doubles(Without::FreshMark) > 0);
 }
 
 /// How many histories it takes until an overlap is found; `None` when none is found in time.
@@ -159,5 +221,5 @@ fn without_promises_two_nodes_sign() {
 
 #[test]
 fn with_a_second_claim_in_a_released_term_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(20)).is_some());
+    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(120)).is_some());
 }

@@ -80,6 +80,18 @@ async fn health_turns_503_when_the_beat_stops_and_200_when_it_comes_back() {
 }
 
 #[tokio::test]
+async fn a_driver_that_hangs_is_not_ready_whatever_it_said_last() {
+    let exporter = exporter(healthy()).await;
+    assert_eq!(get(exporter.addr, "/ready").await.0, 200);
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now() - Duration::from_secs(5));
+    let (code, _, body) = get(exporter.addr, "/ready").await;
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains("the coordinator hangs: its last beat was"), "{body}");
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now());
+    assert_eq!(get(exporter.addr, "/ready").await.0, 200);
+}
+
+#[tokio::test]
 async fn ready_says_why_not() {
     let exporter = exporter(healthy()).await;
     assert_eq!(get(exporter.addr, "/ready").await.0, 200);

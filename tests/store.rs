@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use baton::chain_node::SignFloor;
+use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::replicated::{Command, FloorSource};
 use baton::ids::{Epoch, NodeId, SignMark};
 use baton::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
@@ -175,7 +175,12 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
         let active = Command::Activated {
             epoch: Epoch(epoch),
             at: WallTime::from_nanos(u64::MAX),
-            floor: SignFloor::Mark(SignMark { height: u64::MAX, round: u32::MAX, step: u32::MAX }),
+            floor: MetFloor {
+                floor: SignFloor::Mark(SignMark { height: u64::MAX, round: u32::MAX, step: u32::MAX }),
+                basis: Some(FloorBasis::Replica),
+                height: u64::MAX,
+                settled_in: Duration::MAX,
+            },
             took: Duration::MAX,
         };
         entries.push(entry(epoch, epoch * 2 - 2, claim));

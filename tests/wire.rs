@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::chain_node::SignFloor;
+use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::orders::Orders;
 use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use baton::ids::{Epoch, NodeId, SignMark};
@@ -57,6 +57,17 @@ fn floors() -> impl Strategy<Value = SignFloor> {
     prop_oneof![Just(SignFloor::None), marks().prop_map(SignFloor::Mark), times().prop_map(SignFloor::BlockAfter)]
 }
 
+fn met_floors() -> impl Strategy<Value = MetFloor> {
+    use FloorBasis::{NeverSigned, Release, Replica, Settled};
+    let bases = option::of(prop::sample::select(vec![NeverSigned, Release, Settled, Replica]));
+    (floors(), bases, any::<u64>(), durations()).prop_map(|(floor, basis, height, settled_in)| MetFloor {
+        floor,
+        basis,
+        height,
+        settled_in,
+    })
+}
+
 fn epochs() -> impl Strategy<Value = Epoch> {
     any::<u64>().prop_map(Epoch)
 }
@@ -71,7 +82,7 @@ fn commands() -> impl Strategy<Value = Command> {
         }),
         (epochs(), option::of(marks()), ".{0,40}", times(), option::of(names()))
             .prop_map(|(epoch, last_signed, reason, at, to)| Command::Release { epoch, last_signed, reason, at, to }),
-        (epochs(), times(), floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
+        (epochs(), times(), met_floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
             epoch,
             at,
             floor,
@@ -129,7 +140,7 @@ fn releases() -> impl Strategy<Value = ReleaseInfo> {
 
 fn moves() -> impl Strategy<Value = Move> {
     let kinds = prop_oneof![Just(MoveKind::First), Just(MoveKind::Failover), Just(MoveKind::Handover)];
-    let ends = (times(), durations(), durations(), floors()).prop_map(|(active_at, gap, took, floor)| MoveEnd {
+    let ends = (times(), durations(), durations(), met_floors()).prop_map(|(active_at, gap, took, floor)| MoveEnd {
         active_at,
         gap,
         took,
@@ -302,7 +313,8 @@ fn a_voter_without_an_address_is_refused() {
 
 #[test]
 fn a_duration_that_is_too_long_is_stored_as_the_longest() {
-    let command = |took| Command::Activated { epoch: Epoch(1), at: WallTime::default(), floor: SignFloor::None, took };
+    let command =
+        |took| Command::Activated { epoch: Epoch(1), at: WallTime::default(), floor: MetFloor::default(), took };
     let back = Command::try_from(proto::Command::from(&command(Duration::MAX))).unwrap();
     assert_eq!(back, command(Duration::from_nanos(u64::MAX)));
 }
@@ -313,4 +325,20 @@ fn a_state_that_was_written_before_there_were_orders_has_none() {
     written.orders = None;
     let read = Replicated::try_from(written).unwrap();
     assert_eq!((read.epoch, read.orders, read.heir), (Epoch(3), Orders::default(), None));
+}
+
+/// Rows and entries of a version that recorded no more than the floor itself.
+#[test]
+fn what_an_earlier_version_wrote_of_a_floor_is_read_without_its_basis() {
+    let floor = SignFloor::Mark(SignMark::at_height(7));
+    let whole = MetFloor { floor, basis: Some(FloorBasis::Release), height: 9, settled_in: Duration::from_millis(3) };
+    let old = MetFloor { floor, ..MetFloor::default() };
+    let (epoch, at, took) = (Epoch(1), WallTime::default(), Duration::from_millis(5));
+    let entry = proto::Command::from(&Command::Activated { epoch, at, floor: whole, took });
+    let Some(proto::command::Command::Activated(mut entry)) = entry.command else { panic!("no Activated") };
+    (entry.basis, entry.met_at_height, entry.settled_in_ns) = (0, 0, 0);
+    let entry = proto::Command { command: Some(proto::command::Command::Activated(entry)) };
+    assert_eq!(Command::try_from(entry).unwrap(), Command::Activated { epoch, at, floor: old, took });
+    assert_eq!(old.to_string(), "above 7");
+    assert_eq!(whole.to_string(), "release, above 7, met at height 9 in 3 ms");
 }

@@ -120,13 +120,21 @@ pub fn fresh_dir(dir: &Path) -> Result<PathBuf> {
 /// Processes may be left: whoever calls has a keeper.
 pub fn up(dir: &Path, chain: ChainKind, slot_ms: u64, seen: impl FnMut(&Status)) -> Result<Net> {
     let net = prepare(dir, chain, slot_ms)?;
-    start_wires(&net)?;
-    start_validators(&net)?;
-    for host in &net.hosts {
-        start_coordinator(&net, &host.id)?;
-    }
-    with_diagnosis(&net, await_holder(&net, seen))?;
+    start(&net, seen)?;
     Ok(net)
+}
+
+/// A prepared network runs and a holder is Active.
+///
+/// # Errors
+/// As [`up`].
+pub fn start(net: &Net, seen: impl FnMut(&Status)) -> Result<()> {
+    start_wires(net)?;
+    start_validators(net)?;
+    for host in &net.hosts {
+        start_coordinator(net, &host.id)?;
+    }
+    with_diagnosis(net, await_holder(net, seen))
 }
 
 /// Gives up at once when a coordinator ends.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::time::WallTime;
-use crate::wire::proto::Move;
+use crate::wire::proto::{Move, MoveFloor};
 
 use super::table::{or_dash, render};
 
@@ -25,9 +25,13 @@ struct MoveObject<'a> {
     active_at_ns: Option<u64>,
     gap_ns: Option<u64>,
     floor: &'a str,
+    floor_source: Option<&'a str>,
+    floor_met_at_height: Option<u64>,
+    settled_in_ms: Option<u64>,
 }
 
-/// `from` is null for the first move; `active_at_ns` and `gap_ns` while a move is not finished.
+/// `from` is null for the first move; `active_at_ns`, `gap_ns` and all of the floor but its text while a
+/// move is not finished. An earlier version may have recorded no more of the floor than its text.
 pub(super) fn json(moves: &[Move]) -> String {
     let moves = moves.iter().map(|m| MoveObject {
         epoch: m.epoch,
@@ -38,26 +42,50 @@ pub(super) fn json(moves: &[Move]) -> String {
         claimed_at_ns: m.claimed_at_ns,
         active_at_ns: finished(m).then_some(m.active_at_ns),
         gap_ns: finished(m).then_some(m.gap_ns),
-        floor: &m.floor,
+        floor: m.floor.as_ref().map_or("", |floor| floor.floor.as_str()),
+        floor_source: told(m).map(|floor| floor.source.as_str()),
+        floor_met_at_height: told(m).map(|floor| floor.met_at_height),
+        settled_in_ms: told(m).map(|floor| floor.settled_in_ns / 1_000_000),
     });
     let object = HistoryObject { moves: moves.collect() };
     let text = serde_json::to_string_pretty(&object).expect("strings and numbers have a JSON form");
     format!("{text}\n")
 }
 
-/// The reason stands below each move.
+/// The reason and the sign floor stand below each move.
 pub(super) fn table(moves: &[Move]) -> String {
     if moves.is_empty() {
         return "the baton was never claimed\n".to_owned();
     }
-    let rows: Vec<_> = moves.iter().map(|m| (cells(m), (!m.reason.is_empty()).then(|| m.reason.clone()))).collect();
+    let rows: Vec<_> = moves.iter().map(|m| (cells(m), note(m))).collect();
     render(&HEADS, &rows)
 }
 
 fn cells(m: &Move) -> Vec<String> {
     let claimed = WallTime::from_nanos(m.claimed_at_ns).to_string();
     let gap = if finished(m) { format!("{}ms", m.gap_ns / 1_000_000) } else { "unfinished".to_owned() };
-    vec![or_dash(&m.from), m.to.clone(), m.epoch.to_string(), m.kind.clone(), claimed, gap, or_dash(&m.floor)]
+    let source = or_dash(told(m).map_or("", |floor| floor.source.as_str()));
+    vec![or_dash(&m.from), m.to.clone(), m.epoch.to_string(), m.kind.clone(), claimed, gap, source]
+}
+
+fn note(m: &Move) -> Option<String> {
+    let floor = m.floor.as_ref().map(floor_line);
+    let lines: Vec<String> = [m.reason.clone()].into_iter().filter(|reason| !reason.is_empty()).chain(floor).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// What the floor was, and where and how fast the chain node met it.
+pub(super) fn floor_line(floor: &MoveFloor) -> String {
+    let words = format!("floor {}", floor.floor);
+    if floor.source.is_empty() {
+        return words;
+    }
+    format!("{words}, met at {} in {} ms", floor.met_at_height, floor.settled_in_ns / 1_000_000)
+}
+
+/// The floor, when the version that recorded it told all of it.
+fn told(m: &Move) -> Option<&MoveFloor> {
+    m.floor.as_ref().filter(|floor| !floor.source.is_empty())
 }
 
 fn finished(m: &Move) -> bool {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
+use super::history::floor_line;
 use super::table::{or_dash, render};
 
 const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
@@ -22,7 +23,18 @@ struct StatusObject<'a> {
     holder: Option<&'a str>,
     quorum: bool,
     paused: bool,
+    floor: Option<FloorObject<'a>>,
     members: Vec<MemberObject<'a>>,
+}
+
+/// The sign floor of the newest move that has ended.
+#[derive(Serialize)]
+struct FloorObject<'a> {
+    epoch: u64,
+    source: Option<&'a str>,
+    floor: &'a str,
+    met_at_height: u64,
+    settled_in_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -45,9 +57,10 @@ struct MemberObject<'a> {
     /// Left out while there is nothing to say.
     #[serde(skip_serializing_if = "str::is_empty")]
     node_note: &'a str,
+    settling: Option<&'a str>,
 }
 
-/// `leader` and `holder` are null when there is none.
+/// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
 pub(super) fn json(status: &StatusResponse) -> String {
     let object = StatusObject {
         cluster: &status.cluster,
@@ -58,6 +71,13 @@ pub(super) fn json(status: &StatusResponse) -> String {
         holder: some(&status.holder),
         quorum: status.quorum,
         paused: status.paused_since_ns.is_some(),
+        floor: status.floor.as_ref().map(|floor| FloorObject {
+            epoch: floor.epoch,
+            source: some(&floor.source),
+            floor: &floor.floor,
+            met_at_height: floor.met_at_height,
+            settled_in_ms: floor.settled_in_ns / 1_000_000,
+        }),
         members: status.members.iter().map(member_object).collect(),
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
@@ -82,6 +102,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         node_pid: member.node_pid,
         version: &member.version,
         node_note: &member.node_note,
+        settling: some(&member.settling),
     }
 }
 
@@ -95,6 +116,10 @@ pub(super) fn table(status: &StatusResponse) -> String {
     );
     if let Some(since) = status.paused_since_ns.map(WallTime::from_nanos) {
         out.push_str(&format!("PAUSED since {since}: the baton does not move; baton resume\n"));
+    }
+    if let Some(floor) = &status.floor {
+        let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
+        out.push_str(&format!("epoch {epoch} began by {source}:\n  {line}\n"));
     }
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
@@ -126,7 +151,8 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
         reason => Some(format!("not ready: {reason}")),
     };
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    let lines: Vec<String> = fitness.into_iter().chain(of_node).collect();
+    let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
+    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

@@ -6,7 +6,7 @@ pub(super) const WIDTH: usize = 80;
 
 const FIRST_MIN: usize = 4;
 
-/// Rows under their heads, columns as wide as their widest cell. Each row may have a note of a line or more.
+/// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines.
 pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> String {
     let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
     for (cells, _) in rows {
@@ -25,8 +25,8 @@ pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> 
     let mut out = line(&heads, &widths, gap);
     for (cells, note) in rows {
         out.push_str(&line(cells, &widths, gap));
-        for line in note.iter().flat_map(|note| note.lines()) {
-            out.push_str(&format!("  {}\n", cut(line, WIDTH - 2)));
+        for note in note.iter().flat_map(|note| note.lines()) {
+            out.push_str(&format!("  {}\n", cut(note, WIDTH - 2)));
         }
     }
     out

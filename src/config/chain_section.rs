@@ -39,6 +39,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let home = doc.required_path("chain.home")?;
     let command = doc.required("chain.command", doc.argv("chain.command")?)?;
     let halt = [("wait", OnHalt::Wait), ("replica", OnHalt::Replica)];
+    let on_halt = doc.choice("chain.on_halt", &halt)?.unwrap_or(OnHalt::Wait);
     let activation = activation(doc, driver)?;
     let links = links(doc, &home)?;
     check_links(doc, &activation, &links)?;
@@ -50,7 +51,8 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         log: doc.path("chain.log")?,
         stop_timeout: doc.duration_within("chain.stop_timeout", ms(100), ms(600_000))?.unwrap_or(ms(30_000)),
         clock_skew: doc.duration_within("chain.clock_skew", ms(1), ms(10_000))?.unwrap_or(ms(200)),
-        on_halt: doc.choice("chain.on_halt", &halt)?.unwrap_or(OnHalt::Wait),
+        on_halt,
+        halt_after: halt_after(doc, on_halt)?,
         keys_on_tmpfs: doc.boolean("chain.keys_on_tmpfs")?.unwrap_or(false),
         links,
         activation,
@@ -59,6 +61,14 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         near_addrs,
         home,
     })
+}
+
+fn halt_after(doc: &Document, on_halt: OnHalt) -> Result<Duration, ConfigError> {
+    let key = "chain.halt_after";
+    if on_halt == OnHalt::Wait && doc.entry(key).is_some() {
+        return Err(doc.bad(key, "means nothing with on_halt = \"wait\"; remove it or set on_halt = \"replica\""));
+    }
+    Ok(doc.duration_within(key, ms(1000), ms(3_600_000))?.unwrap_or(ms(30_000)))
 }
 
 fn links(doc: &Document, home: &Path) -> Result<Vec<LinkSpec>, ConfigError> {
@@ -178,7 +188,28 @@ fn probe(doc: &Document, driver: DriverKind) -> Result<Probe, ConfigError> {
     let timeout = doc.duration_within("chain.probe.timeout", ms(10), ms(60_000))?;
     let timeout = timeout.unwrap_or(every.min(ms(1000)));
     let failures = doc.integer("chain.probe.failures", 1, 100)?.unwrap_or(3);
-    Ok(Probe { target, every, timeout, failures })
+    let min_peers = min_peers(doc, driver, &target)?;
+    Ok(Probe { target, every, timeout, failures, min_peers })
+}
+
+/// Only where the chain node's answer tells how many peers it has: else the key would do nothing.
+fn min_peers(doc: &Document, driver: DriverKind, target: &ProbeTarget) -> Result<Option<u32>, ConfigError> {
+    let key = "chain.probe.min_peers";
+    let Some(min) = doc.integer(key, 1, 1000)? else { return Ok(None) };
+    let problem = match (driver, target) {
+        (DriverKind::CometBft, _) => return Ok(Some(min)),
+        (DriverKind::Near, _) => "driver near is not told the number of peers; remove it",
+        (DriverKind::Generic, ProbeTarget::Http { pointers, .. } | ProbeTarget::JsonRpc { pointers, .. }) => {
+            if pointers.peers.is_some() {
+                return Ok(Some(min));
+            }
+            "needs chain.probe.peers, which points to the number; add it"
+        }
+        (DriverKind::Generic, ProbeTarget::Exec { .. } | ProbeTarget::Tcp { .. }) => {
+            "this probe tells no number of peers; use chain.probe.url and chain.probe.peers, or remove it"
+        }
+    };
+    Err(doc.bad(key, problem))
 }
 
 /// The target of a driver that knows the shape of its node's answer.

@@ -104,6 +104,8 @@ pub struct Chain {
     /// Largest assumed difference between this host's wall clock and a block header's.
     pub clock_skew: Duration,
     pub on_halt: OnHalt,
+    /// With [`OnHalt::Replica`]: how long the chain stands still before gossip's mark is taken.
+    pub halt_after: Duration,
     /// Whether links go through `run_dir`, so that a reboot leaves no key. The targets below are the
     /// configured ones in either case.
     pub keys_on_tmpfs: bool,
@@ -140,6 +142,8 @@ pub struct Probe {
     pub timeout: Duration,
     /// Failed probes in a row until the node counts as unhealthy.
     pub failures: u32,
+    /// A node with fewer peers is unfit to hold the baton.
+    pub min_peers: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

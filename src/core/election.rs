@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn peer(ready: bool, height: u64) -> Peer {
-        Peer { ready, reachable: true, height, ..Peer::default() }
+        Peer { ready, reachable: true, height }
     }
 
     fn priorities() -> BTreeMap<NodeId, u32> {

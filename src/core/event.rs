@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::chain_node::{Health, SignFloor};
+use crate::chain_node::{Health, MetFloor, SignFloor};
 use crate::core::lease::VoterSets;
 use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
@@ -127,6 +127,8 @@ pub enum Event {
         reason: String,
     },
     Peers(BTreeMap<NodeId, Peer>),
+    /// Somebody, this host included, is known to have signed up to here with the shared key.
+    MarkSeen(SignMark),
 
     /// Answered by `AnswerHandover` within `timeout`.
     HandoverWanted {
@@ -203,7 +205,7 @@ pub enum Action {
     },
     ProposeActivated {
         epoch: Epoch,
-        floor: SignFloor,
+        floor: MetFloor,
         began_at: BootTime,
     },
     Campaign,

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::chain_node::{Health, SignFloor};
+use crate::chain_node::{FloorBasis, Health, SignFloor};
 use crate::core::replicated::FloorSource;
+use crate::ids::SignMark;
 use crate::time::WallTime;
 
 /// The floor for a holder that claims now. `quiet_since` is a moment after which no other host, and
@@ -18,6 +19,29 @@ pub fn for_claim(source: FloorSource, quiet_since: WallTime, clock_skew: Duratio
     match source {
         FloorSource::Exact(mark) => SignFloor::Mark(mark),
         FloorSource::NeverSigned | FloorSource::Unknown => SignFloor::BlockAfter(quiet_since + clock_skew),
+    }
+}
+
+/// What `for_claim`'s floor rests on.
+pub fn basis(source: FloorSource) -> FloorBasis {
+    match source {
+        FloorSource::NeverSigned => FloorBasis::NeverSigned,
+        FloorSource::Exact(_) => FloorBasis::Release,
+        FloorSource::Unknown => FloorBasis::Settled,
+    }
+}
+
+/// The floor of `on_halt = "replica"`, once the chain stands still and no block of after the claim will
+/// come: the last mark `seen`, by gossip or in the own node's files. `None`: there is nothing to go by,
+/// and the holder waits on.
+///
+/// This breaks the invariant when the old holder signed something of which no word came here; the
+/// operator chose that. An exact floor stays: hearsay is no better.
+pub fn of_replica(source: FloorSource, seen: Option<SignMark>) -> Option<SignFloor> {
+    match (source, seen) {
+        (FloorSource::Exact(_), _) | (FloorSource::Unknown, None) => None,
+        (FloorSource::NeverSigned | FloorSource::Unknown, Some(mark)) => Some(SignFloor::Mark(mark)),
+        (FloorSource::NeverSigned, None) => Some(SignFloor::None),
     }
 }
 
@@ -35,7 +59,6 @@ pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
 mod tests {
     use super::*;
     use crate::chain_node::KeyState;
-    use crate::ids::SignMark;
 
     fn head(height: u64, head_time_ms: u64) -> Health {
         Health {
@@ -69,6 +92,16 @@ mod tests {
             assert!(!is_met(&floor, &head(90, 1010), false));
             assert!(is_met(&floor, &head(90, 1011), false));
         }
+    }
+
+    #[test]
+    fn a_replica_goes_by_the_last_mark_seen_and_not_by_its_absence() {
+        let (seven, nine) = (SignMark::at_height(7), SignMark::at_height(9));
+        assert_eq!(of_replica(FloorSource::Unknown, Some(nine)), Some(SignFloor::Mark(nine)));
+        assert_eq!(of_replica(FloorSource::Unknown, None), None, "somebody signed, nobody knows what");
+        assert_eq!(of_replica(FloorSource::Exact(seven), Some(nine)), None, "exact is exact");
+        assert_eq!(of_replica(FloorSource::NeverSigned, None), Some(SignFloor::None), "a chain's very start");
+        assert_eq!(of_replica(FloorSource::NeverSigned, Some(nine)), Some(SignFloor::Mark(nine)));
     }
 
     #[test]

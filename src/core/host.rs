@@ -33,6 +33,9 @@ pub struct Host {
     head_moved_at: BootTime,
     /// When the node was last in sync, or started.
     synced_at: BootTime,
+    /// When the node was last seen without a lack of peers, or started.
+    enough_peers_at: BootTime,
+    min_peers: Option<u32>,
     probe_failures: u32,
     probe_failures_max: u32,
     probe_error: String,
@@ -63,6 +66,13 @@ pub enum NotReady {
         reason: String,
     },
     Syncing,
+    FewPeers {
+        peers: u32,
+        min: u32,
+    },
+    HeadStuck {
+        behind_for: Duration,
+    },
     Links {
         reason: String,
     },
@@ -72,7 +82,7 @@ pub enum NotReady {
 }
 
 impl Host {
-    pub fn new(runs_node: bool, probe_failures_max: u32, started_at: BootTime) -> Self {
+    pub fn new(runs_node: bool, probe_failures_max: u32, min_peers: Option<u32>, started_at: BootTime) -> Self {
         Host {
             runs_node,
             guard: false,
@@ -84,6 +94,8 @@ impl Host {
             health: None,
             head_moved_at: started_at,
             synced_at: started_at,
+            enough_peers_at: started_at,
+            min_peers,
             probe_failures: 0,
             probe_failures_max,
             probe_error: String::new(),
@@ -136,9 +148,8 @@ impl Host {
         self.steady_at
     }
 
-    /// For how long the head has stood still.
-    pub fn head_still_for(&self, now: BootTime) -> Duration {
-        now.since(self.head_moved_at)
+    pub fn head_moved_at(&self) -> BootTime {
+        self.head_moved_at
     }
 
     /// For how long the node has said that it is not in sync; a node that was just started says so for a
@@ -148,6 +159,18 @@ impl Host {
             Some(health) if !health.synced => now.since(self.synced_at),
             Some(_) | None => Duration::ZERO,
         }
+    }
+
+    /// For how long the node has had fewer peers than it must.
+    pub fn few_peers_for(&self, now: BootTime) -> Duration {
+        if self.few_peers().is_some() { now.since(self.enough_peers_at) } else { Duration::ZERO }
+    }
+
+    /// How many peers there are and how many there must be, when they are too few. A node that does not
+    /// tell lacks none.
+    fn few_peers(&self) -> Option<(u32, u32)> {
+        let (peers, min) = self.health.as_ref()?.peers.zip(self.min_peers)?;
+        (peers < min).then_some((peers, min))
     }
 
     /// From here on the node may sign: the links are about to be validating.
@@ -221,6 +244,7 @@ impl Host {
         self.proven &= validator_epoch.is_none();
         self.head_moved_at = now;
         self.synced_at = now;
+        self.enough_peers_at = now;
     }
 
     pub fn start_failed(&mut self, now: BootTime, reason: String) {
@@ -262,6 +286,9 @@ impl Host {
         }
         self.probe_failures = 0;
         self.health = Some(health);
+        if self.few_peers().is_none() {
+            self.enough_peers_at = now;
+        }
     }
 
     pub fn probe_failed(&mut self, reason: String) {
@@ -301,7 +328,7 @@ impl Host {
         match &self.health {
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             Some(health) if !health.synced => Some(NotReady::Syncing),
-            Some(_) => None,
+            Some(_) => self.few_peers().map(|(peers, min)| NotReady::FewPeers { peers, min }),
         }
     }
 
@@ -328,6 +355,13 @@ impl fmt::Display for NotReady {
             NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
             NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
             NotReady::Syncing => write!(f, "the chain node is syncing"),
+            NotReady::FewPeers { peers, min } => {
+                write!(f, "the chain node has {peers} peers, and chain.probe.min_peers is {min}")
+            }
+            NotReady::HeadStuck { behind_for } => {
+                let secs = behind_for.as_secs_f64();
+                write!(f, "the chain node's head has stood still for {secs:.1} s while another host's is ahead")
+            }
             NotReady::Links { reason } => write!(f, "{reason}"),
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
@@ -344,7 +378,7 @@ mod tests {
     }
 
     fn running() -> Host {
-        let mut host = Host::new(true, 3, at(0));
+        let mut host = Host::new(true, 3, None, at(0));
         host.guard_attached(at(0), None, None, &mut Vec::new());
         host.started(at(0), None);
         host
@@ -352,13 +386,13 @@ mod tests {
 
     #[test]
     fn nothing_is_proven_before_the_guard_was_asked() {
-        assert!(!Host::new(true, 3, at(0)).is_proven());
-        assert!(Host::new(false, 3, at(0)).is_proven(), "an arbiter has no chain node");
+        assert!(!Host::new(true, 3, None, at(0)).is_proven());
+        assert!(Host::new(false, 3, None, at(0)).is_proven(), "an arbiter has no chain node");
     }
 
     #[test]
     fn a_node_found_with_the_key_is_killed_and_proves_nothing_until_it_is_gone() {
-        let mut host = Host::new(true, 3, at(0));
+        let mut host = Host::new(true, 3, None, at(0));
         let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: Some(Epoch(4)) };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
@@ -370,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_standby_found_running_is_adopted() {
-        let mut host = Host::new(true, 3, at(0));
+        let mut host = Host::new(true, 3, None, at(0));
         let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: None };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);

@@ -5,6 +5,7 @@
 //! chain node, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
 //! operator has laid down.
 
+mod degraded;
 pub mod election;
 pub mod event;
 pub mod floor;
@@ -24,7 +25,7 @@ pub use host::NotReady;
 pub use peers::Peer;
 pub use tenure::Stage;
 
-use crate::ids::{NodeId, Role, Term};
+use crate::ids::{NodeId, Role, SignMark, Term};
 use crate::time::{BootTime, Now, WallTime};
 use crate::timing::Timing;
 use election::Campaigns;
@@ -50,12 +51,15 @@ pub struct Settings {
     pub node_refuses: bool,
     /// Failed probes in a row until the chain node counts as unhealthy.
     pub probe_failures_max: u32,
-    /// A holder whose head stands still this long while peers' heads move, or that is out of sync for
-    /// this long, lets go.
+    /// Fewer peers than this make a chain node unfit; `None` asks for none.
+    pub min_peers: Option<u32>,
+    /// A holder whose head stands still this long while another's is ahead, or that is out of sync or
+    /// short of peers for this long, lets go.
     pub head_still_max: Duration,
     /// From linking until the node is proven to run with the key.
     pub activation_max: Duration,
-    /// A halted chain is not waited for longer than this; `None` waits for ever.
+    /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
+    /// `None` waits for a block for ever.
     pub settle_max: Option<Duration>,
 }
 
@@ -67,6 +71,8 @@ pub struct Memory {
     pub vote_term: Term,
     pub released_term: Option<Term>,
     pub view: View,
+    /// See [`Event::MarkSeen`].
+    pub mark_seen: Option<SignMark>,
 }
 
 /// The states shown to operators. `Voting` is a member that could take the baton now, or an arbiter, in
@@ -124,6 +130,10 @@ pub struct Core {
     tenure: Option<Tenure>,
     campaigns: Campaigns,
     peers: BTreeMap<NodeId, Peer>,
+    /// Since when another host's head has been ahead of the own one, which has not moved since.
+    behind_since: Option<BootTime>,
+    /// Never goes back.
+    mark_seen: Option<SignMark>,
     view: View,
     /// Of every configured member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
@@ -140,13 +150,15 @@ impl Core {
         Core {
             priorities: priorities(&settings, &memory.view),
             gate,
-            host: Host::new(runs_node, settings.probe_failures_max, started_at),
+            host: Host::new(runs_node, settings.probe_failures_max, settings.min_peers, started_at),
             voters: vec![settings.priorities.keys().cloned().collect()],
             voting_in: None,
             lead: None,
             tenure: None,
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
+            behind_since: None,
+            mark_seen: memory.mark_seen,
             view: memory.view,
             asked: None,
             shutdown: None,
@@ -228,9 +240,16 @@ impl Core {
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
             Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
             Event::Inactive { last_signed } => self.note_inactive(now, last_signed, out),
-            Event::Probed(health) => self.host.probed(now.boot, health),
+            Event::Probed(health) => {
+                self.host.probed(now.boot, health);
+                self.compare_heads(now.boot);
+            }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
-            Event::Peers(peers) => self.peers = peers,
+            Event::Peers(peers) => {
+                self.peers = peers;
+                self.compare_heads(now.boot);
+            }
+            Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
             Event::HandoverWanted { to, timeout } => self.note_handover_wanted(now, to, timeout, out),
             Event::ShutdownWanted => self.shut_down(now),
             Event::StoreFailed { reason: _ } => {
@@ -476,12 +495,13 @@ impl Core {
     /// Why this member could not take the baton now; `None` when it could.
     pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
         if self.shutdown.is_some() {
-            Some(NotReady::Leaving)
-        } else if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
-            Some(NotReady::Maintenance)
-        } else {
-            self.host.not_ready(now)
+            return Some(NotReady::Leaving);
         }
+        if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
+            return Some(NotReady::Maintenance);
+        }
+        let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
+        self.host.not_ready(now).or_else(stuck)
     }
 
     pub fn is_active(&self) -> bool {
@@ -503,6 +523,11 @@ impl Core {
 
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The highest mark that this member knows of; see [`Event::MarkSeen`].
+    pub fn mark_seen(&self) -> Option<SignMark> {
+        self.mark_seen
     }
 
     pub fn view(&self) -> &View {

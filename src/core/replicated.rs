@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain_node::SignFloor;
+use crate::chain_node::MetFloor;
 use crate::core::event::View;
 use crate::core::orders::Orders;
 use crate::ids::{Epoch, NodeId, SignMark, Term};
@@ -32,7 +32,7 @@ pub enum Command {
     /// whom an operator chose, and nobody when the best member then shall have it.
     Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime, to: Option<NodeId> },
     /// The holder of the epoch was proven active, `took` after it began to act.
-    Activated { epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration },
+    Activated { epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration },
     /// Records the incarnation of a member's store, once.
     Join { member: NodeId, incarnation: u64 },
     /// An operator's order: whether the member takes the baton at all.
@@ -51,7 +51,7 @@ impl fmt::Display for Command {
                 write!(f, "Release{{epoch {epoch}, last signed {mark}}}")
             }
             Command::Release { epoch, last_signed: None, .. } => write!(f, "Release{{epoch {epoch}, no mark}}"),
-            Command::Activated { epoch, .. } => write!(f, "Activated{{epoch {epoch}}}"),
+            Command::Activated { epoch, floor, .. } => write!(f, "Activated{{epoch {epoch}, floor: {floor}}}"),
             Command::Join { member, incarnation } => write!(f, "Join{{{member}, {incarnation:016x}}}"),
             Command::SetMaintenance { member, on, .. } => write!(f, "SetMaintenance{{{member}, {}}}", on_or_off(*on)),
             Command::SetPause { on, .. } => write!(f, "SetPause{{{}}}", on_or_off(*on)),
@@ -141,7 +141,7 @@ pub struct MoveEnd {
     pub gap: Duration,
     /// By the new holder's steady clock, see [`Command::Activated`].
     pub took: Duration,
-    pub floor: SignFloor,
+    pub floor: MetFloor,
 }
 
 /// What a claimer knows of the signatures made before it.
@@ -306,7 +306,7 @@ impl Replicated {
         Applied::Released { epoch }
     }
 
-    fn activated(&mut self, epoch: Epoch, at: WallTime, floor: SignFloor, took: Duration) -> Applied {
+    fn activated(&mut self, epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration) -> Applied {
         let gap = at.since(self.gap_from);
         match self.moves.back_mut() {
             Some(row) if row.epoch == epoch && row.end.is_none() => {
@@ -361,7 +361,7 @@ mod tests {
 
     fn activated(epoch: u64, ms: u64) -> Command {
         let took = Duration::from_millis(5);
-        Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: SignFloor::None, took }
+        Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: MetFloor::default(), took }
     }
 
     /// The state after `(term, command)`s, all of which must be accepted.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod links;
+mod marks;
 mod orders;
 mod report;
 mod sources;
@@ -35,7 +36,7 @@ use crate::key_links::KeyLinks;
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayService};
 use crate::shared_core::SharedCore;
-use crate::store::{Opened, Store};
+use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, TlsFiles};
 use crate::wire::proto::relay_server::RelayServer;
@@ -46,8 +47,6 @@ use report::Reporter;
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.
 const ACTIVATION_MAX_HOT: Duration = Duration::from_secs(10);
 const ACTIVATION_MAX_RESTART: Duration = Duration::from_secs(120);
-/// With `on_halt = "replica"`, how long the chain stands still before gossip's mark is taken.
-const HALT_MAX: Duration = Duration::from_secs(30);
 /// A holder's head stands still for longer than this only when something is wrong with it.
 const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
 /// Pause before the core hears of a failed claim, which it repeats. openraft takes none before it has seen
@@ -62,10 +61,11 @@ pub struct Prepared {
     chain: Option<(Driver, HostLinks)>,
     tls: Option<TlsFiles>,
     opened: Opened,
+    mark_file: MarkFile,
     listener: TcpListener,
     admin: UnixListener,
     metrics: Option<TcpListener>,
-    /// Of the chain driver.
+    /// Of the chain driver and the mark file.
     warnings: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
     create_dir("member.run_dir", &config.run_dir)?;
     create_dir("member.state_dir", &config.state_dir)?;
     let admin = admin::bind(&config.run_dir)?;
-    let (chain, warnings) = match &config.chain {
+    let (chain, mut warnings) = match &config.chain {
         Some(chain) => {
             let (driver, links, warnings) = prepare_chain(&config, chain).await?;
             (Some((driver, links)), warnings)
@@ -92,7 +92,11 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
         None => None,
     };
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
-    Ok(Prepared { config, chain, tls, opened, listener, admin, metrics, warnings })
+    let (mark_file, unreadable) = MarkFile::open(&config.state_dir);
+    warnings.extend(unreadable.map(|error| {
+        format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
+    }));
+    Ok(Prepared { config, chain, tls, opened, mark_file, listener, admin, metrics, warnings })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -119,13 +123,15 @@ impl Prepared {
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self) -> Result<()> {
-        let Prepared { config, chain, tls, opened, listener, admin, metrics: exporter_listener, warnings: _ } = self;
+        let Prepared { config, chain, tls, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
+        let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
             fresh: opened.fresh,
             vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
             released_term: opened.store.last_release_term(),
             view: opened.store.applied().borrow().replicated.view(),
+            mark_seen: mark_file.kept(),
         };
         let (core, actions) = SharedCore::new(Core::new(
             core_settings(&config, chain.as_ref().map(|(driver, _)| driver)),
@@ -179,6 +185,7 @@ impl Prepared {
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
+        tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));
@@ -348,8 +355,9 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
         node_refuses: driver.is_some_and(Driver::enforces_floor),
         probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
+        min_peers: chain.and_then(|chain| chain.probe.min_peers),
         head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
-        settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|_| HALT_MAX),
+        settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::sources::is_active;
+use crate::chain_node::{FloorBasis, SignFloor};
 use crate::config::{Config, Member};
 use crate::consensus::Consensus;
 use crate::core::orders::Orders;
@@ -20,7 +21,7 @@ use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
 use crate::wire::proto;
-use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, Record, SignMark, StatusResponse};
+use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
 
 /// Between two gossip records while much happens.
 const RECORD_EVERY_MIN: Duration = Duration::from_millis(50);
@@ -68,6 +69,8 @@ impl Reporter {
     /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
         let Seen { health, last_signed, note } = self.seen();
+        let (settling, mark_seen) =
+            self.core.read(|core, now| (core.settling(now.boot).map(awaited), core.mark_seen()));
         let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
             let phase = core.stage().map_or("", |stage| stage.as_str());
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
@@ -89,7 +92,9 @@ impl Reporter {
                 probe_latency_us: health.latency.as_micros() as u32,
                 version: health.version,
             }),
-            last_signed: last_signed.map(|m| SignMark { height: m.height, round: m.round, step: m.step }),
+            last_signed: last_signed.map(Into::into),
+            mark_seen: mark_seen.map(Into::into),
+            settling: settling.unwrap_or_default(),
             maintenance,
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
             links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
@@ -126,6 +131,7 @@ impl Reporter {
             paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: members.iter().filter(|member| member.reachable).count() > members.len() / 2,
             members,
+            floor: self.applied.borrow().replicated.moves.iter().rev().find_map(move_floor),
         }
     }
 
@@ -137,6 +143,7 @@ impl Reporter {
         if !reachable {
             // What it last said of its lease and its work is not so any more.
             record.phase.clear();
+            record.settling.clear();
             record.lease_remaining_ms = 0;
         }
         let chain = record.chain.clone().unwrap_or_default();
@@ -158,6 +165,7 @@ impl Reporter {
             version: record.version_text,
             not_ready_because: record.not_ready_because,
             node_note: record.node_note,
+            settling: record.settling,
         }
     }
 
@@ -233,7 +241,28 @@ fn history_row(row: &Move) -> proto::Move {
         claimed_at_ns: row.claimed_at.as_nanos(),
         active_at_ns: row.end.map_or(0, |end| end.active_at.as_nanos()),
         gap_ns: row.end.map_or(0, |end| end.gap.as_nanos() as u64),
-        floor: row.end.map(|end| end.floor.to_string()).unwrap_or_default(),
+        floor: move_floor(row),
+    }
+}
+
+fn move_floor(row: &Move) -> Option<MoveFloor> {
+    let met = row.end?.floor;
+    Some(MoveFloor {
+        epoch: row.epoch.0,
+        source: met.basis.map_or("", FloorBasis::as_str).into(),
+        floor: met.floor.to_string(),
+        met_at_height: met.height,
+        settled_in_ns: met.settled_in.as_nanos() as u64,
+    })
+}
+
+/// What a member that settles waits for.
+fn awaited((floor, basis): (SignFloor, FloorBasis)) -> String {
+    let basis = basis.as_str();
+    match floor {
+        SignFloor::None => format!("{basis}: its chain node to run"),
+        SignFloor::Mark(mark) => format!("{basis}: its chain node to reach height {}", mark.height),
+        SignFloor::BlockAfter(_) => format!("{basis}: {floor}"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::consensus::Consensus;
 use crate::core::replicated::Command;
 use crate::core::{Event, Peer};
 use crate::gossip::{Heard, Table};
-use crate::ids::{NodeId, SignMark};
+use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
 use crate::store::{AppliedEntry, AppliedState, Health, News};
 use crate::time::BootTime;
@@ -81,17 +81,7 @@ pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<
 fn peer(heard: &Heard, now: BootTime) -> Peer {
     let reachable = heard.is_reachable(now);
     let Some(record) = &heard.record else { return Peer { reachable, ..Peer::default() } };
-    Peer {
-        ready: record.ready,
-        reachable,
-        active: record.phase == "Active",
-        height: record.chain.as_ref().map_or(0, |chain| chain.height),
-        last_signed: record.last_signed.as_ref().map(mark),
-    }
-}
-
-fn mark(mark: &crate::wire::proto::SignMark) -> SignMark {
-    SignMark { height: mark.height, round: mark.round, step: mark.step }
+    Peer { ready: record.ready, reachable, height: record.chain.as_ref().map_or(0, |chain| chain.height) }
 }
 
 /// While this member leads, records the incarnation of every member that it hears of for the first time.

@@ -6,6 +6,7 @@
 
 mod first_signature;
 mod guard;
+mod mark;
 mod node;
 mod probe;
 
@@ -67,6 +68,8 @@ struct Hands {
     closely: watch::Sender<bool>,
     /// The process that has answered a probe. One that has not may not even know its signals yet.
     answered: watch::Sender<Option<u32>>,
+    /// The chain node has the key, or may have.
+    has_key: watch::Sender<bool>,
     seen: watch::Sender<Seen>,
 }
 
@@ -87,10 +90,11 @@ enum NodeSeen {
     Refused(String),
 }
 
-/// What probes have shown last, for gossip and metrics.
+/// What the chain node has shown last, for gossip and metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     pub health: Option<Health>,
+    /// On this host; never goes back.
     pub last_signed: Option<SignMark>,
     /// What an operator should know of the node's key and signatures; empty when there is nothing.
     pub note: String,
@@ -135,6 +139,7 @@ impl Effects {
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
             answered: watch::Sender::new(None),
+            has_key: watch::Sender::new(false),
             seen: watch::Sender::default(),
         });
         let events = guard::attach(&hands).await?;
@@ -142,6 +147,7 @@ impl Effects {
         tokio::spawn(guard::follow(hands.clone(), events));
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
+        tokio::spawn(mark::watch(hands.clone()));
         Ok(Effects { hands, jobs })
     }
 

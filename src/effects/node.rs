@@ -81,6 +81,7 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
     if *hands.chain.activation() == Activation::Restart {
         hands.stop_node(hands.stop_timeout).await;
     }
+    hands.has_key.send_replace(true);
     let linked = async {
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
         let prepared = hands.chain.prepare_validator(&floor, settled.as_ref()).await;
@@ -91,7 +92,7 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
     };
     match linked.await {
         Ok(()) => {
-            info!(%epoch, "links validating");
+            info!(%epoch, %floor, "links validating");
             hands.core.step(Event::Linked { epoch });
         }
         Err(reason) => {
@@ -236,6 +237,7 @@ async fn deactivate(hands: &Arc<Hands>, kill: bool) {
         warn!("{error}");
         None
     });
+    hands.has_key.send_replace(false);
     hands.core.step(Event::Inactive { last_signed });
     if let Err(reason) = linked {
         hands.core.step(Event::LinksFailed { reason });

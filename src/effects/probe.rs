@@ -58,11 +58,7 @@ async fn probe(hands: &Hands) -> Result<(), String> {
     match hands.chain.probe().await {
         Ok(health) => {
             debug!(height = health.height, "probed");
-            let last_signed = hands.chain.last_signed().await.unwrap_or_default();
-            hands.seen.send_modify(|seen| {
-                seen.health = Some(health.clone());
-                seen.last_signed = last_signed;
-            });
+            hands.seen.send_modify(|seen| seen.health = Some(health.clone()));
             hands.core.step(Event::Probed(health));
             Ok(())
         }

@@ -248,6 +248,7 @@ fn order(record: &Record) -> (u64, u64) {
 fn without_measures(record: &Record) -> Record {
     let mut record =
         Record { lease_remaining_ms: 0, disk_free_bytes: 0, clock_offset_ns: 0, version: 0, ..record.clone() };
+    record.mark_seen = None;
     if let Some(chain) = &mut record.chain {
         chain.probe_latency_us = 0;
     }

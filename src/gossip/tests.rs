@@ -49,6 +49,19 @@ fn only_a_higher_generation_or_version_replaces_a_record() {
 }
 
 #[test]
+fn a_mark_of_the_owner_is_pushed_and_one_that_it_only_heard_of_waits_for_the_exchange() {
+    let mut table = a_table();
+    let mark = |height| Some(crate::ids::SignMark::at_height(height).into());
+    let own = Record { last_signed: mark(7), ..Record::default() };
+    assert_eq!(table.publish(own.clone(), NOW), Change::Facts);
+    let signed_on = Record { last_signed: mark(8), mark_seen: mark(8), ..own };
+    assert_eq!(table.publish(signed_on.clone(), NOW), Change::Facts);
+    let heard = Record { mark_seen: mark(9), ..signed_on };
+    assert_eq!(table.publish(heard, NOW), Change::Measures, "else every member would answer every block of the holder");
+    assert_eq!(table.mine().mark_seen, mark(9));
+}
+
+#[test]
 fn an_old_record_is_no_sign_of_life() {
     let mut table = a_table();
     table.merge(of_b(7, 3, ""), None, NOW);

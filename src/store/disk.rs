@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use sled::IVec;
 
 use super::seal::Seal;
-use super::vote_file::{VoteFile, sync_parent};
+use super::sealed_file::sync_parent;
+use super::vote_file::VoteFile;
 use super::{AppliedState, FORMAT, LogImage, StoreError, VALUE_BYTES_MAX};
 use crate::ids::NodeId;
 use crate::wire::{LogId, Vote, WireError, decode, proto, read_entry};

@@ -28,7 +28,9 @@
 
 mod disk;
 mod log;
+mod mark_file;
 mod seal;
+mod sealed_file;
 mod state_machine;
 mod vote_file;
 mod writer;
@@ -42,6 +44,7 @@ use openraft::EntryPayload;
 use tokio::sync::{mpsc, watch};
 
 pub use self::log::LogStore;
+pub use self::mark_file::MarkFile;
 pub use self::state_machine::{SnapshotBuilder, StateMachine};
 pub use crate::wire::AppliedState;
 

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::vote_file::sync_parent;
+use super::sealed_file::sync_parent;
 
 const MAGIC: &[u8; 8] = b"BTNSEAL1";
 const SLOT_BYTES: usize = 20;

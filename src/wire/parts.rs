@@ -9,7 +9,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use super::proto;
 use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
 use super::{member, name_or_empty, nanos, required, some_name};
-use crate::chain_node::SignFloor;
+use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::core::replicated::Command;
 use crate::ids::{Epoch, NodeId, SignMark};
 use crate::time::WallTime;
@@ -140,8 +140,11 @@ impl From<&Command> for proto::Command {
             Command::Activated { epoch, at, floor, took } => Kind::Activated(proto::Activated {
                 epoch: epoch.0,
                 at_ns: at.as_nanos(),
-                floor: Some((*floor).into()),
+                floor: Some(floor.floor.into()),
                 took_ns: nanos(*took),
+                basis: proto::FloorBasis::from(floor.basis).into(),
+                met_at_height: floor.height,
+                settled_in_ns: nanos(floor.settled_in),
             }),
             Command::Join { member, incarnation } => {
                 Kind::Join(proto::Join { member: member.to_string(), incarnation: *incarnation })
@@ -182,7 +185,12 @@ impl TryFrom<proto::Command> for Command {
             Kind::Activated(activated) => Command::Activated {
                 epoch: Epoch(activated.epoch),
                 at: WallTime::from_nanos(activated.at_ns),
-                floor: required(activated.floor, "Activated", "floor")?.try_into()?,
+                floor: MetFloor {
+                    basis: activated.basis().into(),
+                    floor: required(activated.floor, "Activated", "floor")?.try_into()?,
+                    height: activated.met_at_height,
+                    settled_in: Duration::from_nanos(activated.settled_in_ns),
+                },
                 took: Duration::from_nanos(activated.took_ns),
             },
             Kind::Join(join) => {
@@ -210,6 +218,31 @@ impl From<SignMark> for proto::SignMark {
 impl From<proto::SignMark> for SignMark {
     fn from(mark: proto::SignMark) -> Self {
         SignMark { height: mark.height, round: mark.round, step: mark.step }
+    }
+}
+
+/// Unspecified is what a message of an earlier version says.
+impl From<Option<FloorBasis>> for proto::FloorBasis {
+    fn from(basis: Option<FloorBasis>) -> Self {
+        match basis {
+            None => proto::FloorBasis::Unspecified,
+            Some(FloorBasis::NeverSigned) => proto::FloorBasis::NeverSigned,
+            Some(FloorBasis::Release) => proto::FloorBasis::Release,
+            Some(FloorBasis::Settled) => proto::FloorBasis::Settled,
+            Some(FloorBasis::Replica) => proto::FloorBasis::Replica,
+        }
+    }
+}
+
+impl From<proto::FloorBasis> for Option<FloorBasis> {
+    fn from(basis: proto::FloorBasis) -> Self {
+        match basis {
+            proto::FloorBasis::Unspecified => None,
+            proto::FloorBasis::NeverSigned => Some(FloorBasis::NeverSigned),
+            proto::FloorBasis::Release => Some(FloorBasis::Release),
+            proto::FloorBasis::Settled => Some(FloorBasis::Settled),
+            proto::FloorBasis::Replica => Some(FloorBasis::Replica),
+        }
     }
 }
 

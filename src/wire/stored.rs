@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::proto;
 use super::{LogId, StoredMembership, WireError};
 use super::{member, name_or_empty, nanos, required, some_name};
+use crate::chain_node::MetFloor;
 use crate::core::orders::Orders;
 use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use crate::ids::Epoch;
@@ -150,7 +151,10 @@ impl From<&Move> for proto::StoredMove {
             active_at_ns: end.active_at.as_nanos(),
             gap_ns: nanos(end.gap),
             took_ns: nanos(end.took),
-            floor: Some(end.floor.into()),
+            floor: Some(end.floor.floor.into()),
+            basis: proto::FloorBasis::from(end.floor.basis).into(),
+            met_at_height: end.floor.height,
+            settled_in_ns: nanos(end.floor.settled_in),
         });
         proto::StoredMove {
             epoch: row.epoch.0,
@@ -180,7 +184,12 @@ impl TryFrom<proto::StoredMove> for Move {
                 active_at: WallTime::from_nanos(end.active_at_ns),
                 gap: Duration::from_nanos(end.gap_ns),
                 took: Duration::from_nanos(end.took_ns),
-                floor: required(end.floor, "MoveEnd", "floor")?.try_into()?,
+                floor: MetFloor {
+                    basis: end.basis().into(),
+                    floor: required(end.floor, "MoveEnd", "floor")?.try_into()?,
+                    height: end.met_at_height,
+                    settled_in: Duration::from_nanos(end.settled_in_ns),
+                },
             }),
         };
         Ok(Move {

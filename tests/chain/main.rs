@@ -36,10 +36,11 @@ fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
         stop_timeout: Duration::from_secs(1),
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,
+        halt_after: Duration::from_secs(30),
         keys_on_tmpfs: false,
         links: Vec::new(),
         activation: Activation::Restart,
-        probe: Probe { target, every: Duration::from_secs(1), timeout: TIMEOUT, failures: 3 },
+        probe: Probe { target, every: Duration::from_secs(1), timeout: TIMEOUT, failures: 3, min_peers: None },
         last_signed: None,
         near_addrs: None,
     }

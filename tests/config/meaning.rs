@@ -224,3 +224,39 @@ fn every_key_has_a_row_in_the_documentation() {
     let absent: Vec<&&str> = keys.iter().filter(|key| !docs.contains(&format!("| `{key}` |"))).collect();
     assert!(absent.is_empty(), "no row for {absent:?}");
 }
+
+#[test]
+fn what_a_halted_chain_and_a_lonely_node_mean_is_carried_and_off_by_default() {
+    let chain = load(EXAMPLE).expect("sound").chain.expect("chain");
+    assert_eq!((chain.on_halt, chain.probe.min_peers), (OnHalt::Wait, None));
+    let replica = edited("on_halt = \"wait\"", "on_halt = \"replica\"");
+    let chain = load(&replica).expect("sound").chain.expect("chain");
+    assert_eq!((chain.on_halt, chain.halt_after), (OnHalt::Replica, Duration::from_secs(30)));
+    let patient = replica.replace("stop_timeout", "halt_after = \"5m\"\nstop_timeout");
+    assert_eq!(load(&patient).expect("sound").chain.expect("chain").halt_after, Duration::from_secs(300));
+    let generic =
+        edited("\"near\" ", "\"generic\"").replace("failures = 3", "failures = 3\nmin_peers = 4\npeers = \"/p\"");
+    assert_eq!(load(&generic).expect("sound").chain.expect("chain").probe.min_peers, Some(4));
+}
+
+#[test]
+fn keys_that_would_do_nothing_are_refused() {
+    let line = |text: &str| load(text).expect_err("refused");
+    let generic = |probe: &str| edited("\"near\" ", "\"generic\"").replace("failures = 3", probe);
+    for (text, expected) in [
+        (
+            edited("stop_timeout", "halt_after = \"5s\"\nstop_timeout"),
+            "chain.halt_after in baton.toml:27: means nothing with on_halt = \"wait\"; remove it or set on_halt = \"replica\"",
+        ),
+        (
+            edited("failures = 3", "min_peers = 4"),
+            "chain.probe.min_peers in baton.toml:47: driver near is not told the number of peers; remove it",
+        ),
+        (
+            generic("min_peers = 4"),
+            "chain.probe.min_peers in baton.toml:47: needs chain.probe.peers, which points to the number; add it",
+        ),
+    ] {
+        assert_eq!(line(&text), expected);
+    }
+}

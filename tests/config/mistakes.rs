@@ -49,7 +49,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
             "[metrics]",
             "zzz.y = 1\n[metrics]",
             "unknown key chain.probe.zzz in baton.toml:49; chain.probe has url, calls, exec, tcp, every, timeout, failures, \
-             syncing, height, target_height, behind_max, head_time, peers, key, key_validating, key_standby, version",
+             min_peers, syncing, height, target_height, behind_max, head_time, peers, key, key_validating, key_standby, version",
         ),
         (
             "[member]",

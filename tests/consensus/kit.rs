@@ -293,6 +293,7 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
         vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
         released_term: opened.store.last_release_term(),
         view: opened.store.applied().borrow().replicated.view(),
+        mark_seen: None,
     };
     let settings = settings(shape, me, &addrs);
     let (core, actions) = SharedCore::new(Core::new(settings, memory, BootTime::now()));
@@ -347,6 +348,7 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
         clock_skew: Duration::ZERO,
         node_refuses: false,
         probe_failures_max: 3,
+        min_peers: None,
         head_still_max: LONG,
         activation_max: LONG,
         settle_max: None,

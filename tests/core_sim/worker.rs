@@ -219,12 +219,12 @@ impl World {
                 if self.hosts[host].machine.may_sign() {
                     return self.stop_node(host, 400, Doing::StopToEnd);
                 }
-                self.step(host, Event::Inactive { last_signed: None });
+                self.inactive(host);
                 self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(400) });
                 self.wake_worker(host, 0);
             }
             Doing::StopToEnd => {
-                self.step(host, Event::Inactive { last_signed: None });
+                self.inactive(host);
                 self.wake_worker(host, 0);
             }
         }

@@ -5,17 +5,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState};
 use baton::core::replicated::{Applied, Command};
 use baton::core::{Action, Core, Event, Memory, Peer, Settings};
-use baton::ids::{NodeId, Role, SignMark};
+use baton::ids::{NodeId, Role};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
 
+use crate::chain::Chain;
 use crate::coordinator::{Coordinator, Stage};
 use crate::faults::Fault;
 use crate::machine::{FromMachine, Machine, ToMachine};
 use crate::raft::{Append, Appended, Ballot, Id, Raft};
+use crate::signlog::{self, Report};
 
 pub const MS: u64 = 1_000_000;
 pub const TIMING: Timing = Timing::LAN;
@@ -39,6 +40,10 @@ pub enum Without {
     Deadline,
     /// The shell takes a node that was just ordered to start for one that is stopped.
     AwaitedStart,
+    /// Fence 3: every floor counts as met.
+    Floor,
+    /// The sign state that a `Release` reads was restored from a backup.
+    FreshMark,
 }
 
 pub struct Random(u64);
@@ -87,6 +92,8 @@ pub enum What {
     Deadline { host: Id },
     Killed { host: Id, pid: u32 },
     Resume { host: Id },
+    Block { host: Id },
+    Lag { host: Id, lag: u64 },
     Fault(Fault),
 }
 
@@ -170,6 +177,9 @@ pub struct World {
     pub faults_end: u64,
     /// Of operators, proposed by a leader.
     pub orders: u64,
+    /// The history ends by then, however it goes.
+    pub patience: u64,
+    pub chain: Chain,
 }
 
 /// How one history ended.
@@ -182,30 +192,43 @@ pub struct End {
     pub claims: u64,
     pub handovers: u64,
     pub orders: u64,
+    /// Of all that was signed.
+    pub verdict: Report,
+    pub signatures: usize,
+    /// How often the holder was struck as it signed.
+    pub struck: u32,
     pub trace: Vec<String>,
 }
 
 pub fn run(seed: u64, without: Without, traced: bool) -> End {
     let mut world = World::new(seed, without, traced);
     world.plan_faults();
-    let live_after = world.play();
-    let state = world.hosts.iter().map(|host| &host.raft.state).max_by_key(|state| state.epoch);
-    let moves = state.map(|state| state.moves.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>());
-    let moves = moves.unwrap_or_default();
-    End {
-        overlap: world.overlap,
-        live_after,
-        pre_vote: world.pre_vote,
-        events: world.events,
-        claims: moves.len() as u64,
-        orders: world.orders,
-        handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
-        trace: world.trace.unwrap_or_default(),
-    }
+    world.run_to_end()
 }
 
 impl World {
-    fn new(seed: u64, without: Without, traced: bool) -> World {
+    pub fn run_to_end(mut self) -> End {
+        let live_after = self.play();
+        let world = self;
+        let state = world.hosts.iter().map(|host| &host.raft.state).max_by_key(|state| state.epoch);
+        let moves = state.map(|state| state.moves.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>());
+        let moves = moves.unwrap_or_default();
+        End {
+            overlap: world.overlap,
+            live_after,
+            pre_vote: world.pre_vote,
+            events: world.events,
+            claims: moves.len() as u64,
+            orders: world.orders,
+            handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
+            verdict: signlog::check(&world.chain.log),
+            signatures: world.chain.log.len(),
+            struck: world.chain.struck(),
+            trace: world.trace.unwrap_or_default(),
+        }
+    }
+
+    pub fn new(seed: u64, without: Without, traced: bool) -> World {
         let mut random = Random::new(seed);
         let members = if random.chance(70) { 3 } else { 5 };
         let arbiters = random.between(0, (members as u64) / 2 + 1) as usize;
@@ -248,6 +271,8 @@ impl World {
             overlap: None,
             faults_end: 0,
             orders: 0,
+            patience: u64::MAX,
+            chain: Chain::new(BLOCK, members),
             random,
         }
     }
@@ -319,9 +344,13 @@ impl World {
         for host in 0..self.members() {
             let after = self.random.between(0, 300 * MS);
             self.later(after, What::Fault(Fault::Restart(host)));
+            self.later(0, What::Block { host });
         }
         while let Some(Reverse(due)) = self.due.pop() {
             self.at = due.at;
+            if self.at > self.patience {
+                return None;
+            }
             if self.at > self.faults_end {
                 if self.somebody_is_active() {
                     return Some(self.at - self.faults_end);
@@ -394,6 +423,8 @@ impl World {
                     self.later(after, what);
                 }
             }
+            What::Block { host } => self.block(host),
+            What::Lag { host, lag } => self.set_lag(host, lag),
             What::Fault(fault) => self.strike(fault),
         }
     }
@@ -468,8 +499,13 @@ impl World {
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
         let raft = &mut self.hosts[host].raft;
         raft.restart();
-        let memory =
-            Memory { fresh, vote_term: raft.term, released_term: raft.released_term(), view: raft.state.view() };
+        let memory = Memory {
+            fresh,
+            vote_term: raft.term,
+            released_term: raft.released_term(),
+            view: raft.state.view(),
+            mark_seen: None,
+        };
         let (settings, name) = (self.settings(host), self.name(host));
         let me = &mut self.hosts[host];
         me.generation += 1;
@@ -497,6 +533,7 @@ impl World {
             clock_skew: Duration::from_millis(10),
             node_refuses: false,
             probe_failures_max: 3,
+            min_peers: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(2),
             settle_max: None,
@@ -506,17 +543,7 @@ impl World {
     pub fn probe(&mut self, host: Id) {
         let closely = self.hosts[host].coordinator.as_ref().is_some_and(|c| c.closely);
         if self.hosts[host].machine.answers(self.at) {
-            let slot = self.at / BLOCK;
-            let synced = self.at >= self.hosts[host].syncing_until;
-            let health = Health {
-                synced,
-                height: slot,
-                head_time: Some(WallTime::from_nanos(slot * BLOCK)),
-                peers: None,
-                key: KeyState::Untold,
-                latency: Duration::from_millis(1),
-                version: String::new(),
-            };
+            let health = self.health(host);
             self.step(host, Event::Probed(health));
         }
         self.own(host, if closely { PROBE_CLOSELY } else { PROBE }, Stage::Probe);
@@ -529,9 +556,7 @@ impl World {
         let record = Peer {
             ready: coordinator.core.not_ready(now).is_none(),
             reachable: true,
-            active: coordinator.core.is_active(),
             height: coordinator.core.host().height(),
-            last_signed: Some(SignMark::at_height(coordinator.core.host().height())),
         };
         for other in self.others(host) {
             self.send(host, other, generation, Message::Gossip(record.clone()));
@@ -605,5 +630,6 @@ fn for_coordinator(what: &What) -> Option<Id> {
         What::Deliver { to, .. } => Some(*to),
         What::Own { host, .. } | What::Heard { host, .. } => Some(*host),
         What::Ask { .. } | What::Deadline { .. } | What::Killed { .. } | What::Resume { .. } | What::Fault(_) => None,
+        What::Block { .. } | What::Lag { .. } => None,
     }
 }

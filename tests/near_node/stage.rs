@@ -78,7 +78,13 @@ impl Host {
         std::fs::write(home.join("config.json"), CONFIG).expect("config");
         let chain = chain(&path, activation);
         let guard = GuardProcess(start_guard(&path));
-        let memory = Memory { fresh: true, vote_term: 0, released_term: None, view: Replicated::default().view() };
+        let memory = Memory {
+            fresh: true,
+            vote_term: 0,
+            released_term: None,
+            view: Replicated::default().view(),
+            mark_seen: None,
+        };
         let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()));
         let core = Arc::new(core);
         let setup = Setup {
@@ -242,6 +248,7 @@ fn settings() -> Settings {
         clock_skew: Duration::from_millis(10),
         node_refuses: false,
         probe_failures_max: 1000,
+        min_peers: None,
         head_still_max: SOON,
         activation_max: SOON,
         settle_max: None,
@@ -267,6 +274,7 @@ fn chain(path: &Path, activation: Activation) -> Chain {
         stop_timeout: Duration::from_secs(2),
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,
+        halt_after: Duration::from_secs(30),
         keys_on_tmpfs: false,
         links: vec![
             link("validator_key.json", "shared.json", None),
@@ -278,6 +286,7 @@ fn chain(path: &Path, activation: Activation) -> Chain {
             every: Duration::from_millis(50),
             timeout: Duration::from_secs(2),
             failures: 1000,
+            min_peers: None,
         },
         last_signed: None,
         near_addrs: restarts.then(|| NearAddrs {

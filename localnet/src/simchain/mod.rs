@@ -12,7 +12,7 @@
 //! same bytes. Only the blocks that they propose differ. The signature log sees both cases.
 //!
 //! From below: `encode`, `keys`, `genesis`, `message`; `chain` (pure) and `signer`; `node` decides; `gossip`, `rpc`
-//! and `run` are its sockets, timers and signals.
+//! and `run` are its sockets, timers and signals; `pretend` is what it says to be tried with.
 
 pub mod chain;
 pub mod encode;
@@ -20,6 +20,7 @@ pub mod genesis;
 pub mod keys;
 pub mod message;
 pub mod node;
+pub mod pretend;
 pub mod run;
 pub mod signer;
 

@@ -15,6 +15,7 @@ use super::chain::{Added, Anchor, Chain, KEEP};
 use super::encode::{Hash, PublicKey};
 use super::genesis::Genesis;
 use super::message::{Approval, BadMessage, Block, Evidence, Frame};
+use super::pretend::Pretend;
 use super::seen::Seen;
 use super::signer::{Signer, load_validator_key};
 use crate::signlog::Kind;
@@ -92,6 +93,7 @@ pub struct Node {
     pub chain: Chain,
     pub signer: Signer,
     pub counters: Counters,
+    pub pretend: Pretend,
     /// False while the key file is garbled and an older key (or none) stays active.
     pub key_file_good: bool,
     pub started: BootTime,
@@ -113,6 +115,7 @@ impl Node {
             genesis,
             signer,
             counters: Counters::default(),
+            pretend: Pretend::default(),
             key_file_good: true,
             started: now.boot,
             connections: BTreeMap::new(),

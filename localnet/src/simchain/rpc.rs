@@ -1,5 +1,6 @@
-//! HTTP for operators, tests and the coordinator: `/status` in neard's shape, `/metrics`, `/evidence`, `/blocks`, and
-//! of neard's JSON-RPC the method `validators`. Just enough HTTP/1.1 with keep-alive; no TLS, no chunked bodies.
+//! HTTP for operators, tests and the coordinator: `/status` in neard's shape, `/metrics`, `/evidence`, `/blocks`, of
+//! neard's JSON-RPC the method `validators`, and `/pretend` for tests. Just enough HTTP/1.1 with keep-alive; no TLS,
+//! no chunked bodies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::genesis::rfc3339;
 use super::gossip::Shared;
 use super::node::{Node, Now};
+use super::pretend::Pretend;
 
 /// Bound of the request line with all headers, and of a body.
 const REQUEST_MAX: u64 = 16 << 10;
@@ -47,7 +49,11 @@ async fn converse(stream: TcpStream, node: &Shared) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     while let Some(request) = timeout(IDLE_MAX, read_request(&mut stream)).await?? {
-        let (code, kind, body) = answer(&node.borrow(), &request, rpc_addr);
+        if node.borrow().pretend.hangs && request.path == "/status" {
+            return std::future::pending().await;
+        }
+        let pretend = request.path.strip_prefix("/pretend?").map(|words| play(&mut node.borrow_mut(), words));
+        let (code, kind, body) = pretend.unwrap_or_else(|| answer(&node.borrow(), &request, rpc_addr));
         let connection = if request.keep_alive { "keep-alive" } else { "close" };
         let length = body.len();
         let response = format!(
@@ -97,6 +103,18 @@ async fn read_request<R: AsyncRead + Unpin>(stream: &mut BufReader<R>) -> std::i
     Ok(Some(Request { method, path, keep_alive, body }))
 }
 
+fn play(node: &mut Node, words: &str) -> (&'static str, &'static str, String) {
+    match Pretend::parse(words, node.chain.head().height) {
+        Ok(pretend) => {
+            node.pretend = pretend;
+            node.signer.dies_signing = pretend.dies_signing;
+            node.note(format_args!("from now on: {pretend:?}"));
+            ("200 OK", JSON, json!({ "pretend": words }).to_string())
+        }
+        Err(error) => ("400 Bad Request", JSON, json!({ "error": error }).to_string()),
+    }
+}
+
 fn answer(node: &Node, request: &Request, rpc_addr: SocketAddr) -> (&'static str, &'static str, String) {
     if request.method == "POST" && request.path == "/" {
         return ("200 OK", JSON, json_rpc(node, &request.body).to_string());
@@ -118,9 +136,12 @@ fn answer(node: &Node, request: &Request, rpc_addr: SocketAddr) -> (&'static str
 }
 
 /// The answer of neard's `/status`, field by field; what this chain does not have is there with a fixed value.
+/// `num_active_peers` is this chain's own.
 fn status(node: &Node, rpc_addr: SocketAddr, now: Now) -> Value {
     let (genesis, head, earliest) = (&node.genesis, node.chain.head(), node.chain.earliest());
     let key = node.signer.key();
+    let pretend = node.pretend;
+    let height = pretend.head.unwrap_or(head.height);
     json!({
         "version": {
             "version": "simchain",
@@ -135,10 +156,10 @@ fn status(node: &Node, rpc_addr: SocketAddr, now: Now) -> Value {
         "validators": genesis.validators.iter().map(|v| json!({ "account_id": v.account_id })).collect::<Value>(),
         "sync_info": {
             "latest_block_hash": head.hash,
-            "latest_block_height": head.height,
+            "latest_block_height": height,
             "latest_state_root": head.state_root,
-            "latest_block_time": rfc3339(genesis.time_of(head.height)),
-            "syncing": node.syncing(now),
+            "latest_block_time": rfc3339(genesis.time_of(height)),
+            "syncing": pretend.syncing.unwrap_or_else(|| node.syncing(now)),
             "earliest_block_hash": earliest.hash,
             "earliest_block_height": earliest.height,
             "earliest_block_time": rfc3339(genesis.time_of(earliest.height)),
@@ -147,6 +168,7 @@ fn status(node: &Node, rpc_addr: SocketAddr, now: Now) -> Value {
         },
         "validator_account_id": key.map(|k| &k.account_id),
         "validator_public_key": key.map(|k| k.public_key),
+        "num_active_peers": pretend.peers.unwrap_or_else(|| node.peers() as u64),
         "node_public_key": node.config.node_key,
         "node_key": node.config.node_key,
         "uptime_sec": now.boot.since(node.started).as_secs(),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use baton::time::BootTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::encode::{Hash, PublicKey};
@@ -55,6 +56,8 @@ pub struct Signer {
     mark: PathBuf,
     /// At or above every height that this home has signed.
     last_signed: u64,
+    /// The next signature is not handed out: the process is killed as it stands in the log.
+    pub dies_signing: bool,
 }
 
 impl Signer {
@@ -67,7 +70,7 @@ impl Signer {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(failed(e)),
         };
-        Ok(Signer { key, log, mark, last_signed })
+        Ok(Signer { key, log, mark, last_signed, dies_signing: false })
     }
 
     pub fn key(&self) -> Option<&KeyPair> {
@@ -101,6 +104,10 @@ impl Signer {
         let at = BootTime::now();
         let signature = key.sign(&bytes);
         self.log.append(&key.public_key.to_string(), height, kind, at)?;
+        if self.dies_signing {
+            // Nothing can be done about a kill that fails but to go on.
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
         Ok(Signed { kind, block, signature })
     }
 }

@@ -6,15 +6,22 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use localnet::check::check;
 use localnet::demo::{Pair, await_pair};
+use localnet::http;
 use localnet::keeper::Keeper;
-use localnet::launch::diagnosis;
-use localnet::net::Net;
+use localnet::launch::{self, diagnosis};
+use localnet::net::{ChainKind, Net, write_file};
+use localnet::status::{POLL_EVERY, Status, await_status, run_bounded};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub const LOCALNET: &str = env!("CARGO_BIN_EXE_localnet");
+
+/// For a member to become Active by a move that was caused.
+const ACTIVE_BOUND: Duration = Duration::from_secs(60);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -61,6 +68,11 @@ impl Ground {
     }
 }
 
+/// A configuration with leases that a busy machine does not lose: for tests of why the baton moves.
+pub fn long_leases(config: String) -> String {
+    config.replace("profile = \"lan\"", "profile = \"wan\"")
+}
+
 /// A network that is up.
 pub struct TestNet {
     pub ground: Ground,
@@ -73,6 +85,51 @@ impl TestNet {
         ground.succeed(&[&["up"], args].concat());
         let net = ground.net();
         TestNet { ground, net }
+    }
+
+    /// With every host's configuration edited before the start.
+    pub fn up_with(edit: impl Fn(String) -> String) -> TestNet {
+        let ground = Ground::new();
+        let net = launch::prepare(&ground.dir, ChainKind::Sim, 50).unwrap();
+        for host in &net.hosts {
+            let file = net.config_file(&host.id);
+            let text = edit(std::fs::read_to_string(&file).unwrap());
+            write_file(&file, &text).unwrap();
+        }
+        launch::start(&net, |_| ()).unwrap();
+        TestNet { ground, net }
+    }
+
+    /// Tells the chain node of `host` to pretend.
+    pub fn pretend(&self, host: &str, words: &str) {
+        let port = self.net.host(host).unwrap().rpc_port;
+        self.or_logs(http::get_json(port, &format!("/pretend?{words}")));
+    }
+
+    /// Waits until `host` is Active; the newest row of the history, as `baton history --json` on that host
+    /// shows it.
+    pub fn active(&self, host: &str) -> Value {
+        let active = |status: &Status| status.active().is_some_and(|member| member.id == host);
+        self.or_logs(await_status(&self.net, &format!("{host} is Active"), ACTIVE_BOUND, |_| (), active));
+        self.last_move(host)
+    }
+
+    /// Once it has ended.
+    fn last_move(&self, host: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let mut command = Command::new(&self.net.programs.baton);
+            command.args(["history", "--json", "--config"]).arg(self.net.config_file(host));
+            let answer = self.or_logs(run_bounded(command, ACTIVE_BOUND));
+            let history: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+            let last = history["moves"].as_array().and_then(|moves| moves.last()).cloned().unwrap_or_default();
+            if last["to"] == host && last["active_at_ns"].is_u64() {
+                return last;
+            }
+            let logs = || diagnosis(&self.net);
+            assert!(start.elapsed() < ACTIVE_BOUND, "no end of a move to {host}: {last}\n{}", logs());
+            std::thread::sleep(POLL_EVERY);
+        }
     }
 
     /// Once one host is Active and the other a ready standby.

@@ -140,6 +140,10 @@ impl Core {
     pub(in crate::core) fn note_exited(&mut self, now: Now, cause: ExitCause, out: &mut Vec<Action>) {
         match cause {
             ExitCause::ByItself => self.tenure_lost_node(now, Reason::NodeExited, out),
+            // A stop that was ordered before this tenure, to restart the node as standby, came late.
+            ExitCause::Stopped { .. } if self.stage().is_some_and(|s| s == Stage::Activating || s == Stage::Active) => {
+                self.tenure_lost_node(now, Reason::NodeExited, out);
+            }
             // Asked for by an action in progress, or followed by `Fenced`.
             ExitCause::Stopped { .. } | ExitCause::Fenced => {}
         }

@@ -9,7 +9,7 @@ mod letting_go;
 
 use std::time::Duration;
 
-use crate::chain_node::SignFloor;
+use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::core::Core;
 use crate::core::event::{Action, View};
 use crate::core::floor;
@@ -59,6 +59,7 @@ pub enum Reason {
     ProbeFailed,
     OutOfSync,
     HeadStuck,
+    FewPeers,
     LinksFailed,
     ActivationFailed,
     GuardGone,
@@ -80,6 +81,7 @@ impl Reason {
             Reason::ProbeFailed => "probe-failed",
             Reason::OutOfSync => "out-of-sync",
             Reason::HeadStuck => "head-stuck",
+            Reason::FewPeers => "few-peers",
             Reason::LinksFailed => "links-failed",
             Reason::ActivationFailed => "activation-failed",
             Reason::GuardGone => "guard-gone",
@@ -102,9 +104,10 @@ pub struct Tenure {
     stage_since: BootTime,
     /// What the log before the `Claim` tells of earlier signatures; unknown until the claim is applied.
     source: FloorSource,
-    floor: SignFloor,
-    /// Height of the block that met the floor.
-    settled_height: u64,
+    /// What the claim asks for.
+    wanted: SignFloor,
+    /// What was met, once it is. The key is not given before.
+    floor: MetFloor,
     /// The last deadline that the guard was asked for.
     deadline: Option<BootTime>,
     /// The node crashed and is to be activated again.
@@ -163,10 +166,10 @@ impl Tenure {
     /// What to say in the `Release` about signatures up to here. A node that recorded nothing newer
     /// has still to count everything that lay below its floor as signed.
     fn released_mark(&self, recorded: Option<SignMark>) -> Option<SignMark> {
-        let below_floor = match self.floor {
+        let below_floor = match self.floor.floor {
             SignFloor::None => SignMark::default(),
             SignFloor::Mark(mark) => mark,
-            SignFloor::BlockAfter(_) => SignMark::at_height(self.settled_height),
+            SignFloor::BlockAfter(_) => SignMark::at_height(self.floor.height),
         };
         recorded.map(|mark| mark.max(below_floor))
     }
@@ -198,8 +201,8 @@ impl Core {
             began_at: now.boot,
             stage_since: now.boot,
             source: FloorSource::Unknown,
-            floor: SignFloor::None,
-            settled_height: 0,
+            wanted: SignFloor::None,
+            floor: MetFloor::default(),
             deadline: None,
             reactivate: false,
             recorded: false,
@@ -243,7 +246,7 @@ impl Core {
             return;
         };
         tenure.source = *source;
-        tenure.floor = floor::for_claim(tenure.source, lead.quiet_since, self.settings.clock_skew);
+        tenure.wanted = floor::for_claim(tenure.source, lead.quiet_since, self.settings.clock_skew);
         tenure.enter(Stage::Arming, now.boot);
         self.renew(now, out);
     }
@@ -310,21 +313,42 @@ impl Core {
         }
     }
 
+    /// Invariant (fence 3): the key is linked only here, once the chain node is past the floor.
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
-        let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);
-        let replica = self.peers.values().filter_map(|peer| peer.last_signed).max();
-        let (Some(tenure), Some(health)) = (&mut self.tenure, self.host.health()) else { return };
-        if let Some(settle_max) = self.settings.settle_max
-            && now.boot.since(tenure.stage_since) >= settle_max
-        {
-            tenure.floor = replica.map_or(SignFloor::None, SignFloor::Mark);
+        if let Some(reason) = self.degraded(now.boot).filter(|_| self.best_target().is_some()) {
+            return self.let_go(now, reason, None, out);
         }
-        if live && self.host.is_node_running() && floor::is_met(&tenure.floor, health, self.settings.node_refuses) {
-            tenure.settled_height = health.height;
+        let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);
+        let Some((floor, basis)) = self.floor_to_meet(now.boot) else { return };
+        let (Some(tenure), Some(health)) = (&mut self.tenure, self.host.health()) else { return };
+        if live && self.host.is_node_running() && floor::is_met(&floor, health, self.settings.node_refuses) {
+            let settled_in = now.boot.since(tenure.stage_since);
+            tenure.floor = MetFloor { floor, basis: Some(basis), height: health.height, settled_in };
             tenure.enter(Stage::Linking, now.boot);
-            out.push(Action::LinkValidating { epoch: tenure.epoch, floor: tenure.floor });
+            out.push(Action::LinkValidating { epoch: tenure.epoch, floor });
             self.host.give_key();
         }
+    }
+
+    /// What the claim asks for; while the chain stands still for too long, what gossip told instead.
+    fn floor_to_meet(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
+        let tenure = self.tenure.as_ref()?;
+        let replica = self.replica_at().filter(|at| now >= *at).and(floor::of_replica(tenure.source, self.mark_seen));
+        Some(match replica {
+            Some(floor) => (floor, FloorBasis::Replica),
+            None => (tenure.wanted, floor::basis(tenure.source)),
+        })
+    }
+
+    /// When a chain that stands still has done so for too long since this member began to settle.
+    fn replica_at(&self) -> Option<BootTime> {
+        let settling_since = self.tenure.as_ref()?.stage_since;
+        Some(settling_since.max(self.host.head_moved_at()) + self.settings.settle_max?)
+    }
+
+    /// While this member settles: the floor that its chain node has still to meet.
+    pub fn settling(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
+        if self.stage() == Some(Stage::Settling) { self.floor_to_meet(now) } else { None }
     }
 
     fn watch_activation(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -353,14 +377,11 @@ impl Core {
         if self.view.orders.is_in_maintenance(&self.settings.me) {
             return self.let_go(now, Reason::Maintenance, None, out);
         }
-        let peers_ahead = self.peers.values().any(|peer| peer.height > self.host.height());
-        if self.host.is_unhealthy() {
-            self.let_go(now, Reason::ProbeFailed, None, out);
-        } else if self.host.out_of_sync_for(now.boot) >= self.settings.head_still_max {
-            self.let_go(now, Reason::OutOfSync, None, out);
-        } else if peers_ahead && self.host.head_still_for(now.boot) >= self.settings.head_still_max {
-            self.host.distrust(now.boot);
-            self.let_go(now, Reason::HeadStuck, None, out);
+        if let Some(reason) = self.degraded(now.boot) {
+            if reason == Reason::HeadStuck {
+                self.host.distrust(now.boot);
+            }
+            self.let_go(now, reason, None, out);
         } else if let Some(preferred) = self.preferred_target(now.boot) {
             self.let_go(now, Reason::Failback, Some(preferred), out);
         }
@@ -379,7 +400,7 @@ impl Core {
         let mut moments = Vec::new();
         if let Some(tenure) = &self.tenure {
             match tenure.stage {
-                Stage::Settling => moments.extend(self.settings.settle_max.map(|max| tenure.stage_since + max)),
+                Stage::Settling => moments.extend(self.replica_at()),
                 Stage::Activating => {
                     moments.push(tenure.stage_since + self.settings.activation_max);
                     moments.push(self.host.start_at());
