@@ -38,14 +38,14 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A promise that no test outlives.
+/// A promise that no test outlives. Raft waits for votes in heartbeats: these are long enough for a busy machine.
 pub fn long_lease() -> Timing {
-    Timing::new(ms(50), Duration::from_secs(60), ms(50), 1000).expect("safe")
+    Timing::new(ms(400), Duration::from_secs(60), ms(50), 1000).expect("safe")
 }
 
 /// A promise that runs out soon.
 pub fn short_lease() -> Timing {
-    Timing::new(ms(50), ms(400), ms(50), 1000).expect("safe")
+    Timing::new(ms(150), ms(900), ms(50), 1000).expect("safe")
 }
 
 /// What the members of a test are like.
