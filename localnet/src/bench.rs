@@ -170,12 +170,15 @@ fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
     // At any point of a slot and of a heartbeat, not always just after a poll of the status.
     std::thread::sleep(Duration::from_micros(rng.random_range(0..JITTER_MAX_MS * 1000)));
     let mut watch = Watch::begin(net)?;
-    let before = measure::head(net)?;
+    let head_before = match net.chain {
+        ChainKind::Sim => None,
+        ChainKind::Cometbft => Some(measure::head(net)?),
+    };
     let gap = strike(net, fault, &pair, &mut watch)?;
     let pair = await_pair(net, |_| ()).context("recover after the fault")?;
-    let missed = match net.chain {
-        ChainKind::Sim => None,
-        ChainKind::Cometbft => {
+    let missed = match head_before {
+        None => None,
+        Some(before) => {
             // The commit of the newest block is still growing.
             Watch::begin(net)?.await_by(&pair.holder, STEADY_SIGNATURES, STEADY_BOUND)?;
             Some(measure::missed_blocks(net, before, measure::head(net)?)?)
