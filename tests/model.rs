@@ -153,7 +153,7 @@ fn no_two_of_three_members_sign_at_one_moment_with_restarts_handovers_and_late_m
 }
 
 #[test]
-#[ignore = "takes long"]
+#[ignore = "takes minutes"]
 fn no_two_of_three_members_sign_at_one_moment_within_wider_bounds() {
     let to_the_end = |what, change: fn(&mut Rules)| to_the_end(what, Without::Nothing, change);
     let mut bounds = vec![
@@ -222,7 +222,7 @@ fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other() {
 }
 
 #[test]
-#[ignore = "takes long"]
+#[ignore = "takes minutes"]
 fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other_however_long_the_history() {
     assert_safe(&[
         to_the_end("without rule (c), to the end", Without::NodeProof, |_| {}),
