@@ -23,11 +23,16 @@ use tonic::{Request, Response, Status};
 use crate::ids::NodeId;
 use crate::wire::proto;
 use crate::wire::proto::admin_server::{Admin, AdminServer};
+use crate::wire::proto::order_request::Order;
 
 /// For every answer but that to a handover. Shorter than a client waits, so that it hears why.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// For a handover, which waits for a chain node to stop and another to become active.
-const HANDOVER_MAX: Duration = Duration::from_secs(65);
+/// For a handover, which waits for a chain node to stop and another to become active, when the operator names no time.
+pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
+/// For an order: for a leader to be found, and for a quorum to have it on disk.
+pub const ORDER_MAX: Duration = Duration::from_secs(8);
+/// By how much a question is answered late at most when its own limit has passed.
+const LATE_MAX: Duration = Duration::from_secs(1);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Clients that the kernel keeps waiting.
@@ -41,10 +46,70 @@ pub enum Ask {
     History(oneshot::Sender<proto::HistoryResponse>),
     /// Answered when the baton has moved, or with why it does not.
     Handover {
-        /// `None`: the best ready standby.
-        to: Option<NodeId>,
-        answer: oneshot::Sender<Result<proto::HandoverResponse, String>>,
+        wanted: WantedHandover,
+        from: Asker,
+        answer: oneshot::Sender<Result<proto::HandoverResponse, NotDone>>,
     },
+    /// Answered when it is committed, or with why it is not.
+    Order {
+        order: Order,
+        from: Asker,
+        answer: oneshot::Sender<Result<String, NotDone>>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedHandover {
+    /// `None`: the best ready standby.
+    pub to: Option<NodeId>,
+    /// Only to be told what would happen.
+    pub dry_run: bool,
+    /// It is answered by then.
+    pub timeout: Duration,
+}
+
+/// Who asks. What a peer has passed on is not passed on again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    Operator,
+    Peer,
+}
+
+/// Why what was asked is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// For good: asked again, the answer is the same.
+    Refused(String),
+    /// Not by this member now; another one, or this one later, may do it. An order may still be committed.
+    NotNow(String),
+}
+
+impl NotDone {
+    pub fn reason(self) -> String {
+        match self {
+            NotDone::Refused(reason) | NotDone::NotNow(reason) => reason,
+        }
+    }
+}
+
+impl WantedHandover {
+    pub fn read(request: proto::HandoverRequest) -> WantedHandover {
+        let timeout = Duration::from_millis(request.timeout_ms.into());
+        WantedHandover {
+            to: Some(request.to).filter(|to| !to.is_empty()).map(NodeId::from),
+            dry_run: request.dry_run,
+            timeout: if timeout.is_zero() { HANDOVER_MAX } else { timeout },
+        }
+    }
+
+    pub fn request(&self) -> proto::HandoverRequest {
+        proto::HandoverRequest {
+            to: self.to.as_ref().map(NodeId::to_string).unwrap_or_default(),
+            dry_run: self.dry_run,
+            // Zero would mean that no time was named.
+            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -211,9 +276,18 @@ impl Admin for Desk {
         &self,
         request: Request<proto::HandoverRequest>,
     ) -> Result<Response<proto::HandoverResponse>, Status> {
-        let to = Some(request.into_inner().to).filter(|to| !to.is_empty()).map(NodeId::from);
-        let done = self.ask(HANDOVER_MAX, |answer| Ask::Handover { to, answer }).await?;
-        done.map(Response::new).map_err(Status::failed_precondition)
+        let wanted = WantedHandover::read(request.into_inner());
+        let limit = wanted.timeout + LATE_MAX;
+        let done = self.ask(limit, |answer| Ask::Handover { wanted, from: Asker::Operator, answer }).await?;
+        done.map(Response::new).map_err(|not_done| Status::failed_precondition(not_done.reason()))
+    }
+
+    async fn order(&self, request: Request<proto::OrderRequest>) -> Result<Response<proto::OrderResponse>, Status> {
+        let order = request.into_inner().order.ok_or_else(|| Status::invalid_argument("OrderRequest has no order"))?;
+        let limit = ORDER_MAX + LATE_MAX;
+        let done = self.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer }).await?;
+        let done = done.map_err(|not_done| Status::failed_precondition(not_done.reason()))?;
+        Ok(Response::new(proto::OrderResponse { done }))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
 //! L0 `ids`, `time`; L1 `timing`, `guard_frame`, `chain_node`; L2 `core` (pure), `config`, `key_links`;
 //! L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `identity`, `admin`,
-//! `exporter`, `effects`; L5 `consensus`, `gossip`; L6 `driver`; L7 the binaries and `cli`.
+//! `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod time;
@@ -32,6 +32,7 @@ pub mod store;
 
 pub mod consensus;
 pub mod gossip;
+pub mod relay;
 
 pub mod driver;
 

@@ -51,6 +51,8 @@ pub struct Snapshot<'a> {
     pub node_synced: bool,
     pub node_peers: u32,
     pub standbys_ready: usize,
+    pub paused: bool,
+    pub maintenance: bool,
 }
 
 /// Another member, as this one sees it.
@@ -85,6 +87,8 @@ struct All {
     peer_up: IntGaugeVec,
     peer_rtt: GaugeVec,
     standbys_ready: IntGauge,
+    paused: IntGauge,
+    maintenance: IntGauge,
 }
 
 impl Metrics {
@@ -113,6 +117,8 @@ impl Metrics {
         all.node_synced.set(s.node_synced.into());
         all.node_peers.set(s.node_peers.into());
         all.standbys_ready.set(whole(s.standbys_ready as u64));
+        all.paused.set(s.paused.into());
+        all.maintenance.set(s.maintenance.into());
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -204,6 +210,8 @@ impl All {
                 ),
             ),
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
+            paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
+            maintenance: gauge(r, "baton_maintenance", "Whether this member is in maintenance, 1 or 0"),
             registry,
         }
     }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use baton::admin::{self, Ask};
+use baton::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
 use baton::wire::proto::admin_client::AdminClient;
+use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
-    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, StatusRequest,
-    StatusResponse,
+    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, OrderRequest, SetPause,
+    StatusRequest, StatusResponse,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -82,14 +83,18 @@ fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(status())),
         Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()] })),
-        Ask::Handover { to, answer } => {
-            let to = to.map_or("host-b".to_owned(), |id| id.to_string());
+        Ask::Handover { wanted, from: _, answer } => {
+            let to = wanted.to.map_or("host-b".to_owned(), |id| id.to_string());
             let done = match to.as_str() {
-                "host-x" => Err("host-x is not ready: syncing".to_owned()),
+                "host-x" => Err(NotDone::Refused("host-x is not ready: syncing".to_owned())),
                 _ => Ok(HandoverResponse { from: "host-a".to_owned(), to, epoch: 3, took_ns: 123_000_000 }),
             };
             drop(answer.send(done));
         }
+        Ask::Order { order, from: _, answer } => drop(answer.send(match order {
+            Order::Pause(SetPause { on: true, .. }) => Ok("paused".to_owned()),
+            order => Err(NotDone::NotNow(format!("no leader for {order:?}"))),
+        })),
     }
 }
 
@@ -270,11 +275,34 @@ async fn questions_and_answers_pass_unchanged() {
     assert_eq!(client.status(StatusRequest {}).await.expect("told").into_inner(), status());
     assert_eq!(client.history(HistoryRequest {}).await.expect("told").into_inner().moves, [first_move()]);
     for (to, moved_to) in [("", "host-b"), ("host-d", "host-d")] {
-        let done = client.handover(HandoverRequest { to: to.to_owned() }).await.expect("moved").into_inner();
+        let done = client
+            .handover(HandoverRequest { to: to.to_owned(), ..HandoverRequest::default() })
+            .await
+            .expect("moved")
+            .into_inner();
         assert_eq!((done.to.as_str(), done.epoch, done.took_ns), (moved_to, 3, 123_000_000));
     }
-    let refused = client.handover(HandoverRequest { to: "host-x".to_owned() }).await.expect_err("not ready");
+    let refused = client
+        .handover(HandoverRequest { to: "host-x".to_owned(), ..HandoverRequest::default() })
+        .await
+        .expect_err("not ready");
     assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "host-x is not ready: syncing"));
+}
+
+#[tokio::test]
+async fn an_order_is_answered_with_a_sentence_or_with_why_it_is_not_done() {
+    let host = Host::answering();
+    let mut client = host.client().await;
+    let pause = |on| OrderRequest { order: Some(Order::Pause(SetPause { on, at_ns: 0 })) };
+    assert_eq!(client.order(pause(true)).await.expect("done").into_inner().done, "paused");
+    let refused = client.order(pause(false)).await.expect_err("no leader");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().starts_with("no leader for Pause"), "{refused}");
+    let empty = client.order(OrderRequest { order: None }).await.expect_err("says nothing");
+    assert_eq!(empty.code(), Code::InvalidArgument, "{empty}");
+    let output = host.baton(&["pause"]).await;
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "paused\n"), "{output:?}");
+    assert_eq!(host.baton(&["resume"]).await.status.code(), Some(1));
 }
 
 #[tokio::test]
@@ -335,10 +363,12 @@ async fn a_long_handover_holds_up_no_status() {
     let mut client = host.client().await;
     let mut long = client.clone();
     let handover = tokio::spawn(async move { long.handover(HandoverRequest::default()).await });
-    let Some(Ask::Handover { to: None, answer: pending }) = timeout(GENEROUS, asked.recv()).await.expect("asked")
+    let Some(Ask::Handover { wanted, from: Asker::Operator, answer: pending }) =
+        timeout(GENEROUS, asked.recv()).await.expect("asked")
     else {
-        panic!("no handover to the best standby was asked for")
+        panic!("no handover was asked for by an operator")
     };
+    assert_eq!(wanted, WantedHandover { to: None, dry_run: false, timeout: HANDOVER_MAX }, "the best ready standby");
     let driver = tokio::spawn(async move { answer(asked.recv().await.expect("asked")) });
     client.status(StatusRequest {}).await.expect("told meanwhile");
     driver.await.expect("answered");

@@ -12,9 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use baton::wire::proto::admin_server::{Admin, AdminServer};
+use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
-    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, MoveFloor, StatusRequest,
-    StatusResponse,
+    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, MoveFloor, OrderRequest,
+    OrderResponse, SetMaintenance, SetPause, SetPriority, StatusRequest, StatusResponse,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -91,10 +92,23 @@ impl Admin for Coordinator {
 
     async fn handover(&self, request: Request<HandoverRequest>) -> Result<Response<HandoverResponse>, Status> {
         let (from, epoch, took_ns) = ("host-a".to_owned(), 3, 123_000_000);
-        match request.into_inner().to.as_str() {
+        let request = request.into_inner();
+        match request.to.as_str() {
+            "host-b" | "" if request.dry_run => {
+                Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch: 2, took_ns: 0 }))
+            }
             "host-b" | "" => Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch, took_ns })),
             "host-slow" => std::future::pending().await,
             other => Err(Status::failed_precondition(format!("{other} is not ready: syncing"))),
+        }
+    }
+
+    async fn order(&self, request: Request<OrderRequest>) -> Result<Response<OrderResponse>, Status> {
+        match request.into_inner().order {
+            Some(Order::Priority(set)) if set.member == "host-x" => {
+                Err(Status::failed_precondition("\"host-x\" is not a member"))
+            }
+            order => Ok(Response::new(OrderResponse { done: format!("{order:?}") })),
         }
     }
 }
@@ -140,6 +154,7 @@ fn two_members() -> Coordinator {
         holder: "host-a".to_owned(),
         quorum: true,
         members: vec![active, standby],
+        paused_since_ns: None,
         floor: Some(MoveFloor {
             epoch: 2,
             source: "settled".to_owned(),
@@ -185,9 +200,13 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
     for (args, line) in [
         (
             &[][..],
-            "baton: no command is named; use run, status, active-validator, history, handover or check (baton --help)",
+            "baton: no command is named; use run, status, active-validator, history, handover, maintenance, pause, resume, \
+             priority or check (baton --help)",
         ),
-        (&["stauts"], "baton: unrecognized subcommand 'stauts'; a similar subcommand exists: 'status' (baton --help)"),
+        (
+            &["histroy"],
+            "baton: unrecognized subcommand 'histroy'; a similar subcommand exists: 'history' (baton --help)",
+        ),
         (&["run", "--config"], "baton: a value is required for '--config <FILE>' but none was supplied (baton --help)"),
         (
             &["run", "--log-format", "xml"],
@@ -196,6 +215,10 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (
             &["handover", "--timeout", "30"],
             "baton: invalid value '30' for '--timeout <DURATION>': 30 has no unit; write \"30ms\" or \"30s\" (baton --help)",
+        ),
+        (
+            &["priority", "host-b", "high"],
+            "baton: invalid value 'high' for '<N|configured>': a number, or \"configured\" (baton --help)",
         ),
         (
             &["status", "--socket", "a", "--config", "b"],
@@ -222,7 +245,7 @@ fn a_bad_configuration_is_one_line_and_exit_code_2_for_every_command() {
     fs::write(host.path("baton.toml"), bad).expect("writable");
     let config = host.config();
     let line = format!("baton: unknown key chain.probe.evry in {config}:46; did you mean chain.probe.every?");
-    for command in ["run", "check", "status", "active-validator", "history", "handover"] {
+    for command in ["run", "check", "status", "active-validator", "history", "handover", "pause", "resume"] {
         assert_refused(&baton(&[command, "--config", &config], &[]), 2, &line);
     }
     let nowhere = "cannot read /nowhere/baton.toml: No such file or directory (os error 2); name the file with --config \
@@ -277,7 +300,7 @@ fn an_absent_coordinator_is_exit_code_2_with_its_socket() {
         "baton: cannot reach the coordinator at {}: No such file or directory (os error 2); is baton run up?",
         socket.display()
     );
-    for command in ["status", "active-validator", "history", "handover"] {
+    for command in ["status", "active-validator", "history", "handover", "pause", "resume"] {
         assert_refused(&baton(&[command, "--config", &host.config()], &[]), 2, &line);
     }
 }
@@ -327,7 +350,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
     };
     let expected = serde_json::json!({
         "cluster": "my-validator", "member": "host-a", "leader": "host-a", "term": 3, "epoch": 2,
-        "holder": "host-a", "quorum": true,
+        "holder": "host-a", "quorum": true, "paused": false,
         "floor": {
             "epoch": 2, "source": "settled", "floor": "a block after 2024-02-29T12:00:00.123Z",
             "met_at_height": 1_234_567_890, "settled_in_ms": 12345,
@@ -440,6 +463,70 @@ fn a_handover_tells_where_the_baton_went_or_why_it_did_not() {
     assert_refused(&refused, 1, "baton: handover: host-x is not ready: syncing");
     let slow = baton(&["handover", "--to", "host-slow", "--timeout", "200ms", "--config", &config], &[]);
     assert_refused(&slow, 1, "baton: handover: not done within 200ms; baton status shows how it goes on");
+}
+
+#[test]
+fn a_dry_run_says_what_would_happen() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let config = host.config();
+    let output = baton(&["handover", "--dry-run", "--config", &config], &[]);
+    let said = "host-a -> host-b would be tried now; host-a keeps the baton under epoch 2\n";
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), said), "{output:?}");
+    let refused = baton(&["handover", "--dry-run", "--to", "host-x", "--config", &config], &[]);
+    assert_refused(&refused, 1, "baton: handover: host-x is not ready: syncing");
+}
+
+#[test]
+fn each_order_reaches_the_coordinator_and_its_sentence_the_operator() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let config = host.config();
+    let maintenance = |member: &str, on| Order::Maintenance(SetMaintenance { member: member.into(), on, at_ns: 0 });
+    let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
+    for (args, order) in [
+        (&["maintenance", "on"][..], maintenance("", true)),
+        (&["maintenance", "off", "--member", "host-b"], maintenance("host-b", false)),
+        (&["pause"], Order::Pause(SetPause { on: true, at_ns: 0 })),
+        (&["resume"], Order::Pause(SetPause { on: false, at_ns: 0 })),
+        (&["priority", "host-b", "120"], priority(Some(120))),
+        (&["priority", "host-b", "configured"], priority(None)),
+    ] {
+        let output = baton(&[args, &["--config", &config]].concat(), &[]);
+        let said = format!("{:?}\n", Some(order));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), said.as_str()), "{args:?}: {output:?}");
+    }
+    let refused = baton(&["priority", "host-x", "1", "--config", &config], &[]);
+    assert_refused(&refused, 1, "baton: priority: \"host-x\" is not a member");
+}
+
+#[test]
+fn a_pause_and_maintenance_are_shown() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    coordinator.status.paused_since_ns = Some(1_709_208_000_123_000_000);
+    coordinator.status.floor = None;
+    for member in &mut coordinator.status.members {
+        member.maintenance = true;
+        member.not_ready_because = "in maintenance".to_owned();
+    }
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    assert_eq!(
+        text(&output.stdout),
+        "cluster my-validator, seen by host-a\n\
+         leader host-a (term 3), holder host-a (epoch 2), quorum yes\n\
+         PAUSED since 2024-02-29T12:00:00.123Z: the baton does not move; baton resume\n\
+         \n\
+         HOST    ROLE       STATE       PHASE   HEIGHT  LINKS       GUARD  LEASE\n\
+         host-a  validator  Validating  Active  1234    validating  armed  812ms\n  \
+         in maintenance: keeps the baton while the cluster is paused\n\
+         host-b  validator  Voting      -       1234    standby     idle   -\n  \
+         in maintenance\n"
+    );
+    let output = baton(&["status", "--json", "--config", &host.config()], &[]);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&seen["paused"], &seen["members"][1]["maintenance"]), (&true.into(), &true.into()), "{seen:#}");
 }
 
 /// A host whose coordinator answers and whose neard tells these windows; its head is 18, 2 s a block.

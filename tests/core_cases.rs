@@ -19,6 +19,8 @@ use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
 
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(60);
+
 struct Story {
     settings: Settings,
     memory: Memory,
@@ -200,8 +202,26 @@ impl Story {
             ["claim", of, member] => {
                 Command::Claim { epoch: epoch(of)?, member: (*member).into(), reason: "test".into(), at }
             }
-            ["release", of, "mark", last] => {
-                Command::Release { epoch: epoch(of)?, last_signed: mark(last)?, reason: "operator".into(), at }
+            ["release", of, "mark", last] => Command::Release {
+                epoch: epoch(of)?,
+                last_signed: mark(last)?,
+                reason: "operator".into(),
+                at,
+                to: None,
+            },
+            ["release", of, "mark", last, "to", to] => Command::Release {
+                epoch: epoch(of)?,
+                last_signed: mark(last)?,
+                reason: "operator".into(),
+                at,
+                to: Some((*to).into()),
+            },
+            ["maintenance", "on", member] => Command::SetMaintenance { member: (*member).into(), on: true, at },
+            ["maintenance", "off", member] => Command::SetMaintenance { member: (*member).into(), on: false, at },
+            ["pause"] => Command::SetPause { on: true, at },
+            ["resume"] => Command::SetPause { on: false, at },
+            ["priority", member, priority] => {
+                Command::SetPriority { member: (*member).into(), priority: Some(number(priority)? as u32) }
             }
             ["activated", of] => {
                 Command::Activated { epoch: epoch(of)?, at, floor: MetFloor::default(), took: Duration::ZERO }
@@ -222,6 +242,10 @@ impl Story {
                     Ok(()) => "expect yes".into(),
                     Err(refusal) => format!("expect no: {refusal}"),
                 }]);
+            }
+            ["handover?"] => {
+                let answer = core.handover_target(None);
+                return Ok(vec![answer.map_or_else(|no| format!("expect no: {no}"), |to| format!("expect {to}"))]);
             }
             ["ready?"] => {
                 let answer = core.not_ready(now.boot);
@@ -276,9 +300,14 @@ impl Story {
             }
             ["proposal-failed"] => Event::ProposalFailed { reason: "not committed".into() },
             ["peers", ..] => Event::Peers(peers(&words[1..])?),
+            ["handover-wanted"] => Event::HandoverWanted { to: None, timeout: HANDOVER_TIMEOUT },
+            ["handover-wanted", to] => Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT },
+            ["restored", term, rest @ ..] => {
+                let command = self.command(rest)?;
+                self.replicated.apply(number(term)?, &command);
+                Event::Restored { view: self.replicated.view() }
+            }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
-            ["handover-wanted"] => Event::HandoverWanted { to: None },
-            ["handover-wanted", to] => Event::HandoverWanted { to: Some((*to).into()) },
             ["shutdown-wanted"] => Event::ShutdownWanted,
             ["store-failed"] => Event::StoreFailed { reason: "disk full".into() },
             _ => return host_event(words, at),
@@ -373,9 +402,10 @@ fn show(action: &Action) -> String {
         Action::Deactivate { kill } => format!("Deactivate{}", if *kill { " kill" } else { "" }),
         Action::WatchChain { closely } => format!("WatchChain{}", if *closely { " closely" } else { "" }),
         Action::ProposeClaim { epoch, reason } => format!("ProposeClaim epoch={epoch} reason={reason}"),
-        Action::ProposeRelease { epoch, last_signed, reason } => {
+        Action::ProposeRelease { epoch, last_signed, reason, to } => {
             let mark = last_signed.map_or("-".into(), |mark| mark.to_string());
-            format!("ProposeRelease epoch={epoch} mark={mark} reason={reason}")
+            let to = to.as_ref().map(|to| format!(" to={to}")).unwrap_or_default();
+            format!("ProposeRelease epoch={epoch} mark={mark} reason={reason}{to}")
         }
         Action::ProposeActivated { epoch, floor, began_at } => {
             let began = time(began_at.as_nanos());

@@ -87,25 +87,26 @@ fn never_do_two_nodes_sign_and_somebody_does_once_the_faults_end() {
     let began = Instant::now();
     let (schedules, first) = (number("SCHEDULES").unwrap_or(SCHEDULES), number("FIRST").unwrap_or(1));
     let failed = Mutex::new(Vec::new());
-    let totals = Mutex::new((0, 0, 0, Vec::new()));
+    let totals = Mutex::new((0, 0, 0, 0, Vec::new()));
     run_all(Without::Nothing, schedules, first, |seed, end| {
         let mut totals = totals.lock().unwrap();
         totals.0 += end.events;
         totals.1 += end.claims;
         totals.2 += end.handovers;
+        totals.3 += end.orders;
         if end.pre_vote {
-            totals.3.extend(end.live_after.map(|after| (after / MS, seed)));
+            totals.4.extend(end.live_after.map(|after| (after / MS, seed)));
         }
         let complaint = complaint(end);
         failed.lock().unwrap().extend(complaint.map(|text| (seed, text)));
         failed.lock().unwrap().len() >= 10
     });
-    let (events, claims, handovers, mut live) = totals.into_inner().unwrap();
+    let (events, claims, handovers, orders, mut live) = totals.into_inner().unwrap();
     live.sort_unstable();
     let at = |percent: usize| live.get((live.len() * percent / 100).min(live.len().saturating_sub(1)));
     eprintln!(
-        "{schedules} schedules, {events} events, {claims} claims, {handovers} handovers in {:?}; active again (ms, seed): \
-         median {:?}, 90 % {:?}, 99 % {:?}, last {:?}",
+        "{schedules} schedules, {events} events, {claims} claims, {handovers} handovers, {orders} orders in {:?}; active again (ms, \
+         seed): median {:?}, 90 % {:?}, 99 % {:?}, last {:?}",
         began.elapsed(),
         at(50),
         at(90),

@@ -9,7 +9,7 @@ use baton::metrics::{Metrics, PeerSeen, Snapshot};
 use baton::time::BootTime;
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 19] = [
+const CONTRACT: [(&str, &str, &[&str]); 21] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -29,6 +29,8 @@ const CONTRACT: [(&str, &str, &[&str]); 19] = [
     ("baton_peer_up", "gauge", &["peer"]),
     ("baton_peer_rtt_seconds", "gauge", &["peer"]),
     ("baton_standbys_ready", "gauge", &[]),
+    ("baton_paused", "gauge", &[]),
+    ("baton_maintenance", "gauge", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -47,6 +49,8 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         node_synced: true,
         node_peers: 31,
         standbys_ready: 2,
+        paused: true,
+        maintenance: true,
     }
 }
 
@@ -175,6 +179,8 @@ fn numbers_are_shown_in_their_units() {
         ("baton_node_synced", 1.0),
         ("baton_node_peers", 31.0),
         ("baton_standbys_ready", 2.0),
+        ("baton_paused", 1.0),
+        ("baton_maintenance", 1.0),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),

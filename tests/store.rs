@@ -10,7 +10,7 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::replicated::{Command, FloorSource};
 use baton::ids::{Epoch, NodeId, SignMark};
-use baton::store::{AppliedEntry, Health, LogStore, StateMachine, Store, StoreError};
+use baton::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
 use baton::time::WallTime;
 use baton::wire::{Entry, TypeConfig};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
@@ -98,7 +98,7 @@ async fn applied_commands_arrive_in_order_and_in_the_published_state() {
     let entries: Vec<Entry> = (0..).zip(commands.clone()).map(|(i, command)| entry(1 + i, i, command)).collect();
     apply(&mut opened.state_machine, entries).await;
     let mut seen: Vec<AppliedEntry> = Vec::new();
-    while let Ok(applied) = opened.applied_entries.try_recv() {
+    while let Ok(News::Entry(applied)) = opened.news.try_recv() {
         seen.push(applied);
     }
     assert_eq!(seen.iter().map(|entry| entry.command.clone()).collect::<Vec<_>>(), commands);
@@ -135,6 +135,8 @@ async fn an_installed_snapshot_survives_a_restart_that_comes_before_the_purge() 
     let mut follower = open(to.path());
     follower.log.save_vote(&vote(2, "a")).await.unwrap();
     follower.state_machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    let view = leader.store.applied().borrow().replicated.view();
+    assert_eq!(follower.news.try_recv(), Ok(News::Snapshot(view)), "the core hears of it");
     drop(follower);
     let mut follower = open(to.path());
     assert_eq!(follower.state_machine.applied_state().await.unwrap().0, Some(id(2, 1)));
@@ -212,7 +214,7 @@ async fn an_entry_that_is_too_large_is_not_written() {
     let dir = TempDir::new().unwrap();
     let mut opened = filled(dir.path()).await;
     let (reason, at) = ("x".repeat(200_000), WallTime::from_nanos(1));
-    let large = Command::Release { epoch: Epoch(1), last_signed: None, reason, at };
+    let large = Command::Release { epoch: Epoch(1), last_signed: None, reason, at, to: None };
     assert!(opened.log.blocking_append([entry(2, 11, large)]).await.is_err());
     assert_eq!(opened.log.get_log_state().await.unwrap().last_log_id, Some(id(2, 10)));
     assert_eq!(*opened.store.health().borrow(), Health::Good);

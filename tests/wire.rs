@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
+use baton::core::orders::Orders;
 use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use baton::ids::{Epoch, NodeId, SignMark};
 use baton::time::WallTime;
@@ -79,8 +80,8 @@ fn commands() -> impl Strategy<Value = Command> {
             reason,
             at
         }),
-        (epochs(), option::of(marks()), ".{0,40}", times())
-            .prop_map(|(epoch, last_signed, reason, at)| Command::Release { epoch, last_signed, reason, at }),
+        (epochs(), option::of(marks()), ".{0,40}", times(), option::of(names()))
+            .prop_map(|(epoch, last_signed, reason, at, to)| Command::Release { epoch, last_signed, reason, at, to }),
         (epochs(), times(), met_floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
             epoch,
             at,
@@ -88,6 +89,9 @@ fn commands() -> impl Strategy<Value = Command> {
             took
         }),
         (names(), any::<u64>()).prop_map(|(member, incarnation)| Command::Join { member, incarnation }),
+        (names(), any::<bool>(), times()).prop_map(|(member, on, at)| Command::SetMaintenance { member, on, at }),
+        (any::<bool>(), times()).prop_map(|(on, at)| Command::SetPause { on, at }),
+        (names(), option::of(any::<u32>())).prop_map(|(member, priority)| Command::SetPriority { member, priority }),
     ]
 }
 
@@ -150,8 +154,11 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    (people, numbers, option::of(releases()), option::of(releases())).prop_map(
-        |((holder, incarnations, moves), (epoch, claimed_in_term, gap_from, release_reason), last_release, let_go)| {
+    let wishes = (option::of(names()), orders());
+    (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
+        |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), (heir, orders))| {
+            let (holder, incarnations, moves) = people;
+            let moves = moves.into();
             Replicated {
                 epoch,
                 holder,
@@ -161,10 +168,21 @@ fn states() -> impl Strategy<Value = Replicated> {
                 gap_from,
                 release_reason,
                 incarnations,
-                moves: moves.into(),
+                moves,
+                heir,
+                orders,
             }
         },
     )
+}
+
+fn orders() -> impl Strategy<Value = Orders> {
+    let (maintenance, priorities) = (btree_map(names(), times(), 0..3), btree_map(names(), any::<u32>(), 0..3));
+    (maintenance, option::of(times()), priorities).prop_map(|(maintenance, paused, priorities)| Orders {
+        maintenance,
+        paused,
+        priorities,
+    })
 }
 
 /// Sends a message through its bytes and asserts that it comes back with its sender.
@@ -299,6 +317,14 @@ fn a_duration_that_is_too_long_is_stored_as_the_longest() {
         |took| Command::Activated { epoch: Epoch(1), at: WallTime::default(), floor: MetFloor::default(), took };
     let back = Command::try_from(proto::Command::from(&command(Duration::MAX))).unwrap();
     assert_eq!(back, command(Duration::from_nanos(u64::MAX)));
+}
+
+#[test]
+fn a_state_that_was_written_before_there_were_orders_has_none() {
+    let mut written = proto::Replicated::from(&Replicated { epoch: Epoch(3), ..Replicated::default() });
+    written.orders = None;
+    let read = Replicated::try_from(written).unwrap();
+    assert_eq!((read.epoch, read.orders, read.heir), (Epoch(3), Orders::default(), None));
 }
 
 /// Rows and entries of a version that recorded no more than the floor itself.

@@ -130,8 +130,13 @@ pub fn measured_hand_over(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<H
 
 /// Asks the coordinator of `host` as an operator would.
 pub fn request_handover(net: &Net, host: &str, to: Option<&str>) -> Result<Answer> {
+    let to: Vec<&str> = to.map(|to| ["--to", to]).into_iter().flatten().collect();
+    ask_baton(net, host, &[&["handover"], &to[..]].concat())
+}
+
+/// Runs `baton` with `args` to its end, as an operator on `host` would.
+pub fn ask_baton(net: &Net, host: &str, args: &[&str]) -> Result<Answer> {
     let mut command = Command::new(&net.programs.baton);
-    command.arg("handover").args(to.map(|to| ["--to", to]).into_iter().flatten());
-    command.arg("--config").arg(net.config_file(host));
+    command.args(args).arg("--config").arg(net.config_file(host));
     run_bounded(command, HANDOVER_BOUND)
 }

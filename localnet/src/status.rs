@@ -25,6 +25,7 @@ pub struct Status {
     pub epoch: u64,
     pub holder: Option<String>,
     pub quorum: bool,
+    pub paused: bool,
     pub members: Vec<Member>,
 }
 
@@ -38,6 +39,8 @@ pub struct Member {
     pub reachable: bool,
     pub synced: Option<bool>,
     pub height: Option<u64>,
+    pub priority: Option<u32>,
+    pub maintenance: bool,
     pub lease_remaining_ms: Option<i64>,
     pub guard: Option<String>,
     pub links: Option<String>,

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::admin::{ORDER_MAX, WantedHandover};
 use crate::wire::proto::admin_client::AdminClient;
-use crate::wire::proto::{HandoverRequest, HandoverResponse, HistoryRequest, Move, StatusRequest, StatusResponse};
+use crate::wire::proto::order_request::Order;
+use crate::wire::proto::{HandoverResponse, HistoryRequest, Move, OrderRequest, StatusRequest, StatusResponse};
 
 use super::Failure;
 
-/// For a connection and for every answer but that to a handover. A stopped coordinator gives none.
+/// For a connection and for every answer to a question. A stopped coordinator gives none.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// By how much a coordinator is late at most with the answer to what takes its time.
+const LATE_MAX: Duration = Duration::from_secs(2);
 
 pub(super) struct Client {
     admin: AdminClient<Channel>,
@@ -46,13 +50,24 @@ impl Client {
         self.answered(answer.map(|result| result.map(|response| response.into_inner().moves)).ok())
     }
 
-    /// An empty `to` leaves the choice to the coordinators.
-    pub(super) async fn handover(&mut self, to: String, timeout: Duration) -> Result<HandoverResponse, Failure> {
-        let answer = tokio::time::timeout(timeout, self.admin.handover(HandoverRequest { to })).await;
+    pub(super) async fn handover(&mut self, wanted: &WantedHandover) -> Result<HandoverResponse, Failure> {
+        let timeout = wanted.timeout;
+        let answer = tokio::time::timeout(timeout + LATE_MAX, self.admin.handover(wanted.request())).await;
         let error = match answer {
             Ok(Ok(done)) => return Ok(done.into_inner()),
             Ok(Err(refused)) => anyhow::anyhow!("handover: {}", reason(&refused)),
             Err(_) => anyhow::anyhow!("handover: not done within {timeout:?}; baton status shows how it goes on"),
+        };
+        Err(Failure::Failed(error))
+    }
+
+    /// `what` names the order in an error; the sentence that comes back says what is so now.
+    pub(super) async fn order(&mut self, what: &str, order: Order) -> Result<String, Failure> {
+        let request = OrderRequest { order: Some(order) };
+        let error = match tokio::time::timeout(ORDER_MAX + LATE_MAX, self.admin.order(request)).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner().done),
+            Ok(Err(refused)) => anyhow::anyhow!("{what}: {}", reason(&refused)),
+            Err(_) => anyhow::anyhow!("{what}: no answer within {ORDER_MAX:?}; baton status shows whether it was done"),
         };
         Err(Failure::Failed(error))
     }

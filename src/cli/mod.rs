@@ -19,9 +19,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
+use crate::ids::NodeId;
+use crate::wire::proto::order_request::Order;
+use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
 use client::Client;
 use log::LogFormat;
@@ -79,6 +83,38 @@ enum Command {
         /// 60s with restart activation]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = units::duration)]
         window: Option<Option<Duration>>,
+        /// Only say what would happen (exit code 1: it would be refused)
+        #[arg(long, conflicts_with = "window")]
+        dry_run: bool,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Keep a member from taking the baton; a holder hands it over first
+    Maintenance {
+        switch: Switch,
+        /// The member; without it, the one of this host
+        #[arg(long, value_name = "ID")]
+        member: Option<String>,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Keep the baton where it is: no failover, no move for bad health, no failback
+    Pause {
+        #[command(flatten)]
+        local: Local,
+    },
+    /// End a pause
+    Resume {
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Prefer a member more or less than its configuration says
+    Priority {
+        /// The member
+        id: String,
+        /// A number, or `configured`
+        #[arg(value_name = "N|configured", value_parser = Preference::parse)]
+        priority: Preference,
         #[command(flatten)]
         local: Local,
     },
@@ -87,6 +123,25 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// A priority that an operator sets; `None` takes it back.
+#[derive(Clone, Copy, Debug)]
+struct Preference(Option<u32>);
+
+impl Preference {
+    fn parse(text: &str) -> Result<Preference, String> {
+        match text {
+            "configured" => Ok(Preference(None)),
+            number => number.parse().map(|n| Preference(Some(n))).map_err(|_| "a number, or \"configured\"".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +199,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             Ok(None)
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names = "run, status, active-validator, history, handover or check";
+            let names =
+                "run, status, active-validator, history, handover, maintenance, pause, resume, priority or check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -181,17 +237,38 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             print(&if json { history::json(&moves) } else { history::table(&moves) });
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Handover { to, timeout, window, local } => ask(&local, async |client| {
-            let left = match window {
+        Command::Handover { to, timeout, window, dry_run, local } => ask(&local, async |client| {
+            let timeout = match window {
                 Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
                 None => timeout,
             };
-            let done = client.handover(to.unwrap_or_default(), left).await?;
-            let took_ms = done.took_ns / 1_000_000;
-            print(&format!("{} -> {} under epoch {} in {took_ms} ms\n", done.from, done.to, done.epoch));
+            let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
+            let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
+            print(&if dry_run {
+                format!("{from} -> {to} would be tried now; {from} keeps the baton under epoch {epoch}\n")
+            } else {
+                format!("{from} -> {to} under epoch {epoch} in {} ms\n", took_ns / 1_000_000)
+            });
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Maintenance { switch, member, local } => {
+            let (member, on) = (member.unwrap_or_default(), matches!(switch, Switch::On));
+            order(&local, "maintenance", Order::Maintenance(SetMaintenance { member, on, at_ns: 0 }))
+        }
+        Command::Pause { local } => order(&local, "pause", Order::Pause(SetPause { on: true, at_ns: 0 })),
+        Command::Resume { local } => order(&local, "resume", Order::Pause(SetPause { on: false, at_ns: 0 })),
+        Command::Priority { id, priority: Preference(priority), local } => {
+            order(&local, "priority", Order::Priority(SetPriority { member: id, priority }))
+        }
     }
+}
+
+/// Gives an order through the coordinator of this host and says what is so now.
+fn order(local: &Local, what: &str, order: Order) -> Result<ExitCode, Failure> {
+    ask(local, async |client| {
+        print(&format!("{}\n", client.order(what, order).await?));
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::history::floor_line;
@@ -21,6 +22,7 @@ struct StatusObject<'a> {
     epoch: u64,
     holder: Option<&'a str>,
     quorum: bool,
+    paused: bool,
     floor: Option<FloorObject<'a>>,
     members: Vec<MemberObject<'a>>,
 }
@@ -68,6 +70,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
         epoch: status.epoch,
         holder: some(&status.holder),
         quorum: status.quorum,
+        paused: status.paused_since_ns.is_some(),
         floor: status.floor.as_ref().map(|floor| FloorObject {
             epoch: floor.epoch,
             source: some(&floor.source),
@@ -108,15 +111,19 @@ pub(super) fn table(status: &StatusResponse) -> String {
     let quorum = if status.quorum { "yes" } else { "NO, nobody can sign" };
     let (leader, holder) = (or_dash(&status.leader), or_dash(&status.holder));
     let mut out = format!(
-        "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n\n",
+        "cluster {}, seen by {}\nleader {leader} (term {}), holder {holder} (epoch {}), quorum {quorum}\n",
         status.cluster, status.member, status.term, status.epoch
     );
-    if let Some(floor) = &status.floor {
-        out.pop();
-        let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
-        out.push_str(&format!("epoch {epoch} began by {source}:\n  {line}\n\n"));
+    if let Some(since) = status.paused_since_ns.map(WallTime::from_nanos) {
+        out.push_str(&format!("PAUSED since {since}: the baton does not move; baton resume\n"));
     }
-    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
+    if let Some(floor) = &status.floor {
+        let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
+        out.push_str(&format!("epoch {epoch} began by {source}:\n  {line}\n"));
+    }
+    out.push('\n');
+    let paused = status.paused_since_ns.is_some();
+    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member, paused))).collect();
     out.push_str(&render(&HEADS, &rows));
     out
 }
@@ -132,14 +139,20 @@ fn cells(member: &MemberStatus) -> Vec<String> {
     vec![member.id.clone(), or_dash(&member.role), state, phase, height, links, guard, lease]
 }
 
-fn note(member: &MemberStatus) -> Option<String> {
-    let maintenance = if member.maintenance { "in maintenance" } else { "" };
-    let reasons: Vec<&str> =
-        [maintenance, &member.not_ready_because].into_iter().filter(|reason| !reason.is_empty()).collect();
+fn note(member: &MemberStatus, paused: bool) -> Option<String> {
+    let fitness = match member.not_ready_because.as_str() {
+        _ if member.maintenance && !member.phase.is_empty() => Some(if paused {
+            "in maintenance: keeps the baton while the cluster is paused".to_owned()
+        } else {
+            "in maintenance: hands over as soon as another member is ready".to_owned()
+        }),
+        _ if member.maintenance => Some("in maintenance".to_owned()),
+        "" => None,
+        reason => Some(format!("not ready: {reason}")),
+    };
+    let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
     let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
-    let not_ready = (!reasons.is_empty()).then(|| format!("not ready: {}", reasons.join("; ")));
-    let note = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    let lines: Vec<String> = settling.into_iter().chain(not_ready).chain(note).collect();
+    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

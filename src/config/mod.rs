@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Origin};
 pub use keys::check_keys;
+pub use sections::PRIORITY_MAX;
 
 use crate::chain_node::Activation;
 use crate::guard_frame::LinkSpec;

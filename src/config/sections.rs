@@ -14,6 +14,8 @@ use super::file::Document;
 use super::{Cluster, Config, Member, Tls};
 
 /// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
+/// The highest priority of a member, in a configuration or by an operator's order.
+pub const PRIORITY_MAX: u32 = 1_000_000;
 const RUN_DIR_BYTES_MAX: usize = 90;
 
 pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
@@ -97,7 +99,7 @@ fn member(doc: &Document, index: usize) -> Result<Member, ConfigError> {
         Role::Validator => 100,
         Role::Arbiter => 0,
     };
-    let priority = doc.integer(&key("priority"), 0, 1_000_000)?.unwrap_or(default_priority);
+    let priority = doc.integer(&key("priority"), 0, PRIORITY_MAX)?.unwrap_or(default_priority);
     Ok(Member { id, addr, role, priority })
 }
 

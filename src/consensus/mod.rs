@@ -21,7 +21,7 @@ use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::RwLock;
 use tonic::transport::Channel;
 
-use crate::core::replicated::Command;
+use crate::core::replicated::{Applied, Command};
 use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
@@ -87,13 +87,17 @@ impl Consensus {
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Proposes `command`; that it was applied is reported by the store.
+    /// Proposes `command` and returns what it did. That it was applied is reported by the store as well.
     ///
     /// # Errors
     /// The command was not committed, or its fate is unknown.
-    pub async fn propose(&self, command: Command) -> Result<(), String> {
+    pub async fn propose(&self, command: Command) -> Result<Applied, String> {
         let text = command.to_string();
-        self.raft.client_write(command).await.map(drop).map_err(|error| format!("{text} was not committed: {error}"))
+        self.raft
+            .client_write(command)
+            .await
+            .map(|done| done.data)
+            .map_err(|error| format!("{text} was not committed: {error}"))
     }
 
     /// Asks for pre-votes and, if a quorum would grant, for votes.

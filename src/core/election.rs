@@ -25,29 +25,34 @@ impl Standing<'_> {
     }
 }
 
-/// How many reachable, ready members come before `me`, the lost leader not counted.
+/// How many reachable, ready members that may claim come before `me`, the lost leader not counted.
 pub fn rank(
     me: &NodeId,
     my_height: u64,
     priorities: &BTreeMap<NodeId, u32>,
     peers: &BTreeMap<NodeId, Peer>,
+    may_claim: impl Fn(&NodeId) -> bool,
     lost_leader: Option<&NodeId>,
 ) -> u32 {
     let priority = |id: &NodeId| priorities.get(id).copied().unwrap_or(0);
     let mine = Standing { priority: priority(me), height: my_height, id: me };
     let before = peers.iter().filter(|(id, peer)| {
         let theirs = Standing { priority: priority(id), height: peer.height, id };
-        peer.ready && peer.reachable && Some(*id) != lost_leader && theirs.precedes(&mine)
+        peer.ready && peer.reachable && may_claim(id) && Some(*id) != lost_leader && theirs.precedes(&mine)
     });
     before.count() as u32
 }
 
-/// The best member to hand over to: ready, reachable, first in the order of candidates.
-pub fn best_target<'a>(priorities: &BTreeMap<NodeId, u32>, peers: &'a BTreeMap<NodeId, Peer>) -> Option<&'a NodeId> {
+/// The best member to hand over to: ready, reachable, allowed to claim, first in the order of candidates.
+pub fn best_target<'a>(
+    priorities: &BTreeMap<NodeId, u32>,
+    peers: &'a BTreeMap<NodeId, Peer>,
+    may_claim: impl Fn(&NodeId) -> bool,
+) -> Option<&'a NodeId> {
     let priority = |id: &NodeId| priorities.get(id).copied().unwrap_or(0);
     peers
         .iter()
-        .filter(|(_, peer)| peer.ready && peer.reachable)
+        .filter(|(id, peer)| peer.ready && peer.reachable && may_claim(id))
         .map(|(id, peer)| Standing { priority: priority(id), height: peer.height, id })
         .reduce(|best, next| if next.precedes(&best) { next } else { best })
         .map(|standing| standing.id)
@@ -101,23 +106,35 @@ mod tests {
     #[test]
     fn candidates_come_by_priority_then_height_then_id() {
         let around_b = peers(&[("a", peer(true, 5)), ("c", peer(true, 9))]);
-        assert_eq!(rank(&"b".into(), 8, &priorities(), &around_b, None), 2, "c is as preferred, and higher");
-        assert_eq!(rank(&"b".into(), 9, &priorities(), &around_b, None), 1, "c is as high, and of a later id");
+        assert_eq!(rank(&"b".into(), 8, &priorities(), &around_b, |_| true, None), 2, "c is as preferred, and higher");
+        assert_eq!(
+            rank(&"b".into(), 9, &priorities(), &around_b, |_| true, None),
+            1,
+            "c is as high, and of a later id"
+        );
     }
 
     #[test]
     fn the_lost_leader_and_members_that_are_not_ready_keep_nobody_waiting() {
         let around_b = peers(&[("a", peer(true, 5)), ("c", peer(false, 9))]);
-        assert_eq!(rank(&"b".into(), 1, &priorities(), &around_b, Some(&"a".into())), 0);
+        assert_eq!(rank(&"b".into(), 1, &priorities(), &around_b, |_| true, Some(&"a".into())), 0);
+    }
+
+    #[test]
+    fn a_member_that_may_not_claim_keeps_nobody_waiting_and_is_no_target() {
+        let around_c = peers(&[("a", peer(true, 5)), ("b", peer(true, 5))]);
+        let not_a = |id: &NodeId| id.as_str() != "a";
+        assert_eq!(rank(&"c".into(), 5, &priorities(), &around_c, not_a, None), 1);
+        assert_eq!(best_target(&priorities(), &around_c, not_a), Some(&"b".into()));
     }
 
     #[test]
     fn the_target_of_a_handover_is_ready_and_reachable_first() {
         let mut around_a = peers(&[("b", peer(false, 9)), ("c", peer(true, 1)), ("z", peer(true, 99))]);
-        assert_eq!(best_target(&priorities(), &around_a), Some(&"c".into()));
+        assert_eq!(best_target(&priorities(), &around_a, |_| true), Some(&"c".into()));
         around_a.get_mut(&NodeId::from("c")).unwrap().reachable = false;
-        assert_eq!(best_target(&priorities(), &around_a), Some(&"z".into()));
-        assert_eq!(best_target(&priorities(), &BTreeMap::new()), None);
+        assert_eq!(best_target(&priorities(), &around_a, |_| true), Some(&"z".into()));
+        assert_eq!(best_target(&priorities(), &BTreeMap::new(), |_| true), None);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the core is told and what it asks for: its whole contact with the world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::chain_node::{Health, MetFloor, SignFloor};
 use crate::core::lease::VoterSets;
+use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
 use crate::core::replicated::{Applied, Command};
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
@@ -59,6 +61,10 @@ pub enum Event {
         term: Term,
         command: Command,
         outcome: Applied,
+        view: View,
+    },
+    /// Another member's snapshot has replaced the replicated state.
+    Restored {
         view: View,
     },
     /// What this member proposed did not commit in its term.
@@ -124,8 +130,10 @@ pub enum Event {
     /// Somebody, this host included, is known to have signed up to here with the shared key.
     MarkSeen(SignMark),
 
+    /// Answered by `AnswerHandover` within `timeout`.
     HandoverWanted {
         to: Option<NodeId>,
+        timeout: Duration,
     },
     ShutdownWanted,
     StoreFailed {
@@ -138,6 +146,17 @@ pub enum Event {
 pub struct View {
     pub epoch: Epoch,
     pub holder: Option<NodeId>,
+    pub orders: Orders,
+    /// With whom the baton stays while the cluster is paused.
+    pub keepers: BTreeSet<NodeId>,
+}
+
+impl View {
+    /// # Errors
+    /// The operator's order that forbids it.
+    pub fn may_claim(&self, member: &NodeId) -> Result<(), Barred> {
+        self.orders.may_claim(member, self.keepers.iter())
+    }
 }
 
 /// Something to do. The shell starts each in the given order; what has an outcome reports it as an
@@ -182,6 +201,7 @@ pub enum Action {
         epoch: Epoch,
         last_signed: Option<SignMark>,
         reason: String,
+        to: Option<NodeId>,
     },
     ProposeActivated {
         epoch: Epoch,

@@ -59,13 +59,26 @@ pub enum NotReady {
     Arbiter,
     NoGuard,
     NodeDown,
-    Unsteady { left: Duration },
-    NoAnswer { reason: String },
+    Unsteady {
+        left: Duration,
+    },
+    NoAnswer {
+        reason: String,
+    },
     Syncing,
-    FewPeers { peers: u32, min: u32 },
-    HeadStuck { behind_for: Duration },
-    Links { reason: String },
+    FewPeers {
+        peers: u32,
+        min: u32,
+    },
+    HeadStuck {
+        behind_for: Duration,
+    },
+    Links {
+        reason: String,
+    },
     Leaving,
+    /// By an operator's order.
+    Maintenance,
 }
 
 impl Host {
@@ -351,6 +364,7 @@ impl fmt::Display for NotReady {
             }
             NotReady::Links { reason } => write!(f, "{reason}"),
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
+            NotReady::Maintenance => write!(f, "in maintenance"),
         }
     }
 }

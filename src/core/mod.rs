@@ -2,7 +2,8 @@
 //! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
 //!
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
-//! chain node, `election` when to campaign, `tenure` how the baton is taken and let go.
+//! chain node, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
+//! operator has laid down.
 
 mod degraded;
 pub mod election;
@@ -10,6 +11,7 @@ pub mod event;
 pub mod floor;
 pub mod host;
 pub mod lease;
+pub mod orders;
 pub mod peers;
 pub mod replicated;
 pub mod tenure;
@@ -133,6 +135,8 @@ pub struct Core {
     /// Never goes back.
     mark_seen: Option<SignMark>,
     view: View,
+    /// Of every configured member, as the orders in `view` leave them.
+    priorities: BTreeMap<NodeId, u32>,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
     finished: bool,
@@ -144,6 +148,7 @@ impl Core {
         let gate = VoteGate::new(promise, started_at, memory.fresh, memory.vote_term, memory.released_term);
         let runs_node = settings.role == Role::Validator;
         Core {
+            priorities: priorities(&settings, &memory.view),
             gate,
             host: Host::new(runs_node, settings.probe_failures_max, settings.min_peers, started_at),
             voters: vec![settings.priorities.keys().cloned().collect()],
@@ -202,6 +207,7 @@ impl Core {
             Event::Applied { term, command, outcome, view } => {
                 self.note_applied(now, term, &command, &outcome, view, out);
             }
+            Event::Restored { view } => self.note_view(view),
             Event::ProposalFailed { reason: _ } => self.note_proposal_failed(out),
             Event::GuardAttached { node, armed } => {
                 self.host.guard_attached(now.boot, node.as_ref(), armed.as_ref(), out);
@@ -244,13 +250,18 @@ impl Core {
                 self.compare_heads(now.boot);
             }
             Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
-            Event::HandoverWanted { to } => self.note_handover_wanted(now, to, out),
+            Event::HandoverWanted { to, timeout } => self.note_handover_wanted(now, to, timeout, out),
             Event::ShutdownWanted => self.shut_down(now),
             Event::StoreFailed { reason: _ } => {
                 self.shut_down(now);
                 self.let_go(now, tenure::Reason::StoreFailed, None, out);
             }
         }
+    }
+
+    pub(in crate::core) fn note_view(&mut self, view: View) {
+        self.priorities = priorities(&self.settings, &view);
+        self.view = view;
     }
 
     /// Invariant (fence 2): before this member can help another term, its own lead is over, so that no
@@ -343,7 +354,7 @@ impl Core {
             self.offer_lead(now, out);
         } else if releasing {
             // Nothing to do before it commits.
-        } else if self.not_ready(now.boot).is_none() {
+        } else if self.may_hold(now.boot) {
             if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
                 self.claim(now, out);
             }
@@ -356,6 +367,7 @@ impl Core {
                 epoch: self.view.epoch,
                 last_signed: None,
                 reason: tenure::Reason::CannotHold.as_str().into(),
+                to: None,
             });
         }
     }
@@ -363,8 +375,8 @@ impl Core {
     /// Invariant (rule W): called only once a `Release` of the own term is committed. A leader that could
     /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
     fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
-        let ready = self.not_ready(now.boot).is_none();
-        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| ready);
+        let wanted = self.may_hold(now.boot);
+        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| wanted);
         let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
         let Some(lead) = &mut self.lead else { return };
         let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());
@@ -417,14 +429,26 @@ impl Core {
 
     /// Place in the order of candidates; `None` for a member that could not hold the baton.
     fn rank(&self, now: BootTime) -> Option<u32> {
-        self.not_ready(now).is_none().then(|| {
+        self.may_hold(now).then(|| {
             let lost = self.gate.last_leader().filter(|leader| **leader != self.settings.me);
-            election::rank(&self.settings.me, self.host.height(), &self.settings.priorities, &self.peers, lost)
+            let may_claim = |id: &NodeId| self.view.may_claim(id).is_ok();
+            election::rank(&self.settings.me, self.host.height(), &self.priorities, &self.peers, may_claim, lost)
         })
     }
 
+    /// Ready, and no order of an operator forbids it.
+    fn may_hold(&self, now: BootTime) -> bool {
+        self.not_ready(now).is_none() && self.view.may_claim(&self.settings.me).is_ok()
+    }
+
+    /// To whom the baton may go by itself; nobody but its keepers during a pause.
     fn best_target(&self) -> Option<&NodeId> {
-        election::best_target(&self.settings.priorities, &self.peers)
+        election::best_target(&self.priorities, &self.peers, |id| self.view.may_claim(id).is_ok())
+    }
+
+    /// To whom an operator may move it.
+    fn best_for_operator(&self) -> Option<&NodeId> {
+        election::best_target(&self.priorities, &self.peers, |id| !self.view.orders.is_in_maintenance(id))
     }
 
     /// A `Release` of the term that this member leads stands in its log.
@@ -437,6 +461,11 @@ impl Core {
         let lease = &self.lead.as_ref()?.lease;
         lease.acked_at(now, &self.voters).map(|acked_at| self.settings.timing.deadline(acked_at))
     }
+}
+
+fn priorities(settings: &Settings, view: &View) -> BTreeMap<NodeId, u32> {
+    let configured = settings.priorities.iter();
+    configured.map(|(id, priority)| (id.clone(), view.orders.priority(id, *priority))).collect()
 }
 
 /// What is shown to operators and peers.
@@ -467,6 +496,9 @@ impl Core {
     pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
         if self.shutdown.is_some() {
             return Some(NotReady::Leaving);
+        }
+        if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
+            return Some(NotReady::Maintenance);
         }
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         self.host.not_ready(now).or_else(stuck)

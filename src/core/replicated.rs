@@ -3,7 +3,7 @@
 //! clock or a configuration. `store` applies committed entries with it, `core` and the status read
 //! the result, `wire` carries it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain_node::MetFloor;
 use crate::core::event::View;
+use crate::core::orders::Orders;
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::WallTime;
 
@@ -27,12 +28,19 @@ pub enum Command {
     /// The leader takes the baton under the next epoch.
     Claim { epoch: Epoch, member: NodeId, reason: String, at: WallTime },
     /// The leader of the entry's term lets go and never claims again in that term. `last_signed` is
-    /// what it signed last or, when it signed nothing in this epoch, the mark that it started from.
-    Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime },
+    /// what it signed last or, when it signed nothing in this epoch, the mark that it started from. `to` is
+    /// whom an operator chose, and nobody when the best member then shall have it.
+    Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime, to: Option<NodeId> },
     /// The holder of the epoch was proven active, `took` after it began to act.
     Activated { epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration },
     /// Records the incarnation of a member's store, once.
     Join { member: NodeId, incarnation: u64 },
+    /// An operator's order: whether the member takes the baton at all.
+    SetMaintenance { member: NodeId, on: bool, at: WallTime },
+    /// An operator's order: whether the baton moves by itself.
+    SetPause { on: bool, at: WallTime },
+    /// An operator's order: a priority in the place of the configured one; `None` ends that.
+    SetPriority { member: NodeId, priority: Option<u32> },
 }
 
 impl fmt::Display for Command {
@@ -45,8 +53,18 @@ impl fmt::Display for Command {
             Command::Release { epoch, last_signed: None, .. } => write!(f, "Release{{epoch {epoch}, no mark}}"),
             Command::Activated { epoch, floor, .. } => write!(f, "Activated{{epoch {epoch}, floor: {floor}}}"),
             Command::Join { member, incarnation } => write!(f, "Join{{{member}, {incarnation:016x}}}"),
+            Command::SetMaintenance { member, on, .. } => write!(f, "SetMaintenance{{{member}, {}}}", on_or_off(*on)),
+            Command::SetPause { on, .. } => write!(f, "SetPause{{{}}}", on_or_off(*on)),
+            Command::SetPriority { member, priority: Some(priority) } => {
+                write!(f, "SetPriority{{{member}, {priority}}}")
+            }
+            Command::SetPriority { member, priority: None } => write!(f, "SetPriority{{{member}, as configured}}"),
         }
     }
+}
+
+fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// What a committed command did. Every member computes the same.
@@ -160,6 +178,11 @@ pub struct Replicated {
     pub incarnations: BTreeMap<NodeId, u64>,
     /// Oldest first, at most [`MOVES_MAX`]; once anything was claimed the last row is `epoch`'s.
     pub moves: VecDeque<Move>,
+    /// Whom the holder of `epoch` released it to by an operator's word; the next `Claim` clears it.
+    #[serde(default)]
+    pub heir: Option<NodeId>,
+    #[serde(default)]
+    pub orders: Orders,
 }
 
 impl Replicated {
@@ -167,11 +190,27 @@ impl Replicated {
     pub fn apply(&mut self, term: Term, command: &Command) -> Applied {
         match command {
             Command::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
-            Command::Release { epoch, last_signed, reason, at } => {
-                self.release(term, *epoch, *last_signed, reason, *at)
+            Command::Release { epoch, last_signed, reason, at, to } => {
+                let applied = self.release(term, *epoch, *last_signed, reason, *at);
+                if self.let_go.is_some_and(|release| release.term == term) {
+                    self.heir.clone_from(to);
+                }
+                applied
             }
             Command::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
             Command::Join { member, incarnation } => self.join(member, *incarnation),
+            Command::SetMaintenance { member, on, at } => {
+                self.orders.set_maintenance(member, *on, *at);
+                Applied::Recorded
+            }
+            Command::SetPause { on, at } => {
+                self.orders.set_pause(*on, *at);
+                Applied::Recorded
+            }
+            Command::SetPriority { member, priority } => {
+                self.orders.set_priority(member, *priority);
+                Applied::Recorded
+            }
         }
     }
 
@@ -188,7 +227,20 @@ impl Replicated {
 
     /// What the core reads of this state.
     pub fn view(&self) -> View {
-        View { epoch: self.epoch, holder: self.holder.clone() }
+        View {
+            epoch: self.epoch,
+            holder: self.holder.clone(),
+            orders: self.orders.clone(),
+            keepers: self.keepers().cloned().collect::<BTreeSet<_>>(),
+        }
+    }
+
+    /// With whom the baton stays while the cluster is paused: the member that was active last, those that
+    /// claimed since and failed, and the one to whom an operator moved it.
+    fn keepers(&self) -> impl Iterator<Item = &NodeId> {
+        let mut active = false;
+        let since = self.moves.iter().rev().take_while(move |row| !std::mem::replace(&mut active, row.end.is_some()));
+        since.map(|row| &row.to).chain(&self.heir)
     }
 
     fn claim(&mut self, term: Term, epoch: Epoch, member: &NodeId, reason: &str, at: WallTime) -> Applied {
@@ -201,6 +253,10 @@ impl Replicated {
                  must win a new one first",
                 release.epoch
             ));
+        }
+        // An order that is committed before the claim counts, whether the claimer has heard of it or not.
+        if let Err(barred) = self.orders.may_claim(member, self.keepers()) {
+            return rejected(format!("claim of epoch {epoch} by {member}: {barred}"));
         }
         let (from, kind) = match (self.moves.back(), self.let_go) {
             (None, _) => (None, MoveKind::First),
@@ -216,6 +272,7 @@ impl Replicated {
         self.holder = Some(member.clone());
         self.claimed_in_term = term;
         self.let_go = None;
+        self.heir = None;
         if self.moves.len() == MOVES_MAX {
             self.moves.pop_front();
         }
@@ -299,7 +356,7 @@ mod tests {
 
     fn release(epoch: u64, height: Option<u64>, ms: u64) -> Command {
         let last_signed = height.map(SignMark::at_height);
-        Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at: at(ms) }
+        Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at: at(ms), to: None }
     }
 
     fn activated(epoch: u64, ms: u64) -> Command {
@@ -419,8 +476,13 @@ mod tests {
 
     #[test]
     fn a_move_after_a_release_has_the_reason_of_the_release() {
-        let let_go =
-            |reason: &str| Command::Release { epoch: Epoch(1), last_signed: None, reason: reason.into(), at: at(1) };
+        let let_go = |reason: &str| Command::Release {
+            epoch: Epoch(1),
+            last_signed: None,
+            reason: reason.into(),
+            at: at(1),
+            to: None,
+        };
         let state =
             after(&[(1, claim(1, "a", 0)), (1, let_go("operator")), (1, let_go("again")), (2, claim(2, "b", 2))]);
         assert_eq!(state.moves[1].reason, "operator");
@@ -489,5 +551,67 @@ mod tests {
         assert_eq!(state.moves.len(), MOVES_MAX);
         assert_eq!(state.moves[0].epoch, Epoch(4));
         assert!(state.moves.iter().all(|row| row.reason.len() <= REASON_BYTES_MAX));
+    }
+
+    fn maintenance(member: &str, on: bool, ms: u64) -> Command {
+        Command::SetMaintenance { member: member.into(), on, at: at(ms) }
+    }
+
+    fn pause(on: bool, ms: u64) -> Command {
+        Command::SetPause { on, at: at(ms) }
+    }
+
+    #[test]
+    fn a_member_in_maintenance_claims_nothing_until_it_ends() {
+        let mut commands = vec![(1, claim(1, "a", 0)), (1, maintenance("b", true, 5)), (1, maintenance("b", true, 9))];
+        let state = after(&commands);
+        assert_eq!(state.orders.maintenance, BTreeMap::from([("b".into(), at(5))]), "since the first order");
+        assert_rejected(&state, 2, claim(2, "b", 10), "b is in maintenance");
+        commands.extend([(1, maintenance("b", false, 20)), (2, claim(2, "b", 30))]);
+        assert_eq!(after(&commands).holder, Some("b".into()));
+    }
+
+    #[test]
+    fn in_a_pause_only_the_last_holder_claims() {
+        let mut commands = vec![(1, claim(1, "a", 0)), (1, activated(1, 5)), (1, pause(true, 9)), (1, pause(true, 10))];
+        let state = after(&commands);
+        assert_eq!(state.orders.paused, Some(at(9)), "since the first order");
+        assert_rejected(&state, 2, claim(2, "b", 20), "paused");
+        commands.push((2, claim(2, "a", 21)));
+        assert_rejected(&after(&commands), 3, claim(3, "b", 30), "paused");
+        commands.extend([(3, pause(false, 31)), (3, claim(3, "b", 32))]);
+        assert_eq!(after(&commands).holder, Some("b".into()));
+    }
+
+    #[test]
+    fn before_the_first_claim_a_pause_keeps_the_baton_from_everybody() {
+        assert_rejected(&after(&[(1, pause(true, 0))]), 1, claim(1, "a", 1), "paused");
+    }
+
+    #[test]
+    fn in_a_pause_an_operator_s_handover_names_the_next_holder_and_a_failed_one_leads_back() {
+        let to_b = Command::Release {
+            epoch: Epoch(1),
+            last_signed: None,
+            reason: "operator".into(),
+            at: at(10),
+            to: Some("b".into()),
+        };
+        let mut commands = vec![(1, claim(1, "a", 0)), (1, activated(1, 5)), (1, pause(true, 9)), (1, to_b)];
+        assert_rejected(&after(&commands), 2, claim(2, "c", 20), "paused");
+        after(&[commands.clone(), vec![(2, claim(2, "a", 20))]].concat());
+        commands.push((2, claim(2, "b", 20)));
+        assert_rejected(&after(&commands), 3, claim(3, "c", 30), "paused");
+        after(&[commands.clone(), vec![(3, claim(3, "a", 30))]].concat());
+        commands.push((2, activated(2, 25)));
+        assert_rejected(&after(&commands), 3, claim(3, "a", 30), "paused");
+    }
+
+    #[test]
+    fn a_priority_set_by_an_operator_replaces_the_configured_one_until_it_is_taken_back() {
+        let set = |priority| Command::SetPriority { member: "a".into(), priority };
+        let state = after(&[(1, set(Some(7))), (1, set(Some(8)))]);
+        assert_eq!((state.orders.priority(&"a".into(), 100), state.orders.priority(&"b".into(), 90)), (8, 90));
+        assert_eq!(after(&[(1, set(Some(7))), (1, set(None))]), Replicated::default());
     }
 }

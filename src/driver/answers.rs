@@ -1,17 +1,20 @@
-//! Answers to operators: status and history from what is known here, a handover when it has ended.
+//! Answers to operators: status and history from what is known here, a handover when it has ended, an order when
+//! it is committed. What another member has to do is passed on to it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::orders;
 use super::report::Reporter;
-use crate::admin::Ask;
+use crate::admin::{Ask, Asker, NotDone, WantedHandover};
 use crate::core::{Event, Handover};
 use crate::ids::NodeId;
+use crate::relay::Relay;
 use crate::time::BootTime;
 use crate::wire::proto::HandoverResponse;
 
-type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, String>>;
+type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, NotDone>>;
 
 /// The operator who waits for a handover, if one does.
 #[derive(Clone, Default)]
@@ -29,7 +32,7 @@ impl Answers {
             took_ns: BootTime::now().since(done.asked_at).as_nanos() as u64,
         });
         // An operator who went away misses nothing: the history has it too.
-        let _ = waiting.send(answer);
+        let _ = waiting.send(answer.map_err(NotDone::Refused));
     }
 
     fn take(&self) -> Option<HandoverAnswer> {
@@ -49,16 +52,52 @@ impl Answers {
     }
 }
 
-pub(super) async fn answer(reporter: Reporter, answers: Answers, mut asks: mpsc::Receiver<Ask>) {
+pub(super) async fn answer(reporter: Reporter, relay: Relay, answers: Answers, mut asks: mpsc::Receiver<Ask>) {
     while let Some(ask) = asks.recv().await {
+        // Who asked may be gone by the time of an answer.
         match ask {
-            // Who asked may be gone by now.
             Ask::Status(answer) => drop(answer.send(reporter.status())),
             Ask::History(answer) => drop(answer.send(reporter.history())),
-            Ask::Handover { to, answer } => match answers.wait(answer) {
-                Ok(()) => reporter.core.step(Event::HandoverWanted { to }),
-                Err(answer) => drop(answer.send(Err("another handover is under way".into()))),
+            Ask::Order { order, from, answer } => {
+                let (reporter, relay) = (reporter.clone(), relay.clone());
+                tokio::spawn(async move {
+                    let done = orders::carry_out(&reporter, &relay, order, from).await;
+                    let _ = answer.send(done);
+                });
+            }
+            Ask::Handover { wanted, from, answer } => match elsewhere(&reporter, from) {
+                Some(holder) => {
+                    let relay = relay.clone();
+                    tokio::spawn(async move {
+                        let done = relay.handover(&holder, &wanted).await;
+                        let _ = answer.send(done);
+                    });
+                }
+                None if wanted.dry_run => drop(answer.send(foreseen(&reporter, wanted))),
+                None => begin(&reporter, &answers, wanted, answer),
             },
         }
+    }
+}
+
+/// The holder, when it is another member that was not asked yet.
+fn elsewhere(reporter: &Reporter, from: Asker) -> Option<NodeId> {
+    let holder = reporter.core.read(|core, _| core.view().holder.clone());
+    holder.filter(|holder| *holder != reporter.config.id && from == Asker::Operator)
+}
+
+fn foreseen(reporter: &Reporter, wanted: WantedHandover) -> Result<HandoverResponse, NotDone> {
+    reporter.core.read(|core, _| {
+        let to = core.handover_target(wanted.to).map_err(NotDone::Refused)?;
+        let (from, epoch) = (reporter.config.id.to_string(), core.view().epoch.0);
+        Ok(HandoverResponse { from, to: to.to_string(), epoch, took_ns: 0 })
+    })
+}
+
+fn begin(reporter: &Reporter, answers: &Answers, wanted: WantedHandover, answer: HandoverAnswer) {
+    let WantedHandover { to, dry_run: _, timeout } = wanted;
+    match answers.wait(answer) {
+        Ok(()) => reporter.core.step(Event::HandoverWanted { to, timeout }),
+        Err(answer) => drop(answer.send(Err(NotDone::Refused("another handover is under way".into())))),
     }
 }

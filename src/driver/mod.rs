@@ -4,6 +4,7 @@
 mod answers;
 mod links;
 mod marks;
+mod orders;
 mod report;
 mod sources;
 
@@ -33,10 +34,12 @@ use crate::identity::Identity;
 use crate::ids::{NodeId, Role};
 use crate::key_links::KeyLinks;
 use crate::metrics::Metrics;
+use crate::relay::{Relay, RelayService};
 use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, TlsFiles};
+use crate::wire::proto::relay_server::RelayServer;
 use answers::Answers;
 use links::HostLinks;
 use report::Reporter;
@@ -144,6 +147,8 @@ impl Prepared {
         let identity =
             Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, members, incarnations));
         let gossip = Gossip::start(identity.clone(), channels.clone());
+        let relay = Relay::new(identity.clone(), channels.clone());
+        let (asks_in, asks) = mpsc::channel::<Ask>(16);
         let consensus = Consensus::start(consensus::Start {
             cluster: config.cluster.name.clone(),
             members: config.cluster.members.iter().map(|m| (m.id.clone(), m.addr.clone())).collect(),
@@ -155,7 +160,8 @@ impl Prepared {
             core: core.clone(),
         })
         .await?;
-        serve_peers(&config, tls.as_ref(), listener, &consensus, &gossip)?;
+        let relayed = relay.service(asks_in.clone());
+        serve_peers(&config, tls.as_ref(), listener, &consensus, &gossip, relayed)?;
 
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
@@ -171,14 +177,13 @@ impl Prepared {
             applied: opened.store.applied(),
             metrics: metrics.clone(),
         };
-        let (asks_in, asks) = mpsc::channel::<Ask>(16);
         let vitals = watch::Sender::new(reporter.vitals());
         tokio::spawn(admin::serve(admin, asks_in));
         if let Some(listener) = exporter_listener {
             tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
         }
-        tokio::spawn(answers::answer(reporter.clone(), answers.clone(), asks));
-        tokio::spawn(sources::applied(core.clone(), opened.applied_entries, reporter.clone()));
+        tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
+        tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
         tokio::spawn(sources::joins(reporter.clone()));
@@ -233,8 +238,8 @@ impl Performer {
             Action::ProposeClaim { epoch, reason } => {
                 self.propose(Command::Claim { epoch, member: self.me.clone(), reason, at });
             }
-            Action::ProposeRelease { epoch, last_signed, reason } => {
-                self.propose(Command::Release { epoch, last_signed, reason, at });
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                self.propose(Command::Release { epoch, last_signed, reason, at, to });
             }
             Action::ProposeActivated { epoch, floor, began_at } => {
                 let took = BootTime::now().since(began_at);
@@ -293,12 +298,13 @@ fn serve_peers(
     listener: TcpListener,
     consensus: &Consensus,
     gossip: &Gossip,
+    relay: RelayServer<RelayService>,
 ) -> Result<()> {
     let mut server = transport::server(&config.timing);
     if let Some(tls) = tls {
         server = server.tls_config(tls.server()).context("[tls]")?;
     }
-    let router = server.add_service(consensus.service()).add_service(gossip.service());
+    let router = server.add_service(consensus.service()).add_service(gossip.service()).add_service(relay);
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming(transport::incoming(listener)).await {
             error!("peers are not answered any more: {error}");

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::sources::is_active;
 use crate::chain_node::{FloorBasis, SignFloor};
-use crate::config::Config;
+use crate::config::{Config, Member};
 use crate::consensus::Consensus;
+use crate::core::orders::Orders;
 use crate::core::replicated::Move;
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::Vitals;
@@ -18,7 +19,7 @@ use crate::ids::NodeId;
 use crate::metrics::{Metrics, PeerSeen, Snapshot};
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
-use crate::time::BootTime;
+use crate::time::{BootTime, WallTime};
 use crate::wire::proto;
 use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
 
@@ -70,10 +71,11 @@ impl Reporter {
         let Seen { health, last_signed, note } = self.seen();
         let (settling, mark_seen) =
             self.core.read(|core, now| (core.settling(now.boot).map(awaited), core.mark_seen()));
-        let (state, phase, not_ready, lease, epoch) = self.core.read(|core, now| {
+        let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
             let phase = core.stage().map_or("", |stage| stage.as_str());
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
-            (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch)
+            let maintenance = core.view().orders.is_in_maintenance(&self.config.id);
+            (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch, maintenance)
         });
         let effects = self.effects.as_ref();
         Record {
@@ -93,7 +95,7 @@ impl Reporter {
             last_signed: last_signed.map(Into::into),
             mark_seen: mark_seen.map(Into::into),
             settling: settling.unwrap_or_default(),
-            maintenance: false,
+            maintenance,
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
             links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
             node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
@@ -112,8 +114,13 @@ impl Reporter {
         let (leader, term) = self.consensus.leader();
         let view = self.core.read(|core, _| core.view().clone());
         let table = self.gossip.table().borrow().clone();
-        let members: Vec<MemberStatus> =
-            self.config.cluster.members.iter().map(|member| self.member_status(member, &table, now)).collect();
+        let members: Vec<MemberStatus> = self
+            .config
+            .cluster
+            .members
+            .iter()
+            .map(|member| self.member_status(member, &view.orders, &table, now))
+            .collect();
         StatusResponse {
             cluster: self.config.cluster.name.clone(),
             member: self.config.id.to_string(),
@@ -121,13 +128,14 @@ impl Reporter {
             term,
             epoch: view.epoch.0,
             holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
+            paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: members.iter().filter(|member| member.reachable).count() > members.len() / 2,
             members,
             floor: self.applied.borrow().replicated.moves.iter().rev().find_map(move_floor),
         }
     }
 
-    fn member_status(&self, member: &crate::config::Member, table: &Table, now: BootTime) -> MemberStatus {
+    fn member_status(&self, member: &Member, orders: &Orders, table: &Table, now: BootTime) -> MemberStatus {
         let reachable = table.is_reachable(&member.id, now);
         let own = (member.id == self.config.id).then(|| self.record());
         let told = || table.get(&member.id)?.record.as_deref().cloned();
@@ -148,8 +156,8 @@ impl Reporter {
             reachable,
             synced: chain.synced,
             height: chain.height,
-            priority: member.priority,
-            maintenance: record.maintenance,
+            priority: orders.priority(&member.id, member.priority),
+            maintenance: orders.is_in_maintenance(&member.id),
             lease_remaining_ms: record.lease_remaining_ms,
             guard: record.guard,
             links: record.links,
@@ -189,8 +197,9 @@ impl Reporter {
 
     fn publish_metrics(&self, record: &Record) {
         let now = BootTime::now();
-        let (is_leader, active, lease) = self.core.read(|core, now| {
-            (core.leads().is_some(), core.is_active(), core.lease_remaining(now.boot).unwrap_or_default())
+        let (is_leader, active, lease, paused) = self.core.read(|core, now| {
+            let lease = core.lease_remaining(now.boot).unwrap_or_default();
+            (core.leads().is_some(), core.is_active(), lease, core.view().orders.is_paused())
         });
         let table = self.gossip.table().borrow().clone();
         let ready = table.others().filter(|(_, heard)| {
@@ -209,6 +218,8 @@ impl Reporter {
             node_height: chain.height,
             node_synced: chain.synced,
             node_peers: chain.peers,
+            paused,
+            maintenance: record.maintenance,
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();

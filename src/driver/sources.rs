@@ -17,7 +17,7 @@ use crate::core::{Event, Peer};
 use crate::gossip::{Heard, Table};
 use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
-use crate::store::{AppliedEntry, AppliedState, Health};
+use crate::store::{AppliedEntry, AppliedState, Health, News};
 use crate::time::BootTime;
 use crate::timing::Timing;
 use crate::wire::proto::Record;
@@ -39,14 +39,17 @@ pub(super) fn incarnations(mut applied: watch::Receiver<AppliedState>) -> watch:
     receiver
 }
 
-/// Committed commands, in log order.
-pub(super) async fn applied(
-    core: Arc<SharedCore>,
-    mut entries: mpsc::UnboundedReceiver<AppliedEntry>,
-    reporter: Reporter,
-) {
-    while let Some(entry) = entries.recv().await {
-        let AppliedEntry { term, index, command, result, view } = entry;
+/// Committed commands, in log order, and snapshots in place of some.
+pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<News>, reporter: Reporter) {
+    while let Some(news) = news.recv().await {
+        let AppliedEntry { term, index, command, result, view } = match news {
+            News::Entry(entry) => entry,
+            News::Snapshot(view) => {
+                info!(epoch = %view.epoch, "took over another member's snapshot");
+                core.step(Event::Restored { view });
+                continue;
+            }
+        };
         info!(term, index, ?result, "applied {command}");
         let activated = matches!(command, Command::Activated { .. });
         core.step(Event::Applied { term, command, outcome: result, view });

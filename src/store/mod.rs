@@ -96,6 +96,14 @@ pub enum Health {
     Failed(Arc<str>),
 }
 
+/// What became of the applied state, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    Entry(AppliedEntry),
+    /// A snapshot of another member took the place of all before.
+    Snapshot(View),
+}
+
 /// A committed command, in log order. After a restart, entries that were applied but whose result was
 /// not yet on disk come again; after a snapshot, those that it replaced never come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +125,7 @@ pub struct Opened {
     pub incarnation: u64,
     /// This store has never voted and never logged anything.
     pub fresh: bool,
-    pub applied_entries: mpsc::UnboundedReceiver<AppliedEntry>,
+    pub news: mpsc::UnboundedReceiver<News>,
 }
 
 /// A view of an opened store. Cheap to clone. The store closes, writing what still waits, when the
@@ -143,14 +151,14 @@ impl Store {
             .map_err(|error| StoreError::io("start the writer of", state_dir, error))?;
         let (applied, applied_seen) = watch::channel(applied);
         let shared = Arc::new(Shared { log, writer, health: health_seen, applied: applied_seen });
-        let (entries, applied_entries) = mpsc::unbounded_channel();
+        let (tell, news) = mpsc::unbounded_channel();
         Ok(Opened {
             log: LogStore::new(Arc::clone(&shared)),
-            state_machine: StateMachine::new(Arc::clone(&shared), applied, entries),
+            state_machine: StateMachine::new(Arc::clone(&shared), applied, tell),
             store: Store { shared },
             incarnation,
             fresh,
-            applied_entries,
+            news,
         })
     }
 
@@ -212,7 +220,14 @@ impl LogImage {
     fn last_release_term(&self) -> Option<Term> {
         self.entries.values().rev().find_map(|entry| match &entry.payload {
             EntryPayload::Normal(Command::Release { .. }) => Some(entry.log_id.leader_id.term),
-            EntryPayload::Normal(Command::Claim { .. } | Command::Activated { .. } | Command::Join { .. })
+            EntryPayload::Normal(
+                Command::Claim { .. }
+                | Command::Activated { .. }
+                | Command::Join { .. }
+                | Command::SetMaintenance { .. }
+                | Command::SetPause { .. }
+                | Command::SetPriority { .. },
+            )
             | EntryPayload::Blank
             | EntryPayload::Membership(_) => None,
         })

@@ -17,7 +17,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::disk::APPLIED;
 use super::writer::Write;
-use super::{AppliedEntry, AppliedState, Shared, lock};
+use super::{AppliedEntry, AppliedState, News, Shared, lock};
 use crate::core::replicated::Applied;
 use crate::wire::{Entry, LogId, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig, decode, proto};
 
@@ -30,7 +30,7 @@ pub struct StateMachine {
     shared: Arc<Shared>,
     state: AppliedState,
     published: watch::Sender<AppliedState>,
-    entries: mpsc::UnboundedSender<AppliedEntry>,
+    news: mpsc::UnboundedSender<News>,
     snapshot: CurrentSnapshot,
 }
 
@@ -38,10 +38,10 @@ impl StateMachine {
     pub(super) fn new(
         shared: Arc<Shared>,
         published: watch::Sender<AppliedState>,
-        entries: mpsc::UnboundedSender<AppliedEntry>,
+        news: mpsc::UnboundedSender<News>,
     ) -> Self {
         let state = published.borrow().clone();
-        StateMachine { shared, state, published, entries, snapshot: CurrentSnapshot::default() }
+        StateMachine { shared, state, published, news, snapshot: CurrentSnapshot::default() }
     }
 
     /// Applies one entry and tells everyone but its proposer.
@@ -63,7 +63,8 @@ impl StateMachine {
         let Some((command, result)) = command.zip(applied) else { return Applied::Recorded };
         // Nobody listens any more once the driver has ended.
         let view = self.state.replicated.view();
-        let _ = self.entries.send(AppliedEntry { term, index: id.index, command, result: result.clone(), view });
+        let entry = AppliedEntry { term, index: id.index, command, result: result.clone(), view };
+        let _ = self.news.send(News::Entry(entry));
         result
     }
 
@@ -112,6 +113,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.shared.writer.write(self.state_write()).await?;
         *lock(&self.snapshot) = Some((meta.clone(), data));
         self.published.send_replace(self.state.clone());
+        let _ = self.news.send(News::Snapshot(self.state.replicated.view()));
         Ok(())
     }
 

@@ -70,6 +70,15 @@ fn member(name: String, message: &'static str, field: &'static str) -> Result<No
     if name.is_empty() { Err(WireError::Missing { message, field }) } else { Ok(NodeId::from(name)) }
 }
 
+/// The name, or nothing for nobody.
+fn name_or_empty(name: &Option<NodeId>) -> String {
+    name.as_ref().map(NodeId::to_string).unwrap_or_default()
+}
+
+fn some_name(name: String) -> Option<NodeId> {
+    if name.is_empty() { None } else { Some(NodeId::from(name)) }
+}
+
 /// Nanoseconds of a duration; one of more than 584 years counts as that.
 fn nanos(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

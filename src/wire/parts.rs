@@ -8,7 +8,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 
 use super::proto;
 use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
-use super::{member, nanos, required};
+use super::{member, name_or_empty, nanos, required, some_name};
 use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::core::replicated::Command;
 use crate::ids::{Epoch, NodeId, SignMark};
@@ -130,11 +130,12 @@ impl From<&Command> for proto::Command {
                 reason: reason.clone(),
                 at_ns: at.as_nanos(),
             }),
-            Command::Release { epoch, last_signed, reason, at } => Kind::Release(proto::Release {
+            Command::Release { epoch, last_signed, reason, at, to } => Kind::Release(proto::Release {
                 epoch: epoch.0,
                 last_signed: last_signed.map(Into::into),
                 reason: reason.clone(),
                 at_ns: at.as_nanos(),
+                to: name_or_empty(to),
             }),
             Command::Activated { epoch, at, floor, took } => Kind::Activated(proto::Activated {
                 epoch: epoch.0,
@@ -147,6 +148,15 @@ impl From<&Command> for proto::Command {
             }),
             Command::Join { member, incarnation } => {
                 Kind::Join(proto::Join { member: member.to_string(), incarnation: *incarnation })
+            }
+            Command::SetMaintenance { member, on, at } => Kind::SetMaintenance(proto::SetMaintenance {
+                member: member.to_string(),
+                on: *on,
+                at_ns: at.as_nanos(),
+            }),
+            Command::SetPause { on, at } => Kind::SetPause(proto::SetPause { on: *on, at_ns: at.as_nanos() }),
+            Command::SetPriority { member, priority } => {
+                Kind::SetPriority(proto::SetPriority { member: member.to_string(), priority: *priority })
             }
         };
         proto::Command { command: Some(kind) }
@@ -170,6 +180,7 @@ impl TryFrom<proto::Command> for Command {
                 last_signed: release.last_signed.map(Into::into),
                 reason: release.reason,
                 at: WallTime::from_nanos(release.at_ns),
+                to: some_name(release.to),
             },
             Kind::Activated(activated) => Command::Activated {
                 epoch: Epoch(activated.epoch),
@@ -184,6 +195,15 @@ impl TryFrom<proto::Command> for Command {
             },
             Kind::Join(join) => {
                 Command::Join { member: member(join.member, "Join", "member")?, incarnation: join.incarnation }
+            }
+            Kind::SetMaintenance(set) => Command::SetMaintenance {
+                member: member(set.member, "SetMaintenance", "member")?,
+                on: set.on,
+                at: WallTime::from_nanos(set.at_ns),
+            },
+            Kind::SetPause(set) => Command::SetPause { on: set.on, at: WallTime::from_nanos(set.at_ns) },
+            Kind::SetPriority(set) => {
+                Command::SetPriority { member: member(set.member, "SetPriority", "member")?, priority: set.priority }
             }
         })
     }

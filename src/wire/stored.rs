@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::proto;
 use super::{LogId, StoredMembership, WireError};
-use super::{member, nanos, required};
+use super::{member, name_or_empty, nanos, required, some_name};
 use crate::chain_node::MetFloor;
+use crate::core::orders::Orders;
 use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
-use crate::ids::{Epoch, NodeId};
+use crate::ids::Epoch;
 use crate::time::WallTime;
 
 /// The applied state with its place in the log.
@@ -59,6 +60,8 @@ impl From<&Replicated> for proto::Replicated {
             release_reason: state.release_reason.clone(),
             incarnations: state.incarnations.iter().map(|(id, incarnation)| (id.to_string(), *incarnation)).collect(),
             moves: state.moves.iter().map(Into::into).collect(),
+            heir: name_or_empty(&state.heir),
+            orders: Some((&state.orders).into()),
         }
     }
 }
@@ -80,6 +83,37 @@ impl TryFrom<proto::Replicated> for Replicated {
                 .map(|(name, incarnation)| Ok((member(name, "Replicated", "incarnations")?, incarnation)))
                 .collect::<Result<_, WireError>>()?,
             moves: state.moves.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            heir: some_name(state.heir),
+            // A state that was written before there were any has none.
+            orders: state.orders.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<&Orders> for proto::Orders {
+    fn from(orders: &Orders) -> Self {
+        proto::Orders {
+            maintenance: orders.maintenance.iter().map(|(id, since)| (id.to_string(), since.as_nanos())).collect(),
+            paused_since_ns: orders.paused.map(WallTime::as_nanos),
+            priorities: orders.priorities.iter().map(|(id, priority)| (id.to_string(), *priority)).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::Orders> for Orders {
+    type Error = WireError;
+
+    fn try_from(orders: proto::Orders) -> Result<Self, WireError> {
+        let maintenance = orders.maintenance.into_iter();
+        let priorities = orders.priorities.into_iter();
+        Ok(Orders {
+            maintenance: maintenance
+                .map(|(name, since)| Ok((member(name, "Orders", "maintenance")?, WallTime::from_nanos(since))))
+                .collect::<Result<_, WireError>>()?,
+            paused: orders.paused_since_ns.map(WallTime::from_nanos),
+            priorities: priorities
+                .map(|(name, priority)| Ok((member(name, "Orders", "priorities")?, priority)))
+                .collect::<Result<_, WireError>>()?,
         })
     }
 }
@@ -168,12 +202,4 @@ impl TryFrom<proto::StoredMove> for Move {
             end,
         })
     }
-}
-
-fn name_or_empty(name: &Option<NodeId>) -> String {
-    name.as_ref().map(NodeId::to_string).unwrap_or_default()
-}
-
-fn some_name(name: String) -> Option<NodeId> {
-    if name.is_empty() { None } else { Some(NodeId::from(name)) }
 }

@@ -11,7 +11,7 @@ use baton::core::{Action, Core, Event, Memory, Settings};
 use baton::identity::Identity;
 use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::shared_core::SharedCore;
-use baton::store::{Opened, Store, StoreError};
+use baton::store::{AppliedEntry, News, Opened, Store, StoreError};
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport;
@@ -275,7 +275,7 @@ pub fn candidacy(candidate: &str, term: u64) -> VoteRequest<TypeConfig> {
 
 pub fn release(epoch: u64) -> Command {
     let (last_signed, at) = (Some(SignMark::at_height(7)), WallTime::now());
-    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at }
+    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None }
 }
 
 /// Waits until `condition` holds.
@@ -327,7 +327,7 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     let mut tasks = vec![
         tokio::spawn(perform(shape.obeys_core, consensus.clone(), actions, asked.clone())),
         tokio::spawn(pass_incarnations(opened.store.applied(), incarnations)),
-        tokio::spawn(pass_applied(core.clone(), opened.applied_entries)),
+        tokio::spawn(pass_applied(core.clone(), opened.news)),
     ];
     if shape.obeys_core {
         tasks.push(tokio::spawn(tick(core.clone())));
@@ -379,10 +379,14 @@ async fn pass_incarnations(
     }
 }
 
-async fn pass_applied(core: Arc<SharedCore>, mut entries: mpsc::UnboundedReceiver<baton::store::AppliedEntry>) {
-    while let Some(entry) = entries.recv().await {
-        let baton::store::AppliedEntry { term, index: _, command, result, view } = entry;
-        core.step(Event::Applied { term, command, outcome: result, view });
+async fn pass_applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<News>) {
+    while let Some(news) = news.recv().await {
+        core.step(match news {
+            News::Entry(AppliedEntry { term, index: _, command, result, view }) => {
+                Event::Applied { term, command, outcome: result, view }
+            }
+            News::Snapshot(view) => Event::Restored { view },
+        });
     }
 }
 

@@ -397,6 +397,12 @@ impl World {
         }
     }
 
+    /// On behalf of an operator: the core hears of it only when it is applied.
+    pub fn propose_order(&mut self, leader: Id, command: Command) {
+        self.hosts[leader].raft.propose(command);
+        self.replicate_to_all(leader);
+    }
+
     pub fn proceed(&mut self, host: Id, stage: Stage) {
         match stage {
             Stage::Tick(tick) => {

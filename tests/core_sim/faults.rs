@@ -1,8 +1,11 @@
 //! What goes wrong in a simulated history: planned from the seed before it begins, healed before it is judged.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use baton::core::Event;
+use baton::core::orders::Orders;
+use baton::core::replicated::Command;
 
 use crate::raft::Id;
 use crate::world::{Due, MS, Random, What, World};
@@ -17,10 +20,20 @@ pub enum Fault {
     Node(Id),
     Slept(Id),
     Handover(Id),
+    Order(Command),
+    /// Takes back what operators ordered, until it is committed everywhere.
+    Calm,
     Shutdown(Id),
     Syncing(Id, u64),
-    Cut { from: Id, to: Id, cut: bool },
-    Weather { loss: u64, delay: u64 },
+    Cut {
+        from: Id,
+        to: Id,
+        cut: bool,
+    },
+    Weather {
+        loss: u64,
+        delay: u64,
+    },
 }
 
 impl World {
@@ -40,6 +53,7 @@ impl World {
             }
         }
         self.later(length, What::Fault(Fault::Weather { loss: 0, delay: 5 * MS }));
+        self.later(length, What::Fault(Fault::Calm));
         self.faults_end = length;
     }
 
@@ -81,7 +95,8 @@ impl World {
                 }
                 Fault::Weather { loss: self.loss, delay: self.delay }
             }
-            66..80 => Fault::Handover(host),
+            66..75 => Fault::Handover(host),
+            75..80 => Fault::Order(self.invent_order(host)),
             80..85 => Fault::Node(host),
             85..88 => Fault::Guard(host),
             88..90 => Fault::Slept(host),
@@ -93,6 +108,39 @@ impl World {
             93..96 => Fault::Syncing(host, until(&mut self.random, 3000)),
             _ => Fault::Weather { loss: self.random.between(0, 40), delay: self.random.between(1, 120) * MS },
         }
+    }
+
+    fn invent_order(&mut self, host: Id) -> Command {
+        let (member, on, at) = (self.name(host), self.random.chance(60), self.now(host).wall);
+        match self.random.between(0, 3) {
+            0 => Command::SetMaintenance { member, on, at },
+            1 => Command::SetPause { on, at },
+            _ => Command::SetPriority { member, priority: on.then(|| self.random.between(0, 120) as u32) },
+        }
+    }
+
+    /// By whoever leads; an operator's command asks for it again when nobody does.
+    fn order(&mut self, command: Command) {
+        if let Some(leader) = (0..self.members()).find(|host| self.hosts[*host].raft.leads() && self.is_awake(*host)) {
+            self.orders += 1;
+            self.propose_order(leader, command);
+        }
+    }
+
+    fn calm(&mut self) {
+        let mut standing = self.hosts.iter().map(|host| &host.raft.state.orders);
+        if standing.all(|orders| orders.paused.is_none() && orders.maintenance.is_empty()) {
+            return;
+        }
+        let in_force: Vec<Orders> = self.hosts.iter().map(|host| host.raft.state.orders.clone()).collect();
+        let at = self.now(0).wall;
+        for member in in_force.iter().flat_map(|orders| orders.maintenance.keys()) {
+            self.order(Command::SetMaintenance { member: member.clone(), on: false, at });
+        }
+        if in_force.iter().any(Orders::is_paused) {
+            self.order(Command::SetPause { on: false, at });
+        }
+        self.later(500 * MS, What::Fault(Fault::Calm));
     }
 
     fn plan(&mut self, at: u64, fault: Fault) {
@@ -120,8 +168,13 @@ impl World {
             Fault::Handover(host) => {
                 let holder = (0..self.members())
                     .find(|host| self.hosts[*host].coordinator.as_ref().is_some_and(|c| c.core.is_active()));
-                self.if_awake(holder.unwrap_or(host), Event::HandoverWanted { to: None });
+                self.if_awake(
+                    holder.unwrap_or(host),
+                    Event::HandoverWanted { to: None, timeout: Duration::from_secs(60) },
+                );
             }
+            Fault::Order(command) => self.order(command),
+            Fault::Calm => self.calm(),
             Fault::Shutdown(host) => self.if_awake(host, Event::ShutdownWanted),
             Fault::Syncing(host, last) => self.hosts[host].syncing_until = self.at + last,
             Fault::Cut { from, to, cut } => self.cuts[from][to] = cut,
@@ -133,5 +186,9 @@ impl World {
         if !self.hosts[host].paused {
             self.step(host, event);
         }
+    }
+
+    fn is_awake(&self, host: Id) -> bool {
+        !self.hosts[host].paused && self.hosts[host].coordinator.is_some()
     }
 }

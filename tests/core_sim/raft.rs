@@ -283,7 +283,14 @@ impl Raft {
         let newest = self.log.iter().rev().find_map(|entry| match entry.command {
             Some(Command::Release { .. }) => Some(true),
             Some(Command::Claim { .. }) => Some(false),
-            Some(Command::Activated { .. } | Command::Join { .. }) | None => None,
+            Some(
+                Command::Activated { .. }
+                | Command::Join { .. }
+                | Command::SetMaintenance { .. }
+                | Command::SetPause { .. }
+                | Command::SetPriority { .. },
+            )
+            | None => None,
         });
         newest == Some(true)
     }

@@ -175,6 +175,8 @@ pub struct World {
     pub events: u64,
     pub overlap: Option<String>,
     pub faults_end: u64,
+    /// Of operators, proposed by a leader.
+    pub orders: u64,
     /// The history ends by then, however it goes.
     pub patience: u64,
     pub chain: Chain,
@@ -189,6 +191,7 @@ pub struct End {
     pub events: u64,
     pub claims: u64,
     pub handovers: u64,
+    pub orders: u64,
     /// Of all that was signed.
     pub verdict: Report,
     pub signatures: usize,
@@ -216,6 +219,7 @@ impl World {
             pre_vote: world.pre_vote,
             events: world.events,
             claims: moves.len() as u64,
+            orders: world.orders,
             handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
             verdict: signlog::check(&world.chain.log),
             signatures: world.chain.log.len(),
@@ -266,6 +270,7 @@ impl World {
             events: 0,
             overlap: None,
             faults_end: 0,
+            orders: 0,
             patience: u64::MAX,
             chain: Chain::new(BLOCK, members),
             random,
@@ -461,8 +466,8 @@ impl World {
                 let claim = Command::Claim { epoch, member: name, reason, at: wall };
                 self.own(host, after, Stage::Propose(claim));
             }
-            Action::ProposeRelease { epoch, last_signed, reason } => {
-                let release = Command::Release { epoch, last_signed, reason, at: wall };
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                let release = Command::Release { epoch, last_signed, reason, at: wall, to };
                 self.own(host, after, Stage::Propose(release));
             }
             Action::ProposeActivated { epoch, floor, began_at } => {

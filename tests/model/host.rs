@@ -182,8 +182,8 @@ impl Host {
                     self.propose(rules, Command::Claim { epoch, member: name(self.me), reason, at: WALL });
                 }
             }
-            Asked::ProposeRelease { epoch, last_signed, .. } => {
-                self.propose(rules, Command::Release { epoch, last_signed, reason: String::new(), at: WALL });
+            Asked::ProposeRelease { epoch, last_signed, to, .. } => {
+                self.propose(rules, Command::Release { epoch, last_signed, reason: String::new(), at: WALL, to });
             }
             Asked::Campaign => self.wants.lead = true,
             Asked::TransferLead { to } => self.wants.to_offer = Some(id(&to)),

@@ -162,7 +162,7 @@ fn perform(rules: &Rules, host: &mut Host, before: &Known, op: Op) -> Answer {
         Op::NoticeLoss => host.report(rules),
         Op::Work => host.work(rules),
         Op::Kill => host.kill(rules),
-        Op::Handover => host.step(rules, Event::HandoverWanted { to: None }),
+        Op::Handover => host.step(rules, Event::HandoverWanted { to: None, timeout: Duration::from_secs(60) }),
         Op::Restart => host.restart(rules),
         Op::LosePower => host.lose_power(rules),
         Op::Wake => host.step(rules, Event::Tick),

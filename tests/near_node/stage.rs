@@ -178,7 +178,7 @@ impl Host {
     }
 
     pub fn hand_over(&self) {
-        self.core.step(Event::HandoverWanted { to: Some("b".into()) });
+        self.core.step(Event::HandoverWanted { to: Some("b".into()), timeout: Duration::from_secs(60) });
     }
 
     pub async fn until(&self, what: &str, is: impl Fn(&Host) -> bool) {
@@ -198,8 +198,8 @@ fn entry(action: Action) -> Option<Entry> {
     let at = WallTime::now();
     match action {
         Action::ProposeClaim { epoch, reason } => Some(Entry::Claim { epoch, member: "a".into(), reason, at }),
-        Action::ProposeRelease { epoch, last_signed, reason } => {
-            Some(Entry::Release { epoch, last_signed, reason, at })
+        Action::ProposeRelease { epoch, last_signed, reason, to } => {
+            Some(Entry::Release { epoch, last_signed, reason, at, to })
         }
         Action::ProposeActivated { epoch, floor, began_at: _ } => {
             Some(Entry::Activated { epoch, at, floor, took: Duration::ZERO })

@@ -35,7 +35,7 @@ pub fn claim(epoch: u64, member: &str) -> Command {
 
 pub fn release(epoch: u64, height: u64) -> Command {
     let (last_signed, at) = (Some(SignMark::at_height(height)), WallTime::from_nanos(2_000));
-    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at }
+    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None }
 }
 
 pub async fn apply(state_machine: &mut StateMachine, entries: Vec<Entry>) {

@@ -1,24 +1,36 @@
 //! An operator's handover: refused in words, or begun and answered when it has ended.
 
-use super::{AskedHandover, HANDOVER_MAX, Reason};
+use std::time::Duration;
+
+use super::{AskedHandover, Reason};
 use crate::core::Core;
 use crate::core::event::{Action, Handover};
 use crate::ids::{Epoch, NodeId};
 use crate::time::Now;
 
 impl Core {
-    pub(in crate::core) fn note_handover_wanted(&mut self, now: Now, to: Option<NodeId>, out: &mut Vec<Action>) {
+    pub(in crate::core) fn note_handover_wanted(
+        &mut self,
+        now: Now,
+        to: Option<NodeId>,
+        timeout: Duration,
+        out: &mut Vec<Action>,
+    ) {
         match self.handover_target(to) {
             Ok(target) => {
                 let epoch = self.view.epoch;
-                self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot });
+                self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot, timeout });
                 self.let_go(now, Reason::Operator, Some(target), out);
             }
             Err(reason) => out.push(Action::AnswerHandover(Err(reason))),
         }
     }
 
-    fn handover_target(&self, to: Option<NodeId>) -> Result<NodeId, String> {
+    /// To whom the baton would be handed over now. A pause is no obstacle: this is the operator's own word.
+    ///
+    /// # Errors
+    /// Why a handover would be refused.
+    pub fn handover_target(&self, to: Option<NodeId>) -> Result<NodeId, String> {
         if !self.is_active() {
             let me = &self.settings.me;
             return Err(match &self.view.holder {
@@ -28,10 +40,16 @@ impl Core {
             });
         }
         let Some(to) = to else {
-            return self.best_target().cloned().ok_or_else(|| "no other member is ready to take the baton".into());
+            return self
+                .best_for_operator()
+                .cloned()
+                .ok_or_else(|| "no other member is ready to take the baton".into());
         };
         if to == self.settings.me {
             return Err(format!("{to} holds the baton already"));
+        }
+        if self.view.orders.is_in_maintenance(&to) {
+            return Err(format!("{to} is in maintenance; `baton maintenance off --member {to}` ends it"));
         }
         match self.peers.get(&to) {
             Some(peer) if peer.ready && peer.reachable => Ok(to),
@@ -53,9 +71,12 @@ impl Core {
 
     /// The operator is answered in time, also by a member that leads and holds nothing any more.
     pub(in crate::core) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
-        if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= HANDOVER_MAX) {
-            let waited = HANDOVER_MAX.as_secs();
-            out.push(Action::AnswerHandover(Err(format!("{} is not active after {waited} s", asked.to))));
+        if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= asked.timeout) {
+            let AskedHandover { to, timeout, .. } = asked;
+            out.push(Action::AnswerHandover(Err(format!(
+                "{to} is not active after {timeout:?}; should it fail, the next ready member takes the baton; see \
+                 `baton status`"
+            ))));
         }
     }
 }

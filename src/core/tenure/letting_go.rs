@@ -86,6 +86,7 @@ impl Core {
                     epoch: tenure.epoch,
                     last_signed: ending.last_signed,
                     reason: ending.reason.as_str().into(),
+                    to: ending.target.clone(),
                 });
             }
             Some(_) | None => self.tenure = None,
@@ -132,7 +133,7 @@ impl Core {
             && !released
         {
             let (epoch, reason) = (self.view.epoch, Reason::CannotHold.as_str().into());
-            out.push(Action::ProposeRelease { epoch, last_signed: None, reason });
+            out.push(Action::ProposeRelease { epoch, last_signed: None, reason, to: None });
         }
     }
 
@@ -151,7 +152,8 @@ impl Core {
     /// The node of a holder is gone: to a ready standby at once, else up again here.
     pub(in crate::core) fn tenure_lost_node(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
         let Some(tenure) = &self.tenure else { return };
-        let hopeless = reason == Reason::GuardGone || self.host.crashes() > CRASHES_MAX;
+        let crashes_too_often = self.host.crashes() > CRASHES_MAX && !self.view.orders.is_paused();
+        let hopeless = reason == Reason::GuardGone || crashes_too_often;
         let elsewhere = hopeless || self.best_target().is_some();
         match tenure.stage {
             Stage::Stopping => {}

@@ -21,8 +21,6 @@ use crate::time::{BootTime, Now};
 const CRASHES_MAX: u32 = 3;
 /// A preferred member is ready this long before it gets the baton back (`failback`).
 const FAILBACK_AFTER: Duration = Duration::from_secs(10);
-/// An operator's handover is answered by then, for better or worse.
-const HANDOVER_MAX: Duration = Duration::from_secs(60);
 
 /// The phase inside `Validating`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +52,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     Operator,
+    Maintenance,
     Failback,
     Shutdown,
     NodeExited,
@@ -75,6 +74,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Operator => "operator",
+            Reason::Maintenance => "maintenance",
             Reason::Failback => "failback",
             Reason::Shutdown => "shutdown",
             Reason::NodeExited => "node-exited",
@@ -135,6 +135,8 @@ pub struct AskedHandover {
     to: NodeId,
     epoch: Epoch,
     asked_at: BootTime,
+    /// It is answered by then, for better or worse.
+    timeout: Duration,
 }
 
 impl Tenure {
@@ -219,14 +221,18 @@ impl Core {
         view: View,
         out: &mut Vec<Action>,
     ) {
-        self.view = view;
+        self.note_view(view);
         match command {
             Command::Claim { epoch, member, .. } if *member == self.settings.me => {
                 self.note_claimed(now, term, *epoch, outcome, out);
             }
             Command::Release { .. } => self.note_released(now, term, out),
             Command::Activated { epoch, .. } => self.answer_handover(*epoch, out),
-            Command::Claim { .. } | Command::Join { .. } => {}
+            Command::Claim { .. }
+            | Command::Join { .. }
+            | Command::SetMaintenance { .. }
+            | Command::SetPause { .. }
+            | Command::SetPriority { .. } => {}
         }
     }
 
@@ -368,6 +374,9 @@ impl Core {
         if self.best_target().is_none() {
             return;
         }
+        if self.view.orders.is_in_maintenance(&self.settings.me) {
+            return self.let_go(now, Reason::Maintenance, None, out);
+        }
         if let Some(reason) = self.degraded(now.boot) {
             if reason == Reason::HeadStuck {
                 self.host.distrust(now.boot);
@@ -381,7 +390,7 @@ impl Core {
     /// With `failback`, a ready member of higher priority, once this tenure has lasted a while.
     fn preferred_target(&self, now: BootTime) -> Option<NodeId> {
         let settled_in = self.tenure.as_ref().is_some_and(|t| now.since(t.stage_since) >= FAILBACK_AFTER);
-        let priority = |id: &NodeId| self.settings.priorities.get(id).copied().unwrap_or(0);
+        let priority = |id: &NodeId| self.priorities.get(id).copied().unwrap_or(0);
         self.best_target()
             .filter(|target| self.settings.failback && settled_in && priority(target) > priority(&self.settings.me))
             .cloned()
@@ -400,7 +409,7 @@ impl Core {
                 Stage::Claiming | Stage::Arming | Stage::Linking | Stage::Stopping => {}
             }
         }
-        moments.extend(self.asked.as_ref().map(|asked| asked.asked_at + HANDOVER_MAX));
+        moments.extend(self.asked.as_ref().map(|asked| asked.asked_at + asked.timeout));
         moments
     }
 }

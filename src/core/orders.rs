@@ -1,0 +1,90 @@
+//! What an operator has laid down for the whole cluster, and who may claim under it.
+//!
+//! Orders only ever forbid. They decide who takes the baton when, never whether it is safe to: the fences
+//! know nothing of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+use crate::time::WallTime;
+
+/// Part of the replicated state, so every member knows the same ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Orders {
+    /// Members that take no baton, and since when.
+    #[serde(default)]
+    pub maintenance: BTreeMap<NodeId, WallTime>,
+    /// Since when the baton does not move by itself.
+    #[serde(default)]
+    pub paused: Option<WallTime>,
+    /// In the place of what the configurations say.
+    #[serde(default)]
+    pub priorities: BTreeMap<NodeId, u32>,
+}
+
+/// Why a member that could take the baton may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Barred {
+    Maintenance(NodeId),
+    Paused(NodeId),
+}
+
+impl Orders {
+    pub fn is_in_maintenance(&self, member: &NodeId) -> bool {
+        self.maintenance.contains_key(member)
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Whether `member` may claim, when `keepers` are those with whom the baton stays during a pause.
+    ///
+    /// # Errors
+    /// The order that forbids it.
+    pub fn may_claim<'a>(&self, member: &NodeId, mut keepers: impl Iterator<Item = &'a NodeId>) -> Result<(), Barred> {
+        if self.is_in_maintenance(member) {
+            return Err(Barred::Maintenance(member.clone()));
+        }
+        if self.is_paused() && !keepers.any(|keeper| keeper == member) {
+            return Err(Barred::Paused(member.clone()));
+        }
+        Ok(())
+    }
+
+    /// What a member is configured with, or what an operator has set in its place.
+    pub fn priority(&self, member: &NodeId, configured: u32) -> u32 {
+        self.priorities.get(member).copied().unwrap_or(configured)
+    }
+
+    pub(super) fn set_maintenance(&mut self, member: &NodeId, on: bool, at: WallTime) {
+        if on {
+            self.maintenance.entry(member.clone()).or_insert(at);
+        } else {
+            self.maintenance.remove(member);
+        }
+    }
+
+    pub(super) fn set_pause(&mut self, on: bool, at: WallTime) {
+        self.paused = on.then(|| self.paused.unwrap_or(at));
+    }
+
+    pub(super) fn set_priority(&mut self, member: &NodeId, priority: Option<u32>) {
+        match priority {
+            Some(priority) => self.priorities.insert(member.clone(), priority),
+            None => self.priorities.remove(member),
+        };
+    }
+}
+
+impl fmt::Display for Barred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Barred::Maintenance(member) => write!(f, "{member} is in maintenance"),
+            Barred::Paused(member) => write!(f, "the cluster is paused and the baton is not {member}'s to keep"),
+        }
+    }
+}

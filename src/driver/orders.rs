@@ -1,0 +1,237 @@
+//! Orders of operators: read, checked against the configuration, and committed by whoever leads, wherever they
+//! were given.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::report::Reporter;
+use crate::admin::{Asker, NotDone, ORDER_MAX};
+use crate::config::{Config, Member, PRIORITY_MAX};
+use crate::core::orders::Orders;
+use crate::core::replicated::{Applied, Command};
+use crate::ids::{NodeId, Role};
+use crate::relay::Relay;
+use crate::time::WallTime;
+use crate::wire::proto::order_request::Order;
+use crate::wire::proto::{SetMaintenance, SetPause, SetPriority};
+
+/// For one leader to commit it; another one may lead by then.
+const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Returns once `order` is committed and in force here, with a sentence about what is so now.
+///
+/// # Errors
+/// It was refused, or is not known to be committed after [`ORDER_MAX`].
+pub(super) async fn carry_out(
+    reporter: &Reporter,
+    relay: &Relay,
+    order: Order,
+    from: Asker,
+) -> Result<String, NotDone> {
+    let order = addressed(order, &reporter.config.id);
+    let command = checked(&reporter.config, &order).map_err(NotDone::Refused)?;
+    match from {
+        Asker::Peer => commit(reporter, command).await,
+        Asker::Operator => {
+            let done = commit_somewhere(reporter, relay, &order, &command).await?;
+            await_in_force(reporter, &command).await;
+            Ok(done)
+        }
+    }
+}
+
+/// By the leader of the moment, for as long as there may be one to come.
+async fn commit_somewhere(
+    reporter: &Reporter,
+    relay: &Relay,
+    order: &Order,
+    command: &Command,
+) -> Result<String, NotDone> {
+    let deadline = Instant::now() + ORDER_MAX;
+    loop {
+        let (leader, _) = reporter.consensus.leader();
+        let attempt = async {
+            match &leader {
+                Some(me) if *me == reporter.config.id => commit(reporter, command.clone()).await,
+                Some(other) => relay.order(other, order.clone()).await,
+                None => Err(NotDone::NotNow("no leader is known here".into())),
+            }
+        };
+        let ended = timeout_at(deadline.min(Instant::now() + ATTEMPT_MAX), attempt).await;
+        let reason = match ended {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(NotDone::Refused(reason))) => return Err(NotDone::Refused(reason)),
+            Ok(Err(NotDone::NotNow(reason))) => reason,
+            Err(_) => format!("no quorum of members has answered the leader {}", named(&leader)),
+        };
+        if Instant::now() + AGAIN >= deadline {
+            return Err(NotDone::NotNow(format!(
+                "not known to be committed after {ORDER_MAX:?}: {reason}; baton status shows who can be reached, and \
+                 whether the order has come into force after all"
+            )));
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+fn named(leader: &Option<NodeId>) -> &str {
+    leader.as_ref().map_or("(none)", NodeId::as_str)
+}
+
+/// As the leader.
+async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
+    let me = &reporter.config.id;
+    let (leader, _) = reporter.consensus.leader();
+    if leader.as_ref() != Some(me) {
+        return Err(NotDone::NotNow(format!("{me} does not lead, {} does", named(&leader))));
+    }
+    tracing::info!("an operator wants {command}");
+    match reporter.consensus.propose(command.clone()).await {
+        Ok(Applied::Rejected { reason }) => Err(NotDone::Refused(reason)),
+        Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. }) => Ok(sentence(reporter, &command)),
+        Err(reason) => Err(NotDone::NotNow(reason)),
+    }
+}
+
+/// So that the next question here is answered by what was just ordered.
+async fn await_in_force(reporter: &Reporter, command: &Command) {
+    let mut applied = reporter.applied.clone();
+    let seen = applied.wait_for(|state| is_in_force(&state.replicated.orders, command));
+    // It is committed, whether this member comes to it in time or not.
+    let _ = tokio::time::timeout(ATTEMPT_MAX, seen).await;
+}
+
+fn is_in_force(orders: &Orders, command: &Command) -> bool {
+    match command {
+        Command::SetMaintenance { member, on, .. } => orders.is_in_maintenance(member) == *on,
+        Command::SetPause { on, .. } => orders.is_paused() == *on,
+        Command::SetPriority { member, priority } => orders.priorities.get(member) == priority.as_ref(),
+        Command::Claim { .. } | Command::Release { .. } | Command::Activated { .. } | Command::Join { .. } => true,
+    }
+}
+
+/// The order with the name of the member that it is about.
+fn addressed(order: Order, me: &NodeId) -> Order {
+    match order {
+        Order::Maintenance(set) if set.member.is_empty() => {
+            Order::Maintenance(SetMaintenance { member: me.to_string(), ..set })
+        }
+        order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_)) => order,
+    }
+}
+
+/// # Errors
+/// It names nobody who could hold the baton.
+fn checked(config: &Config, order: &Order) -> Result<Command, String> {
+    let at = WallTime::now();
+    Ok(match order {
+        Order::Maintenance(SetMaintenance { member, on, .. }) => {
+            Command::SetMaintenance { member: validator(config, member)?.id.clone(), on: *on, at }
+        }
+        Order::Pause(SetPause { on, .. }) => Command::SetPause { on: *on, at },
+        Order::Priority(SetPriority { priority: Some(priority), .. }) if *priority > PRIORITY_MAX => {
+            return Err(format!("{priority} is more than {PRIORITY_MAX}, the highest priority"));
+        }
+        Order::Priority(SetPriority { member, priority }) => {
+            Command::SetPriority { member: validator(config, member)?.id.clone(), priority: *priority }
+        }
+    })
+}
+
+fn validator<'a>(config: &'a Config, id: &str) -> Result<&'a Member, String> {
+    let members = &config.cluster.members;
+    match members.iter().find(|member| member.id.as_str() == id) {
+        Some(member) if member.role == Role::Validator => Ok(member),
+        Some(_) => Err(format!("{id} is an arbiter and never holds the baton")),
+        None => {
+            let known: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+            Err(format!("{id:?} is not a member of this cluster; there are {}", known.join(", ")))
+        }
+    }
+}
+
+/// What is so now, as far as the leader knows.
+fn sentence(reporter: &Reporter, command: &Command) -> String {
+    let replicated = reporter.applied.borrow().replicated.clone();
+    let holder = replicated.holder.as_ref();
+    match command {
+        Command::SetMaintenance { member, on: true, .. } if holder != Some(member) => {
+            format!("{member} is in maintenance and takes no baton")
+        }
+        Command::SetMaintenance { member, on: true, .. } if replicated.orders.is_paused() => {
+            format!("{member} is in maintenance and keeps the baton while the cluster is paused")
+        }
+        Command::SetMaintenance { member, on: true, .. } => {
+            format!("{member} is in maintenance and hands the baton over as soon as another member is ready")
+        }
+        Command::SetMaintenance { member, on: false, .. } => format!("{member} is not in maintenance"),
+        Command::SetPause { on: true, .. } => {
+            let keeper = holder.or(replicated.moves.back().map(|last| &last.to));
+            let stays =
+                keeper.map_or("nobody takes the baton".into(), |keeper| format!("the baton stays with {keeper}"));
+            format!("paused: {stays} until baton resume")
+        }
+        Command::SetPause { on: false, .. } => "not paused: the baton moves by itself".into(),
+        Command::SetPriority { member, priority: Some(priority) } => format!("{member} has priority {priority}"),
+        Command::SetPriority { member, priority: None } => format!("{member} has its configured priority"),
+        Command::Claim { .. } | Command::Release { .. } | Command::Activated { .. } | Command::Join { .. } => {
+            command.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let file = std::path::Path::new("tests/data/design-example.toml");
+        Config::load(file, std::iter::empty()).unwrap()
+    }
+
+    fn refused(order: Order) -> String {
+        checked(&config(), &order).expect_err("refused")
+    }
+
+    #[test]
+    fn an_order_is_about_a_validator_of_the_configuration() {
+        let maintenance =
+            |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
+        assert!(refused(maintenance("host-c")).contains("is an arbiter"));
+        assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
+        let own = checked(&config(), &addressed(maintenance(""), &"host-a".into())).unwrap();
+        let Command::SetMaintenance { member, on: true, at } = own else { panic!("{own}") };
+        assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
+        assert!(at.as_nanos() > 7, "the time is the proposer's own");
+    }
+
+    #[test]
+    fn a_priority_has_the_bounds_of_the_configuration() {
+        let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
+        assert!(refused(priority(Some(PRIORITY_MAX + 1))).contains("more than 1000000"));
+        for allowed in [Some(PRIORITY_MAX), Some(0), None] {
+            assert!(checked(&config(), &priority(allowed)).is_ok(), "{allowed:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_in_force_when_the_state_says_so() {
+        let mut state = crate::core::replicated::Replicated::default();
+        let (member, at): (NodeId, _) = ("host-b".into(), WallTime::now());
+        for command in [
+            Command::SetMaintenance { member: member.clone(), on: true, at },
+            Command::SetPause { on: true, at },
+            Command::SetPriority { member: member.clone(), priority: Some(3) },
+            Command::SetMaintenance { member: member.clone(), on: false, at },
+            Command::SetPause { on: false, at },
+            Command::SetPriority { member, priority: None },
+        ] {
+            assert!(!is_in_force(&state.orders, &command), "before {command}");
+            state.apply(1, &command);
+            assert!(is_in_force(&state.orders, &command), "after {command}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What an operator asked of one member and another one has to do: an order goes to the leader, a handover to
+//! the holder, over the connections between members. It passes questions on and decides nothing; the driver
+//! at the other end answers them as if they had been asked there, and passes none on again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::admin::{Ask, Asker, NotDone, WantedHandover};
+use crate::identity::Identity;
+use crate::ids::NodeId;
+use crate::wire::proto::order_request::Order;
+use crate::wire::proto::relay_client::RelayClient;
+use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
+use crate::wire::proto::{HandoverResponse, OrderRequest, OrderResponse, RelayedHandover, RelayedOrder};
+use crate::wire::{Sender, proto};
+
+/// For a leader to commit an order. The operator's coordinator asks again, maybe another leader.
+const ORDER_MAX: Duration = Duration::from_secs(1);
+/// By how much the answer to a handover is late at most.
+const LATE_MAX: Duration = Duration::from_millis(500);
+
+/// Passes questions on to other members.
+#[derive(Clone)]
+pub struct Relay {
+    identity: Arc<Identity>,
+    channels: Arc<Vec<(NodeId, Channel)>>,
+}
+
+impl Relay {
+    pub fn new(identity: Arc<Identity>, channels: Vec<(NodeId, Channel)>) -> Relay {
+        Relay { identity, channels: Arc::new(channels) }
+    }
+
+    /// What other members pass on to this one goes to `asks`.
+    pub fn service(&self, asks: mpsc::Sender<Ask>) -> RelayServer<RelayService> {
+        RelayServer::new(RelayService { identity: self.identity.clone(), asks })
+    }
+
+    /// Has `leader` commit `order`; the sentence that it says of it.
+    ///
+    /// # Errors
+    /// `NotNow` when its fate is unknown as well.
+    pub async fn order(&self, leader: &NodeId, order: Order) -> Result<String, NotDone> {
+        let mut client = self.client(leader)?;
+        let request = RelayedOrder { sender: self.sender(), order: Some(OrderRequest { order: Some(order) }) };
+        match timeout(ORDER_MAX, client.order(request)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner().done),
+            Ok(Err(status)) => Err(not_done(leader, &status)),
+            Err(_) => Err(NotDone::NotNow(format!("{leader} does not answer"))),
+        }
+    }
+
+    /// Has `holder` hand the baton over.
+    pub async fn handover(&self, holder: &NodeId, wanted: &WantedHandover) -> Result<HandoverResponse, NotDone> {
+        let mut client = self.client(holder)?;
+        let request = RelayedHandover { sender: self.sender(), handover: Some(wanted.request()) };
+        let asked = async { client.handover(request).await?.into_inner().message().await };
+        match timeout(wanted.timeout + LATE_MAX, asked).await {
+            Ok(Ok(Some(done))) => Ok(done),
+            Ok(Ok(None)) => Err(NotDone::NotNow(format!("{holder} ended without an answer"))),
+            Ok(Err(status)) => Err(not_done(holder, &status)),
+            Err(_) => Err(NotDone::NotNow(format!("{holder} does not answer"))),
+        }
+    }
+
+    fn client(&self, member: &NodeId) -> Result<RelayClient<Channel>, NotDone> {
+        let channel = self.channels.iter().find(|(id, _)| id == member).map(|(_, channel)| channel.clone());
+        channel
+            .map(RelayClient::new)
+            .ok_or_else(|| NotDone::Refused(format!("{member} is not in cluster.members of this host's configuration")))
+    }
+
+    fn sender(&self) -> Option<proto::Sender> {
+        Some(self.identity.me().into())
+    }
+}
+
+/// The code says whether it is worth asking again.
+fn not_done(member: &NodeId, status: &Status) -> NotDone {
+    let reason = status.message();
+    match status.code() {
+        Code::FailedPrecondition => NotDone::Refused(reason.to_owned()),
+        Code::Aborted => NotDone::NotNow(reason.to_owned()),
+        // An older version of baton.
+        Code::Unimplemented => {
+            NotDone::Refused(format!("{member} runs a version that knows no such order; upgrade it"))
+        }
+        code => NotDone::NotNow(format!(
+            "{member} cannot be asked: {}",
+            if reason.is_empty() { code.description() } else { reason }
+        )),
+    }
+}
+
+fn status(not_done: NotDone) -> Status {
+    match not_done {
+        NotDone::Refused(reason) => Status::failed_precondition(reason),
+        NotDone::NotNow(reason) => Status::aborted(reason),
+    }
+}
+
+pub struct RelayService {
+    identity: Arc<Identity>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl RelayService {
+    fn check(&self, sender: Option<proto::Sender>) -> Result<(), Status> {
+        let sender: Result<Sender, _> =
+            sender.ok_or_else(|| Status::invalid_argument("the request has no sender"))?.try_into();
+        let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.identity.check(&sender).map_err(|stranger| Status::permission_denied(stranger.to_string()))
+    }
+}
+
+/// The driver's answer, once it comes.
+async fn answer<T>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Result<T, Status> {
+    asked.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?.map_err(status)
+}
+
+#[tonic::async_trait]
+impl RelayRpc for RelayService {
+    async fn order(&self, request: Request<RelayedOrder>) -> Result<Response<OrderResponse>, Status> {
+        let RelayedOrder { sender, order } = request.into_inner();
+        self.check(sender)?;
+        let order = order.and_then(|request| request.order);
+        let order = order.ok_or_else(|| Status::invalid_argument("RelayedOrder has no order"))?;
+        let (sender, asked) = oneshot::channel();
+        let ask = Ask::Order { order, from: Asker::Peer, answer: sender };
+        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(Response::new(OrderResponse { done: answer(asked).await? }))
+    }
+
+    type HandoverStream = std::pin::Pin<Box<dyn Stream<Item = Result<HandoverResponse, Status>> + Send>>;
+
+    async fn handover(&self, request: Request<RelayedHandover>) -> Result<Response<Self::HandoverStream>, Status> {
+        let RelayedHandover { sender, handover } = request.into_inner();
+        self.check(sender)?;
+        let wanted = WantedHandover::read(handover.unwrap_or_default());
+        let (sender, asked) = oneshot::channel();
+        let ask = Ask::Handover { wanted, from: Asker::Peer, answer: sender };
+        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        let (done, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            // Nobody listens when the operator has gone away.
+            let _ = done.send(answer(asked).await).await;
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+    }
+}

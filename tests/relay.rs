@@ -1,0 +1,113 @@
+//! What one member passes on to another for an operator: it arrives as asked by a peer, its answer comes back
+//! with the word on whether it is worth asking again, and strangers are not listened to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton::admin::{Ask, Asker, NotDone, WantedHandover};
+use baton::identity::Identity;
+use baton::ids::NodeId;
+use baton::relay::Relay;
+use baton::timing::Timing;
+use baton::transport;
+use baton::wire::proto::order_request::Order;
+use baton::wire::proto::{HandoverResponse, SetMaintenance, SetPause};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+fn identity(cluster: &str, me: &str) -> Arc<Identity> {
+    let members = ["a", "b"].map(NodeId::from).into();
+    Arc::new(Identity::new(cluster, me.into(), 1, members, watch::channel(BTreeMap::new()).1))
+}
+
+/// Member b, whose driver answers with `answer`; all ends with the set.
+async fn serve_b(answer: fn(Ask)) -> (JoinSet<()>, String) {
+    let (asks, mut asked) = mpsc::channel(4);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let service = Relay::new(identity("net", "b"), Vec::new()).service(asks);
+    let server = transport::server(&Timing::LAN).add_service(service);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.serve_with_incoming(transport::incoming(listener)).await.unwrap() });
+    tasks.spawn(async move {
+        while let Some(ask) = asked.recv().await {
+            answer(ask);
+        }
+    });
+    (tasks, addr)
+}
+
+fn relay(cluster: &str, addr: &str) -> Relay {
+    Relay::new(identity(cluster, "a"), vec![("b".into(), transport::channel(addr, None, &Timing::LAN).unwrap())])
+}
+
+fn maintenance(member: &str) -> Order {
+    Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 0 })
+}
+
+fn answer(ask: Ask) {
+    match ask {
+        Ask::Order { order: Order::Maintenance(set), from: Asker::Peer, answer } => {
+            answer.send(Ok(format!("{} is in maintenance", set.member))).unwrap();
+        }
+        Ask::Order { order: Order::Pause(_), from: Asker::Peer, answer } => {
+            answer.send(Err(NotDone::NotNow("b does not lead".into()))).unwrap();
+        }
+        Ask::Handover { wanted, from: Asker::Peer, answer } => {
+            tokio::spawn(async move {
+                // Longer than a request between members may take.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                let to = wanted.to.expect("a target").to_string();
+                let done = match to.as_str() {
+                    "b" => Err(NotDone::Refused("b holds the baton already".into())),
+                    _ => Ok(HandoverResponse { to, epoch: 7, ..HandoverResponse::default() }),
+                };
+                answer.send(done).unwrap();
+            });
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_passed_on_and_its_answer_comes_back() {
+    let (_b, addr) = serve_b(answer).await;
+    let relay = relay("net", &addr);
+    assert_eq!(relay.order(&"b".into(), maintenance("a")).await, Ok("a is in maintenance".into()));
+    let pause = Order::Pause(SetPause { on: true, at_ns: 0 });
+    assert_eq!(relay.order(&"b".into(), pause).await, Err(NotDone::NotNow("b does not lead".into())));
+}
+
+#[tokio::test]
+async fn a_handover_may_take_longer_than_a_request() {
+    let (_b, addr) = serve_b(answer).await;
+    let relay = relay("net", &addr);
+    let wanted = |to: &str| WantedHandover { to: Some(to.into()), dry_run: false, timeout: Duration::from_secs(30) };
+    let (holder, done, refused) = ("b".into(), wanted("a"), wanted("b"));
+    let (done, refused) = tokio::join!(relay.handover(&holder, &done), relay.handover(&holder, &refused));
+    assert_eq!(done, Ok(HandoverResponse { to: "a".into(), epoch: 7, ..HandoverResponse::default() }));
+    assert_eq!(refused, Err(NotDone::Refused("b holds the baton already".into())));
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_listened_to() {
+    let (_b, addr) = serve_b(|ask| panic!("asked: {ask:?}")).await;
+    match relay("another", &addr).order(&"b".into(), maintenance("a")).await {
+        Err(NotDone::NotNow(reason)) => assert!(reason.contains("belongs to cluster \"another\""), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_absent_leader_is_worth_asking_again_and_an_unknown_one_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let relay = relay("net", &addr);
+    let absent = relay.order(&"b".into(), maintenance("a")).await;
+    assert!(matches!(&absent, Err(NotDone::NotNow(reason)) if reason.starts_with("b ")), "{absent:?}");
+    let unknown = relay.order(&"z".into(), maintenance("a")).await;
+    assert!(matches!(&unknown, Err(NotDone::Refused(reason)) if reason.starts_with("z is not in")), "{unknown:?}");
+}
