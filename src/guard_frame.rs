@@ -107,7 +107,7 @@ pub enum FromGuard {
 }
 
 /// The guard's word that it will kill the chain node at `deadline`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Armed {
     epoch: Epoch,
     deadline: BootTime,

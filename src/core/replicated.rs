@@ -23,7 +23,7 @@ pub const MOVES_MAX: usize = 200;
 pub const REASON_BYTES_MAX: usize = 160;
 
 /// One entry of the Raft log, as the proposer wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// The leader takes the baton under the next epoch.
     Claim { epoch: Epoch, member: NodeId, reason: String, at: WallTime },
@@ -68,7 +68,7 @@ fn on_or_off(on: bool) -> &'static str {
 }
 
 /// What a committed command did. Every member computes the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Applied {
     Claimed {
         epoch: Epoch,
@@ -86,7 +86,7 @@ pub enum Applied {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReleaseInfo {
     pub epoch: Epoch,
     /// Term of the leader that wrote it: rule W is about this term and no other.
@@ -96,7 +96,7 @@ pub struct ReleaseInfo {
     pub at: WallTime,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MoveKind {
     /// Nobody held the baton before.
     First,
@@ -117,7 +117,7 @@ impl MoveKind {
 }
 
 /// One row of the history: how the baton came to the holder of `epoch`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Move {
     pub epoch: Epoch,
     /// The member that claimed before; it may be the same one.
@@ -132,7 +132,7 @@ pub struct Move {
 }
 
 /// How a move ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MoveEnd {
     pub active_at: WallTime,
     /// Handover: from the old holder's `Release` until active, by the wall clocks of two hosts. First
@@ -156,7 +156,7 @@ pub enum FloorSource {
 }
 
 /// The replicated state after some prefix of the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Replicated {
     /// The highest claimed epoch.
     pub epoch: Epoch,

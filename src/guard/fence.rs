@@ -5,8 +5,8 @@ use crate::guard_frame::Armed;
 use crate::ids::Epoch;
 use crate::time::BootTime;
 
-#[derive(Debug, Default)]
-pub(super) struct Fence {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fence {
     armed: Option<Armed>,
     /// Of every `Arm` accepted so far; `armed` is never of a lower one.
     highest: Epoch,
@@ -15,13 +15,13 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    pub(super) fn armed(&self) -> Option<Armed> {
+    pub fn armed(&self) -> Option<Armed> {
         self.armed
     }
 
     /// Arms, or renews when already armed under `epoch`: then the later of the two deadlines holds. A new
     /// epoch brings its own deadline, also an earlier one, since the old lease says nothing about it.
-    pub(super) fn arm(&mut self, epoch: Epoch, deadline: BootTime, now: BootTime) -> Result<Armed, String> {
+    pub fn arm(&mut self, epoch: Epoch, deadline: BootTime, now: BootTime) -> Result<Armed, String> {
         if epoch < self.highest {
             return Err(format!("epoch {epoch} is over, epoch {} was armed", self.highest));
         }
@@ -42,7 +42,7 @@ impl Fence {
     }
 
     /// Nothing is armed afterwards, unless a later epoch is: that one has something to fence.
-    pub(super) fn disarm(&mut self, epoch: Epoch) -> Result<(), String> {
+    pub fn disarm(&mut self, epoch: Epoch) -> Result<(), String> {
         match self.armed {
             Some(armed) if armed.epoch() != epoch => Err(format!("armed under epoch {}, not {epoch}", armed.epoch())),
             Some(_) | None => {
@@ -53,7 +53,7 @@ impl Fence {
     }
 
     /// Whether something may be done that makes the chain node a validator of `epoch`.
-    pub(super) fn permit(&self, epoch: Epoch) -> Result<(), String> {
+    pub fn permit(&self, epoch: Epoch) -> Result<(), String> {
         match self.armed {
             Some(armed) if armed.epoch() == epoch => Ok(()),
             Some(armed) => Err(format!("armed under epoch {}, not {epoch}", armed.epoch())),
@@ -62,7 +62,7 @@ impl Fence {
     }
 
     /// Takes what is armed when its deadline has come: kill the chain node now.
-    pub(super) fn expire(&mut self, now: BootTime) -> Option<Epoch> {
+    pub fn expire(&mut self, now: BootTime) -> Option<Epoch> {
         let epoch = self.armed.filter(|armed| armed.deadline() <= now)?.epoch();
         self.armed = None;
         self.fenced = Some(epoch);

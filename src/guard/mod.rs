@@ -6,7 +6,7 @@
 
 mod connection;
 mod family;
-mod fence;
+pub mod fence;
 mod host;
 mod node;
 mod say;

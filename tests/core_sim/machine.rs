@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use baton::core::Event;
+use baton::guard::fence::Fence;
 use baton::guard_frame::{Armed, ExitCause, NodeProcess};
 use baton::ids::Epoch;
 use baton::time::BootTime;
@@ -14,9 +15,7 @@ use crate::world::{MS, TIMING, What, Without, World};
 
 #[derive(Debug, Default)]
 pub struct Machine {
-    armed: Option<Armed>,
-    highest: Epoch,
-    fenced: Option<Epoch>,
+    fence: Fence,
     firing: Option<Epoch>,
     node: Option<Process>,
     pids: u32,
@@ -87,24 +86,7 @@ impl Machine {
             started_at: node.started_at,
             validator_epoch: node.validator_epoch,
         });
-        (process, self.armed)
-    }
-
-    fn permits(&self, epoch: Epoch) -> bool {
-        self.armed.is_some_and(|armed| armed.epoch() == epoch)
-    }
-
-    fn arm(&mut self, epoch: Epoch, deadline: BootTime, now: BootTime) -> Option<Armed> {
-        if epoch < self.highest || self.fenced.is_some_and(|fenced| epoch <= fenced) || deadline <= now {
-            return None;
-        }
-        let deadline = match self.armed {
-            Some(armed) if armed.epoch() == epoch => deadline.max(armed.deadline()),
-            Some(_) | None => deadline,
-        };
-        self.highest = epoch;
-        self.armed = Some(Armed::by_guard(epoch, deadline));
-        self.armed
+        (process, self.fence.armed())
     }
 }
 
@@ -140,7 +122,8 @@ impl World {
         let machine = &mut self.hosts[host].machine;
         match asked {
             ToMachine::Start { validator_epoch } => {
-                let refused = machine.node.is_some() || validator_epoch.is_some_and(|epoch| !machine.permits(epoch));
+                let refused =
+                    machine.node.is_some() || validator_epoch.is_some_and(|epoch| machine.fence.permit(epoch).is_err());
                 if refused {
                     return self.tell(host, FromMachine::StartRefused);
                 }
@@ -160,22 +143,21 @@ impl World {
                 self.tell(host, FromMachine::Started { pid, validator_epoch });
             }
             ToMachine::Arm { epoch, deadline } => {
-                if let Some(armed) = machine.arm(epoch, deadline, now) {
+                if let Ok(armed) = machine.fence.arm(epoch, deadline, now) {
                     let fires = self.hosts[host].clock.when(armed.deadline()).saturating_sub(self.at);
                     self.later(fires, What::Deadline { host });
                     self.tell(host, FromMachine::Armed(armed));
                 }
             }
             ToMachine::Disarm { epoch } => {
-                if machine.permits(epoch) {
-                    machine.armed = None;
-                    if let Some(node) = &mut machine.node {
-                        node.validator_epoch = None;
-                    }
+                if machine.fence.disarm(epoch).is_ok()
+                    && let Some(node) = &mut machine.node
+                {
+                    node.validator_epoch = None;
                 }
             }
             ToMachine::Signal { validator_epoch } => {
-                let permitted = validator_epoch.is_none_or(|epoch| machine.permits(epoch));
+                let permitted = validator_epoch.is_none_or(|epoch| machine.fence.permit(epoch).is_ok());
                 if let Some(node) = machine.node.as_mut().filter(|_| permitted) {
                     node.has_key = machine.links;
                     node.validator_epoch = validator_epoch.or(node.validator_epoch);
@@ -197,13 +179,11 @@ impl World {
     pub fn deadline(&mut self, host: Id) {
         let now = self.local(host);
         let machine = &mut self.hosts[host].machine;
-        let Some(armed) = machine.armed.filter(|armed| armed.deadline() <= now) else { return };
         if self.without == Without::Deadline {
             return;
         }
-        machine.armed = None;
-        machine.fenced = Some(armed.epoch());
-        machine.firing = Some(armed.epoch());
+        let Some(epoch) = machine.fence.expire(now) else { return };
+        machine.firing = Some(epoch);
         self.note(|| format!("{host} guard fires"));
         let kill_max = TIMING.kill_max().as_nanos() as u64;
         let local_delay = match self.random.between(0, 3) {

@@ -5,21 +5,21 @@ use baton::core::replicated::{Command, Replicated};
 
 pub type Id = usize;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub term: u64,
     /// `None` is the blank entry that a new leader begins with.
     pub command: Option<Command>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Follower,
     Candidate { granted: u32 },
     Leader(Leading),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leading {
     /// For each member, the entries that it is known to have.
     pub matched: Vec<usize>,
@@ -28,14 +28,14 @@ pub struct Leading {
     pub transfer_to: Option<Id>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ballot {
     pub term: u64,
     pub last: (u64, usize),
     pub transfer: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Append {
     pub term: u64,
     /// Index and term before `entries`; `None` is a heartbeat that carries no log.
@@ -44,7 +44,7 @@ pub struct Append {
     pub commit: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Appended {
     Matched(usize),
     Alive,
@@ -52,7 +52,7 @@ pub enum Appended {
     HigherVote(u64, Option<Id>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     pub me: Id,
     pub members: usize,

@@ -1,0 +1,65 @@
+//! Where explorations begin: states that are reached by a short history without faults.
+
+use crate::host::NAMES;
+use crate::raft::Id;
+use crate::rules::Rules;
+use crate::table::Op;
+use crate::world::{Cluster, Fate, State, others};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody has ever campaigned.
+    Fresh,
+    /// `a` holds the baton in term 1, and everybody knows.
+    Held,
+    /// `a` has released, `b` holds in term 2 by the word of `a`, and `c` has not heard of its claim.
+    HandedOver,
+}
+
+impl Stage {
+    pub fn set(self, rules: &Rules) -> (Cluster, State) {
+        let cluster = Cluster::new(*rules);
+        let mut state = cluster.fresh();
+        work_off(&cluster, &mut state);
+        if self != Stage::Fresh {
+            take(&cluster, &mut state, 0, &[1, 2]);
+        }
+        if self == Stage::HandedOver {
+            cluster.own(&mut state, 0, Op::Handover);
+            work_off(&cluster, &mut state);
+            for to in [1, 2] {
+                cluster.append(&mut state, 0, to, true, Fate::Answered);
+            }
+            cluster.append(&mut state, 0, 1, true, Fate::Answered);
+            take(&cluster, &mut state, 1, &[0]);
+        }
+        (cluster, state)
+    }
+}
+
+fn work_off(cluster: &Cluster, state: &mut State) {
+    for me in 0..NAMES.len() {
+        while state.host(me).has_work() {
+            cluster.own(state, me, Op::Work);
+        }
+    }
+}
+
+/// `host` is elected by all, and takes the baton while only `hearers` hear of it.
+fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
+    cluster.own(state, host, Op::Campaign);
+    for to in others(host) {
+        cluster.ask_vote(state, host, to, Fate::Answered);
+        cluster.consider(state, to, Fate::Answered);
+        if state.host(to).is_to_report() {
+            cluster.own(state, to, Op::NoticeLoss);
+        }
+    }
+    for _ in 0..3 {
+        for to in hearers {
+            cluster.append(state, host, *to, true, Fate::Answered);
+        }
+    }
+    work_off(cluster, state);
+    assert!(state.host(host).core.is_active(), "{:?}", state.host(host).core.stage());
+}
