@@ -2,18 +2,20 @@
 //! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
 //!
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
-//! chain node, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
-//! operator has laid down.
+//! chain node, `lead` the leadership of a term, `election` when to campaign, `tenure` how the baton is taken and
+//! let go, `orders` what an operator has laid down.
 
 mod degraded;
 pub mod election;
 pub mod event;
 pub mod floor;
 pub mod host;
+mod lead;
 pub mod lease;
 pub mod orders;
 pub mod peers;
 pub mod replicated;
+mod settings;
 pub mod tenure;
 pub mod votes;
 
@@ -23,57 +25,20 @@ use std::time::Duration;
 pub use event::{Action, Event, Handover, View};
 pub use host::NotReady;
 pub use peers::Peer;
+pub use settings::{Memory, Settings};
 pub use tenure::Stage;
 
 use crate::ids::{NodeId, Role, SignMark, Term};
-use crate::time::{BootTime, Now, WallTime};
-use crate::timing::Timing;
+use crate::time::{BootTime, Now};
 use election::Campaigns;
 use host::Host;
-use lease::{Lease, VoterSets};
+use lead::Lead;
+use lease::VoterSets;
 use tenure::{AskedHandover, Tenure};
 use votes::{Refusal, VoteGate};
 
 /// A coordinator that was asked to stop waits no longer for somebody to take the baton.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
-
-/// What the configuration says, as far as the core decides by it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    pub me: NodeId,
-    pub role: Role,
-    /// Of every configured member.
-    pub priorities: BTreeMap<NodeId, u32>,
-    pub timing: Timing,
-    pub failback: bool,
-    pub clock_skew: Duration,
-    /// Whether the chain node itself refuses to sign at or below a mark it was given.
-    pub node_refuses: bool,
-    /// Failed probes in a row until the chain node counts as unhealthy.
-    pub probe_failures_max: u32,
-    /// Fewer peers than this make a chain node unfit; `None` asks for none.
-    pub min_peers: Option<u32>,
-    /// A holder whose head stands still this long while another's is ahead, or that is out of sync or
-    /// short of peers for this long, lets go.
-    pub head_still_max: Duration,
-    /// From linking until the node is proven to run with the key.
-    pub activation_max: Duration,
-    /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
-    /// `None` waits for a block for ever.
-    pub settle_max: Option<Duration>,
-}
-
-/// What the store remembers of earlier runs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Memory {
-    /// Never voted and never logged anything.
-    pub fresh: bool,
-    pub vote_term: Term,
-    pub released_term: Option<Term>,
-    pub view: View,
-    /// See [`Event::MarkSeen`].
-    pub mark_seen: Option<SignMark>,
-}
 
 /// The states shown to operators. `Voting` is a member that could take the baton now, or an arbiter, in
 /// touch with a leader; `Registering` is one that is not there yet or not any more.
@@ -101,21 +66,6 @@ impl State {
             State::Shutdown => "Shutdown",
         }
     }
-}
-
-/// Leadership of one Raft term.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Lead {
-    term: Term,
-    lease: Lease,
-    since: BootTime,
-    /// No other host can have signed after this moment.
-    quiet_since: WallTime,
-    /// A `Release` of this term was proposed: nothing is claimed in this term any more, whether it
-    /// commits or not.
-    releasing: bool,
-    /// When leadership was last offered to somebody.
-    offered_at: Option<BootTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -264,70 +214,6 @@ impl Core {
         self.view = view;
     }
 
-    /// Invariant (fence 2): before this member can help another term, its own lead is over, so that no
-    /// answer that comes later can lengthen its lease. Raft may still refuse the vote; then the lead is
-    /// taken up again, with a lease that starts from nothing.
-    fn note_voting(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        self.voting_in = Some(term);
-        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
-            self.note_lead_lost(now, out);
-        }
-    }
-
-    fn note_vote(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
-            self.note_lead_lost(now, out);
-        }
-        self.gate.note_vote(term);
-    }
-
-    fn note_led(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        let known = self.lead.as_ref().is_some_and(|lead| lead.term == term);
-        let outvoted = term < self.gate.vote_term() || self.voting_in.is_some_and(|voting| term < voting);
-        if known || outvoted {
-            return;
-        }
-        self.note_lead_lost(now, out);
-        self.gate.note_vote(term);
-        self.lead = Some(Lead {
-            term,
-            lease: Lease::new(self.settings.me.clone(), term),
-            since: now.boot,
-            quiet_since: now.wall,
-            releasing: false,
-            offered_at: None,
-        });
-        if self.host.runs_node() {
-            out.push(Action::WatchChain { closely: true });
-        }
-    }
-
-    fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.lead.take().is_some() {
-            self.abandon_tenure(now, tenure::Reason::LeadLost, out);
-            if self.host.runs_node() {
-                out.push(Action::WatchChain { closely: false });
-            }
-        }
-    }
-
-    fn note_acked(&mut self, now: Now, from: &NodeId, term: Term, sent_at: BootTime, out: &mut Vec<Action>) {
-        let Some(lead) = &mut self.lead else { return };
-        lead.lease.note(from, term, sent_at);
-        if let Some(acked_at) = lead.lease.acked_at(now.boot, &self.voters) {
-            self.gate.note_own_lease(&self.settings.me, acked_at);
-        }
-        self.renew(now, out);
-    }
-
-    /// A host that slept cannot tell for how long its guard and its peers were deaf to each other.
-    fn note_slept(&mut self, now: Now, out: &mut Vec<Action>) {
-        if let Some(lead) = &mut self.lead {
-            lead.lease = Lease::new(self.settings.me.clone(), lead.term);
-            self.abandon_tenure(now, tenure::Reason::Slept, out);
-        }
-    }
-
     /// Starts the chain node as a standby whenever it is down and nobody else is at work on it.
     fn supervise_node(&mut self, now: Now, out: &mut Vec<Action>) {
         let busy = self.tenure.as_ref().is_some_and(Tenure::works_on_node);
@@ -341,48 +227,6 @@ impl Core {
         {
             self.host.starting();
             out.push(Action::StartStandby);
-        }
-    }
-
-    /// What a leader without a tenure does: claim, or find somebody who can.
-    fn use_lead(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.tenure.is_some() || self.lead.is_none() {
-            return;
-        }
-        let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
-        if self.has_released() {
-            self.offer_lead(now, out);
-        } else if releasing {
-            // Nothing to do before it commits.
-        } else if self.may_hold(now.boot) {
-            if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
-                self.claim(now, out);
-            }
-        } else if self.best_target().is_some()
-            && let Some(lead) = &mut self.lead
-            && (!self.host.runs_node() || now.boot.since(lead.since) >= self.settings.timing.lease())
-        {
-            lead.releasing = true;
-            out.push(Action::ProposeRelease {
-                epoch: self.view.epoch,
-                last_signed: None,
-                reason: tenure::Reason::CannotHold.as_str().into(),
-                to: None,
-            });
-        }
-    }
-
-    /// Invariant (rule W): called only once a `Release` of the own term is committed. A leader that could
-    /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
-    fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
-        let wanted = self.may_hold(now.boot);
-        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| wanted);
-        let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
-        let Some(lead) = &mut self.lead else { return };
-        let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());
-        if waited {
-            lead.offered_at = Some(now.boot);
-            out.push(Action::TransferLead { to });
         }
     }
 
@@ -449,17 +293,6 @@ impl Core {
     /// To whom an operator may move it.
     fn best_for_operator(&self) -> Option<&NodeId> {
         election::best_target(&self.priorities, &self.peers, |id| !self.view.orders.is_in_maintenance(id))
-    }
-
-    /// A `Release` of the term that this member leads stands in its log.
-    fn has_released(&self) -> bool {
-        self.lead.as_ref().is_some_and(|lead| self.gate.has_released(lead.term))
-    }
-
-    /// When the guard of a holder with the present lease fires; `None` without a lease.
-    fn deadline(&self, now: BootTime) -> Option<BootTime> {
-        let lease = &self.lead.as_ref()?.lease;
-        lease.acked_at(now, &self.voters).map(|acked_at| self.settings.timing.deadline(acked_at))
     }
 }
 

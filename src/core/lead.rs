@@ -1,0 +1,142 @@
+//! Leadership of a Raft term: how it comes and goes, the lease that acknowledgements give it, and what a leader
+//! without a tenure does with it. It knows nothing of links and chain nodes.
+
+use super::event::Action;
+use super::lease::Lease;
+use super::{Core, tenure};
+use crate::ids::{NodeId, Term};
+use crate::time::{BootTime, Now, WallTime};
+
+/// Leadership of one Raft term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Lead {
+    pub(super) term: Term,
+    pub(super) lease: Lease,
+    pub(super) since: BootTime,
+    /// No other host can have signed after this moment.
+    pub(super) quiet_since: WallTime,
+    /// A `Release` of this term was proposed: nothing is claimed in this term any more, whether it
+    /// commits or not.
+    pub(super) releasing: bool,
+    /// When leadership was last offered to somebody.
+    pub(super) offered_at: Option<BootTime>,
+}
+
+impl Core {
+    /// Invariant (fence 2): before this member can help another term, its own lead is over, so that no
+    /// answer that comes later can lengthen its lease. Raft may still refuse the vote; then the lead is
+    /// taken up again, with a lease that starts from nothing.
+    pub(super) fn note_voting(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        self.voting_in = Some(term);
+        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
+            self.note_lead_lost(now, out);
+        }
+    }
+
+    pub(super) fn note_vote(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
+            self.note_lead_lost(now, out);
+        }
+        self.gate.note_vote(term);
+    }
+
+    pub(super) fn note_led(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        let known = self.lead.as_ref().is_some_and(|lead| lead.term == term);
+        let outvoted = term < self.gate.vote_term() || self.voting_in.is_some_and(|voting| term < voting);
+        if known || outvoted {
+            return;
+        }
+        self.note_lead_lost(now, out);
+        self.gate.note_vote(term);
+        self.lead = Some(Lead {
+            term,
+            lease: Lease::new(self.settings.me.clone(), term),
+            since: now.boot,
+            quiet_since: now.wall,
+            releasing: false,
+            offered_at: None,
+        });
+        if self.host.runs_node() {
+            out.push(Action::WatchChain { closely: true });
+        }
+    }
+
+    pub(super) fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.lead.take().is_some() {
+            self.abandon_tenure(now, tenure::Reason::LeadLost, out);
+            if self.host.runs_node() {
+                out.push(Action::WatchChain { closely: false });
+            }
+        }
+    }
+
+    pub(super) fn note_acked(&mut self, now: Now, from: &NodeId, term: Term, sent_at: BootTime, out: &mut Vec<Action>) {
+        let Some(lead) = &mut self.lead else { return };
+        lead.lease.note(from, term, sent_at);
+        if let Some(acked_at) = lead.lease.acked_at(now.boot, &self.voters) {
+            self.gate.note_own_lease(&self.settings.me, acked_at);
+        }
+        self.renew(now, out);
+    }
+
+    /// A host that slept cannot tell for how long its guard and its peers were deaf to each other.
+    pub(super) fn note_slept(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Some(lead) = &mut self.lead {
+            lead.lease = Lease::new(self.settings.me.clone(), lead.term);
+            self.abandon_tenure(now, tenure::Reason::Slept, out);
+        }
+    }
+
+    /// What a leader without a tenure does: claim, or find somebody who can.
+    pub(super) fn use_lead(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.tenure.is_some() || self.lead.is_none() {
+            return;
+        }
+        let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
+        if self.has_released() {
+            self.offer_lead(now, out);
+        } else if releasing {
+            // Nothing to do before it commits.
+        } else if self.may_hold(now.boot) {
+            if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
+                self.claim(now, out);
+            }
+        } else if self.best_target().is_some()
+            && let Some(lead) = &mut self.lead
+            && (!self.host.runs_node() || now.boot.since(lead.since) >= self.settings.timing.lease())
+        {
+            lead.releasing = true;
+            out.push(Action::ProposeRelease {
+                epoch: self.view.epoch,
+                last_signed: None,
+                reason: tenure::Reason::CannotHold.as_str().into(),
+                to: None,
+            });
+        }
+    }
+
+    /// Invariant (rule W): called only once a `Release` of the own term is committed. A leader that could
+    /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
+    pub(super) fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
+        let wanted = self.may_hold(now.boot);
+        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| wanted);
+        let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
+        let Some(lead) = &mut self.lead else { return };
+        let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());
+        if waited {
+            lead.offered_at = Some(now.boot);
+            out.push(Action::TransferLead { to });
+        }
+    }
+
+    /// A `Release` of the term that this member leads stands in its log.
+    pub(super) fn has_released(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| self.gate.has_released(lead.term))
+    }
+
+    /// When the guard of a holder with the present lease fires; `None` without a lease.
+    pub(super) fn deadline(&self, now: BootTime) -> Option<BootTime> {
+        let lease = &self.lead.as_ref()?.lease;
+        lease.acked_at(now, &self.voters).map(|acked_at| self.settings.timing.deadline(acked_at))
+    }
+}

@@ -1,0 +1,269 @@
+use super::*;
+
+fn at(ms: u64) -> WallTime {
+    WallTime::from_nanos(ms * 1_000_000)
+}
+
+fn claim(epoch: u64, member: &str, ms: u64) -> Command {
+    Command::Claim { epoch: Epoch(epoch), member: member.into(), reason: "test".into(), at: at(ms) }
+}
+
+fn release(epoch: u64, height: Option<u64>, ms: u64) -> Command {
+    let last_signed = height.map(SignMark::at_height);
+    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at: at(ms), to: None }
+}
+
+fn activated(epoch: u64, ms: u64) -> Command {
+    let took = Duration::from_millis(5);
+    Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: MetFloor::default(), took }
+}
+
+/// The state after `(term, command)`s, all of which must be accepted.
+fn after(commands: &[(Term, Command)]) -> Replicated {
+    let mut state = Replicated::default();
+    for (term, command) in commands {
+        let applied = state.apply(*term, command);
+        assert!(!matches!(applied, Applied::Rejected { .. }), "term {term}, {command}: {applied:?}");
+    }
+    state
+}
+
+/// Asserts that a command is rejected, for a reason with `words` in it, and changes nothing.
+fn assert_rejected(state: &Replicated, term: Term, command: Command, words: &str) {
+    let mut changed = state.clone();
+    match changed.apply(term, &command) {
+        Applied::Rejected { reason } => assert!(reason.contains(words), "{command}: {reason}"),
+        applied => panic!("{command} was accepted: {applied:?}"),
+    }
+    assert_eq!(&changed, state, "{command} was rejected but changed the state");
+}
+
+#[test]
+fn a_claim_takes_the_next_epoch_and_no_other() {
+    let state = after(&[(1, claim(1, "a", 0)), (2, claim(2, "b", 5))]);
+    assert_eq!((state.epoch, state.holder.clone(), state.claimed_in_term), (Epoch(2), Some("b".into()), 2));
+    for epoch in [0, 1, 2, 4] {
+        assert_rejected(&state, 3, claim(epoch, "a", 9), "the next epoch is 3");
+    }
+}
+
+#[test]
+fn a_leader_that_released_cannot_claim_again_in_its_term() {
+    let state = after(&[(4, claim(1, "a", 0)), (4, release(1, Some(7), 1))]);
+    assert_rejected(&state, 4, claim(2, "a", 2), "must win a new one first");
+    assert_eq!(after(&[(4, claim(1, "a", 0)), (4, release(1, Some(7), 1)), (5, claim(2, "a", 2))]).epoch, Epoch(2));
+}
+
+#[test]
+fn a_release_by_the_holder_clears_the_holder_and_makes_the_floor_exact() {
+    let state = after(&[(1, claim(1, "a", 0)), (1, release(1, Some(7), 1))]);
+    assert_eq!(state.holder, None);
+    assert_eq!(state.floor_source(), FloorSource::Exact(SignMark::at_height(7)));
+    let release = state.last_release.unwrap();
+    assert_eq!((release.term, release.epoch, release.at), (1, Epoch(1), at(1)));
+}
+
+#[test]
+fn before_the_first_claim_nothing_was_signed_whatever_was_released() {
+    assert_eq!(Replicated::default().floor_source(), FloorSource::NeverSigned);
+    let state = after(&[(3, release(0, Some(9), 1))]);
+    assert_eq!(state.floor_source(), FloorSource::NeverSigned);
+    assert_eq!(state.last_release.map(|release| (release.term, release.last_signed)), Some((3, None)));
+}
+
+#[test]
+fn a_claim_makes_the_floor_unknown() {
+    let state = after(&[(1, claim(1, "a", 0)), (1, release(1, Some(7), 1)), (2, claim(2, "b", 2))]);
+    assert_eq!(state.floor_source(), FloorSource::Unknown);
+}
+
+#[test]
+fn a_release_by_another_leader_than_the_holder_does_not_make_the_floor_exact() {
+    let state = after(&[(1, claim(1, "a", 0)), (2, release(1, Some(7), 1))]);
+    assert_eq!(state.holder, None, "its epoch is dead");
+    assert_eq!(state.floor_source(), FloorSource::Unknown);
+    assert_eq!(state.last_release.map(|release| (release.term, release.last_signed)), Some((2, None)));
+    assert_eq!(
+        after(&[(1, claim(1, "a", 0)), (2, release(1, Some(7), 1)), (3, claim(2, "b", 2))]).moves[1].kind,
+        MoveKind::Failover,
+        "the old holder never let go by itself"
+    );
+}
+
+#[test]
+fn an_exact_floor_survives_the_releases_of_leaders_that_never_claimed() {
+    let mut commands = vec![(1, claim(1, "a", 0)), (1, release(1, Some(7), 1))];
+    commands.extend([(2, release(1, None, 2)), (3, release(1, Some(3), 3)), (3, release(0, Some(9), 3))]);
+    let state = after(&commands);
+    assert_eq!(state.floor_source(), FloorSource::Exact(SignMark::at_height(7)));
+    assert_eq!(state.last_release.map(|release| release.term), Some(3), "rule W reads the newest");
+    commands.push((4, claim(2, "b", 9)));
+    assert_eq!(after(&commands).moves[1].kind, MoveKind::Handover);
+}
+
+#[test]
+fn a_release_of_another_epoch_leaves_the_holder() {
+    let state = after(&[(1, claim(1, "a", 0)), (2, claim(2, "b", 1)), (2, release(1, Some(7), 2))]);
+    assert_eq!(state.holder, Some("b".into()));
+    assert_eq!(state.floor_source(), FloorSource::Unknown);
+    assert_eq!(state.last_release.map(|release| release.term), Some(2));
+}
+
+#[test]
+fn a_release_that_is_written_twice_never_lowers_the_mark() {
+    for (first, second) in [(Some(7), None), (None, Some(7)), (Some(7), Some(5)), (Some(5), Some(7))] {
+        let state = after(&[(1, claim(1, "a", 0)), (1, release(1, first, 1)), (1, release(1, second, 2))]);
+        assert_eq!(state.floor_source(), FloorSource::Exact(SignMark::at_height(7)), "{first:?}, then {second:?}");
+        assert_eq!(state.let_go.map(|release| release.at), Some(at(1)));
+    }
+}
+
+#[test]
+fn a_claim_tells_its_proposer_what_stood_before_it_in_the_log() {
+    let mut state = after(&[(1, claim(1, "a", 0)), (1, release(1, Some(7), 1))]);
+    let claimed = |epoch, source| Applied::Claimed { epoch: Epoch(epoch), member: "b".into(), source };
+    let exact = FloorSource::Exact(SignMark::at_height(7));
+    assert_eq!(state.apply(2, &claim(2, "b", 2)), claimed(2, exact));
+    assert_eq!(state.apply(3, &claim(3, "b", 3)), claimed(3, FloorSource::Unknown));
+    assert_eq!(Replicated::default().apply(1, &claim(1, "b", 0)), claimed(1, FloorSource::NeverSigned));
+}
+
+#[test]
+fn a_move_after_a_release_has_the_reason_of_the_release() {
+    let let_go = |reason: &str| Command::Release {
+        epoch: Epoch(1),
+        last_signed: None,
+        reason: reason.into(),
+        at: at(1),
+        to: None,
+    };
+    let state = after(&[(1, claim(1, "a", 0)), (1, let_go("operator")), (1, let_go("again")), (2, claim(2, "b", 2))]);
+    assert_eq!(state.moves[1].reason, "operator");
+    let state = after(&[(1, claim(1, "a", 0)), (2, let_go("cannot-hold")), (3, claim(2, "b", 2))]);
+    assert_eq!(state.moves[1].reason, "test", "the holder never let go by itself");
+}
+
+#[test]
+fn a_release_without_a_mark_leaves_the_floor_unknown() {
+    let state = after(&[(1, claim(1, "a", 0)), (1, release(1, None, 1))]);
+    assert_eq!(state.floor_source(), FloorSource::Unknown);
+}
+
+#[test]
+fn the_history_tells_first_handover_and_failover_apart() {
+    let state = after(&[
+        (1, claim(1, "a", 100)),
+        (1, activated(1, 130)),
+        (1, release(1, Some(7), 1_000)),
+        (2, claim(2, "b", 1_020)),
+        (2, activated(2, 1_090)),
+        (3, claim(3, "c", 5_000)),
+        (3, activated(3, 5_400)),
+    ]);
+    let rows: Vec<_> = state
+        .moves
+        .iter()
+        .map(|row| (row.kind, row.from.clone(), row.to.to_string(), row.end.map(|end| end.gap.as_millis())))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (MoveKind::First, None, "a".to_string(), Some(30)),
+            (MoveKind::Handover, Some("a".into()), "b".to_string(), Some(90)),
+            (MoveKind::Failover, Some("b".into()), "c".to_string(), Some(400)),
+        ]
+    );
+}
+
+#[test]
+fn only_the_open_move_of_its_epoch_can_be_ended() {
+    let state = after(&[(1, claim(1, "a", 0)), (2, claim(2, "b", 1)), (2, activated(2, 3))]);
+    assert_rejected(&state, 2, activated(2, 4), "before");
+    assert_rejected(&state, 2, activated(1, 4), "the epoch is 2");
+    assert_rejected(&Replicated::default(), 1, activated(1, 4), "the epoch is 0");
+    assert_eq!(state.moves[0].end, None, "a's move never ended");
+}
+
+#[test]
+fn a_member_s_incarnation_is_recorded_once() {
+    let join = |incarnation| Command::Join { member: "a".into(), incarnation };
+    let mut state = after(&[(1, join(7))]);
+    assert_eq!(state.apply(1, &join(7)), Applied::Recorded);
+    assert_rejected(&state, 1, join(8), "wiped or copied");
+    assert_eq!(state.incarnations, BTreeMap::from([("a".into(), 7)]));
+}
+
+#[test]
+fn the_history_is_bounded_in_rows_and_reasons() {
+    let mut state = Replicated::default();
+    for epoch in 1..=MOVES_MAX as u64 + 3 {
+        let reason = "ä".repeat(100);
+        let command = Command::Claim { epoch: Epoch(epoch), member: "a".into(), reason, at: at(epoch) };
+        state.apply(epoch, &command);
+    }
+    assert_eq!(state.moves.len(), MOVES_MAX);
+    assert_eq!(state.moves[0].epoch, Epoch(4));
+    assert!(state.moves.iter().all(|row| row.reason.len() <= REASON_BYTES_MAX));
+}
+
+fn maintenance(member: &str, on: bool, ms: u64) -> Command {
+    Command::SetMaintenance { member: member.into(), on, at: at(ms) }
+}
+
+fn pause(on: bool, ms: u64) -> Command {
+    Command::SetPause { on, at: at(ms) }
+}
+
+#[test]
+fn a_member_in_maintenance_claims_nothing_until_it_ends() {
+    let mut commands = vec![(1, claim(1, "a", 0)), (1, maintenance("b", true, 5)), (1, maintenance("b", true, 9))];
+    let state = after(&commands);
+    assert_eq!(state.orders.maintenance, BTreeMap::from([("b".into(), at(5))]), "since the first order");
+    assert_rejected(&state, 2, claim(2, "b", 10), "b is in maintenance");
+    commands.extend([(1, maintenance("b", false, 20)), (2, claim(2, "b", 30))]);
+    assert_eq!(after(&commands).holder, Some("b".into()));
+}
+
+#[test]
+fn in_a_pause_only_the_last_holder_claims() {
+    let mut commands = vec![(1, claim(1, "a", 0)), (1, activated(1, 5)), (1, pause(true, 9)), (1, pause(true, 10))];
+    let state = after(&commands);
+    assert_eq!(state.orders.paused, Some(at(9)), "since the first order");
+    assert_rejected(&state, 2, claim(2, "b", 20), "paused");
+    commands.push((2, claim(2, "a", 21)));
+    assert_rejected(&after(&commands), 3, claim(3, "b", 30), "paused");
+    commands.extend([(3, pause(false, 31)), (3, claim(3, "b", 32))]);
+    assert_eq!(after(&commands).holder, Some("b".into()));
+}
+
+#[test]
+fn before_the_first_claim_a_pause_keeps_the_baton_from_everybody() {
+    assert_rejected(&after(&[(1, pause(true, 0))]), 1, claim(1, "a", 1), "paused");
+}
+
+#[test]
+fn in_a_pause_an_operator_s_handover_names_the_next_holder_and_a_failed_one_leads_back() {
+    let to_b = Command::Release {
+        epoch: Epoch(1),
+        last_signed: None,
+        reason: "operator".into(),
+        at: at(10),
+        to: Some("b".into()),
+    };
+    let mut commands = vec![(1, claim(1, "a", 0)), (1, activated(1, 5)), (1, pause(true, 9)), (1, to_b)];
+    assert_rejected(&after(&commands), 2, claim(2, "c", 20), "paused");
+    after(&[commands.clone(), vec![(2, claim(2, "a", 20))]].concat());
+    commands.push((2, claim(2, "b", 20)));
+    assert_rejected(&after(&commands), 3, claim(3, "c", 30), "paused");
+    after(&[commands.clone(), vec![(3, claim(3, "a", 30))]].concat());
+    commands.push((2, activated(2, 25)));
+    assert_rejected(&after(&commands), 3, claim(3, "a", 30), "paused");
+}
+
+#[test]
+fn a_priority_set_by_an_operator_replaces_the_configured_one_until_it_is_taken_back() {
+    let set = |priority| Command::SetPriority { member: "a".into(), priority };
+    let state = after(&[(1, set(Some(7))), (1, set(Some(8)))]);
+    assert_eq!((state.orders.priority(&"a".into(), 100), state.orders.priority(&"b".into(), 90)), (8, 90));
+    assert_eq!(after(&[(1, set(Some(7))), (1, set(None))]), Replicated::default());
+}

@@ -1,0 +1,46 @@
+//! What the core is made with: the configuration, as far as it decides by it, and what the store remembers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::event::View;
+use crate::ids::{NodeId, Role, SignMark, Term};
+use crate::timing::Timing;
+
+/// What the configuration says, as far as the core decides by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    pub me: NodeId,
+    pub role: Role,
+    /// Of every configured member.
+    pub priorities: BTreeMap<NodeId, u32>,
+    pub timing: Timing,
+    pub failback: bool,
+    pub clock_skew: Duration,
+    /// Whether the chain node itself refuses to sign at or below a mark it was given.
+    pub node_refuses: bool,
+    /// Failed probes in a row until the chain node counts as unhealthy.
+    pub probe_failures_max: u32,
+    /// Fewer peers than this make a chain node unfit; `None` asks for none.
+    pub min_peers: Option<u32>,
+    /// A holder whose head stands still this long while another's is ahead, or that is out of sync or
+    /// short of peers for this long, lets go.
+    pub head_still_max: Duration,
+    /// From linking until the node is proven to run with the key.
+    pub activation_max: Duration,
+    /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
+    /// `None` waits for a block for ever.
+    pub settle_max: Option<Duration>,
+}
+
+/// What the store remembers of earlier runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Memory {
+    /// Never voted and never logged anything.
+    pub fresh: bool,
+    pub vote_term: Term,
+    pub released_term: Option<Term>,
+    pub view: View,
+    /// See [`super::Event::MarkSeen`].
+    pub mark_seen: Option<SignMark>,
+}
