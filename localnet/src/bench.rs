@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use serde::Serialize;
 
-use crate::check::check;
+use crate::check::{check, evidence_on_cometbft};
 use crate::demo::{Pair, await_pair, measured_hand_over};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
@@ -181,7 +181,12 @@ fn one_round(net: &Net, fault: Fault, rng: &mut StdRng) -> Result<Round> {
         Some(before) => {
             // The commit of the newest block is still growing.
             Watch::begin(net)?.await_by(&pair.holder, STEADY_SIGNATURES, STEADY_BOUND)?;
-            Some(measure::missed_blocks(net, before, measure::head(net)?)?)
+            let heights = before..measure::head(net)?;
+            let found = evidence_on_cometbft(net, heights.clone())?;
+            if !found.is_empty() {
+                bail!("VIOLATED: {}", found.join("; "));
+            }
+            Some(measure::missed_blocks(net, heights.start, heights.end)?)
         }
     };
     watch.poll()?;

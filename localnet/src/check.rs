@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::net::{ChainKind, Net};
 use crate::signlog::{self, KeyReport, Report};
@@ -94,24 +96,42 @@ fn check_cometbft(net: &Net) -> Result<Verdict> {
     let address = chain_cometbft::shared_address(net)?;
     let KeyReport { signatures, doubles, overlap, out_of_order, examples } = votelog::check(&votelog::read(net)?);
     let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
-    let mut signed = 0;
-    for height in 1..=measure::head(net)? {
-        let answer = measure::first_answer(net, &format!("/block?height={height}"))?;
-        let block = &answer["result"]["block"];
-        let evidence = match &block["evidence"]["evidence"] {
-            serde_json::Value::Null => 0,
-            list => list.as_array().with_context(|| format!("block {height}: evidence is no list: {list}"))?.len(),
-        };
-        if evidence > 0 {
-            verdict.evidence += evidence;
-            verdict.examples.push(format!("evidence in block {height}: {}", block["evidence"]["evidence"][0]));
-        }
-        let commit = block["last_commit"]["signatures"].as_array().map(Vec::as_slice).unwrap_or_default();
-        signed += commit.iter().filter(|s| s["validator_address"].as_str() == Some(&address)).count();
-    }
+    let head = measure::head(net)?;
+    let found = evidence_on_cometbft(net, 1..head + 1)?;
+    verdict.evidence = found.len();
+    verdict.examples.extend(found);
+    let signed = (head as usize).saturating_sub(1) - measure::missed_blocks(net, 1, head)?;
     if signed == 0 {
         bail!("no block carries a signature of the shared validator {address}: nothing to judge");
     }
     verdict.signatures.insert("on chain".into(), signed);
     Ok(verdict)
+}
+
+/// Evidence in the blocks of these heights, in words, by every chain node: each has its own copy of the chain.
+/// A node that is behind tells of the blocks that it has.
+///
+/// # Errors
+/// No node has one of the blocks.
+pub fn evidence_on_cometbft(net: &Net, heights: Range<u64>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for height in heights {
+        let mut told = false;
+        for (name, rpc_port, _) in net.chain_nodes() {
+            let Ok(answer) = http::get_json(rpc_port, &format!("/block?height={height}")) else { continue };
+            let block = &answer["result"]["block"];
+            told |= block.is_object();
+            match &block["evidence"]["evidence"] {
+                Value::Null => {}
+                Value::Array(list) => {
+                    found.extend(list.iter().map(|one| format!("evidence in block {height} of {name}: {one}")))
+                }
+                other => bail!("block {height} of {name}: evidence is no list: {other}"),
+            }
+        }
+        if !told {
+            bail!("no chain node has block {height}");
+        }
+    }
+    Ok(found)
 }
