@@ -7,6 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use prost::Message;
 use rustix::fs::{FlockOperation, flock};
@@ -104,6 +106,10 @@ impl Disk {
     }
 }
 
+/// For sled to close a database that this process had open before.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+const CLOSING_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Only one process may use a state directory.
 fn take_lock(state_dir: &Path, dir: &Path) -> Result<File, StoreError> {
     let path = state_dir.join("lock");
@@ -178,8 +184,7 @@ impl Files<'_> {
 
     /// Opens sled and makes durable what opening it has changed.
     fn open_sled(&self) -> Result<sled::Db, StoreError> {
-        let config = sled::Config::new().path(&self.dir).flush_every_ms(None).cache_capacity(CACHE_BYTES);
-        let db = config.open().map_err(|error| match error {
+        let db = self.open_unlocked().map_err(|error| match error {
             sled::Error::Corruption { .. } => self.damaged("its database fails a checksum".to_string()),
             sled::Error::ReportableBug(_) => self.damaged(error.to_string()),
             sled::Error::Io(_) | sled::Error::Unsupported(_) | sled::Error::CollectionNotFound(_) => {
@@ -196,6 +201,24 @@ impl Files<'_> {
             sync_parent(path).map_err(|error| StoreError::io("fsync the directory of", path, error))?;
         }
         Ok(db)
+    }
+
+    /// The state directory is locked by us, so whoever still holds sled's own lock is a database of this process:
+    /// threads of sled's close it some time after it was dropped.
+    fn open_unlocked(&self) -> sled::Result<sled::Db> {
+        let config = sled::Config::new().path(&self.dir).flush_every_ms(None).cache_capacity(CACHE_BYTES);
+        let mut waited = Duration::ZERO;
+        loop {
+            match config.open() {
+                Err(sled::Error::Io(error))
+                    if waited < CLOSING_MAX && error.to_string().contains("could not acquire lock") =>
+                {
+                    thread::sleep(CLOSING_LOOK_EVERY);
+                    waited += CLOSING_LOOK_EVERY;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Writes the identity of a new store as the first group. The vote file and the seal follow it, so
