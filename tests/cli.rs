@@ -373,7 +373,7 @@ fn the_status_table_says_why_a_member_is_not_ready() {
         text(&output.stdout),
         "cluster my-validator, seen by host-a\n\
          leader host-a (term 3), holder host-a (epoch 2), quorum yes\n\
-         epoch 2 began by settled:\n  \
+         sign floor of epoch 2, settled:\n  \
          floor a block after 2024-02-29T12:00:00.123Z, met at 1234567890 in 12345 ms\n\
          \n\
          HOST    ROLE       STATE       PHASE   HEIGHT  LINKS       GUARD  LEASE\n\
@@ -381,6 +381,17 @@ fn the_status_table_says_why_a_member_is_not_ready() {
          host-b  validator  Voting      -       1234    standby     idle   -\n  \
          not ready: the chain node is syncing\n"
     );
+}
+
+#[test]
+fn an_arbiter_is_not_blamed_for_running_no_chain_node() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    let arbiter = &mut coordinator.status.members[1];
+    (arbiter.role, arbiter.not_ready_because) = ("arbiter".to_owned(), "an arbiter runs no chain node".to_owned());
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    assert!(!text(&output.stdout).contains("not ready"), "{}", text(&output.stdout));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! each finds what it needs. Everything started carries the marker, so that whoever sweeps finds it.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,7 +73,6 @@ fn build(cargo: &Path, folder: &Path) -> Result<()> {
     }
     command.args([
         "build",
-        "--quiet",
         "--locked",
         "--profile",
         profile,
@@ -84,6 +84,9 @@ fn build(cargo: &Path, folder: &Path) -> Result<()> {
         "--manifest-path",
     ]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target);
+    if !std::io::stderr().is_terminal() {
+        command.arg("--quiet");
+    }
     let status = command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
     if !status.success() {
         bail!("build baton and baton-guard: {status}");

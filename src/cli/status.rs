@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::ids::Role;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
@@ -119,7 +120,7 @@ pub(super) fn table(status: &StatusResponse) -> String {
     }
     if let Some(floor) = &status.floor {
         let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
-        out.push_str(&format!("epoch {epoch} began by {source}:\n  {line}\n"));
+        out.push_str(&format!("sign floor of epoch {epoch}, {source}:\n  {line}\n"));
     }
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
@@ -148,6 +149,8 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
         }),
         _ if member.maintenance => Some("in maintenance".to_owned()),
         "" => None,
+        // It never is, and is not meant to be.
+        _ if member.role == Role::Arbiter.as_str() => None,
         reason => Some(format!("not ready: {reason}")),
     };
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
