@@ -5,9 +5,11 @@ mod storage_kit;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use baton::ids::Epoch;
 use baton::store::{Store, StoreError};
+use baton::time::BootTime;
 use openraft::storage::RaftLogStorage;
 use storage_kit::{filled, id, open, vote};
 use tempfile::TempDir;
@@ -192,9 +194,19 @@ async fn other_files_without_a_database_are_refused() {
     assert!(said.contains("remove it from the cluster"), "{said}");
 }
 
-/// Changes the database behind the store's back.
+/// Changes the database behind the store's back, as soon as sled's threads have let go of the store's own.
 fn with_database(dir: &Path, change: fn(&sled::Db)) {
-    let db = sled::Config::new().path(dir.join("store")).flush_every_ms(None).open().unwrap();
+    let config = sled::Config::new().path(dir.join("store")).flush_every_ms(None);
+    let began_at = BootTime::now();
+    let db = loop {
+        match config.open() {
+            Ok(db) => break db,
+            Err(sled::Error::Io(_)) if BootTime::now().since(began_at) < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("open the database in {}: {error}", dir.display()),
+        }
+    };
     change(&db);
     db.flush().unwrap();
 }
