@@ -92,9 +92,13 @@ fn in_a_pause_a_restarted_holder_goes_on_and_a_handover_still_works() {
     let t = TestNet::up(&[]);
     let Pair { holder, standby } = t.pair();
     said(&t, &holder, &["pause"], 0);
+    let before = t.or_logs(query(&t.net)).epoch;
     let targets = faults::find(&t.net, &holder, What::Host).unwrap();
     faults::kill_host(&t.net, &holder, &targets).unwrap();
     launch::start_coordinator(&t.net, &holder).unwrap();
+    // Gossip remembers the dead holder for a moment.
+    let again = |status: &Status| status.epoch > before && status.active().is_some_and(|member| member.id == holder);
+    t.or_logs(await_status(&t.net, "the holder is Active again", MOVE_BOUND, |_| (), again));
     assert_eq!(t.pair(), Pair { holder: holder.clone(), standby: standby.clone() });
 
     let foreseen = said(&t, ARBITER, &["handover", "--dry-run"], 0);

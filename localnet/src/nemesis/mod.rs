@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use crate::bench::await_steady;
 use crate::check::{Verdict, check};
 use crate::demo::{await_pair, request_handover};
 use crate::faults::{self, What};
@@ -29,9 +30,8 @@ use rustix::process::Signal;
 /// Between two strikes of a round. Less would let the baton go there and back within the checker's window.
 const APART_MS: std::ops::Range<u64> = 400..2_500;
 const HELD_MS: std::ops::Range<u64> = 300..4_000;
-/// Signatures of a holder that is at peace, before the first strike.
-const PEACE: usize = 12;
-const PEACE_BOUND: Duration = Duration::from_secs(40);
+/// A holder at peace signs by then.
+const SIGN_BOUND: Duration = Duration::from_secs(40);
 
 pub struct Plan {
     pub chain: ChainKind,
@@ -140,9 +140,9 @@ impl<'a> Attack<'a> {
 
     /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover.
     fn round(&mut self, faults: &[Fault]) -> Result<()> {
-        let pair = await_pair(self.net, |_| ())?;
+        let pair = await_steady(self.net)?;
         let mut watch = Watch::begin(self.net)?;
-        watch.await_by(&pair.holder, PEACE, PEACE_BOUND)?;
+        watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
         for fault in faults {
             self.pause(APART_MS);
