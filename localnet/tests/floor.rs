@@ -71,7 +71,7 @@ fn a_height_signed_in_the_instant_of_death_is_not_signed_again() {
         "{moved}"
     );
     let shown = t.or_logs(localnet::status::for_people(&t.net, &pair.standby));
-    assert!(shown.contains(" began by settled:\n  floor a block after "), "{shown}");
+    assert!(shown.contains(", settled:\n  floor a block after "), "{shown}");
     t.assert_nothing_signed_twice();
 }
 
