@@ -13,11 +13,9 @@ use tonic::{Code, Status};
 use super::front::Call;
 use super::kit::{Cluster, Shape, candidacy, eventually, release, short_lease};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_whose_store_was_wiped_neither_votes_nor_carries_a_lease() {
-    let mut cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
-    let joined = cluster.at("b").incarnation;
-    let join = Command::Join { member: "b".into(), incarnation: joined };
+/// b is down with an empty store, and the others know which one it had.
+async fn wipe_known_b(cluster: &mut Cluster) {
+    let join = Command::Join { member: "b".into(), incarnation: cluster.at("b").incarnation };
     cluster.at("a").consensus.propose(join).await.expect("committed");
     eventually("c knows b's store too", || {
         cluster.at("c").store.applied().borrow().replicated.incarnations.contains_key(&"b".into())
@@ -25,6 +23,13 @@ async fn a_member_whose_store_was_wiped_neither_votes_nor_carries_a_lease() {
     .await;
     cluster.stop_member("b").await;
     cluster.wipe("b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_store_was_wiped_neither_votes_nor_carries_a_lease() {
+    let mut cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
+    let joined = cluster.at("b").incarnation;
+    wipe_known_b(&mut cluster).await;
     cluster.start_member("b").await;
     let wiped = cluster.at("b").incarnation;
     assert_ne!(wiped, joined);
@@ -55,14 +60,7 @@ async fn a_member_whose_store_was_wiped_neither_votes_nor_carries_a_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_member_gets_no_vote_for_its_own_candidacy() {
     let mut cluster = Cluster::led_by_a(Shape::arbiters(short_lease())).await;
-    let join = Command::Join { member: "b".into(), incarnation: cluster.at("b").incarnation };
-    cluster.at("a").consensus.propose(join).await.expect("committed");
-    eventually("c knows b's store too", || {
-        cluster.at("c").store.applied().borrow().replicated.incarnations.contains_key(&"b".into())
-    })
-    .await;
-    cluster.stop_member("b").await;
-    cluster.wipe("b");
+    wipe_known_b(&mut cluster).await;
     cluster.isolate("a");
     cluster.start_member("b").await;
     eventually("c's promise runs out", || {
