@@ -114,8 +114,8 @@ async fn an_accepted_connection_is_all_that_tcp_asks_for() {
     assert!(health.synced && health.latency < TIMEOUT, "{health:?}");
 }
 
-#[tokio::test]
-async fn a_geth_like_node_is_asked_in_one_batch() {
+/// What is asked of a geth-like node.
+pub fn geth_like(url: String) -> ProbeTarget {
     let calls = [("eth_syncing", json!([])), ("eth_getBlockByNumber", json!(["latest", false]))];
     let calls = calls.map(|(method, params)| RpcCall { method: method.into(), params }).to_vec();
     let pointers = Pointers {
@@ -124,12 +124,17 @@ async fn a_geth_like_node_is_asked_in_one_batch() {
         head_time: at("/eth_getBlockByNumber/timestamp"),
         ..Pointers::default()
     };
+    ProbeTarget::JsonRpc { url, calls, pointers }
+}
+
+#[tokio::test]
+async fn a_geth_like_node_is_asked_in_one_batch() {
     // Servers may answer a batch in any order.
     let block = json!({"jsonrpc": "2.0", "id": 1, "result": {"number": "0x10", "timestamp": "0x64"}});
     let synced = json!([block, {"jsonrpc": "2.0", "id": 0, "result": false}]);
     let node = FakeNode::start("/rpc", Answer::Body(synced.to_string())).await;
     let url = format!("http://user:secret@{}/rpc", node.addr);
-    let geth = generic(Path::new("/"), ProbeTarget::JsonRpc { url, calls, pointers });
+    let geth = generic(Path::new("/"), geth_like(url));
     let found = geth.probe().await.expect("health");
     assert_eq!((found.synced, found.height, found.head_time), (true, 16, Some(seconds(100))));
     let request = node.requests().pop().expect("a request");

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use baton::config::{LastSigned, RpcCall};
+use baton::config::LastSigned;
 use serde_json::{Value, json};
 
 use super::*;
@@ -185,15 +185,7 @@ impl Subject for GenericRpc {
         "/rpc"
     }
     fn chain(&self, home: &Path, url: String) -> Chain {
-        let calls = [("eth_syncing", json!([])), ("eth_getBlockByNumber", json!(["latest", false]))];
-        let calls = calls.map(|(method, params)| RpcCall { method: method.into(), params }).to_vec();
-        let pointers = Pointers {
-            syncing: at("/eth_syncing"),
-            height: at("/eth_getBlockByNumber/number"),
-            head_time: at("/eth_getBlockByNumber/timestamp"),
-            ..Pointers::default()
-        };
-        let mut chain = chain(DriverKind::Generic, home, ProbeTarget::JsonRpc { url, calls, pointers });
+        let mut chain = chain(DriverKind::Generic, home, generic::geth_like(url));
         chain.links = vec![link(home.join("key"), home.join("validator.key"), None)];
         chain
     }
