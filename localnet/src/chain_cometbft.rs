@@ -50,9 +50,7 @@ pub fn write(net: &Net) -> Result<String> {
     let homes: BTreeMap<&str, PathBuf> = homes.into_iter().map(|(id, (_, home))| (id, home)).collect();
     let ids = node_ids(net, &homes)?;
     for (name, rpc_port, p2p_port) in net.chain_nodes() {
-        let peers: Vec<String> =
-            net.chain_peers(name).iter().map(|(peer, port)| format!("{}@{}", ids[*peer], loopback(*port))).collect();
-        let mut settings = settings(rpc_port, p2p_port, &peers.join(","));
+        let mut settings = settings(rpc_port, p2p_port, &peers_to_dial(net, name, &ids));
         if net.signers().any(|host| host.id == name) {
             settings.extend(votes_logged());
         }
@@ -80,6 +78,16 @@ fn generate(net: &Net, made: &Path) -> Result<()> {
         bail!("cometbft testnet: exit code {:?}: {}", answer.code, answer.stderr.trim());
     }
     Ok(())
+}
+
+/// One node of every pair dials, a host before a validator. Two that dial each other at the same moment may each take
+/// the other's connection for a duplicate of its own, close both, and try again only after seconds.
+fn peers_to_dial(net: &Net, name: &str, ids: &BTreeMap<String, String>) -> String {
+    let nodes = net.chain_nodes();
+    let later = nodes.iter().skip_while(|(node, ..)| *node != name).skip(1);
+    let ports = net.chain_peers(name);
+    let peers: Vec<String> = later.map(|(peer, ..)| format!("{}@{}", ids[*peer], loopback(ports[peer]))).collect();
+    peers.join(",")
 }
 
 fn node_ids(net: &Net, homes: &BTreeMap<&str, PathBuf>) -> Result<BTreeMap<String, String>> {
@@ -110,7 +118,7 @@ fn votes_logged() -> [Setting; 2] {
     [("", "log_level", quoted("consensus:debug,*:info")), ("", "log_format", quoted("json"))]
 }
 
-/// One machine, no discovery, blocks twice a second.
+/// One machine, no discovery, a block a second.
 fn settings(rpc_port: u16, p2p_port: u16, peers: &str) -> Vec<Setting> {
     let tcp = |port| quoted(format!("tcp://{}", loopback(port)));
     let text = |value: &str| quoted(value);
@@ -127,7 +135,7 @@ fn settings(rpc_port: u16, p2p_port: u16, peers: &str) -> Vec<Setting> {
         ("consensus", "timeout_propose", text("1s")),
         ("consensus", "timeout_prevote", text("300ms")),
         ("consensus", "timeout_precommit", text("300ms")),
-        ("consensus", "timeout_commit", text("500ms")),
+        ("consensus", "timeout_commit", text("900ms")),
         ("consensus", "peer_gossip_sleep_duration", text("20ms")),
     ]
 }
