@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
 //! or the coordinator on this host cannot be reached, and nothing was touched.
 
+mod cert;
 mod client;
 mod history;
 mod log;
@@ -118,6 +119,11 @@ enum Command {
         #[command(flatten)]
         local: Local,
     },
+    /// Make the certificates by which members know each other
+    Cert {
+        #[command(subcommand)]
+        command: cert::CertCommand,
+    },
     /// Read and check the configuration and the key files, and do nothing else
     Check {
         #[command(flatten)]
@@ -200,7 +206,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let names =
-                "run, status, active-validator, history, handover, maintenance, pause, resume, priority or check";
+                "run, status, active-validator, history, handover, maintenance, pause, resume, priority, cert or check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -219,6 +225,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     match command {
         Command::Run { file, log_format } => run(&file, log_format),
         Command::Check { file } => check(&file),
+        Command::Cert { command } => cert::run(command),
         Command::Status { json, local } => ask(&local, async |client| {
             let answer = client.status().await?;
             print(&if json { status::json(&answer) } else { status::table(&answer) });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::ids::{NodeId, Role};
+use crate::ids::{NodeId, Role, is_plain_name};
 use crate::timing::Timing;
 
 use super::chain_section;
@@ -52,8 +52,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
 
 fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {
     let text = doc.required_text(key)?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if text.len() > 64 || !text.chars().all(plain) {
+    if !is_plain_name(&text) {
         let problem = format!("{text:?} is not a member id; use up to 64 letters, digits, '-', '_' and '.'");
         return Err(doc.bad(key, problem));
     }
