@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
 use crate::ids::NodeId;
+use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
@@ -304,8 +305,11 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
 fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
+    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
+    let certificates = certificates.map_err(|error| Failure::BadInput(error.into()))?;
     let mut text = String::new();
-    for warning in &config.warnings {
+    let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
+    for warning in config.warnings.iter().chain(&expiry) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     let (path, members) = (file.path(), config.cluster.members.len());

@@ -83,6 +83,7 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
         None => (None, Vec::new()),
     };
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose()?;
+    warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
     let listen = config.cluster.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
@@ -163,10 +164,6 @@ impl Prepared {
         let relayed = relay.service(asks_in.clone());
         serve_peers(&config, certificates.clone(), listener, &consensus, &gossip, relayed);
 
-        if let Some(certificates) = certificates {
-            tokio::spawn(certificates.follow_files());
-        }
-
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
             None => None,
@@ -180,8 +177,12 @@ impl Prepared {
             effects: effects.clone(),
             applied: opened.store.applied(),
             metrics: metrics.clone(),
+            certificates: certificates.clone(),
         };
         let vitals = watch::Sender::new(reporter.vitals());
+        if let Some(certificates) = certificates {
+            tokio::spawn(certificates.follow_files());
+        }
         tokio::spawn(admin::serve(admin, asks_in));
         if let Some(listener) = exporter_listener {
             tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
