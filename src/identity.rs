@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::watch;
 
+use crate::certificates::Bearer;
 use crate::ids::NodeId;
+use crate::transport::Speaker;
 use crate::wire::{PROTOCOL, Sender};
 
 pub struct Identity {
@@ -27,6 +29,10 @@ pub enum Stranger {
     NotAMember(NodeId),
     #[error("two coordinators run as member {0}; give each its own member.id, and check the addresses")]
     SecondSelf(NodeId),
+    #[error("{bearer} speaks as member {member}; a certificate speaks for its own member alone")]
+    OtherCertificate { member: NodeId, bearer: Bearer },
+    #[error("nothing is known of the connection over which {0} speaks")]
+    NoConnection(NodeId),
     #[error("{got} answers where {expected} should; check the addresses in cluster.members")]
     Impostor { expected: NodeId, got: NodeId },
     #[error(
@@ -50,6 +56,19 @@ impl Identity {
 
     pub fn me(&self) -> &Sender {
         &self.me
+    }
+
+    /// As [`Identity::check`], for a request over a connection of `speaker`. What the certificate of the other end
+    /// names is what it is: a `sender` of another name is refused.
+    pub fn check_request(&self, sender: &Sender, speaker: Option<&Speaker>) -> Result<(), Stranger> {
+        match speaker {
+            Some(Speaker::Unproven) => self.check(sender),
+            Some(Speaker::Proven(Bearer::Member(id))) if *id == sender.member => self.check(sender),
+            Some(Speaker::Proven(bearer)) => {
+                Err(Stranger::OtherCertificate { member: sender.member.clone(), bearer: bearer.clone() })
+            }
+            None => Err(Stranger::NoConnection(sender.member.clone())),
+        }
     }
 
     /// # Errors
@@ -113,6 +132,20 @@ mod tests {
         assert_eq!(identity.check(&sender("b", 7)), Ok(()));
         assert!(matches!(identity.check(&sender("b", 8)), Err(Stranger::OtherStore { .. })));
         assert_eq!(identity.check(&sender("c", 8)), Ok(()), "not recorded yet");
+    }
+
+    #[test]
+    fn a_certificate_speaks_for_its_own_member_alone() {
+        let (identity, _keep) = identity();
+        let of = |bearer| Some(Speaker::Proven(bearer));
+        let check = |speaker: Option<Speaker>| identity.check_request(&sender("b", 7), speaker.as_ref());
+        assert_eq!(check(of(Bearer::Member("b".into()))), Ok(()));
+        assert_eq!(check(Some(Speaker::Unproven)), Ok(()), "without TLS");
+        for other in [Bearer::Member("c".into()), Bearer::Member("a".into()), Bearer::Admin("b".into())] {
+            let refused = Err(Stranger::OtherCertificate { member: "b".into(), bearer: other.clone() });
+            assert_eq!(check(of(other)), refused);
+        }
+        assert_eq!(check(None), Err(Stranger::NoConnection("b".into())));
     }
 
     #[test]

@@ -19,6 +19,12 @@ impl NodeId {
     }
 }
 
+/// Whether `name` can name a member: it stands in files, URIs and log lines, and hides in none of them.
+pub fn is_plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(plain)
+}
+
 impl Default for NodeId {
     fn default() -> Self {
         NodeId("".into())

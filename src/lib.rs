@@ -1,9 +1,9 @@
 //! baton: several hosts share one validator identity; exactly one of them signs at any time.
 //!
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
-//! L0 `ids`, `time`; L1 `timing`, `guard_frame`, `chain_node`; L2 `core` (pure), `config`, `key_links`;
-//! L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `identity`, `admin`,
-//! `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`; L6 `driver`; L7 the binaries and `cli`.
+//! L0 `ids`, `time`; L1 `timing`, `guard_frame`, `chain_node`; L2 `core` (pure), `config`, `key_links`,
+//! `certificates`; L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`,
+//! `identity`, `admin`, `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod time;
@@ -12,6 +12,7 @@ pub mod chain_node;
 pub mod guard_frame;
 pub mod timing;
 
+pub mod certificates;
 pub mod config;
 pub mod core;
 pub mod key_links;

@@ -16,12 +16,15 @@ use prometheus::{
 use crate::core::State;
 use crate::ids::NodeId;
 use crate::key_links::LinkState;
-use crate::time::BootTime;
+use crate::time::{BootTime, WallTime};
 
 /// Upper bounds of `baton_move_gap_seconds`: from a planned handover to a lost host on a slow chain.
 const GAP_SECONDS: [f64; 12] = [0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0];
 
 const LINK_STATES: [LinkState; 3] = [LinkState::Standby, LinkState::Validating, LinkState::Broken];
+
+/// A gauge that can be absent is a family with no labels.
+const NO_LABEL: [&str; 0] = [];
 
 /// The cause of a fence that the guard carried out because nobody renewed its deadline.
 pub const FENCED_BY_DEADLINE: &str = "deadline";
@@ -53,6 +56,12 @@ pub struct Snapshot<'a> {
     pub standbys_ready: usize,
     pub paused: bool,
     pub maintenance: bool,
+    /// Whether members are let in without TLS, because somebody has written so.
+    pub insecure: bool,
+    /// `None` without TLS.
+    pub certificate_until: Option<WallTime>,
+    /// Since start.
+    pub connections_refused: u64,
 }
 
 /// Another member, as this one sees it.
@@ -89,6 +98,9 @@ struct All {
     standbys_ready: IntGauge,
     paused: IntGauge,
     maintenance: IntGauge,
+    insecure: IntGauge,
+    certificate_until: IntGaugeVec,
+    connections_refused: IntCounter,
 }
 
 impl Metrics {
@@ -119,6 +131,14 @@ impl Metrics {
         all.standbys_ready.set(whole(s.standbys_ready as u64));
         all.paused.set(s.paused.into());
         all.maintenance.set(s.maintenance.into());
+        all.insecure.set(s.insecure.into());
+        match s.certificate_until {
+            Some(until) => {
+                all.certificate_until.with_label_values(&NO_LABEL).set(whole(until.as_nanos() / 1_000_000_000))
+            }
+            None => all.certificate_until.reset(),
+        }
+        all.connections_refused.inc_by(s.connections_refused.saturating_sub(all.connections_refused.get()));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -212,6 +232,18 @@ impl All {
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
             paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
             maintenance: gauge(r, "baton_maintenance", "Whether this member is in maintenance, 1 or 0"),
+            insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
+            certificate_until: gauges(
+                r,
+                "baton_certificate_expiry_timestamp_seconds",
+                "When the own certificate stops being valid, seconds since 1970; absent without TLS",
+                &NO_LABEL,
+            ),
+            connections_refused: counter(
+                r,
+                "baton_connections_refused_total",
+                "Connections to the peer port refused for want of a good certificate, count since start",
+            ),
             registry,
         }
     }

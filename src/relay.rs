@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Extensions, Request, Response, Status};
 
 use crate::admin::{Ask, Asker, NotDone, WantedHandover};
 use crate::identity::Identity;
 use crate::ids::NodeId;
+use crate::transport::Speaker;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::relay_client::RelayClient;
 use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
@@ -111,11 +112,13 @@ pub struct RelayService {
 }
 
 impl RelayService {
-    fn check(&self, sender: Option<proto::Sender>) -> Result<(), Status> {
+    fn check(&self, sender: Option<proto::Sender>, connection: &Extensions) -> Result<(), Status> {
         let sender: Result<Sender, _> =
             sender.ok_or_else(|| Status::invalid_argument("the request has no sender"))?.try_into();
         let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.identity.check(&sender).map_err(|stranger| Status::permission_denied(stranger.to_string()))
+        self.identity
+            .check_request(&sender, connection.get::<Speaker>())
+            .map_err(|stranger| Status::permission_denied(stranger.to_string()))
     }
 }
 
@@ -127,8 +130,8 @@ async fn answer<T>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Result<T, St
 #[tonic::async_trait]
 impl RelayRpc for RelayService {
     async fn order(&self, request: Request<RelayedOrder>) -> Result<Response<OrderResponse>, Status> {
-        let RelayedOrder { sender, order } = request.into_inner();
-        self.check(sender)?;
+        let (_, connection, RelayedOrder { sender, order }) = request.into_parts();
+        self.check(sender, &connection)?;
         let order = order.and_then(|request| request.order);
         let order = order.ok_or_else(|| Status::invalid_argument("RelayedOrder has no order"))?;
         let (sender, asked) = oneshot::channel();
@@ -140,8 +143,8 @@ impl RelayRpc for RelayService {
     type HandoverStream = std::pin::Pin<Box<dyn Stream<Item = Result<HandoverResponse, Status>> + Send>>;
 
     async fn handover(&self, request: Request<RelayedHandover>) -> Result<Response<Self::HandoverStream>, Status> {
-        let RelayedHandover { sender, handover } = request.into_inner();
-        self.check(sender)?;
+        let (_, connection, RelayedHandover { sender, handover }) = request.into_parts();
+        self.check(sender, &connection)?;
         let wanted = WantedHandover::read(handover.unwrap_or_default());
         let (sender, asked) = oneshot::channel();
         let ask = Ask::Handover { wanted, from: Asker::Peer, answer: sender };

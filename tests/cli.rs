@@ -201,7 +201,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (
             &[][..],
             "baton: no command is named; use run, status, active-validator, history, handover, maintenance, pause, resume, \
-             priority or check (baton --help)",
+             priority, cert or check (baton --help)",
         ),
         (
             &["histroy"],

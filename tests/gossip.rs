@@ -10,6 +10,7 @@ use baton::gossip::{EXCHANGE_EVERY, Gossip, PUSH_EVERY, Table};
 use baton::identity::Identity;
 use baton::ids::NodeId;
 use baton::time::{BootTime, WallTime};
+use baton::transport;
 use baton::wire::PROTOCOL;
 use baton::wire::proto::gossip_client::GossipClient;
 use baton::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
@@ -18,7 +19,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 
@@ -56,7 +56,7 @@ where
 {
     let mut server = JoinSet::new();
     server.spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = transport::incoming(listener, None);
         Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
     });
     server

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use baton::ids::NodeId;
 use baton::metrics::{Metrics, PeerSeen, Snapshot};
-use baton::time::BootTime;
+use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 21] = [
+const CONTRACT: [(&str, &str, &[&str]); 24] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -31,6 +31,9 @@ const CONTRACT: [(&str, &str, &[&str]); 21] = [
     ("baton_standbys_ready", "gauge", &[]),
     ("baton_paused", "gauge", &[]),
     ("baton_maintenance", "gauge", &[]),
+    ("baton_insecure", "gauge", &[]),
+    ("baton_certificate_expiry_timestamp_seconds", "gauge", &[]),
+    ("baton_connections_refused_total", "counter", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -51,6 +54,9 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         standbys_ready: 2,
         paused: true,
         maintenance: true,
+        insecure: true,
+        certificate_until: Some(WallTime::from_nanos(1_800_000_000_500_000_000)),
+        connections_refused: 5,
     }
 }
 
@@ -181,6 +187,9 @@ fn numbers_are_shown_in_their_units() {
         ("baton_standbys_ready", 2.0),
         ("baton_paused", 1.0),
         ("baton_maintenance", 1.0),
+        ("baton_insecure", 1.0),
+        ("baton_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
+        ("baton_connections_refused_total", 5.0),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),
@@ -204,6 +213,14 @@ fn the_gap_histogram_reaches_from_50_ms_to_60_s_and_counts_known_gaps_only() {
     assert_eq!(bounds[bounds.len() - 2], "60", "{bounds:?}");
     assert_eq!(value(&metrics, "baton_move_gap_seconds_count"), 1.0);
     assert_eq!(value(&metrics, "baton_move_gap_seconds_sum"), 0.9);
+}
+
+#[test]
+fn without_tls_no_expiry_is_shown_that_an_alert_would_take_for_one() {
+    let metrics = lively();
+    metrics.publish(&Snapshot { certificate_until: None, ..snapshot("Voting", "standby") });
+    let text = metrics.encode();
+    assert!(!text.contains("\nbaton_certificate_expiry_timestamp_seconds"), "{text}");
 }
 
 #[test]

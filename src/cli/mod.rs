@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
 //! or the coordinator on this host cannot be reached, and nothing was touched.
 
+mod cert;
 mod client;
 mod history;
 mod log;
@@ -24,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
 use crate::ids::NodeId;
+use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
@@ -118,6 +120,11 @@ enum Command {
         #[command(flatten)]
         local: Local,
     },
+    /// Make the certificates by which members know each other
+    Cert {
+        #[command(subcommand)]
+        command: cert::CertCommand,
+    },
     /// Read and check the configuration and the key files, and do nothing else
     Check {
         #[command(flatten)]
@@ -200,7 +207,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let names =
-                "run, status, active-validator, history, handover, maintenance, pause, resume, priority or check";
+                "run, status, active-validator, history, handover, maintenance, pause, resume, priority, cert or check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -219,6 +226,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     match command {
         Command::Run { file, log_format } => run(&file, log_format),
         Command::Check { file } => check(&file),
+        Command::Cert { command } => cert::run(command),
         Command::Status { json, local } => ask(&local, async |client| {
             let answer = client.status().await?;
             print(&if json { status::json(&answer) } else { status::table(&answer) });
@@ -297,8 +305,11 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
 fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
+    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
+    let certificates = certificates.map_err(|error| Failure::BadInput(error.into()))?;
     let mut text = String::new();
-    for warning in &config.warnings {
+    let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
+    for warning in config.warnings.iter().chain(&expiry) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     let (path, members) = (file.path(), config.cluster.members.len());

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::ids::Role;
 use crate::time::WallTime;
+use crate::transport::EXPIRY_NEAR;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::history::floor_line;
@@ -59,6 +60,12 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     node_note: &'a str,
     settling: Option<&'a str>,
+    /// Left out while it is unknown.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    transport: &'a str,
+    /// Left out without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_until: Option<String>,
 }
 
 /// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
@@ -104,6 +111,8 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         version: &member.version,
         node_note: &member.node_note,
         settling: some(&member.settling),
+        transport: &member.transport,
+        certificate_until: certificate_until(member).map(|until| until.to_string()),
     }
 }
 
@@ -154,9 +163,27 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
         reason => Some(format!("not ready: {reason}")),
     };
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
+    let certificate = certificate_note(member, WallTime::now());
     let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
-    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).collect();
+    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).chain(certificate).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn certificate_until(member: &MemberStatus) -> Option<WallTime> {
+    Some(member.certificate_until_ns).filter(|until| *until > 0).map(WallTime::from_nanos)
+}
+
+fn certificate_note(member: &MemberStatus, now: WallTime) -> Option<String> {
+    if member.transport == "insecure" {
+        return Some("INSECURE: whoever reaches its port can speak as any member (tls.insecure)".to_owned());
+    }
+    let until = certificate_until(member)?;
+    let left = until.since(now);
+    match left.as_secs() / 86_400 {
+        _ if left.is_zero() => Some(format!("certificate EXPIRED at {until}: no member listens to it")),
+        days if left <= EXPIRY_NEAR => Some(format!("certificate expires in {days} days, at {until}")),
+        _ => None,
+    }
 }
 
 /// The holder, when it says itself that its chain node signs.
@@ -177,6 +204,25 @@ fn some(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_connections_of_a_member_stands_below_it() {
+        let day = std::time::Duration::from_secs(86_400);
+        let now = WallTime::from_nanos(1_800_000_000_000_000_000);
+        let until = |until: WallTime| MemberStatus {
+            transport: "tls".to_owned(),
+            certificate_until_ns: until.as_nanos(),
+            ..MemberStatus::default()
+        };
+        assert_eq!(certificate_note(&until(now + 31 * day), now), None);
+        let soon = certificate_note(&until(now + 12 * day), now).expect("a note");
+        assert_eq!(soon, "certificate expires in 12 days, at 2027-01-27T08:00:00.000Z");
+        let over = certificate_note(&until(now), now).expect("a note");
+        assert_eq!(over, "certificate EXPIRED at 2027-01-15T08:00:00.000Z: no member listens to it");
+        assert_eq!(certificate_note(&MemberStatus::default(), now), None, "without TLS, on loopback");
+        let insecure = MemberStatus { transport: "insecure".to_owned(), ..MemberStatus::default() };
+        assert!(certificate_note(&insecure, now).is_some_and(|note| note.starts_with("INSECURE")));
+    }
 
     #[test]
     fn the_longest_words_fit_a_terminal_of_80_characters() {

@@ -32,8 +32,10 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub cluster: Cluster,
     pub timing: Timing,
-    /// Absent only when every address is loopback.
+    /// Absent only when every address is loopback, or when `insecure`.
     pub tls: Option<Tls>,
+    /// Whether somebody has written out that the members do without TLS.
+    pub insecure: bool,
     /// Absent on an arbiter.
     pub chain: Option<Chain>,
     /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.

@@ -37,6 +37,7 @@ pub(super) const KEYS: &[Key] = &[
     scalar("tls.ca", r#"ca = "ca.pem""#),
     scalar("tls.cert", r#"cert = "host-a.pem""#),
     scalar("tls.key", r#"key = "host-a.key""#),
+    scalar("tls.insecure", "insecure = false"),
     scalar("chain.driver", r#"driver = "near""#),
     scalar("chain.home", r#"home = "/var/lib/near""#),
     compound("chain.command", r#"command = ["neard", "--home", "/var/lib/near", "run"]"#),

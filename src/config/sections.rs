@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::ids::{NodeId, Role};
+use crate::ids::{NodeId, Role, is_plain_name};
 use crate::timing::Timing;
 
 use super::chain_section;
@@ -40,20 +40,27 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
             return Err(doc.bad("chain", problem));
         }
     };
-    let tls = tls(doc)?;
-    if tls.is_none() {
+    let insecure = doc.boolean("tls.insecure")?.unwrap_or(false);
+    let tls = tls(doc, insecure)?;
+    if tls.is_none() && !insecure {
         check_all_loopback(doc, &cluster)?;
     }
-    let warnings = warnings(&cluster);
+    let mut warnings = warnings(&cluster);
+    if insecure {
+        let listen = cluster.listen;
+        warnings.push(format!(
+            "tls.insecure is true: whoever reaches {listen} can speak as any member and have two hosts sign; use \
+             certificates (baton cert)"
+        ));
+    }
     let timing = timing(doc)?;
     let metrics_listen = doc.socket_addr("metrics.listen")?;
-    Ok(Config { id, state_dir, run_dir, cluster, timing, tls, chain, metrics_listen, warnings })
+    Ok(Config { id, state_dir, run_dir, cluster, timing, tls, insecure, chain, metrics_listen, warnings })
 }
 
 fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {
     let text = doc.required_text(key)?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if text.len() > 64 || !text.chars().all(plain) {
+    if !is_plain_name(&text) {
         let problem = format!("{text:?} is not a member id; use up to 64 letters, digits, '-', '_' and '.'");
         return Err(doc.bad(key, problem));
     }
@@ -138,11 +145,18 @@ fn timing(doc: &Document) -> Result<Timing, ConfigError> {
     Ok(Timing::new(heartbeat, lease, kill_max, drift_ppm)?)
 }
 
-fn tls(doc: &Document) -> Result<Option<Tls>, ConfigError> {
+fn tls(doc: &Document, insecure: bool) -> Result<Option<Tls>, ConfigError> {
+    const FILES: [&str; 3] = ["tls.ca", "tls.cert", "tls.key"];
+    if insecure {
+        let named = FILES.into_iter().find(|key| doc.entry(key).is_some());
+        return named.map_or(Ok(None), |key| {
+            Err(doc.bad("tls.insecure", format!("is true, so {key} would not be used; remove one of them")))
+        });
+    }
     if !doc.has_table("tls") {
         return Ok(None);
     }
-    let [ca, cert, key] = ["tls.ca", "tls.cert", "tls.key"].map(|key| doc.required_path(key));
+    let [ca, cert, key] = FILES.map(|key| doc.required_path(key));
     Ok(Some(Tls { ca: ca?, cert: cert?, key: key? }))
 }
 

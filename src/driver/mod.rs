@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
 use crate::chain::Driver;
-use crate::config::{Chain, Config, OnHalt};
+use crate::config::{Chain, Config, Member, OnHalt};
 use crate::consensus::{self, Consensus};
 use crate::core::replicated::Command;
 use crate::core::{Action, Core, Event, Memory, Settings};
@@ -38,7 +38,7 @@ use crate::relay::{Relay, RelayService};
 use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
-use crate::transport::{self, TlsFiles};
+use crate::transport::{self, Certificates};
 use crate::wire::proto::relay_server::RelayServer;
 use answers::Answers;
 use links::HostLinks;
@@ -59,7 +59,7 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
 pub struct Prepared {
     config: Config,
     chain: Option<(Driver, HostLinks)>,
-    tls: Option<TlsFiles>,
+    certificates: Option<Certificates>,
     opened: Opened,
     mark_file: MarkFile,
     listener: TcpListener,
@@ -82,7 +82,8 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
         }
         None => (None, Vec::new()),
     };
-    let tls = config.tls.as_ref().map(TlsFiles::read).transpose()?;
+    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose()?;
+    warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
     let listen = config.cluster.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
@@ -96,7 +97,7 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, tls, opened, mark_file, listener, admin, metrics, warnings })
+    Ok(Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -123,7 +124,7 @@ impl Prepared {
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self) -> Result<()> {
-        let Prepared { config, chain, tls, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
+        let Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
@@ -141,7 +142,7 @@ impl Prepared {
         let core = Arc::new(core);
         let metrics = Metrics::new(started_at);
 
-        let channels = channels(&config, tls.as_ref())?;
+        let channels = channels(&config, certificates.as_ref())?;
         let incarnations = sources::incarnations(opened.store.applied());
         let members = config.cluster.members.iter().map(|member| member.id.clone()).collect();
         let identity =
@@ -161,7 +162,7 @@ impl Prepared {
         })
         .await?;
         let relayed = relay.service(asks_in.clone());
-        serve_peers(&config, tls.as_ref(), listener, &consensus, &gossip, relayed)?;
+        serve_peers(&config, certificates.clone(), listener, &consensus, &gossip, relayed);
 
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
@@ -176,8 +177,12 @@ impl Prepared {
             effects: effects.clone(),
             applied: opened.store.applied(),
             metrics: metrics.clone(),
+            certificates: certificates.clone(),
         };
         let vitals = watch::Sender::new(reporter.vitals());
+        if let Some(certificates) = certificates {
+            tokio::spawn(certificates.follow_files());
+        }
         tokio::spawn(admin::serve(admin, asks_in));
         if let Some(listener) = exporter_listener {
             tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
@@ -287,30 +292,30 @@ impl Performer {
     }
 }
 
-fn channels(config: &Config, tls: Option<&TlsFiles>) -> Result<Vec<(NodeId, Channel)>> {
+fn channels(config: &Config, certificates: Option<&Certificates>) -> Result<Vec<(NodeId, Channel)>> {
     let others = config.cluster.members.iter().filter(|member| member.id != config.id);
-    others.map(|member| Ok((member.id.clone(), transport::channel(&member.addr, tls, &config.timing)?))).collect()
+    let channel = |member: &Member| {
+        let toward = certificates.map(|certificates| certificates.toward(&member.id));
+        Ok((member.id.clone(), transport::channel(&member.addr, toward, &config.timing)?))
+    };
+    others.map(channel).collect()
 }
 
 fn serve_peers(
     config: &Config,
-    tls: Option<&TlsFiles>,
+    certificates: Option<Certificates>,
     listener: TcpListener,
     consensus: &Consensus,
     gossip: &Gossip,
     relay: RelayServer<RelayService>,
-) -> Result<()> {
+) {
     let mut server = transport::server(&config.timing);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls.server()).context("[tls]")?;
-    }
     let router = server.add_service(consensus.service()).add_service(gossip.service()).add_service(relay);
     tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(transport::incoming(listener)).await {
+        if let Err(error) = router.serve_with_incoming(transport::incoming(listener, certificates)).await {
             error!("peers are not answered any more: {error}");
         }
     });
-    Ok(())
 }
 
 async fn start_effects(

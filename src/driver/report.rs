@@ -20,6 +20,7 @@ use crate::metrics::{Metrics, PeerSeen, Snapshot};
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
+use crate::transport::Certificates;
 use crate::wire::proto;
 use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
 
@@ -37,6 +38,8 @@ pub(super) struct Reporter {
     pub effects: Option<Effects>,
     pub applied: watch::Receiver<AppliedState>,
     pub metrics: Metrics,
+    /// `None` without TLS.
+    pub certificates: Option<Certificates>,
 }
 
 /// Keeps gossip, metrics and vitals up to date.
@@ -64,6 +67,19 @@ pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
 impl Reporter {
     fn seen(&self) -> Seen {
         self.effects.as_ref().map(|effects| effects.seen().borrow().clone()).unwrap_or_default()
+    }
+
+    /// How members may speak to this one.
+    fn transport(&self) -> &'static str {
+        match (&self.certificates, self.config.insecure) {
+            (Some(_), _) => "tls",
+            (None, true) => "insecure",
+            (None, false) => "loopback",
+        }
+    }
+
+    fn certificate_until(&self) -> Option<WallTime> {
+        self.certificates.as_ref().map(Certificates::valid_until)
     }
 
     /// This member's own gossip record, but for what gossip itself fills in.
@@ -105,6 +121,8 @@ impl Reporter {
             lease_remaining_ms: lease.as_millis() as i64,
             version_text: env!("CARGO_PKG_VERSION").into(),
             node_note: note,
+            transport: self.transport().into(),
+            certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
             ..Record::default()
         }
     }
@@ -166,6 +184,8 @@ impl Reporter {
             not_ready_because: record.not_ready_because,
             node_note: record.node_note,
             settling: record.settling,
+            transport: record.transport,
+            certificate_until_ns: record.certificate_until_ns,
         }
     }
 
@@ -220,6 +240,9 @@ impl Reporter {
             node_peers: chain.peers,
             paused,
             maintenance: record.maintenance,
+            insecure: self.config.insecure,
+            certificate_until: self.certificate_until(),
+            connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();

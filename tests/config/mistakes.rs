@@ -270,6 +270,23 @@ fn tls_may_be_left_out_on_loopback_only() {
 }
 
 #[test]
+fn doing_without_tls_elsewhere_must_be_written_out_and_is_warned_of() {
+    let tls = "ca = \"ca.pem\"\ncert = \"host-a.pem\"\nkey = \"host-a.key\"\n";
+    let bare = edited(tls, "insecure = true\n").replace("127.0.0.1:7402", "10.0.0.2:7402");
+    let config = load(&bare).expect("it is written out");
+    assert_eq!((config.tls, config.insecure), (None, true));
+    let warned = config.warnings.iter().any(|warning| warning.starts_with("tls.insecure is true: whoever reaches"));
+    assert!(warned, "{:?}", config.warnings);
+    assert!(!load(EXAMPLE).expect("the example").insecure);
+    let unsaid = load(&bare.replace("insecure = true", "insecure = false")).unwrap_err();
+    assert_eq!(unsaid, "missing key tls.ca in baton.toml; for example: [tls] ca = \"ca.pem\"");
+    assert_eq!(
+        load(&edited("ca = \"ca.pem\"", "ca = \"ca.pem\"\ninsecure = true")).unwrap_err(),
+        "tls.insecure in baton.toml:20: is true, so tls.ca would not be used; remove one of them"
+    );
+}
+
+#[test]
 fn links_stay_below_home_and_never_lend_a_standby_the_key() {
     let link = "link = \"validator_key.json\"";
     let outside = |written: &str| {

@@ -24,7 +24,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -322,7 +321,8 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     let direct = Channel::from_shared(direct).expect("an address").connect_lazy();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = transport::server(&shape.timing).add_service(consensus.service());
-    let server = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async { drop(stopped.await) });
+    let server =
+        server.serve_with_incoming_shutdown(transport::incoming(listener, None), async { drop(stopped.await) });
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = vec![
         tokio::spawn(perform(shape.obeys_core, consensus.clone(), actions, asked.clone())),

@@ -1,0 +1,234 @@
+//! The certificates that this member lives by, and what TLS makes of them. They are read again when their
+//! files change; connections that are made from then on use the new ones, and those that are open go on.
+//!
+//! Invariant: what is in use names this member and is signed by the authority that it came with. Files
+//! that are not so are left aside.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::UnixTime;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{self, CertificateError as Flaw, ClientConfig, RootCertStore, ServerConfig};
+
+use super::dial::Toward;
+use super::refusals::Refusals;
+use crate::certificates::{Bearer, CertificateError, Facts, read_certificates, read_key};
+use crate::config::Tls;
+use crate::ids::NodeId;
+use crate::time::{BootTime, WallTime};
+
+/// Between two looks at the files. They are read once they have stayed the same from one look to the next:
+/// certificate and key are replaced one after the other.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A certificate that is valid for no longer is told of, at start and once a day.
+pub const EXPIRY_NEAR: Duration = Duration::from_secs(30 * 86_400);
+const REMIND_EVERY: Duration = Duration::from_secs(86_400);
+/// HTTP/2, which is all that is spoken.
+const ALPN: &[u8] = b"h2";
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("[tls] {0}")]
+    File(#[from] CertificateError),
+    #[error("[tls] {path}: {source}")]
+    Named { path: PathBuf, source: CertificateError },
+    #[error("[tls] {path} names {found}, this is member {me}; issue one with baton cert issue {me}")]
+    OfAnother { path: PathBuf, found: Bearer, me: NodeId },
+    #[error("[tls] {path} expired at {until}; issue a new one with baton cert issue {me} --replace")]
+    Expired { path: PathBuf, until: WallTime, me: NodeId },
+    #[error("[tls] {path} is not signed by the authority in {authority}, so no member would listen: {reason}")]
+    NotSigned { path: PathBuf, authority: PathBuf, reason: rustls::Error },
+    #[error("[tls] {path} holds no usable authority: {reason}")]
+    BadAuthority { path: PathBuf, reason: String },
+    #[error("[tls] {cert} and {key} do not belong together: {reason}")]
+    NoPair { cert: PathBuf, key: PathBuf, reason: rustls::Error },
+}
+
+/// Clones share what is in use.
+#[derive(Clone)]
+pub struct Certificates {
+    files: Arc<Tls>,
+    me: NodeId,
+    in_use: Arc<watch::Sender<InUse>>,
+    pub(super) refusals: Arc<Refusals>,
+}
+
+#[derive(Clone)]
+struct InUse {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    until: WallTime,
+}
+
+impl Certificates {
+    /// # Errors
+    /// What is wrong with the files. A certificate that has expired is refused as well: nobody would listen.
+    pub fn read(files: &Tls, me: &NodeId) -> Result<Certificates, TlsError> {
+        let in_use = read(files, me)?;
+        Ok(Certificates {
+            files: Arc::new(files.clone()),
+            me: me.clone(),
+            in_use: Arc::new(watch::Sender::new(in_use)),
+            refusals: Arc::default(),
+        })
+    }
+
+    /// For a channel to `peer`.
+    pub fn toward(&self, peer: &NodeId) -> Toward {
+        Toward { certificates: self.clone(), peer: peer.clone() }
+    }
+
+    /// When this member's own certificate stops being valid.
+    pub fn valid_until(&self) -> WallTime {
+        self.in_use.borrow().until
+    }
+
+    /// What an operator should know of a certificate that is valid for a month or less.
+    pub fn expiry_warning(&self) -> Option<String> {
+        let (until, me) = (self.valid_until(), &self.me);
+        let left = until.since(WallTime::now());
+        let days = left.as_secs() / 86_400;
+        (left <= EXPIRY_NEAR).then(|| {
+            format!(
+                "{} is valid until {until} ({days} days), and no member listens afterwards; issue a new one with baton \
+                 cert issue {me} --replace",
+                self.files.cert.display()
+            )
+        })
+    }
+
+    /// Connections that were turned away or given up while TLS was set up, since start.
+    pub fn refused(&self) -> u64 {
+        self.refusals.count()
+    }
+
+    /// Takes changed files up. Ends never.
+    pub async fn follow_files(self) {
+        let mut seen = self.stamps().await;
+        let mut read_last = seen.clone();
+        let mut reminded_at = BootTime::now();
+        loop {
+            sleep(LOOK_EVERY).await;
+            if BootTime::now().since(reminded_at) >= REMIND_EVERY
+                && let Some(warning) = self.expiry_warning()
+            {
+                reminded_at = BootTime::now();
+                tracing::warn!("{warning}");
+            }
+            let now = self.stamps().await;
+            let settled = now == seen;
+            seen = now;
+            if settled && seen != read_last {
+                read_last.clone_from(&seen);
+                self.read_again().await;
+            }
+        }
+    }
+
+    async fn read_again(&self) {
+        let (files, me) = (self.files.clone(), self.me.clone());
+        match blocking(move || read(&files, &me)).await {
+            Ok(new) => {
+                tracing::info!(until = %new.until, "the certificates were replaced; new connections use them");
+                self.in_use.send_replace(new);
+            }
+            Err(error) => {
+                let until = self.valid_until();
+                tracing::warn!(%until, "the new certificates are left aside, the earlier ones stay in use: {error}");
+            }
+        }
+    }
+
+    async fn stamps(&self) -> [Option<Stamp>; 3] {
+        let files = self.files.clone();
+        blocking(move || [&files.ca, &files.cert, &files.key].map(|path| Stamp::of(path))).await
+    }
+
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        self.in_use.borrow().server.clone()
+    }
+
+    pub(super) fn client(&self) -> Arc<ClientConfig> {
+        self.in_use.borrow().client.clone()
+    }
+}
+
+/// What differs between two states of a file. Times alone do not: copies may keep them.
+#[derive(Clone, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    inode: u64,
+    bytes: u64,
+}
+
+impl Stamp {
+    /// `None` for a file that is not there.
+    fn of(path: &PathBuf) -> Option<Stamp> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+            inode: found.ino(),
+            bytes: found.len(),
+        })
+    }
+}
+
+/// A disk that hangs holds up no heartbeat.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("reading files does not panic")
+}
+
+fn read(files: &Tls, me: &NodeId) -> Result<InUse, TlsError> {
+    let Tls { ca, cert, key } = files;
+    let chain = read_certificates(cert)?;
+    let facts = Facts::read(&chain[0]).map_err(|source| TlsError::Named { path: cert.clone(), source })?;
+    if facts.bearer != Bearer::Member(me.clone()) {
+        return Err(TlsError::OfAnother { path: cert.clone(), found: facts.bearer, me: me.clone() });
+    }
+    let private = read_key(key)?;
+
+    let bad_authority = |reason: String| TlsError::BadAuthority { path: ca.clone(), reason };
+    let mut roots = RootCertStore::empty();
+    for authority in read_certificates(ca)? {
+        roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+    }
+    let (provider, roots) = (Arc::new(ring::default_provider()), Arc::new(roots));
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|error: VerifierBuilderError| bad_authority(error.to_string()))?;
+    verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map_err(|reason| match reason {
+        rustls::Error::InvalidCertificate(Flaw::Expired | Flaw::ExpiredContext { .. }) => {
+            TlsError::Expired { path: cert.clone(), until: facts.until, me: me.clone() }
+        }
+        reason => TlsError::NotSigned { path: cert.clone(), authority: ca.clone(), reason },
+    })?;
+
+    let no_pair = |reason| TlsError::NoPair { cert: cert.clone(), key: key.clone(), reason };
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .and_then(|builder| {
+            builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), private.clone_key())
+        })
+        .map_err(no_pair)?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would not look at the peer's certificate again.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .and_then(|builder| builder.with_root_certificates(roots).with_client_auth_cert(chain, private))
+        .map_err(no_pair)?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = Resumption::disabled();
+    Ok(InUse { server: Arc::new(server), client: Arc::new(client), until: facts.until })
+}

@@ -1,0 +1,54 @@
+//! How members reach each other: one gRPC channel a peer, under mutual TLS or in the clear, and on both
+//! ends the name that the other one's certificate proves. Whether that name may speak, and what is said, is
+//! decided above.
+
+mod accept;
+mod certificates;
+mod dial;
+mod refusals;
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+pub use accept::{Connection, HANDSHAKE_MAX, HANDSHAKES_MAX, Speaker, incoming};
+pub use certificates::{Certificates, EXPIRY_NEAR, TlsError};
+pub use dial::Toward;
+
+use crate::timing::Timing;
+
+/// Largest message that a member sends or accepts, in bytes. A snapshot is the largest.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error("address {addr} of a member is not usable: {source}")]
+    BadAddress { addr: String, source: tonic::transport::Error },
+}
+
+/// A channel that connects when it is first used, and again after a loss. With `toward` it speaks to nobody
+/// but that member, whatever `addr` leads to. A peer that stops answering is noticed within a lease, so
+/// that a healed network is not waited for on a dead connection.
+pub fn channel(addr: &str, toward: Option<Toward>, timing: &Timing) -> Result<Channel, TransportError> {
+    let scheme = if toward.is_some() { "https" } else { "http" };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
+        .map_err(|source| TransportError::BadAddress { addr: addr.to_string(), source })?
+        .connect_timeout(timing.lease() / 2)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(timing.lease() / 2)
+        .keep_alive_timeout(timing.lease() / 2)
+        .keep_alive_while_idle(true);
+    Ok(match toward {
+        Some(toward) => endpoint.connect_with_connector_lazy(dial::Connector::new(addr, toward)),
+        None => endpoint.connect_lazy(),
+    })
+}
+
+/// Bounds on what one peer may ask of this server.
+pub fn server(timing: &Timing) -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .timeout(timing.lease().max(Duration::from_secs(1)))
+        .concurrency_limit_per_connection(64)
+        .http2_keepalive_interval(Some(timing.lease()))
+        .http2_keepalive_timeout(Some(timing.lease()))
+}

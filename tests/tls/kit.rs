@@ -1,0 +1,202 @@
+//! Certificates in a directory of the test's own, members that serve under them, and bare TLS clients.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton::admin::Ask;
+use baton::certificates::{Authority, Bearer, Validity};
+use baton::config::Tls;
+use baton::identity::Identity;
+use baton::ids::NodeId;
+use baton::relay::Relay;
+use baton::time::{BootTime, WallTime};
+use baton::timing::Timing;
+use baton::transport::{self, Certificates};
+use baton::wire::proto::order_request::Order;
+use baton::wire::proto::relay_client::RelayClient;
+use baton::wire::proto::{OrderRequest, RelayedOrder, SetPause};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::Status;
+
+/// Longer than anything takes that is going to happen at all.
+pub const LONG: Duration = Duration::from_secs(30);
+pub const CLUSTER: &str = "net";
+/// What a client of HTTP/2 says first, with an empty SETTINGS frame.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// `baton` with these arguments, run to its end.
+pub fn baton(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null()).output().expect("the baton program starts")
+}
+
+/// An authority and what it has issued.
+pub struct Certs {
+    dir: TempDir,
+}
+
+impl Certs {
+    pub fn new() -> Certs {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Authority::create(dir.path(), Validity::days(10)).expect("an authority");
+        Certs { dir }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The files of `id`, made if need be.
+    pub fn of(&self, id: &str) -> Tls {
+        let tls = self.files(id);
+        if !tls.cert.exists() {
+            self.issue(&Bearer::member(id).expect("a plain id"), Validity::days(5));
+        }
+        tls
+    }
+
+    pub fn issue(&self, bearer: &Bearer, validity: Validity) {
+        let hosts = ["127.0.0.1".to_owned()];
+        Authority::open(self.dir()).expect("our own").issue(bearer, &hosts, validity, true).expect("a certificate");
+    }
+
+    pub fn files(&self, name: &str) -> Tls {
+        let path = |file: String| -> PathBuf { self.dir().join(file) };
+        Tls { ca: path("ca.pem".into()), cert: path(format!("{name}.pem")), key: path(format!("{name}.key")) }
+    }
+
+    pub fn certificates(&self, id: &str) -> Certificates {
+        Certificates::read(&self.of(id), &id.into()).expect("good certificates")
+    }
+}
+
+/// A day that is over.
+pub fn expired() -> Validity {
+    let ago = |hours: u64| WallTime::from_nanos(WallTime::now().as_nanos() - hours * 3_600_000_000_000);
+    Validity { from: ago(48), until: ago(24) }
+}
+
+fn identity(me: &str) -> Arc<Identity> {
+    let members = ["a", "b", "c"].map(NodeId::from).into();
+    Arc::new(Identity::new(CLUSTER, me.into(), 1, members, watch::channel(BTreeMap::new()).1))
+}
+
+/// A member that takes orders from others and does nothing; all ends with it.
+pub struct Served {
+    pub addr: String,
+    pub certificates: Certificates,
+    pub asked: mpsc::Receiver<Ask>,
+    _tasks: JoinSet<()>,
+}
+
+pub async fn serve(id: &str, certs: &Certs) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let certificates = certs.certificates(id);
+    let (asks, asked) = mpsc::channel(64);
+    let server = transport::server(&unhurried()).add_service(Relay::new(identity(id), Vec::new()).service(asks));
+    let incoming = transport::incoming(listener, Some(certificates.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("it serves") });
+    Served { addr, certificates, asked, _tasks: tasks }
+}
+
+/// With time for everything on a busy machine.
+fn unhurried() -> Timing {
+    Timing::new(Duration::from_secs(1), 2 * LONG, Duration::from_millis(50), 1000).expect("safe")
+}
+
+/// Somebody who has `certificates` gives an order to `to`, which is to be at `addr`, as member `name`.
+pub async fn order(name: &str, certificates: &Certificates, to: &str, addr: &str) -> Result<String, Status> {
+    let toward = Some(certificates.toward(&to.into()));
+    let channel = transport::channel(addr, toward, &unhurried()).expect("an address");
+    let order = OrderRequest { order: Some(Order::Pause(SetPause { on: true, at_ns: 0 })) };
+    let request = RelayedOrder { sender: Some(identity(name).me().into()), order: Some(order) };
+    Ok(RelayClient::new(channel).order(request).await?.into_inner().done)
+}
+
+/// All that an error says, its causes too.
+pub fn causes(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A connection of whoever has `files`, which may be anybody's; it trusts `ca`.
+pub async fn connect(addr: &str, files: Option<&Tls>, ca: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in baton::certificates::read_certificates(ca).expect("an authority") {
+        roots.add(certificate).expect("an authority");
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots);
+    let mut config = match files {
+        Some(files) => builder
+            .with_client_auth_cert(
+                baton::certificates::read_certificates(&files.cert).expect("a certificate"),
+                baton::certificates::read_key(&files.key).expect("a key"),
+            )
+            .expect("a pair"),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(addr).await?;
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Whether the server begins to speak HTTP/2 with whoever has `files`.
+///
+/// # Errors
+/// How it was refused.
+pub async fn admitted(addr: &str, files: Option<&Tls>, ca: &Path) -> Result<(), String> {
+    // Under TLS 1.3 the client may have finished before the server has looked at its certificate.
+    let mut stream = connect(addr, files, ca).await.map_err(|error| error.to_string())?;
+    let spoken = async {
+        stream.write_all(PREFACE).await?;
+        let mut first = [0; 9];
+        stream.read_exact(&mut first).await?;
+        Ok::<_, std::io::Error>(first)
+    };
+    match timeout(LONG, spoken).await {
+        Ok(Ok(first)) => {
+            assert_eq!(first[3], 4, "a SETTINGS frame: {first:?}");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => panic!("neither admitted nor refused within {LONG:?}"),
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let began_at = BootTime::now();
+    while !condition() {
+        assert!(BootTime::now().since(began_at) < LONG, "not within {LONG:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

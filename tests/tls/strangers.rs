@@ -1,0 +1,158 @@
+//! Whom a member turns away, and whom it does not talk to itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use baton::admin::Ask;
+use baton::certificates::Bearer;
+use baton::time::BootTime;
+use baton::transport::{HANDSHAKE_MAX, HANDSHAKES_MAX};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tonic::Code;
+
+use super::kit::{Certs, LONG, PREFACE, Served, admitted, causes, eventually, expired, order, serve};
+
+/// Answers the next order that arrives.
+async fn answer_one(served: &mut Served) {
+    match timeout(LONG, served.asked.recv()).await.expect("an order in time") {
+        Some(Ask::Order { answer, .. }) => answer.send(Ok("done".into())).expect("somebody waits"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_let_in_and_its_order_arrives() {
+    let certs = Certs::new();
+    let mut b = serve("b", &certs).await;
+    assert_eq!(admitted(&b.addr, Some(&certs.of("a")), &certs.files("a").ca).await, Ok(()));
+    let (a, addr) = (certs.certificates("a"), b.addr.clone());
+    let (said, ()) = tokio::join!(order("a", &a, "b", &addr), answer_one(&mut b));
+    assert_eq!(said.expect("an answer"), "done");
+    assert_eq!(b.certificates.refused(), 0);
+}
+
+#[tokio::test]
+async fn nobody_without_a_good_certificate_is_let_in() {
+    let (certs, foreign) = (Certs::new(), Certs::new());
+    let ca = certs.files("a").ca;
+    let b = serve("b", &certs).await;
+    certs.issue(&Bearer::member("a").expect("plain"), expired());
+    for (number, (files, alert)) in [
+        (None, "CertificateRequired"),
+        (Some(foreign.of("a")), "UnknownCA"),
+        (Some(certs.files("a")), "CertificateExpired"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refused = admitted(&b.addr, files.as_ref(), &ca).await.expect_err(alert);
+        assert!(refused.contains(alert), "{alert}: {refused}");
+        assert_eq!(b.certificates.refused(), number as u64 + 1);
+    }
+}
+
+#[tokio::test]
+async fn plaintext_is_not_answered() {
+    let certs = Certs::new();
+    let b = serve("b", &certs).await;
+    let mut stream = TcpStream::connect(&b.addr).await.expect("it listens");
+    stream.write_all(PREFACE).await.expect("sent");
+    let mut answer = Vec::new();
+    // A reset is as good as an end.
+    let _ = timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it ends");
+    // A TLS alert at most: type 21, and two bytes of what is wrong.
+    assert!(answer.is_empty() || answer[0] == 21 && answer.len() == 7, "{answer:?}");
+    eventually("it is counted", || b.certificates.refused() == 1).await;
+}
+
+#[tokio::test]
+async fn a_member_speaks_in_no_other_ones_name() {
+    let certs = Certs::new();
+    certs.issue(&Bearer::admin("a").expect("plain"), baton::certificates::Validity::days(5));
+    let mut b = serve("b", &certs).await;
+    // Member c, with its own good certificate, says that it is a.
+    let refused = order("a", &certs.certificates("c"), "b", &b.addr).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().starts_with("member c speaks as member a"), "{refused}");
+    assert!(b.asked.try_recv().is_err(), "nothing of it arrives");
+    assert_eq!(admitted(&b.addr, Some(&certs.files("admin-a")), &certs.files("a").ca).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_member_talks_to_nobody_but_the_one_it_dials() {
+    let certs = Certs::new();
+    let mut b = serve("b", &certs).await;
+    // The address of c leads to b.
+    let refused = causes(&order("a", &certs.certificates("a"), "c", &b.addr).await.expect_err("refused"));
+    assert!(refused.contains("is to be member c, but its certificate names member b"), "{refused}");
+    assert!(b.asked.try_recv().is_err(), "nothing was said");
+
+    let foreign = Certs::new();
+    let mut stranger = serve("b", &foreign).await;
+    let refused = causes(&order("a", &certs.certificates("a"), "b", &stranger.addr).await.expect_err("refused"));
+    assert!(refused.contains("UnknownIssuer"), "{refused}");
+    assert!(stranger.asked.try_recv().is_err(), "nothing was said");
+}
+
+/// Passes one connection on to `to`; what the client sent.
+async fn recorder(to: String) -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let tape = recorded.clone();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.expect("a client");
+        let server = TcpStream::connect(to).await.expect("a server");
+        let ((mut said, mut to_client), (mut answered, mut to_server)) = (client.into_split(), server.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut answered, &mut to_client).await });
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(bytes @ 1..) = said.read(&mut buffer).await {
+            tape.lock().expect("no panic in here").extend(&buffer[..bytes]);
+            if to_server.write_all(&buffer[..bytes]).await.is_err() {
+                return;
+            }
+        }
+    });
+    (addr, recorded)
+}
+
+#[tokio::test]
+async fn what_was_overheard_cannot_be_said_again() {
+    let certs = Certs::new();
+    let mut b = serve("b", &certs).await;
+    let (tapped, tape) = recorder(b.addr.clone()).await;
+    let a = certs.certificates("a");
+    let (said, ()) = tokio::join!(order("a", &a, "b", &tapped), answer_one(&mut b));
+    assert_eq!(said.expect("an answer"), "done");
+
+    let overheard = tape.lock().expect("no panic in here").clone();
+    let mut stream = TcpStream::connect(&b.addr).await.expect("it listens");
+    stream.write_all(&overheard).await.expect("sent");
+    let mut answer = Vec::new();
+    let _ = timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it is ended");
+    eventually("it is refused", || b.certificates.refused() == 1).await;
+    assert!(b.asked.try_recv().is_err(), "the order has arrived a second time");
+}
+
+#[tokio::test]
+async fn peers_that_say_nothing_hold_up_nobody() {
+    let certs = Certs::new();
+    let mut b = serve("b", &certs).await;
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_MAX + 20 {
+        silent.push(TcpStream::connect(&b.addr).await.expect("it listens"));
+    }
+    let began_at = BootTime::now();
+    let (a, addr) = (certs.certificates("a"), b.addr.clone());
+    let (said, ()) = tokio::join!(order("a", &a, "b", &addr), answer_one(&mut b));
+    let took = BootTime::now().since(began_at);
+    assert_eq!(said.expect("an answer"), "done");
+    assert!(took < HANDSHAKE_MAX, "it waited for the silent ones: {took:?}");
+    // All of them are given up; the last one, which nobody pushes out, because its time is over.
+    let mut last = silent.pop().expect("the last one");
+    let ended = timeout(HANDSHAKE_MAX + Duration::from_secs(10), last.read(&mut [0; 1])).await;
+    assert!(!matches!(ended, Err(_) | Ok(Ok(1..))), "{ended:?}");
+    eventually("all are counted", || b.certificates.refused() == HANDSHAKES_MAX as u64 + 20).await;
+}
