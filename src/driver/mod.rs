@@ -305,8 +305,9 @@ fn serve_peers(
         server = server.tls_config(tls.server()).context("[tls]")?;
     }
     let router = server.add_service(consensus.service()).add_service(gossip.service()).add_service(relay);
+    let incoming = transport::incoming(listener, &config.timing);
     tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(transport::incoming(listener)).await {
+        if let Err(error) = router.serve_with_incoming(incoming).await {
             error!("peers are not answered any more: {error}");
         }
     });

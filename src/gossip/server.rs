@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Shared, sender_of};
 use crate::time::{BootTime, WallTime};
+use crate::transport::Visitor;
 use crate::wire::proto::gossip_server::Gossip as GossipRpc;
 use crate::wire::proto::{ExchangeRequest, ExchangeResponse};
 
@@ -25,11 +26,13 @@ impl GossipService {
 impl GossipRpc for GossipService {
     async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<ExchangeResponse>, Status> {
         let received_at_ns = WallTime::now().as_nanos();
+        let visitor = Visitor::of(&request);
         let request = request.into_inner();
         let shared = self.shared.upgrade().ok_or_else(|| Status::unavailable("this member is shutting down"))?;
         let sender = sender_of(request.sender, "ExchangeRequest");
         let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
         shared.identity.check(&sender).map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
+        visitor.is_a_member();
         let now = BootTime::now();
         shared.merge(request.records, now);
         shared.update(|table| {
