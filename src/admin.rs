@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::ids::NodeId;
+use crate::transport::{Door, Limits, Visit, Visitor, bounded_server};
 use crate::wire::proto;
 use crate::wire::proto::admin_server::{Admin, AdminServer};
 use crate::wire::proto::order_request::Order;
@@ -35,6 +36,12 @@ pub const ORDER_MAX: Duration = Duration::from_secs(8);
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// More displace the oldest.
+const CONNECTIONS_MAX: usize = 64;
+/// A client answers by itself, also while it waits for a handover.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// Of a question: names, numbers and a reason.
+const QUESTION_BYTES_MAX: usize = 64 * 1024;
 /// Clients that the kernel keeps waiting.
 const BACKLOG: i32 = 16;
 const SOCKET_MODE: u32 = 0o600;
@@ -193,9 +200,10 @@ fn socket() -> io::Result<OwnedFd> {
 /// answer, is answered with an error that says so.
 pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
     let (accepted, connections) = mpsc::channel(1);
-    let server = tonic::transport::Server::builder()
-        .add_service(AdminServer::new(Desk { asks }))
-        .serve_with_incoming(ReceiverStream::new(connections).map(Ok::<UnixStream, io::Error>));
+    let desk = AdminServer::new(Desk { asks }).max_decoding_message_size(QUESTION_BYTES_MAX);
+    let server = bounded_server(PING_EVERY)
+        .add_service(desk)
+        .serve_with_incoming(ReceiverStream::new(connections).map(Ok::<Visit<UnixStream>, io::Error>));
     let ((), served) = tokio::join!(accept(listener, accepted), server);
     if let Err(error) = served {
         tracing::error!(%error, "the admin socket is no longer served");
@@ -203,12 +211,13 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
 }
 
 /// Hands on the connections of those who may ask, until nobody takes them.
-async fn accept(listener: UnixListener, accepted: mpsc::Sender<UnixStream>) {
+async fn accept(listener: UnixListener, accepted: mpsc::Sender<Visit<UnixStream>>) {
+    let door = Door::new(Limits { connections_max: CONNECTIONS_MAX, silence_max: 3 * PING_EVERY });
     loop {
         match listener.accept().await {
             Ok((stream, _)) if !may_ask(&stream) => drop(stream),
             Ok((stream, _)) => {
-                if accepted.send(stream).await.is_err() {
+                if accepted.send(door.admit(stream, Visitor::default())).await.is_err() {
                     return;
                 }
             }

@@ -27,6 +27,8 @@ use crate::time::BootTime;
 const CONNECTIONS_MAX: usize = 64;
 /// From the accepted connection to the end of the request's head.
 const HEADER_MAX: Duration = Duration::from_secs(5);
+/// Of a request's head; a longer one is answered with an error.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the accepted connection to the end of the answer, however slowly it is read.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
 /// A driver whose last beat is older than this is taken for hung.
@@ -94,6 +96,7 @@ async fn answer(stream: TcpStream, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     match timeout(CONNECTION_MAX, connection).await {

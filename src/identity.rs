@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::certificates::Bearer;
 use crate::ids::NodeId;
-use crate::transport::Speaker;
+use crate::transport::{Speaker, Visitor};
 use crate::wire::{PROTOCOL, Sender};
 
 pub struct Identity {
@@ -58,17 +58,19 @@ impl Identity {
         &self.me
     }
 
-    /// As [`Identity::check`], for a request over a connection of `speaker`. What the certificate of the other end
-    /// names is what it is: a `sender` of another name is refused.
-    pub fn check_request(&self, sender: &Sender, speaker: Option<&Speaker>) -> Result<(), Stranger> {
-        match speaker {
-            Some(Speaker::Unproven) => self.check(sender),
-            Some(Speaker::Proven(Bearer::Member(id))) if *id == sender.member => self.check(sender),
+    /// As [`Identity::check`], for a request of `visitor`. What the certificate of the other end names is what it is:
+    /// a `sender` of another name is refused. One that is let in keeps its place among the connections.
+    pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
+        match visitor.speaker() {
+            Some(Speaker::Unproven) => self.check(sender)?,
+            Some(Speaker::Proven(Bearer::Member(id))) if *id == sender.member => self.check(sender)?,
             Some(Speaker::Proven(bearer)) => {
-                Err(Stranger::OtherCertificate { member: sender.member.clone(), bearer: bearer.clone() })
+                return Err(Stranger::OtherCertificate { member: sender.member.clone(), bearer: bearer.clone() });
             }
-            None => Err(Stranger::NoConnection(sender.member.clone())),
+            None => return Err(Stranger::NoConnection(sender.member.clone())),
         }
+        visitor.is_a_member();
+        Ok(())
     }
 
     /// # Errors
@@ -137,15 +139,15 @@ mod tests {
     #[test]
     fn a_certificate_speaks_for_its_own_member_alone() {
         let (identity, _keep) = identity();
-        let of = |bearer| Some(Speaker::Proven(bearer));
-        let check = |speaker: Option<Speaker>| identity.check_request(&sender("b", 7), speaker.as_ref());
+        let of = |bearer| Visitor::from(Speaker::Proven(bearer));
+        let check = |visitor: Visitor| identity.check_request(&sender("b", 7), &visitor);
         assert_eq!(check(of(Bearer::Member("b".into()))), Ok(()));
-        assert_eq!(check(Some(Speaker::Unproven)), Ok(()), "without TLS");
+        assert_eq!(check(Speaker::Unproven.into()), Ok(()), "without TLS");
         for other in [Bearer::Member("c".into()), Bearer::Member("a".into()), Bearer::Admin("b".into())] {
             let refused = Err(Stranger::OtherCertificate { member: "b".into(), bearer: other.clone() });
             assert_eq!(check(of(other)), refused);
         }
-        assert_eq!(check(None), Err(Stranger::NoConnection("b".into())));
+        assert_eq!(check(Visitor::default()), Err(Stranger::NoConnection("b".into())));
     }
 
     #[test]

@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::transport::Channel;
-use tonic::{Code, Extensions, Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::admin::{Ask, Asker, NotDone, WantedHandover};
 use crate::identity::Identity;
 use crate::ids::NodeId;
-use crate::transport::Speaker;
+use crate::transport::Visitor;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::relay_client::RelayClient;
 use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
@@ -23,6 +23,8 @@ use crate::wire::{Sender, proto};
 
 /// For a leader to commit an order. The operator's coordinator asks again, maybe another leader.
 const ORDER_MAX: Duration = Duration::from_secs(1);
+/// Of an order or a handover: names, numbers and a reason.
+const ORDER_BYTES_MAX: usize = 64 * 1024;
 /// By how much the answer to a handover is late at most.
 const LATE_MAX: Duration = Duration::from_millis(500);
 
@@ -41,6 +43,7 @@ impl Relay {
     /// What other members pass on to this one goes to `asks`.
     pub fn service(&self, asks: mpsc::Sender<Ask>) -> RelayServer<RelayService> {
         RelayServer::new(RelayService { identity: self.identity.clone(), asks })
+            .max_decoding_message_size(ORDER_BYTES_MAX)
     }
 
     /// Has `leader` commit `order`; the sentence that it says of it.
@@ -112,12 +115,12 @@ pub struct RelayService {
 }
 
 impl RelayService {
-    fn check(&self, sender: Option<proto::Sender>, connection: &Extensions) -> Result<(), Status> {
+    fn check(&self, visitor: &Visitor, sender: Option<proto::Sender>) -> Result<(), Status> {
         let sender: Result<Sender, _> =
             sender.ok_or_else(|| Status::invalid_argument("the request has no sender"))?.try_into();
         let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.identity
-            .check_request(&sender, connection.get::<Speaker>())
+            .check_request(&sender, visitor)
             .map_err(|stranger| Status::permission_denied(stranger.to_string()))
     }
 }
@@ -130,8 +133,9 @@ async fn answer<T>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Result<T, St
 #[tonic::async_trait]
 impl RelayRpc for RelayService {
     async fn order(&self, request: Request<RelayedOrder>) -> Result<Response<OrderResponse>, Status> {
-        let (_, connection, RelayedOrder { sender, order }) = request.into_parts();
-        self.check(sender, &connection)?;
+        let visitor = Visitor::of(&request);
+        let RelayedOrder { sender, order } = request.into_inner();
+        self.check(&visitor, sender)?;
         let order = order.and_then(|request| request.order);
         let order = order.ok_or_else(|| Status::invalid_argument("RelayedOrder has no order"))?;
         let (sender, asked) = oneshot::channel();
@@ -143,8 +147,9 @@ impl RelayRpc for RelayService {
     type HandoverStream = std::pin::Pin<Box<dyn Stream<Item = Result<HandoverResponse, Status>> + Send>>;
 
     async fn handover(&self, request: Request<RelayedHandover>) -> Result<Response<Self::HandoverStream>, Status> {
-        let (_, connection, RelayedHandover { sender, handover }) = request.into_parts();
-        self.check(sender, &connection)?;
+        let visitor = Visitor::of(&request);
+        let RelayedHandover { sender, handover } = request.into_inner();
+        self.check(&visitor, sender)?;
         let wanted = WantedHandover::read(handover.unwrap_or_default());
         let (sender, asked) = oneshot::channel();
         let ask = Ask::Handover { wanted, from: Asker::Peer, answer: sender };

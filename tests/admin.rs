@@ -290,6 +290,29 @@ async fn questions_and_answers_pass_unchanged() {
 }
 
 #[tokio::test]
+async fn clients_that_say_nothing_keep_nobody_out_and_are_closed() {
+    use tokio::io::AsyncReadExt;
+    let host = Host::answering();
+    let mut before = host.client().await;
+    before.status(StatusRequest {}).await.expect("told");
+    let mut silent = Vec::new();
+    // More than are let in.
+    for _ in 0..100 {
+        silent.push(tokio::net::UnixStream::connect(host.socket()).await.expect("connected"));
+    }
+    let mut client = host.client().await;
+    assert_eq!(client.status(StatusRequest {}).await.expect("told").into_inner(), status());
+    for stream in &mut silent {
+        let mut first = [0; 64];
+        // It may be greeted before it is closed.
+        while !matches!(timeout(GENEROUS, stream.read(&mut first)).await.expect("closed in time"), Ok(0) | Err(_)) {}
+    }
+    let large = HandoverRequest { to: "x".repeat(1 << 20), ..HandoverRequest::default() };
+    let refused = host.client().await.handover(large).await.expect_err("too large");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+}
+
+#[tokio::test]
 async fn an_order_is_answered_with_a_sentence_or_with_why_it_is_not_done() {
     let host = Host::answering();
     let mut client = host.client().await;

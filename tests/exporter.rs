@@ -169,6 +169,22 @@ async fn slow_clients_take_no_place_from_others_for_longer_than_their_time() {
 }
 
 #[tokio::test]
+async fn a_head_without_an_end_is_refused() {
+    let exporter = exporter(healthy()).await;
+    let mut stream = TcpStream::connect(exporter.addr).await.expect("connected");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n").await.expect("written");
+    let mut sent = 0;
+    // It closes in the midst of it.
+    while sent < 4 << 20
+        && stream.write_all(b"X-Padding: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n").await.is_ok()
+    {
+        sent += 55;
+    }
+    assert!(sent < 4 << 20, "it took {sent} bytes of a head");
+    assert_eq!(get(exporter.addr, "/health").await.0, 200);
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_one_line_that_names_the_key() {
     let first = exporter::bind(loopback()).await.expect("a free port");
     let addr = first.local_addr().expect("its address");

@@ -1,82 +1,17 @@
 //! The links on a real file system: every error by its text, and a crash between every two system calls.
 
+mod links_kit;
+
 use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use baton::guard_frame::{Armed, ArmedGuard, FromGuard, LinkSpec};
+use baton::guard_frame::LinkSpec;
 use baton::ids::Epoch;
 use baton::key_links::{KeyLinks, LinkError, LinkFs, LinkState, OsFs};
-use baton::time::BootTime;
+use links_kit::{BEFORE, DEADLINE, Home, armed};
 use proptest::prelude::*;
-
-const DEADLINE: BootTime = BootTime::from_nanos(1000);
-const BEFORE: BootTime = BootTime::from_nanos(999);
-
-fn armed() -> ArmedGuard {
-    let frame = FromGuard::Armed(Armed::by_guard(Epoch(7), DEADLINE));
-    ArmedGuard::from_frame(&frame, BEFORE).expect("a live proof")
-}
-
-/// A home with three links: the validator key without a standby target, two others with one.
-struct Home {
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    fn new() -> Home {
-        let home = Home { dir: tempfile::tempdir().unwrap() };
-        std::fs::create_dir(home.path("home")).unwrap();
-        for name in ["key.v", "node.v", "extra.v", "node.s", "extra.s"] {
-            std::fs::write(home.path(name), name).unwrap();
-            std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
-        }
-        home
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn specs(&self) -> Vec<LinkSpec> {
-        let spec = |name: &str, standby: Option<&str>| LinkSpec {
-            link: self.path("home").join(name),
-            validating: self.path(&format!("{name}.v")),
-            standby: standby.map(|s| self.path(s)),
-        };
-        vec![spec("key", None), spec("node", Some("node.s")), spec("extra", Some("extra.s"))]
-    }
-
-    fn links(&self) -> KeyLinks {
-        KeyLinks::new(self.specs()).unwrap()
-    }
-
-    fn key(&self) -> PathBuf {
-        self.path("home/key")
-    }
-
-    /// What the chain node would read, and whether anything else lies in its home.
-    fn listing(&self) -> Vec<(String, PathBuf)> {
-        let entries = std::fs::read_dir(self.path("home")).unwrap().map(|e| e.unwrap().path());
-        let mut all: Vec<_> = entries
-            .map(|p| {
-                (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_link(&p).unwrap_or_default())
-            })
-            .collect();
-        all.sort();
-        all
-    }
-
-    fn key_is_validating(&self) -> bool {
-        std::fs::read_link(self.key()).is_ok_and(|target| target == self.path("key.v"))
-    }
-
-    /// Whether a node started on these links would sign although it is no complete validator.
-    fn is_a_mix_that_signs(&self) -> bool {
-        self.key_is_validating() && self.links().state() != LinkState::Validating
-    }
-}
 
 /// Does `left` calls, then fails this one and all that follow, like a process that was killed.
 struct Crashing {

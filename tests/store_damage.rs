@@ -83,27 +83,28 @@ async fn a_torn_vote_file_is_refused() {
 
 #[tokio::test]
 async fn missing_files_beside_the_database_are_refused() {
-    for name in ["vote", "seal"] {
+    for (name, used) in [("vote", true), ("vote", false), ("seal", true), ("seal", false)] {
         let dir = TempDir::new().unwrap();
-        drop(filled(dir.path()).await);
+        drop(if used { filled(dir.path()).await } else { open(dir.path()) });
         fs::remove_file(dir.path().join("store").join(name)).unwrap();
         let said = refusal(dir.path());
-        assert!(said.contains(name) && said.contains("is missing"), "without {name}: {said}");
+        assert!(said.contains(name) && said.contains("is missing"), "without {name}, used {used}: {said}");
     }
 }
 
 #[tokio::test]
-async fn a_store_whose_making_was_cut_short_is_finished() {
-    for names in [&["vote", "seal"][..], &["seal"], &["vote"]] {
-        let dir = TempDir::new().unwrap();
-        let incarnation = open(dir.path()).incarnation;
-        for name in names {
-            fs::remove_file(dir.path().join("store").join(name)).unwrap();
-        }
-        let again = open(dir.path());
-        assert!(again.fresh);
-        assert_eq!(again.incarnation, incarnation, "without {names:?}");
-    }
+async fn a_store_whose_making_was_cut_short_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("store.new/blobs")).unwrap();
+    fs::write(dir.path().join("store.new/conf"), "half").unwrap();
+    // As an operator or a package may have made it.
+    fs::create_dir(dir.path().join("store")).unwrap();
+    let made = open(dir.path());
+    assert!(made.fresh);
+    let incarnation = made.incarnation;
+    drop(made);
+    assert_eq!(open(dir.path()).incarnation, incarnation);
+    assert!(!dir.path().join("store.new").exists());
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::ids::{NodeId, Term};
 use crate::shared_core::SharedCore;
 use crate::store::StateMachine;
 use crate::time::BootTime;
-use crate::transport::Speaker;
+use crate::transport::Visitor;
 use crate::wire::proto::raft_server;
 use crate::wire::{Entry, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto};
 
@@ -54,10 +54,11 @@ impl RaftService {
 
     /// The request in a message of somebody who may speak here.
     fn open<M: Message>(&self, message: Request<M::Proto>) -> Result<(Sender, M), Status> {
-        let (_, extensions, message) = message.into_parts();
-        let (sender, request) = M::from_proto(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let visitor = Visitor::of(&message);
+        let (sender, request) =
+            M::from_proto(message.into_inner()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.identity
-            .check_request(&sender, extensions.get::<Speaker>())
+            .check_request(&sender, &visitor)
             .map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
         Ok((sender, request))
     }

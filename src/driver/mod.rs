@@ -311,8 +311,9 @@ fn serve_peers(
 ) {
     let mut server = transport::server(&config.timing);
     let router = server.add_service(consensus.service()).add_service(gossip.service()).add_service(relay);
+    let incoming = transport::incoming(listener, certificates, &config.timing);
     tokio::spawn(async move {
-        if let Err(error) = router.serve_with_incoming(transport::incoming(listener, certificates)).await {
+        if let Err(error) = router.serve_with_incoming(incoming).await {
             error!("peers are not answered any more: {error}");
         }
     });

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Shared, sender_of};
 use crate::time::{BootTime, WallTime};
-use crate::transport::Speaker;
+use crate::transport::Visitor;
 use crate::wire::proto::gossip_server::Gossip as GossipRpc;
 use crate::wire::proto::{ExchangeRequest, ExchangeResponse};
 
@@ -26,13 +26,14 @@ impl GossipService {
 impl GossipRpc for GossipService {
     async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<ExchangeResponse>, Status> {
         let received_at_ns = WallTime::now().as_nanos();
-        let (_, extensions, request) = request.into_parts();
+        let visitor = Visitor::of(&request);
+        let request = request.into_inner();
         let shared = self.shared.upgrade().ok_or_else(|| Status::unavailable("this member is shutting down"))?;
         let sender = sender_of(request.sender, "ExchangeRequest");
         let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
         shared
             .identity
-            .check_request(&sender, extensions.get::<Speaker>())
+            .check_request(&sender, &visitor)
             .map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
         let now = BootTime::now();
         shared.merge(request.records, now);

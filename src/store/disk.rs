@@ -65,7 +65,10 @@ impl Disk {
         let lock = take_lock(state_dir, &dir)?;
         let files = Files { dir, cluster, member };
         // sled panics on some kinds of damage.
-        match catch_unwind(AssertUnwindSafe(|| files.open(lock))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            files.make_if_missing()?;
+            files.open(lock)
+        })) {
             Ok(result) => result,
             Err(panic) => Err(files.damaged(format!("the database panicked: {}", panic_text(&*panic)))),
         }
@@ -137,6 +140,8 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn open(&self, lock: File) -> Result<(Disk, Contents), StoreError> {
+        let cleaned = self.remove_unfinished_page_tables();
+        cleaned.map_err(|error| StoreError::io("remove the unfinished page tables in", &self.dir, error))?;
         let db = self.open_sled()?;
         let vote_file = VoteFile::in_dir(&self.dir);
         let voted = vote_file.read()?;
@@ -145,23 +150,11 @@ impl Files<'_> {
         let data = File::open(&data_path).map_err(|error| StoreError::io("open", &data_path, error))?;
 
         let known = self.get(&db, IDENTITY)?;
-        let incarnation = match known {
-            Some(bytes) => self.check_identity(&bytes)?,
-            None if db.is_empty() && voted.is_none() && seal.is_none() => self.create(&db, &data)?,
-            None => return Err(self.damaged("its database is empty or nameless, other files are not".to_string())),
-        };
+        let known = known.ok_or_else(|| self.damaged("its database is empty or nameless".to_string()))?;
+        let incarnation = self.check_identity(&known)?;
+        let voted = voted.ok_or_else(|| self.damaged("its vote file is missing".to_string()))?;
+        let (seal, sealed) = seal.ok_or_else(|| self.damaged("its seal is missing".to_string()))?;
         let groups = self.groups(&db)?;
-        // Only the identity was ever written: making the store was cut short, and nothing promised.
-        let unused = groups == 1;
-        let voted = match voted {
-            Some(vote) => vote,
-            None if unused => None,
-            None => return Err(self.damaged("its vote file is missing".to_string())),
-        };
-        let sealed = seal.as_ref().map_or(if unused { 1 } else { u64::MAX }, |(_, sealed)| *sealed);
-        if sealed == u64::MAX {
-            return Err(self.damaged("its seal is missing".to_string()));
-        }
         if sealed > groups {
             return Err(self.damaged(format!("{sealed} groups of writes were acknowledged, the database has {groups}")));
         }
@@ -172,14 +165,23 @@ impl Files<'_> {
         };
         let vote = vote_file.reconcile(voted, stored_vote)?;
         vote_file.write(vote.as_ref()).map_err(|error| StoreError::io("write", &self.dir.join("vote"), error))?;
-        let seal = match seal {
-            Some((seal, _)) => seal,
-            None => Seal::create(&self.dir, groups).map_err(|e| StoreError::io("create", &Seal::path(&self.dir), e))?,
-        };
         let log = self.read_log(&db, vote)?;
         let applied = self.read_applied(&db)?;
         self.check_applied(&log, &applied)?;
         Ok((Disk { db, data, vote_file, seal, groups, _lock: lock }, Contents { incarnation, log, applied }))
+    }
+
+    /// What an earlier opening that was cut short has left: sled would take its half-written page table for a
+    /// whole one, and refuse it. It is renamed only when it is whole and on disk.
+    fn remove_unfinished_page_tables(&self) -> io::Result<()> {
+        for file in fs::read_dir(&self.dir)? {
+            let file = file?;
+            let name = file.file_name();
+            if name.as_encoded_bytes().starts_with(b"snap.") && name.as_encoded_bytes().ends_with(b".generating") {
+                fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens sled and makes durable what opening it has changed.
@@ -221,23 +223,50 @@ impl Files<'_> {
         }
     }
 
-    /// Writes the identity of a new store as the first group. The vote file and the seal follow it, so
-    /// either is missing only while the database holds nothing else.
-    fn create(&self, db: &sled::Db, data: &File) -> Result<u64, StoreError> {
-        let incarnation = rand::random_range(1..=u64::MAX);
+    /// Makes a store where there is none. It gets its name once it is whole: a crash in the midst leaves one
+    /// that was never opened, and the next start makes another.
+    fn make_if_missing(&self) -> Result<(), StoreError> {
+        let failed = |operation, path: &Path| {
+            let path = path.to_path_buf();
+            move |error: io::Error| StoreError::io(operation, &path, error)
+        };
+        match fs::read_dir(&self.dir).map(|mut files| files.next()) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("look into", &self.dir)(error)),
+        }
+        let making = Files { dir: self.dir.with_extension("new"), ..*self };
+        match fs::remove_dir_all(&making.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &making.dir)(error)),
+            Ok(()) | Err(_) => {}
+        }
+        making.fill()?;
+        fs::rename(&making.dir, &self.dir).map_err(failed("put in place", &making.dir))?;
+        sync_parent(&self.dir).map_err(failed("fsync the directory of", &self.dir))
+    }
+
+    /// Makes the files of a new store, durable. The identity is the first group.
+    fn fill(&self) -> Result<(), StoreError> {
+        let db = self.open_sled()?;
         let identity = proto::StoreIdentity {
             format: FORMAT,
             cluster: self.cluster.to_string(),
             member: self.member.to_string(),
-            incarnation,
+            incarnation: rand::random_range(1..=u64::MAX),
         };
         let mut batch = sled::Batch::default();
         batch.insert(IDENTITY, identity.encode_to_vec());
         batch.insert(GROUPS, &1_u64.to_be_bytes());
         let written = db.apply_batch(batch).and_then(|()| db.flush());
         written.map_err(|error| StoreError::io("write", &self.dir, error))?;
-        data.sync_data().map_err(|error| StoreError::io("fsync", &self.dir.join("db"), error))?;
-        Ok(incarnation)
+        let data = self.dir.join("db");
+        let synced = File::open(&data).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::io("fsync", &data, error))?;
+        let vote = VoteFile::in_dir(&self.dir);
+        vote.write(None).map_err(|error| StoreError::io("write", &self.dir.join("vote"), error))?;
+        let seal = Seal::create(&self.dir, 1);
+        seal.map(drop).map_err(|error| StoreError::io("create", &Seal::path(&self.dir), error))
     }
 
     fn check_identity(&self, bytes: &[u8]) -> Result<u64, StoreError> {

@@ -20,8 +20,10 @@
 //!   A group of writes is bounded far below one ([`writer::GROUP_BYTES_MAX`]), so a `fdatasync` lies
 //!   between the copies and the reuse, even on a disk that reorders.
 //! - `snap.*` (the page table) is written only while opening: fsynced, renamed, the old one removed.
-//!   The directory is not fsynced, so we do that after opening and before any write.
-//! - `conf` and the creation of `db` and `blobs/` are not fsynced: we do that once as well.
+//!   The directory is not fsynced, so we do that after opening and before any write. Its temporary name,
+//!   `snap.*.generating`, is read like a whole one at the next opening, so we remove it before.
+//! - `conf` and the creation of `db` and `blobs/` are not fsynced, and a half-written `conf` is refused: a new store
+//!   is made as `store.new`, fsynced and then renamed.
 //! - Recovery cuts the log silently at the first record that fails its checksum. That is right for a
 //!   write that was never acknowledged and wrong for every other loss, hence the [`seal`], the vote
 //!   file and the checks in [`disk`].

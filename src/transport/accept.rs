@@ -16,10 +16,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
+use tokio_stream::{Stream, StreamExt};
 
 use super::certificates::Certificates;
+use super::door::{Door, Limits, Visit};
 use crate::certificates::{Bearer, Facts};
+use crate::timing::Timing;
 
 /// From an accepted connection to a proven peer. Between members it is a round trip and a few milliseconds.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
@@ -27,10 +29,12 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 pub const HANDSHAKES_MAX: usize = 128;
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of a member's port. Its peers keep one each, and a few more while they restart.
+const CONNECTIONS_MAX: usize = 128;
 /// Connections that wait to be served.
 const BACKLOG: usize = 16;
 
-/// Who is at the other end of a connection; stands in the extensions of every request that comes over it.
+/// What a connection proves of the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Speaker {
     /// This host uses no TLS: whoever reaches the port is taken at its word.
@@ -39,29 +43,27 @@ pub enum Speaker {
 }
 
 /// A connection that may carry requests.
-pub struct Connection {
-    stream: Stream,
-    speaker: Speaker,
-}
-
-enum Stream {
+pub enum Connection {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The connections of peers, until it is dropped. With `certificates`, nobody gets through who has no
-/// certificate of the authority, or one that names nobody. Must be called inside the runtime.
-pub fn incoming(listener: TcpListener, certificates: Option<Certificates>) -> ReceiverStream<io::Result<Connection>> {
-    let (ready, connections) = mpsc::channel(BACKLOG);
-    tokio::spawn(accept(listener, certificates, ready));
-    ReceiverStream::new(connections)
-}
+type Ready = mpsc::Sender<(Connection, Speaker)>;
 
-async fn accept(
+/// The connections of peers, who ping twice a lease, until it is dropped. With `certificates`, nobody gets through
+/// who has no certificate of the authority, or one that names nobody. Must be called inside the runtime.
+pub fn incoming(
     listener: TcpListener,
     certificates: Option<Certificates>,
-    ready: mpsc::Sender<io::Result<Connection>>,
-) {
+    timing: &Timing,
+) -> impl Stream<Item = io::Result<Visit<Connection>>> + use<> {
+    let door = Door::new(Limits { connections_max: CONNECTIONS_MAX, silence_max: 3 * timing.lease() });
+    let (ready, connections) = mpsc::channel(BACKLOG);
+    tokio::spawn(accept(listener, certificates, ready));
+    ReceiverStream::new(connections).map(move |(connection, speaker)| Ok(door.admit(connection, speaker.into())))
+}
+
+async fn accept(listener: TcpListener, certificates: Option<Certificates>, ready: Ready) {
     let mut handshakes = Handshakes::default();
     loop {
         let accepted = tokio::select! {
@@ -73,9 +75,8 @@ async fn accept(
             Ok((stream, from)) => match &certificates {
                 Some(certificates) => handshakes.start(stream, from, certificates.clone(), ready.clone()),
                 None => {
-                    let connection = Connection { stream: Stream::Plain(stream), speaker: Speaker::Unproven };
                     // Its receiver is gone: the next round ends this.
-                    let _ = ready.send(Ok(connection)).await;
+                    let _ = ready.send((Connection::Plain(stream), Speaker::Unproven)).await;
                 }
             },
             Err(error) => {
@@ -91,13 +92,7 @@ async fn accept(
 struct Handshakes(VecDeque<AbortHandle>);
 
 impl Handshakes {
-    fn start(
-        &mut self,
-        stream: TcpStream,
-        from: SocketAddr,
-        certificates: Certificates,
-        ready: mpsc::Sender<io::Result<Connection>>,
-    ) {
+    fn start(&mut self, stream: TcpStream, from: SocketAddr, certificates: Certificates, ready: Ready) {
         self.0.retain(|handshake| !handshake.is_finished());
         if self.0.len() >= HANDSHAKES_MAX
             && let Some(oldest) = self.0.pop_front()
@@ -108,7 +103,7 @@ impl Handshakes {
         let handshake = tokio::spawn(async move {
             match shake_hands(stream, &certificates).await {
                 // The server may have ended meanwhile.
-                Ok(connection) => drop(ready.send(Ok(connection)).await),
+                Ok(proven) => drop(ready.send(proven).await),
                 Err(why) => certificates.refusals.note(from, why),
             }
         });
@@ -124,7 +119,7 @@ impl Drop for Handshakes {
 
 /// # Errors
 /// Why whoever is there may not go on.
-async fn shake_hands(stream: TcpStream, certificates: &Certificates) -> Result<Connection, String> {
+async fn shake_hands(stream: TcpStream, certificates: &Certificates) -> Result<(Connection, Speaker), String> {
     let handshake = TlsAcceptor::from(certificates.server()).accept(stream);
     let stream = timeout(HANDSHAKE_MAX, handshake)
         .await
@@ -132,31 +127,23 @@ async fn shake_hands(stream: TcpStream, certificates: &Certificates) -> Result<C
         .map_err(|error| format!("TLS: {error}"))?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let facts = Facts::read(certificate.map_or(&[], |certificate| certificate)).map_err(|error| error.to_string())?;
-    Ok(Connection { stream: Stream::Tls(Box::new(stream)), speaker: Speaker::Proven(facts.bearer) })
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Speaker;
-
-    fn connect_info(&self) -> Speaker {
-        self.speaker.clone()
-    }
+    Ok((Connection::Tls(Box::new(stream)), Speaker::Proven(facts.bearer)))
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut *self {
+            Connection::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Connection::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut *self {
+            Connection::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Connection::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -165,30 +152,30 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        match &mut *self {
+            Connection::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Connection::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+        match self {
+            Connection::Plain(stream) => stream.is_write_vectored(),
+            Connection::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut *self {
+            Connection::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Connection::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut *self {
+            Connection::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Connection::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

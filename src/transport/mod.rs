@@ -5,6 +5,7 @@
 mod accept;
 mod certificates;
 mod dial;
+mod door;
 mod refusals;
 
 use std::time::Duration;
@@ -14,11 +15,20 @@ use tonic::transport::{Channel, Endpoint};
 pub use accept::{Connection, HANDSHAKE_MAX, HANDSHAKES_MAX, Speaker, incoming};
 pub use certificates::{Certificates, EXPIRY_NEAR, TlsError};
 pub use dial::Toward;
+pub use door::{Door, Limits, Visit, Visitor};
 
 use crate::timing::Timing;
 
 /// Largest message that a member sends or accepts, in bytes. A snapshot is the largest.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Requests that one peer may have under way.
+const STREAMS_MAX: u32 = 64;
+/// Refused requests after which a connection is cut off. A peer that heeds what we say has none.
+const REFUSALS_MAX: usize = 32;
+/// What one connection may send before it is read: room for the largest message.
+const WINDOW_BYTES: u32 = 2 * MESSAGE_BYTES_MAX as u32;
+/// Of one request.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -46,9 +56,19 @@ pub fn channel(addr: &str, toward: Option<Toward>, timing: &Timing) -> Result<Ch
 
 /// Bounds on what one peer may ask of this server.
 pub fn server(timing: &Timing) -> tonic::transport::Server {
+    bounded_server(timing.lease()).timeout(timing.lease().max(Duration::from_secs(1)))
+}
+
+/// Bounds on what one client may ask of any of our servers; one that does not answer a ping within `ping` is cut off.
+pub fn bounded_server(ping: Duration) -> tonic::transport::Server {
     tonic::transport::Server::builder()
-        .timeout(timing.lease().max(Duration::from_secs(1)))
-        .concurrency_limit_per_connection(64)
-        .http2_keepalive_interval(Some(timing.lease()))
-        .http2_keepalive_timeout(Some(timing.lease()))
+        .concurrency_limit_per_connection(STREAMS_MAX as usize)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(REFUSALS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(REFUSALS_MAX))
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(ping))
+        .http2_keepalive_timeout(Some(ping))
 }

@@ -2,6 +2,7 @@
 //! before each member. The core decides, but unless a test wants it, nobody does what it asks for.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub struct Running {
     pub incarnation: u64,
     /// What the core has asked for.
     pub asked: Arc<Mutex<Vec<Action>>>,
+    /// Where it answers, without its front.
+    pub addr: SocketAddr,
     pub direct: Channel,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
@@ -317,12 +320,12 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     .expect("raft starts");
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let direct = format!("http://{}", listener.local_addr().expect("an address"));
-    let direct = Channel::from_shared(direct).expect("an address").connect_lazy();
+    let addr = listener.local_addr().expect("an address");
+    let direct = Channel::from_shared(format!("http://{addr}")).expect("an address").connect_lazy();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = transport::server(&shape.timing).add_service(consensus.service());
-    let server =
-        server.serve_with_incoming_shutdown(transport::incoming(listener, None), async { drop(stopped.await) });
+    let incoming = transport::incoming(listener, None, &shape.timing);
+    let server = server.serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = vec![
         tokio::spawn(perform(shape.obeys_core, consensus.clone(), actions, asked.clone())),
@@ -334,7 +337,7 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     }
     let server = tokio::spawn(async { server.await.expect("peers are answered") });
     let (store, incarnation) = (opened.store, opened.incarnation);
-    Running { consensus, core, store, incarnation, asked, direct, stop: Some(stop), server, tasks }
+    Running { consensus, core, store, incarnation, asked, addr, direct, stop: Some(stop), server, tasks }
 }
 
 fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Settings {

@@ -4,6 +4,7 @@
 mod elections;
 mod front;
 mod gate;
+mod hostile;
 mod kit;
 mod lease;
 mod strangers;

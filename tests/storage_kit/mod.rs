@@ -29,8 +29,12 @@ pub fn entry(term: u64, index: u64, command: Command) -> Entry {
 }
 
 pub fn claim(epoch: u64, member: &str) -> Command {
+    claim_because(epoch, member, "test".into())
+}
+
+pub fn claim_because(epoch: u64, member: &str, reason: String) -> Command {
     let at = WallTime::from_nanos(1_000);
-    Command::Claim { epoch: Epoch(epoch), member: member.into(), reason: "test".into(), at }
+    Command::Claim { epoch: Epoch(epoch), member: member.into(), reason, at }
 }
 
 pub fn release(epoch: u64, height: u64) -> Command {

@@ -1,0 +1,239 @@
+//! The fuzz targets on the stored corpora and, for a few seconds, on random changes of them. `cargo fuzz` goes on
+//! where this ends; what it found stands in the corpora under the name that it gave.
+
+#[path = "fuzz/targets.rs"]
+mod targets;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use baton::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
+use baton::ids::Epoch;
+use baton::time::BootTime;
+use baton::wire::proto;
+use baton::wire::{Message, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use prost::Message as _;
+
+const TIME_A_TARGET: Duration = Duration::from_secs(3);
+const WRITE: &str = "BATON_WRITE_CORPUS";
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target)
+}
+
+fn stored(target: &str) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(corpus(target)).unwrap_or_else(|error| panic!("corpus of {target}: {error}"));
+    let read = |file: fs::DirEntry| (file.file_name().to_string_lossy().into_owned(), fs::read(file.path()).unwrap());
+    let mut inputs: Vec<_> = files.flatten().map(read).collect();
+    inputs.sort();
+    inputs
+}
+
+/// Inputs such as baton gets when all is well: what the fuzzer and this test start from.
+fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = |name: &str| fs::read(manifest.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let sender = Sender { cluster: "test".into(), member: "b".into(), incarnation: 7, protocol: PROTOCOL };
+    let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
+    let link = LinkSpec { link: "/home/key".into(), validating: "/keys/key".into(), standby: Some("/keys/own".into()) };
+    let node = NodeSpec {
+        argv: vec!["node".into(), "run".into()],
+        env: [("HOME".to_owned(), "/home".to_owned())].into(),
+        cwd: "/home".into(),
+        log: None,
+    };
+    let to_guard = [
+        ToGuard::Hello { protocol: 1, member: "a".into(), links: vec![link] },
+        ToGuard::Start { node, validator_epoch: Some(Epoch(3)) },
+        ToGuard::Arm { epoch: Epoch(3), deadline: BootTime::from_nanos(1_000_000_000) },
+        ToGuard::Stop { timeout: Duration::from_millis(1500) },
+        ToGuard::Quit,
+    ];
+    let from_guard = [
+        FromGuard::Armed(Armed::by_guard(Epoch(3), BootTime::from_nanos(1_000_000_000))),
+        FromGuard::Disarmed { epoch: Epoch(3) },
+        FromGuard::Refused { request: "Arm".into(), reason: "the deadline has passed".into() },
+    ];
+    let stream = |frames: Vec<Vec<u8>>| with(16, frames.concat());
+    let vote = Vote::new_committed(3, "b".into());
+    let append = AppendEntriesRequest::<TypeConfig> {
+        vote: vote.clone(),
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let snapshot = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: vec![1, 2, 3] };
+    let claim = proto::Entry::from(&baton::wire::Entry {
+        log_id: baton::wire::LogId { leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3), index: 5 },
+        payload: openraft::EntryPayload::Normal(baton::core::replicated::Command::Claim {
+            epoch: Epoch(4),
+            member: "b".into(),
+            reason: "first claim".into(),
+            at: baton::time::WallTime::from_nanos(1_000),
+        }),
+    });
+    let record = |member: &str, incarnation| proto::Record {
+        member: member.into(),
+        generation: 2,
+        version: 9,
+        incarnation,
+        state: "Voting".into(),
+        mark_seen: Some(proto::SignMark { height: 7, round: 1, step: 2 }),
+        ..Default::default()
+    };
+    let exchange = proto::ExchangeRequest {
+        sender: Some((&sender).into()),
+        records: vec![record("a", 1), record("b", 7), record("c", 4)],
+        full: true,
+        sent_at_ns: 1_000,
+    };
+    let handover = proto::HandoverRequest { to: "host-b".into(), timeout_ms: 5_000, ..Default::default() };
+    let pause = proto::order_request::Order::Pause(proto::SetPause { on: true, at_ns: 5 });
+    let order = proto::OrderRequest { order: Some(pause) };
+    let state = br#"{"height": "7", "round": 1, "step": 3, "signature": "c2ln", "signbytes": "AB"}"#.to_vec();
+    vec![
+        ("config", "cometbft", file("docs/examples/cometbft.toml")),
+        ("config", "geth-like", file("docs/examples/geth-like.toml")),
+        (
+            "config",
+            "with-environment",
+            [file("docs/examples/solana.toml"), b"\0BATON_TIMING_LEASE=2s\n".to_vec()].concat(),
+        ),
+        ("guard_frames", "to-guard", stream(to_guard.iter().map(|frame| encode(frame).unwrap()).collect())),
+        ("guard_frames", "from-guard", stream(from_guard.iter().map(|frame| encode(frame).unwrap()).collect())),
+        ("gossip", "full-exchange", exchange.encode_to_vec()),
+        ("raft", "append", with(0, append.to_proto(&sender).encode_to_vec())),
+        ("raft", "vote", with(2, VoteRequest::<TypeConfig>::new(vote.clone(), None).to_proto(&sender).encode_to_vec())),
+        ("raft", "snapshot", with(4, snapshot.to_proto(&sender).encode_to_vec())),
+        ("raft", "stored-claim", with(7, claim.encode_to_vec())),
+        ("raft", "stored-vote", with(9, proto::Ballot::from(&vote).encode_to_vec())),
+        ("admin", "handover", with(0, handover.encode_to_vec())),
+        ("admin", "pause", with(1, order.encode_to_vec())),
+        (
+            "chain_files",
+            "cometbft-key",
+            with(0, br#"{"address": "00", "pub_key": {"type": "t", "value": "u0X"}}"#.to_vec()),
+        ),
+        ("chain_files", "cometbft-standby-key", with(1, br#"{"pub_key": {"type": "t", "value": "vbz"}}"#.to_vec())),
+        ("chain_files", "cometbft-sign-state", with(2, state.clone())),
+        (
+            "chain_files",
+            "cometbft-genesis",
+            with(3, br#"{"validators": [{"pub_key": {"type": "t", "value": "v"}}]}"#.to_vec()),
+        ),
+        (
+            "chain_files",
+            "cometbft-config",
+            with(4, b"priv_validator_laddr = \"\"\n[p2p]\nladdr = \"tcp://0.0.0.0:1\"\n".to_vec()),
+        ),
+        ("chain_files", "near-key", with(5, br#"{"account_id": "node3", "public_key": "ed25519:x"}"#.to_vec())),
+        ("chain_files", "near-config", with(6, br#"{"network": {"addr": "0.0.0.0:1"}, // note"#.to_vec())),
+        ("chain_files", "own-record", with(7, br#"{"height": 12, "round": 1}"#.to_vec())),
+        ("chain_files", "mark", with(8, b"BTNMARK1\x08\x07".to_vec())),
+    ]
+}
+
+#[test]
+fn the_corpora_hold_the_real_inputs() {
+    for (target, name, bytes) in real_inputs() {
+        let path = corpus(target).join(name);
+        if std::env::var_os(WRITE).is_some() {
+            fs::create_dir_all(corpus(target)).unwrap();
+            fs::write(&path, &bytes).unwrap();
+        }
+        let stored = fs::read(&path).unwrap_or_default();
+        assert!(stored == bytes, "{}: no longer what is really said; {WRITE}=1 writes it anew", path.display());
+    }
+}
+
+/// One step away from an input.
+#[derive(Clone, Debug)]
+enum Change {
+    Set { at: prop::sample::Index, to: u8 },
+    Flip { at: prop::sample::Index, bit: u8 },
+    Remove { at: prop::sample::Index, count: usize },
+    Insert { at: prop::sample::Index, bytes: Vec<u8> },
+    Repeat { at: prop::sample::Index, count: usize, times: usize },
+}
+
+impl Change {
+    fn any() -> impl Strategy<Value = Change> {
+        let at = || any::<prop::sample::Index>();
+        prop_oneof![
+            (at(), any::<u8>()).prop_map(|(at, to)| Change::Set { at, to }),
+            (at(), 0..8_u8).prop_map(|(at, bit)| Change::Flip { at, bit }),
+            (at(), 1..40_usize).prop_map(|(at, count)| Change::Remove { at, count }),
+            (at(), prop::collection::vec(any::<u8>(), 1..12)).prop_map(|(at, bytes)| Change::Insert { at, bytes }),
+            (at(), 1..30_usize, 1..200_usize).prop_map(|(at, count, times)| Change::Repeat { at, count, times }),
+        ]
+    }
+
+    fn apply(&self, input: &mut Vec<u8>) {
+        let length = input.len();
+        let place = |at: &prop::sample::Index| at.index(length + 1);
+        match self {
+            Change::Set { at, to } if length > 0 => input[at.index(length)] = *to,
+            Change::Flip { at, bit } if length > 0 => input[at.index(length)] ^= 1 << bit,
+            Change::Set { .. } | Change::Flip { .. } => {}
+            Change::Remove { at, count } => {
+                let from = place(at);
+                let to = (from + count).min(input.len());
+                input.drain(from..to);
+            }
+            Change::Insert { at, bytes } => {
+                let from = place(at);
+                input.splice(from..from, bytes.iter().copied());
+            }
+            Change::Repeat { at, count, times } => {
+                let from = place(at);
+                let piece = input[from..(from + count).min(input.len())].repeat(*times);
+                input.splice(from..from, piece);
+            }
+        }
+    }
+}
+
+/// Panics with the input, which `cargo fuzz` and the corpus take as it is.
+fn try_one(name: &str, target: fn(&[u8]), what: &str, input: &[u8]) {
+    if catch_unwind(AssertUnwindSafe(|| target(input))).is_err() {
+        let kept = std::env::temp_dir().join(format!("baton-bad-bytes-{name}"));
+        fs::write(&kept, input).unwrap();
+        panic!("{name}, {what}: {:?}\nkept in {}", String::from_utf8_lossy(input), kept.display());
+    }
+}
+
+#[test]
+fn no_stored_input_and_no_random_change_of_one_breaks_a_reader() {
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().expect("SEED is a number"),
+        Err(_) => rand::random::<u64>(),
+    };
+    println!("SEED={seed} cargo test --test bad_bytes");
+    for (name, target) in targets::ALL {
+        let inputs = stored(name);
+        assert!(!inputs.is_empty(), "{name} has no corpus");
+        for (file, input) in &inputs {
+            try_one(name, target, file, input);
+        }
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed.to_le_bytes(); 4].concat());
+        let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+        let strategy = (any::<prop::sample::Index>(), prop::collection::vec(Change::any(), 1..6));
+        let (began, mut tried) = (Instant::now(), 0);
+        while began.elapsed() < TIME_A_TARGET {
+            let (which, changes) = strategy.new_tree(&mut runner).expect("a value").current();
+            let (file, input) = which.get(&inputs);
+            let mut input = input.clone();
+            changes.iter().for_each(|change| change.apply(&mut input));
+            try_one(name, target, file, &input);
+            tried += 1;
+        }
+        println!("{name}: {} stored, {tried} changed", inputs.len());
+        assert!(tried >= 20, "{name}: only {tried} inputs in {TIME_A_TARGET:?}");
+    }
+}

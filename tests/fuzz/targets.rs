@@ -1,0 +1,301 @@
+//! What is done with bytes that nobody vouches for: each function takes some to where baton reads their kind, and
+//! panics when that panics or when what was read breaks a promise. The fuzzer calls them with what it invents,
+//! tests/bad_bytes.rs with the stored corpora and random changes of them.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use baton::admin::WantedHandover;
+use baton::chain::{Driver, SignFloor};
+use baton::config::Config;
+use baton::gossip::Gossip;
+use baton::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
+use baton::identity::Identity;
+use baton::ids::SignMark;
+use baton::store::MarkFile;
+use baton::wire::proto::{self, ExchangeResponse};
+use baton::wire::{
+    AppliedState, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode, read_entry,
+};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
+use prost::Message as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tonic::codegen::{Bytes, Service as _, http};
+
+/// Every target by its name, which is that of its corpus.
+pub const ALL: [(&str, fn(&[u8])); 6] = [
+    ("config", config),
+    ("guard_frames", guard_frames),
+    ("gossip", gossip),
+    ("raft", raft),
+    ("admin", admin),
+    ("chain_files", chain_files),
+];
+
+/// Each input has a directory of its own; in memory where there is such a file system.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
+fn wait_for<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+/// An error is one line that says something.
+fn one_line(error: impl ToString) {
+    let text = error.to_string();
+    assert!(!text.trim().is_empty() && !text.contains('\n'), "no line for a human: {text:?}");
+}
+
+/// The configuration file, and behind a zero byte the environment, one `NAME=value` a line.
+pub fn config(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let dir = directory();
+    let path = dir.path().join("baton.toml");
+    fs::write(&path, parts.next().unwrap_or_default()).expect("write the file");
+    let env = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let env = env.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into()));
+    match Config::load(&path, env) {
+        Ok(config) => assert!(config.cluster.members.iter().any(|member| member.id == config.id), "not a member"),
+        Err(error) => one_line(error),
+    }
+}
+
+/// A stream of frames as either end reads it, in pieces of the length that the first byte says.
+pub fn guard_frames(bytes: &[u8]) {
+    let Some((length, stream)) = bytes.split_first() else { return };
+    frames::<ToGuard>(usize::from(*length), stream);
+    frames::<FromGuard>(usize::from(*length), stream);
+}
+
+fn frames<T: DeserializeOwned + Serialize + PartialEq + Debug>(piece: usize, stream: &[u8]) {
+    let mut reader = FrameBuffer::default();
+    for piece in stream.chunks(piece.max(1)) {
+        reader.push(piece);
+        loop {
+            match reader.take::<T>() {
+                Ok(Some(frame)) => {
+                    let mut again = FrameBuffer::default();
+                    let bytes = encode(&frame).expect("what was read can be said");
+                    assert!(bytes.len() <= FRAME_MAX + 4, "{} bytes", bytes.len());
+                    again.push(&bytes);
+                    assert_eq!(again.take::<T>().expect("and read"), Some(frame));
+                }
+                Ok(None) => break,
+                Err(error) => return one_line(error),
+            }
+        }
+    }
+}
+
+/// A request to exchange, through the service that peers reach, and an answer as it is decoded.
+pub fn gossip(bytes: &[u8]) {
+    let _ = ExchangeResponse::decode(bytes);
+    wait_for(async {
+        let names = ["a", "b", "c"];
+        let (_known, incarnations) = watch::channel(BTreeMap::from([("b".into(), 7)]));
+        let identity = Identity::new("test", "a".into(), 1, names.map(Into::into).into(), incarnations);
+        let gossip = Gossip::start(Arc::new(identity), Vec::new());
+        let message = [&[0][..], &(bytes.len() as u32).to_be_bytes(), bytes].concat();
+        let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(message)));
+        let request = http::Request::post("/baton.v1.Gossip/Exchange").header("content-type", "application/grpc");
+        let answer = gossip.service().call(request.body(body).expect("a request")).await;
+        assert_eq!(answer.expect("an answer").status(), 200);
+        let table = gossip.table();
+        let table = table.borrow();
+        assert!(table.iter().map(|(id, _)| id.as_str()).eq(names), "members came or went");
+        assert_eq!((table.me().as_str(), table.mine().member.as_str()), ("a", "a"));
+        assert_eq!(table.mine().incarnation, 1, "it speaks for another store");
+        let b = table.get(&"b".into()).and_then(|heard| heard.record.as_ref());
+        assert!(b.is_none_or(|record| record.incarnation == 7), "a record of another store was taken");
+    });
+}
+
+/// A message of Raft, of the kind that the first byte says, and what a store reads back.
+pub fn raft(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 10 {
+        0 => message::<AppendEntriesRequest<TypeConfig>>(bytes),
+        1 => message::<AppendEntriesResponse<TypeConfig>>(bytes),
+        2 => message::<VoteRequest<TypeConfig>>(bytes),
+        3 => message::<VoteResponse<TypeConfig>>(bytes),
+        4 => message::<SnapshotRequest>(bytes),
+        5 => message::<TransferLeaderRequest<TypeConfig>>(bytes),
+        6 => message::<TransferAnswer>(bytes),
+        7 => match decode::<proto::Entry>("Entry", bytes).and_then(read_entry) {
+            Ok(entry) => {
+                let stored = proto::Entry::from(&entry);
+                assert_eq!(read_entry(stored).expect("what was read can be stored").log_id, entry.log_id);
+            }
+            Err(error) => one_line(error),
+        },
+        8 => match decode::<proto::StoredState>("StoredState", bytes).and_then(AppliedState::try_from) {
+            Ok(state) => {
+                let again = AppliedState::try_from(proto::StoredState::from(&state));
+                assert_eq!(again.expect("what was read can be stored"), state);
+            }
+            Err(error) => one_line(error),
+        },
+        _ => match decode::<proto::Ballot>("Ballot", bytes).and_then(Vote::try_from) {
+            Ok(vote) => assert_eq!(Vote::try_from(proto::Ballot::from(&vote)).expect("it can be stored"), vote),
+            Err(error) => one_line(error),
+        },
+    }
+}
+
+fn message<M: Message>(bytes: &[u8])
+where
+    M::Proto: prost::Message + Default + PartialEq + Clone,
+{
+    let Ok(message) = M::Proto::decode(bytes) else { return };
+    match M::from_proto(message) {
+        Ok((sender, message)) => {
+            let said = message.to_proto(&sender);
+            let (again, message): (Sender, M) = M::from_proto(said.clone()).expect("what was read can be said");
+            assert!(again == sender && message.to_proto(&again) == said, "it is said otherwise the second time");
+        }
+        Err(error) => one_line(error),
+    }
+}
+
+/// What an operator asks, of the kind that the first byte says.
+pub fn admin(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 5 {
+        0 => {
+            let Ok(request) = proto::HandoverRequest::decode(bytes) else { return };
+            let wanted = WantedHandover::read(request);
+            assert!(!wanted.timeout.is_zero() && wanted.to.as_ref().is_none_or(|to| !to.as_str().is_empty()));
+            assert_eq!(WantedHandover::read(wanted.request()), wanted, "it is passed on otherwise");
+        }
+        1 => drop(proto::OrderRequest::decode(bytes)),
+        2 => drop(proto::RelayedOrder::decode(bytes)),
+        3 => drop(proto::RelayedHandover::decode(bytes)),
+        _ => drop(proto::StatusResponse::decode(bytes)),
+    }
+}
+
+const KEY: &str = r#"{"address": "00", "pub_key": {"type": "tendermint/PubKeyEd25519", "value": "u0XdMb1fJ/X7"}}"#;
+const OTHER_KEY: &str =
+    r#"{"address": "01", "pub_key": {"type": "tendermint/PubKeyEd25519", "value": "vbzTe1cv5xtO"}}"#;
+const SIGNED: &str = r#"{"height": "7", "round": 0, "step": 3}"#;
+
+/// Key and state files of the chains, and baton's own mark: the first byte says which file has the rest in it.
+pub fn chain_files(bytes: &[u8]) {
+    let Some((file, content)) = bytes.split_first() else { return };
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    match file % 9 {
+        0 => cometbft(dir.path(), "keys/validator.json", content),
+        1 => cometbft(dir.path(), "keys/standby.json", content),
+        2 => cometbft(dir.path(), "data/priv_validator_state.json", content),
+        3 => cometbft(dir.path(), "config/genesis.json", content),
+        4 => cometbft(dir.path(), "config/config.toml", content),
+        5 => near(dir.path(), "shared_key.json", content),
+        6 => near(dir.path(), "config.json", content),
+        7 => last_signed(dir.path(), content),
+        _ => {
+            fs::write(path("mark"), content).expect("write the mark");
+            let (file, error) = MarkFile::open(dir.path());
+            assert!(file.kept().is_none() || error.is_none());
+            error.map(one_line);
+        }
+    }
+}
+
+/// The driver of a configuration whose `[chain]` is `section`.
+fn driver(dir: &Path, section: &str) -> Driver {
+    let file = dir.join("baton.toml");
+    let head = "[member]\nid = \"a\"\nstate_dir = \"state\"\nrun_dir = \"run\"\n\n[cluster]\nname = \"test\"\n\
+                listen = \"127.0.0.1:7401\"\nmembers = [{ id = \"a\", addr = \"127.0.0.1:7401\" }]\n\n[chain]\n\
+                home = \".\"\ncommand = [\"/bin/true\"]\n";
+    fs::write(&file, format!("{head}{section}")).expect("write the configuration");
+    let config = Config::load(&file, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
+    fs::create_dir_all(&config.state_dir).expect("the state directory");
+    Driver::new(config.chain.as_ref().expect("a chain"), &config.state_dir).expect("a driver")
+}
+
+fn put(dir: &Path, files: &[(&str, &str)], bad: &str, content: &[u8]) {
+    for (name, content) in files.iter().map(|(name, text)| (*name, text.as_bytes())).chain([(bad, content)]) {
+        let path: PathBuf = dir.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, content).expect("write a file");
+    }
+}
+
+/// Whatever a file says, the mark that the node is handed is not below the floor, nor below what it had signed.
+fn cometbft(dir: &Path, bad: &str, content: &[u8]) {
+    let files = [
+        ("keys/validator.json", KEY),
+        ("keys/standby.json", OTHER_KEY),
+        ("data/priv_validator_state.json", SIGNED),
+        ("config/config.toml", ""),
+    ];
+    put(dir, &files, bad, content);
+    let section = "driver = \"cometbft\"\n[[chain.links]]\nlink = \"config/priv_validator_key.json\"\n\
+                   validating = \"keys/validator.json\"\nstandby = \"keys/standby.json\"\n[chain.probe]\n\
+                   url = \"http://127.0.0.1:1/status\"\n";
+    let driver = driver(dir, section);
+    wait_for(async {
+        if let Err(error) = driver.check().await {
+            return one_line(error);
+        }
+        let before = driver.last_signed().await;
+        let floor = SignMark { height: 9, round: 1, step: 2 };
+        match driver.prepare_validator(&SignFloor::Mark(floor), None).await {
+            Ok(_) => {
+                let handed = driver.last_signed().await.expect("it can be read").expect("a mark");
+                assert!(handed >= floor, "handed {handed:?}, below the floor");
+                // `before` may be unreadable in a standby's place, which is no key's record then.
+                let before = before.ok().flatten();
+                assert!(before.is_none_or(|before| handed >= before), "handed {handed:?} after {before:?}");
+            }
+            Err(error) => one_line(error),
+        }
+        if let Err(error) = driver.after_stop().await {
+            one_line(error);
+        }
+    });
+}
+
+fn near(dir: &Path, bad: &str, content: &[u8]) {
+    let files = [
+        ("config.json", r#"{"tracked_shards_config": "AllShards"}"#),
+        ("shared_key.json", r#"{"account_id": "node3", "public_key": "ed25519:x"}"#),
+    ];
+    put(dir, &files, bad, content);
+    let section = "driver = \"near\"\n[[chain.links]]\nlink = \"validator_key.json\"\nvalidating = \"shared_key.json\"\n\
+                   [chain.probe]\nurl = \"http://127.0.0.1:1/status\"\n";
+    let driver = driver(dir, section);
+    wait_for(async {
+        match driver.check().await {
+            Ok(warnings) => warnings.into_iter().for_each(one_line),
+            Err(error) => one_line(error),
+        }
+        if let Driver::Near(near) = &driver {
+            match near.account() {
+                Ok(_) => {}
+                Err(error) => one_line(error),
+            }
+        }
+    });
+}
+
+/// A generic node's own record.
+fn last_signed(dir: &Path, content: &[u8]) {
+    put(dir, &[("key", "k")], "signed.json", content);
+    let section = "driver = \"generic\"\n[[chain.links]]\nlink = \"link\"\nvalidating = \"key\"\n[chain.activate]\n\
+                   how = \"restart\"\n[chain.probe]\nurl = \"http://127.0.0.1:1/\"\nheight = \"/h\"\n[chain.last_signed]\n\
+                   file = \"signed.json\"\nheight = \"/height\"\nround = \"/round\"\n";
+    let driver = driver(dir, section);
+    if let Err(error) = wait_for(driver.last_signed()) {
+        one_line(error);
+    }
+}
