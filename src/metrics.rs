@@ -236,7 +236,7 @@ impl All {
             certificate_until: gauges(
                 r,
                 "baton_certificate_expiry_timestamp_seconds",
-                "When the own certificate stops being valid, seconds since 1970; absent without TLS",
+                "End of the own certificate, absent without TLS, seconds since 1970",
                 &NO_LABEL,
             ),
             connections_refused: counter(

@@ -133,6 +133,8 @@ fn two_members() -> Coordinator {
         not_ready_because: String::new(),
         node_note: String::new(),
         settling: String::new(),
+        transport: "tls".to_owned(),
+        certificate_until_ns: 4_000_000_000_000_000_000,
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),
@@ -281,6 +283,13 @@ fn an_unreadable_log_level_stops_run() {
 #[test]
 fn check_says_ok_with_the_warnings() {
     let host = Host::new();
+    let missing = baton(&["check", "--config", &host.config()], &[]);
+    let line =
+        format!("baton: [tls] read {}: No such file or directory (os error 2)", host.path("host-a.pem").display());
+    assert_refused(&missing, 2, &line);
+    let dir = host.config().replace("baton.toml", "");
+    assert!(baton(&["cert", "ca", "--dir", &dir], &[]).status.success());
+    assert!(baton(&["cert", "issue", "host-a", "--addr", "127.0.0.1", "--dir", &dir], &[]).status.success());
     let output = baton(&["check", "--config", &host.config()], &[]);
     let ok = format!("{}: ok; host-a of 3 members\n", host.config());
     assert_eq!((output.status.code(), text(&output.stdout), text(&output.stderr)), (Some(0), ok.as_str(), ""));
@@ -345,7 +354,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             "id": id, "addr": "127.0.0.1:7401", "role": "validator", "state": state, "phase": phase,
             "reachable": true, "synced": synced, "height": 1234, "priority": 100, "maintenance": false,
             "lease_remaining_ms": lease_ms, "guard": guard, "links": links, "node_pid": 77, "version": "0.1.0",
-            "settling": null,
+            "settling": null, "transport": "tls", "certificate_until": "2096-10-02T07:06:40.000Z",
         })
     };
     let expected = serde_json::json!({

@@ -128,6 +128,7 @@ fn every_help_text_names_the_unit() {
         let help = help.unwrap_or_else(|| panic!("{name} has no help in\n{text}"));
         let units: &[&str] = match kind {
             "counter" => &["count since start"],
+            _ if name.ends_with("_timestamp_seconds") => &["seconds since 1970"],
             _ if name.ends_with("_seconds") => &["seconds"],
             _ => &["1 or 0", "else 0", "count", "blocks", "a number that only grows"],
         };

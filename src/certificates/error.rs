@@ -7,8 +7,8 @@ use crate::time::WallTime;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    #[error("{what} {path}: {source}")]
-    Os { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} {path}: {reason}")]
+    Os { what: &'static str, path: PathBuf, reason: io::Error },
     #[error("{path} holds no {what} in PEM form; check that it is the right file")]
     NoPem { path: PathBuf, what: &'static str },
     #[error("private key {path} can be used by group or others (mode {mode:04o}); chmod 600 it")]
@@ -35,5 +35,11 @@ pub enum CertificateError {
     #[error("it would be valid until {wanted}, longer than its authority ({until}); ask for fewer --days")]
     OutlivesAuthority { wanted: WallTime, until: WallTime },
     #[error("make the certificate: {0}")]
-    Make(#[from] rcgen::Error),
+    Make(rcgen::Error),
+}
+
+impl From<rcgen::Error> for CertificateError {
+    fn from(error: rcgen::Error) -> Self {
+        CertificateError::Make(error)
+    }
 }

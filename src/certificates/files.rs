@@ -44,7 +44,7 @@ fn read(
     path: &Path,
     check_mode: impl FnOnce(u32) -> Result<(), CertificateError>,
 ) -> Result<Vec<u8>, CertificateError> {
-    let failed = |source| CertificateError::Os { what: "read", path: path.to_owned(), source };
+    let failed = |reason| CertificateError::Os { what: "read", path: path.to_owned(), reason };
     // A pipe would wait for its writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(failed(io::Error::other("it is not a regular file")));
@@ -69,14 +69,14 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
 /// # Errors
 /// Something is there already, unless `replace`.
 pub(super) fn write(path: &Path, text: &str, replace: bool) -> Result<(), CertificateError> {
-    let failed = |what| move |source| CertificateError::Os { what, path: path.to_owned(), source };
+    let failed = |what| move |reason| CertificateError::Os { what, path: path.to_owned(), reason };
     let temporary = temporary(path);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&temporary)
-        .map_err(|source| CertificateError::Os { what: "create", path: temporary.clone(), source })?;
+        .map_err(|reason| CertificateError::Os { what: "create", path: temporary.clone(), reason })?;
     let placed = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
         // A link refuses to take the place of anything, where a rename would not.
         if replace { fs::rename(&temporary, path) } else { fs::hard_link(&temporary, path) }

@@ -63,10 +63,10 @@ impl Authority {
     pub fn create(dir: &Path, validity: Validity) -> Result<Made, CertificateError> {
         let (certificate, key) = files(dir, "ca");
         refuse_existing(&[&certificate, &key], "name another --dir, or move it away if no member uses it any more")?;
-        std::fs::create_dir_all(dir).map_err(|source| CertificateError::Os {
+        std::fs::create_dir_all(dir).map_err(|reason| CertificateError::Os {
             what: "create",
             path: dir.to_owned(),
-            source,
+            reason,
         })?;
         let pair = KeyPair::generate()?;
         let mut params = CertificateParams::default();

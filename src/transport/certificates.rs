@@ -5,7 +5,7 @@
 //! that are not so are left aside.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +37,9 @@ const ALPN: &[u8] = b"h2";
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("[tls] {0}")]
-    File(#[from] CertificateError),
-    #[error("[tls] {path}: {source}")]
-    Named { path: PathBuf, source: CertificateError },
+    File(CertificateError),
+    #[error("[tls] {path}: {reason}")]
+    Named { path: PathBuf, reason: CertificateError },
     #[error("[tls] {path} names {found}, this is member {me}; issue one with baton cert issue {me}")]
     OfAnother { path: PathBuf, found: Bearer, me: NodeId },
     #[error("[tls] {path} expired at {until}; issue a new one with baton cert issue {me} --replace")]
@@ -52,6 +52,12 @@ pub enum TlsError {
     NoPair { cert: PathBuf, key: PathBuf, reason: rustls::Error },
 }
 
+impl From<CertificateError> for TlsError {
+    fn from(error: CertificateError) -> Self {
+        TlsError::File(error)
+    }
+}
+
 /// Clones share what is in use.
 #[derive(Clone)]
 pub struct Certificates {
@@ -59,6 +65,8 @@ pub struct Certificates {
     me: NodeId,
     in_use: Arc<watch::Sender<InUse>>,
     pub(super) refusals: Arc<Refusals>,
+    /// The state of the files when they were read at start.
+    read_first: Arc<Stamps>,
 }
 
 #[derive(Clone)]
@@ -72,12 +80,15 @@ impl Certificates {
     /// # Errors
     /// What is wrong with the files. A certificate that has expired is refused as well: nobody would listen.
     pub fn read(files: &Tls, me: &NodeId) -> Result<Certificates, TlsError> {
+        // What is replaced from here on is noticed.
+        let read_first = stamps(files);
         let in_use = read(files, me)?;
         Ok(Certificates {
             files: Arc::new(files.clone()),
             me: me.clone(),
             in_use: Arc::new(watch::Sender::new(in_use)),
             refusals: Arc::default(),
+            read_first: Arc::new(read_first),
         })
     }
 
@@ -112,8 +123,8 @@ impl Certificates {
 
     /// Takes changed files up. Ends never.
     pub async fn follow_files(self) {
-        let mut seen = self.stamps().await;
-        let mut read_last = seen.clone();
+        let mut read_last = (*self.read_first).clone();
+        let mut seen = read_last.clone();
         let mut reminded_at = BootTime::now();
         loop {
             sleep(LOOK_EVERY).await;
@@ -123,7 +134,8 @@ impl Certificates {
                 reminded_at = BootTime::now();
                 tracing::warn!("{warning}");
             }
-            let now = self.stamps().await;
+            let files = self.files.clone();
+            let now = blocking(move || stamps(&files)).await;
             let settled = now == seen;
             seen = now;
             if settled && seen != read_last {
@@ -147,11 +159,6 @@ impl Certificates {
         }
     }
 
-    async fn stamps(&self) -> [Option<Stamp>; 3] {
-        let files = self.files.clone();
-        blocking(move || [&files.ca, &files.cert, &files.key].map(|path| Stamp::of(path))).await
-    }
-
     pub(super) fn server(&self) -> Arc<ServerConfig> {
         self.in_use.borrow().server.clone()
     }
@@ -159,6 +166,13 @@ impl Certificates {
     pub(super) fn client(&self) -> Arc<ClientConfig> {
         self.in_use.borrow().client.clone()
     }
+}
+
+/// Of all three files; `None` for one that is not there.
+type Stamps = [Option<Stamp>; 3];
+
+fn stamps(files: &Tls) -> Stamps {
+    [&files.ca, &files.cert, &files.key].map(|path| Stamp::of(path))
 }
 
 /// What differs between two states of a file. Times alone do not: copies may keep them.
@@ -171,8 +185,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// `None` for a file that is not there.
-    fn of(path: &PathBuf) -> Option<Stamp> {
+    fn of(path: &Path) -> Option<Stamp> {
         let found = std::fs::metadata(path).ok()?;
         Some(Stamp {
             modified: (found.mtime(), found.mtime_nsec()),
@@ -191,7 +204,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn read(files: &Tls, me: &NodeId) -> Result<InUse, TlsError> {
     let Tls { ca, cert, key } = files;
     let chain = read_certificates(cert)?;
-    let facts = Facts::read(&chain[0]).map_err(|source| TlsError::Named { path: cert.clone(), source })?;
+    let facts = Facts::read(&chain[0]).map_err(|reason| TlsError::Named { path: cert.clone(), reason })?;
     if facts.bearer != Bearer::Member(me.clone()) {
         return Err(TlsError::OfAnother { path: cert.clone(), found: facts.bearer, me: me.clone() });
     }
