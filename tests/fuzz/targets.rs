@@ -29,8 +29,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tonic::codegen::{Bytes, Service as _, http};
 
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is that of its corpus.
-pub const ALL: [(&str, fn(&[u8])); 6] = [
+pub const ALL: [(&str, Target); 6] = [
     ("config", config),
     ("guard_frames", guard_frames),
     ("gossip", gossip),
