@@ -200,7 +200,7 @@ impl Change {
 }
 
 /// Panics with the input, which `cargo fuzz` and the corpus take as it is.
-fn try_one(name: &str, target: fn(&[u8]), what: &str, input: &[u8]) {
+fn try_one(name: &str, target: targets::Target, what: &str, input: &[u8]) {
     if catch_unwind(AssertUnwindSafe(|| target(input))).is_err() {
         let kept = std::env::temp_dir().join(format!("baton-bad-bytes-{name}"));
         fs::write(&kept, input).unwrap();

@@ -171,6 +171,10 @@ impl Tracee {
     }
 }
 
+/// Relative paths of calls that take no directory.
+#[cfg(target_arch = "x86_64")]
+const AT_CWD: u64 = libc::AT_FDCWD as u64;
+
 /// What a thread is in the midst of.
 enum Doing {
     Call(usize),
@@ -276,7 +280,6 @@ impl Tracer {
 
     /// What the call does, or `None` when it is of no interest.
     fn what(&mut self, Entry { number, args }: &Entry) -> Option<Doing> {
-        let at_cwd = libc::AT_FDCWD as u64;
         let change = match *number {
             libc::SYS_openat => {
                 let path = self.path_at(args[0], args[1])?;
@@ -315,14 +318,14 @@ impl Tracer {
                 Change::Rename { from: self.path_at(args[0], args[1])?, to: self.path_at(args[2], args[3])? }
             }
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_mkdir => Change::MakeDir { path: self.path_at(at_cwd, args[0])? },
+            libc::SYS_mkdir => Change::MakeDir { path: self.path_at(AT_CWD, args[0])? },
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_unlink | libc::SYS_rmdir => Change::Remove { path: self.path_at(at_cwd, args[0])? },
+            libc::SYS_unlink | libc::SYS_rmdir => Change::Remove { path: self.path_at(AT_CWD, args[0])? },
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_symlink => Change::MakeLink { target: self.text(args[0]), path: self.path_at(at_cwd, args[1])? },
+            libc::SYS_symlink => Change::MakeLink { target: self.text(args[0]), path: self.path_at(AT_CWD, args[1])? },
             #[cfg(target_arch = "x86_64")]
             libc::SYS_rename => {
-                Change::Rename { from: self.path_at(at_cwd, args[0])?, to: self.path_at(at_cwd, args[1])? }
+                Change::Rename { from: self.path_at(AT_CWD, args[0])?, to: self.path_at(AT_CWD, args[1])? }
             }
             _ => return None,
         };

@@ -134,8 +134,8 @@ impl Model {
             }
             Op::Truncate { first } => drop(self.log.split_off(&first)),
             Op::Apply { index } => {
-                let claims = self.log.range(self.applied..=index).filter_map(|(_, logged)| Some(logged.claim?.0));
-                self.epoch = claims.last().unwrap_or(self.epoch);
+                let mut claims = self.log.range(self.applied..=index).filter_map(|(_, logged)| Some(logged.claim?.0));
+                self.epoch = claims.next_back().unwrap_or(self.epoch);
                 self.applied = index + 1;
             }
             Op::Purge { index } => {
