@@ -49,7 +49,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         log: None,
     };
     let to_guard = [
-        ToGuard::Hello { protocol: 1, member: "a".into(), links: vec![link] },
+        ToGuard::Hello { protocol: 2, member: "a".into(), links: vec![link], kill_max: Duration::from_millis(150) },
         ToGuard::Start { node, validator_epoch: Some(Epoch(3)) },
         ToGuard::Arm { epoch: Epoch(3), deadline: BootTime::from_nanos(1_000_000_000) },
         ToGuard::Stop { timeout: Duration::from_millis(1500) },
