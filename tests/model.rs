@@ -10,7 +10,7 @@ mod fair;
 mod host;
 #[path = "model/machine.rs"]
 mod machine;
-#[path = "core_sim/raft.rs"]
+#[path = "sim/raft.rs"]
 mod raft;
 #[path = "model/rules.rs"]
 mod rules;

@@ -2,24 +2,24 @@
 //! run apart, a network that loses, delays, doubles and reorders, crashes and pauses. The oracle lives in real time,
 //! which no host can see: never may the chain nodes of two hosts sign at the same moment, nor any height twice. A seed
 //! makes one history;
-//! `SEED=n cargo test --test core_sim replay -- --nocapture` tells it. `SCHEDULES=n` runs more of them.
+//! `SEED=n cargo test --test sim replay -- --nocapture` tells it. `SCHEDULES=n` runs more of them.
 
-#[path = "core_sim/chain.rs"]
+#[path = "sim/chain.rs"]
 mod chain;
-#[path = "core_sim/coordinator.rs"]
+#[path = "sim/coordinator.rs"]
 mod coordinator;
-#[path = "core_sim/faults.rs"]
+#[path = "sim/faults.rs"]
 mod faults;
-#[path = "core_sim/machine.rs"]
+#[path = "sim/machine.rs"]
 mod machine;
-#[path = "core_sim/raft.rs"]
+#[path = "sim/raft.rs"]
 mod raft;
 #[allow(dead_code)] // The judge of the localnet; the simulation writes no log.
 #[path = "../localnet/src/signlog.rs"]
 mod signlog;
-#[path = "core_sim/worker.rs"]
+#[path = "sim/worker.rs"]
 mod worker;
-#[path = "core_sim/world.rs"]
+#[path = "sim/world.rs"]
 mod world;
 
 use std::sync::Mutex;
@@ -79,7 +79,7 @@ fn tell(story: Story, seed: u64, without: Without) {
         eprintln!("{line}");
     }
     eprintln!("SEED={seed}: {}", complaint(&end).unwrap_or_else(|| "no complaint".into()));
-    eprintln!("replay: SEED={seed} LINES=400 cargo test --test core_sim replay -- --nocapture");
+    eprintln!("replay: SEED={seed} LINES=400 cargo test --test sim replay -- --nocapture");
 }
 
 #[test]
