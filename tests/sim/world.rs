@@ -2,31 +2,29 @@
 //! history. All times are nanoseconds; `at` is real time, which no host sees.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use baton::core::replicated::{Applied, Command};
-use baton::core::{Action, Core, Event, Memory, Peer, Settings};
+use baton::core::replicated::Command;
+use baton::core::{Action, Event};
 use baton::ids::{NodeId, Role};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
 
 use crate::chain::Chain;
-use crate::coordinator::{Coordinator, Stage};
-use crate::faults::Fault;
-use crate::machine::{FromMachine, Machine, ToMachine};
-use crate::raft::{Append, Appended, Ballot, Id, Raft};
-use crate::signlog::{self, Report};
+use crate::coordinator::Stage;
+use crate::host::Host;
+use crate::members::Members;
+use crate::oracle::End;
+use crate::raft::Id;
+use crate::random::Random;
+use crate::schedule::{Due, What, for_coordinator};
+use crate::tally::{Kind, Tally};
 
 pub const MS: u64 = 1_000_000;
 pub const TIMING: Timing = Timing::LAN;
 const BLOCK: u64 = 400 * MS;
-const PROBE: u64 = 250 * MS;
-const PROBE_CLOSELY: u64 = 60 * MS;
-const GOSSIP: u64 = 400 * MS;
-const SILENT: u64 = 1200 * MS;
-/// After the faults have stopped, somebody must be active within this time.
-pub const LIVE_WITHIN: u64 = 40_000 * MS;
+const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
 /// A rule of the safety argument that is left out, to see that the oracle notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,117 +42,10 @@ pub enum Without {
     Floor,
     /// The sign state that a `Release` reads was restored from a backup.
     FreshMark,
-}
-
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From `low` up to and without `high`.
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low).max(1)
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
-
-#[derive(Clone, Debug)]
-pub enum Message {
-    Append { append: Append, sent_at: BootTime },
-    Appended { term: u64, sent_at: BootTime, answer: Appended },
-    PreVote(Ballot),
-    PreVoted { round: u64, granted: bool, vote: (u64, Option<Id>) },
-    Vote(Ballot),
-    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
-    Transfer { to: Id, vote: (u64, Option<Id>), last: (u64, usize) },
-    Gossip(Peer),
-}
-
-#[derive(Clone, Debug)]
-pub enum What {
-    Deliver { from: Id, to: Id, generation: u32, message: Message },
-    Own { host: Id, generation: u32, stage: Stage },
-    Heard { host: Id, generation: u32, news: FromMachine },
-    Ask { host: Id, generation: u32, asked: ToMachine },
-    Deadline { host: Id },
-    Killed { host: Id, pid: u32 },
-    Resume { host: Id },
-    Block { host: Id },
-    Lag { host: Id, lag: u64 },
-    Fault(Fault),
-}
-
-pub struct Due {
-    pub at: u64,
-    pub order: u64,
-    pub what: What,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-pub struct Clock {
-    offset: u64,
-    /// Parts per million faster than real time.
-    ppm: i64,
-    wall_offset: u64,
-}
-
-impl Clock {
-    pub fn read(&self, at: u64) -> BootTime {
-        let drift = (at as i128 * i128::from(self.ppm)) / 1_000_000;
-        BootTime::from_nanos((self.offset as i128 + at as i128 + drift) as u64)
-    }
-
-    /// The first real time at which the clock shows `local` or later.
-    pub fn when(&self, local: BootTime) -> u64 {
-        let elapsed = local.as_nanos().saturating_sub(self.offset) as i128;
-        (elapsed * 1_000_000 / (1_000_000 + i128::from(self.ppm))) as u64 + 1
-    }
-}
-
-pub struct Host {
-    pub clock: Clock,
-    pub role: Role,
-    /// The machine's processes: guard and chain node. They outlive the coordinator.
-    pub machine: Machine,
-    pub raft: Raft,
-    pub coordinator: Option<Coordinator>,
-    pub generation: u32,
-    pub paused: bool,
-    deferred: VecDeque<What>,
-    pub syncing_until: u64,
-    started_before: bool,
+    /// A stopped guard is killed by nobody.
+    Backstop,
+    /// The core of a leader hears of no change of the voters.
+    Voters,
 }
 
 pub struct World {
@@ -163,41 +54,25 @@ pub struct World {
     pub due: BinaryHeap<Reverse<Due>>,
     pub random: Random,
     pub hosts: Vec<Host>,
-    names: Vec<NodeId>,
+    pub names: Vec<NodeId>,
     pub cuts: Vec<Vec<bool>>,
     pub loss: u64,
     pub delay: u64,
+    /// baton never goes without; here it may, until the faults end.
     pub pre_vote: bool,
     pub hot: bool,
-    failback: bool,
+    pub failback: bool,
     pub without: Without,
-    trace: Option<Vec<String>>,
+    pub trace: Option<Vec<String>>,
     pub events: u64,
     pub overlap: Option<String>,
     pub faults_end: u64,
-    /// Of operators, proposed by a leader.
-    pub orders: u64,
+    /// Since when, after the faults, there has been a member that could be active.
+    pub eligible_since: Option<u64>,
+    pub tally: Tally,
     /// The history ends by then, however it goes.
     pub patience: u64,
     pub chain: Chain,
-}
-
-/// How one history ended.
-pub struct End {
-    pub overlap: Option<String>,
-    /// From the end of the faults until somebody was active.
-    pub live_after: Option<u64>,
-    pub pre_vote: bool,
-    pub events: u64,
-    pub claims: u64,
-    pub handovers: u64,
-    pub orders: u64,
-    /// Of all that was signed.
-    pub verdict: Report,
-    pub signatures: usize,
-    /// How often the holder was struck as it signed.
-    pub struck: u32,
-    pub trace: Vec<String>,
 }
 
 pub fn run(seed: u64, without: Without, traced: bool) -> End {
@@ -207,59 +82,26 @@ pub fn run(seed: u64, without: Without, traced: bool) -> End {
 }
 
 impl World {
-    pub fn run_to_end(mut self) -> End {
-        let live_after = self.play();
-        let world = self;
-        let state = world.hosts.iter().map(|host| &host.raft.state).max_by_key(|state| state.epoch);
-        let moves = state.map(|state| state.moves.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>());
-        let moves = moves.unwrap_or_default();
-        End {
-            overlap: world.overlap,
-            live_after,
-            pre_vote: world.pre_vote,
-            events: world.events,
-            claims: moves.len() as u64,
-            orders: world.orders,
-            handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
-            verdict: signlog::check(&world.chain.log),
-            signatures: world.chain.log.len(),
-            struck: world.chain.struck(),
-            trace: world.trace.unwrap_or_default(),
-        }
-    }
-
     pub fn new(seed: u64, without: Without, traced: bool) -> World {
         let mut random = Random::new(seed);
-        let members = if random.chance(70) { 3 } else { 5 };
-        let arbiters = random.between(0, (members as u64) / 2 + 1) as usize;
-        let drift = i64::from(TIMING.drift_ppm());
-        let hosts = (0..members).map(|me| {
-            let ppm = match random.between(0, 3) {
-                0 => drift,
-                1 => -drift,
-                _ => random.between(0, 2 * drift as u64) as i64 - drift,
-            };
-            Host {
-                clock: Clock { offset: random.between(0, 1_000_000 * MS), ppm, wall_offset: random.between(0, 8 * MS) },
-                role: if me + arbiters >= members { Role::Arbiter } else { Role::Validator },
-                machine: Machine::default(),
-                raft: Raft::new(me, members),
-                coordinator: None,
-                generation: 0,
-                paused: false,
-                deferred: VecDeque::new(),
-                syncing_until: 0,
-                started_before: false,
-            }
+        let voters = [3, 5, 7][[0, 0, 0, 0, 0, 0, 1, 1, 1, 2][random.between(0, 10) as usize]];
+        let spares = random.between(0, 3).min((NAMES.len() - voters) as u64) as usize;
+        let arbiters = random.between(0, voters as u64 / 2 + 1) as usize;
+        let first = Members::first(voters);
+        let hosts = (0..voters + spares).map(|me| {
+            let votes_only = if me < voters { me + arbiters >= voters } else { random.chance(20) };
+            let role = if votes_only { Role::Arbiter } else { Role::Validator };
+            Host::new(me, voters + spares, role, first, &mut random)
         });
-        let hosts = hosts.collect();
+        let hosts: Vec<Host> = hosts.collect();
+        let count = hosts.len();
         World {
             at: 0,
             order: 0,
             due: BinaryHeap::new(),
             hosts,
-            names: ["a", "b", "c", "d", "e"][..members].iter().map(|name| NodeId::from(*name)).collect(),
-            cuts: vec![vec![false; members]; members],
+            names: NAMES[..count].iter().map(|name| NodeId::from(*name)).collect(),
+            cuts: vec![vec![false; count]; count],
             loss: random.between(0, 4),
             delay: random.between(1, 30) * MS,
             pre_vote: random.chance(80),
@@ -270,29 +112,11 @@ impl World {
             events: 0,
             overlap: None,
             faults_end: 0,
-            orders: 0,
+            eligible_since: None,
+            tally: Tally::default(),
             patience: u64::MAX,
-            chain: Chain::new(BLOCK, members),
+            chain: Chain::new(BLOCK, count),
             random,
-        }
-    }
-
-    pub fn later(&mut self, after: u64, what: What) {
-        self.order += 1;
-        self.due.push(Reverse(Due { at: self.at + after, order: self.order, what }));
-    }
-
-    pub fn own(&mut self, host: Id, after: u64, stage: Stage) {
-        let generation = self.hosts[host].generation;
-        self.later(after, What::Own { host, generation, stage });
-    }
-
-    /// A short delay within one host; now and then a long one.
-    pub fn moment(&mut self) -> u64 {
-        match self.random.between(0, 100) {
-            0..97 => self.random.between(0, 2 * MS),
-            97..99 => self.random.between(0, 30 * MS),
-            _ => self.random.between(0, 200 * MS),
         }
     }
 
@@ -304,7 +128,7 @@ impl World {
         self.names.iter().position(|known| known == name).expect("a member")
     }
 
-    pub fn members(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.hosts.len()
     }
 
@@ -327,73 +151,12 @@ impl World {
         }
     }
 
-    pub fn send(&mut self, from: Id, to: Id, generation: u32, message: Message) {
-        let copies = 1 + u64::from(self.random.chance(2));
-        for _ in 0..copies {
-            if self.cuts[from][to] || self.random.chance(self.loss) {
-                continue;
-            }
-            let slow = if self.random.chance(3) { 20 } else { 1 };
-            let after = self.random.between(100_000, self.delay * slow);
-            self.later(after, What::Deliver { from, to, generation, message: message.clone() });
-        }
-    }
-
-    /// Whether somebody was active within the bound once the faults had ended, and after which time.
-    fn play(&mut self) -> Option<u64> {
-        for host in 0..self.members() {
-            let after = self.random.between(0, 300 * MS);
-            self.later(after, What::Fault(Fault::Restart(host)));
-            self.later(0, What::Block { host });
-        }
-        while let Some(Reverse(due)) = self.due.pop() {
-            self.at = due.at;
-            if self.at > self.patience {
-                return None;
-            }
-            if self.at > self.faults_end {
-                if self.somebody_is_active() {
-                    return Some(self.at - self.faults_end);
-                }
-                if self.at > self.faults_end + LIVE_WITHIN {
-                    return None;
-                }
-            }
-            self.events += 1;
-            self.happen(due.what);
-            self.check_overlap();
-            if self.overlap.is_some() {
-                return None;
-            }
-        }
-        None
-    }
-
-    fn somebody_is_active(&self) -> bool {
-        let active =
-            |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
-        self.hosts.iter().any(active)
-    }
-
-    fn check_overlap(&mut self) {
-        let signing: Vec<String> = (0..self.members())
-            .filter(|host| self.hosts[*host].machine.may_sign())
-            .map(|host| self.names[host].to_string())
-            .collect();
-        if signing.len() > 1 {
-            let text =
-                format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
-            self.note(|| text.clone());
-            self.overlap = Some(text);
-        }
-    }
-
-    fn happen(&mut self, what: What) {
+    pub fn happen(&mut self, what: What) {
         if let Some(host) = for_coordinator(&what)
             && self.hosts[host].paused
         {
             self.hosts[host].deferred.push_back(what);
-            return;
+            return self.tally.note(Kind::Pause);
         }
         match what {
             What::Deliver { from, to, generation, message } => {
@@ -415,6 +178,9 @@ impl World {
             What::Ask { host, generation, asked } => self.ask_machine(host, generation, asked),
             What::Deadline { host } => self.deadline(host),
             What::Killed { host, pid } => self.killed(host, pid),
+            What::Backstop { host, stop } => self.backstop(host, stop),
+            What::GuardGoesOn { host, stop } => self.guard_goes_on(host, stop),
+            What::Flushed { host, run } => self.flushed(host, run),
             What::Resume { host } => {
                 self.hosts[host].paused = false;
                 let deferred = std::mem::take(&mut self.hosts[host].deferred);
@@ -446,7 +212,7 @@ impl World {
         self.plan_tick(host);
     }
 
-    fn plan_tick(&mut self, host: Id) {
+    pub fn plan_tick(&mut self, host: Id) {
         let now = self.local(host);
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         let longest = if coordinator.core.leads().is_some() { TIMING.heartbeat() } else { Duration::from_secs(1) };
@@ -489,147 +255,5 @@ impl World {
             | Action::Deactivate { .. }
             | Action::WatchChain { .. } => self.perform_here(host, action),
         }
-    }
-
-    pub fn start(&mut self, host: Id) {
-        if self.hosts[host].coordinator.is_some() {
-            return;
-        }
-        let now = self.local(host);
-        let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
-        let raft = &mut self.hosts[host].raft;
-        raft.restart();
-        let memory = Memory {
-            fresh,
-            vote_term: raft.term,
-            released_term: raft.released_term(),
-            view: raft.state.view(),
-            mark_seen: None,
-        };
-        let (settings, name) = (self.settings(host), self.name(host));
-        let me = &mut self.hosts[host];
-        me.generation += 1;
-        me.started_before = true;
-        me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, TIMING, now));
-        self.note(|| format!("{host} coordinator starts"));
-        if self.hosts[host].role == Role::Validator {
-            let after = self.random.between(MS, 30 * MS);
-            self.own(host, after, Stage::Attach);
-            let after = self.random.between(0, PROBE);
-            self.own(host, after, Stage::Probe);
-        }
-        let after = self.random.between(0, GOSSIP);
-        self.own(host, after, Stage::Gossip);
-        self.plan_tick(host);
-    }
-
-    fn settings(&mut self, host: Id) -> Settings {
-        Settings {
-            me: self.name(host),
-            role: self.hosts[host].role,
-            priorities: self.names.iter().enumerate().map(|(i, name)| (name.clone(), 100 - 10 * i as u32)).collect(),
-            timing: TIMING,
-            failback: self.failback,
-            clock_skew: Duration::from_millis(10),
-            node_refuses: false,
-            probe_failures_max: 3,
-            min_peers: None,
-            head_still_max: Duration::from_secs(10),
-            activation_max: Duration::from_secs(2),
-            settle_max: None,
-        }
-    }
-
-    pub fn probe(&mut self, host: Id) {
-        let closely = self.hosts[host].coordinator.as_ref().is_some_and(|c| c.closely);
-        if self.hosts[host].machine.answers(self.at) {
-            let health = self.health(host);
-            self.step(host, Event::Probed(health));
-        }
-        self.own(host, if closely { PROBE_CLOSELY } else { PROBE }, Stage::Probe);
-    }
-
-    pub fn gossip(&mut self, host: Id) {
-        let now = self.local(host);
-        let generation = self.hosts[host].generation;
-        let Some(coordinator) = &self.hosts[host].coordinator else { return };
-        let record = Peer {
-            ready: coordinator.core.not_ready(now).is_none(),
-            reachable: true,
-            height: coordinator.core.host().height(),
-        };
-        for other in self.others(host) {
-            self.send(host, other, generation, Message::Gossip(record.clone()));
-        }
-        self.own(host, GOSSIP, Stage::Gossip);
-        self.tell_peers(host);
-    }
-
-    pub fn tell_peers(&mut self, host: Id) {
-        let at = self.at;
-        let names = self.names.clone();
-        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        let peers: BTreeMap<NodeId, Peer> = coordinator
-            .heard
-            .iter()
-            .map(|(id, (heard_at, peer))| {
-                (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() })
-            })
-            .collect();
-        if peers != coordinator.told_peers {
-            coordinator.told_peers.clone_from(&peers);
-            self.step(host, Event::Peers(peers));
-        }
-    }
-
-    /// Applies the next committed entry, to the state and then to the core.
-    pub fn apply(&mut self, host: Id) {
-        let raft = &mut self.hosts[host].raft;
-        if raft.applied >= raft.commit {
-            return;
-        }
-        let index = raft.applied;
-        raft.applied += 1;
-        let entry = raft.log[index].clone();
-        let Some(command) = entry.command else { return };
-        if self.without == Without::NoSecondClaim && matches!(command, Command::Claim { .. }) {
-            raft.state.last_release = None;
-        }
-        let outcome = raft.state.apply(entry.term, &command);
-        let view = raft.state.view();
-        let leads = raft.leads();
-        if let (Command::Claim { .. }, Applied::Claimed { .. }) = (&command, &outcome) {
-            self.note(|| format!("{host} applies {command}"));
-        }
-        if let Some(coordinator) = &mut self.hosts[host].coordinator {
-            coordinator.pending.retain(|(pending, _)| *pending != index + 1);
-        }
-        let released = matches!(command, Command::Release { .. });
-        let event = Event::Applied { term: entry.term, command, outcome, view };
-        if self.without == Without::NoSecondClaim && released && leads {
-            // The core is kept from hearing that it released, and takes up the lead as if it were new.
-            self.step(host, Event::LeadLost);
-            self.step(host, Event::Led { term: entry.term });
-            return;
-        }
-        self.step(host, event);
-    }
-
-    pub fn lose_coordinator(&mut self, host: Id) {
-        let me = &mut self.hosts[host];
-        me.coordinator = None;
-        me.generation += 1;
-        me.paused = false;
-        me.deferred.clear();
-    }
-}
-
-/// The coordinator that `what` would wake.
-fn for_coordinator(what: &What) -> Option<Id> {
-    match what {
-        What::Deliver { to, .. } => Some(*to),
-        What::Own { host, .. } | What::Heard { host, .. } => Some(*host),
-        What::Ask { .. } | What::Deadline { .. } | What::Killed { .. } | What::Resume { .. } | What::Fault(_) => None,
-        What::Block { .. } | What::Lag { .. } => None,
     }
 }
