@@ -43,9 +43,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// The bound on `active` of every history. Nearly all keep three: one in some thousand needs two rounds of votes,
-    /// the first of which ran into a term that it did not know.
-    pub const MAX_LEASES: u64 = 5;
+    /// The bound on `active` of every history.
+    pub const MAX_LEASES: u64 = 3;
 
     pub fn lease() -> u64 {
         TIMING.lease().as_nanos() as u64
