@@ -285,25 +285,25 @@ fn with_a_leader_that_hears_of_no_new_voters_two_nodes_sign() {
 
 #[test]
 fn without_the_guards_deadline_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::Deadline, Duration::from_secs(60)).is_some());
+    assert!(schedules_to_overlap(Without::Deadline, Duration::from_secs(600)).is_some());
 }
 
 #[test]
 fn without_quarantine_after_a_restart_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::Quarantine, Duration::from_secs(120)).is_some());
+    assert!(schedules_to_overlap(Without::Quarantine, Duration::from_secs(600)).is_some());
 }
 
 #[test]
 fn without_promises_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::Promise, Duration::from_secs(60)).is_some());
+    assert!(schedules_to_overlap(Without::Promise, Duration::from_secs(600)).is_some());
 }
 
 #[test]
 fn with_a_stopped_guard_that_nobody_kills_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::Backstop, Duration::from_secs(120)).is_some());
+    assert!(schedules_to_overlap(Without::Backstop, Duration::from_secs(600)).is_some());
 }
 
 #[test]
 fn with_a_second_claim_in_a_released_term_two_nodes_sign() {
-    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(120)).is_some());
+    assert!(schedules_to_overlap(Without::NoSecondClaim, Duration::from_secs(600)).is_some());
 }
