@@ -5,7 +5,7 @@
 //! see again. `expect` is an action, an answer of the vote gate or a time, `now` the state shown to operators when it
 //! has changed. The wall clock shows the same as the steady one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -299,6 +299,7 @@ impl Story {
                 Event::Applied { term, command, outcome, view: self.replicated.view() }
             }
             ["proposal-failed"] => Event::ProposalFailed { reason: "not committed".into() },
+            ["voters", ..] => Event::Voters(words[1..].split(|word| *word == "and").map(names).collect()),
             ["peers", ..] => Event::Peers(peers(&words[1..])?),
             ["handover-wanted"] => Event::HandoverWanted { to: None, timeout: HANDOVER_TIMEOUT },
             ["handover-wanted", to] => Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT },
@@ -357,6 +358,10 @@ fn health(synced: bool, height: u64, head: Duration) -> Health {
 }
 
 /// `b ready 12, c away 0`: in what shape a peer is, and its height.
+fn names(words: &[&str]) -> BTreeSet<NodeId> {
+    words.iter().map(|word| NodeId::from(*word)).collect()
+}
+
 fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
     let text = words.join(" ");
     text.split(',')

@@ -71,18 +71,24 @@ impl Campaigns {
     }
 
     /// Two candidates of neighbouring rank are two heartbeats apart, so that the first one's votes are
-    /// out before the second one asks; a member that could not hold the baton waits three leases.
+    /// out before the second one asks. A member that could not hold the baton waits half a lease: no longer,
+    /// since it may be the only one whose log the others vote for, and everybody waits for it then.
     pub fn due_at(&self, opens_at: BootTime, rank: Option<u32>, timing: &Timing) -> BootTime {
         let delay = match rank {
             Some(rank) => 2 * timing.heartbeat() * rank,
-            None => 3 * timing.lease(),
+            None => timing.lease() / 2,
         };
         self.not_before.max(opens_at.max(self.started_at) + delay)
     }
 
+    /// Another candidate has this member's vote: it has its time to win and to say so.
+    pub fn voted(&mut self, now: BootTime, timing: &Timing) {
+        self.not_before = self.not_before.max(now + 2 * timing.heartbeat());
+    }
+
     /// A campaign starts at `now`; the next one waits until this one's votes must have come.
     pub fn started(&mut self, now: BootTime, rank: Option<u32>, timing: &Timing) {
-        let spread: Duration = timing.heartbeat() * rank.unwrap_or(3).min(8);
+        let spread: Duration = timing.heartbeat() * rank.unwrap_or(1).min(8);
         self.not_before = now + 2 * timing.heartbeat() + spread;
     }
 }
@@ -142,14 +148,14 @@ mod tests {
         let campaigns = Campaigns::new(BootTime::from_nanos(0));
         let opens_at = BootTime::from_nanos(5_000_000_000);
         let due = |rank| campaigns.due_at(opens_at, rank, &Timing::LAN).since(opens_at).as_millis();
-        assert_eq!((due(Some(0)), due(Some(1)), due(Some(2)), due(None)), (0, 300, 600, 3000));
+        assert_eq!((due(Some(0)), due(Some(1)), due(Some(2)), due(None)), (0, 300, 600, 500));
     }
 
     #[test]
     fn a_member_that_just_started_leaves_the_eligible_their_time() {
         let started_at = BootTime::from_nanos(7_000_000_000);
         let due = Campaigns::new(started_at).due_at(BootTime::from_nanos(0), None, &Timing::LAN);
-        assert_eq!(due.since(started_at), 3 * Timing::LAN.lease());
+        assert_eq!(due.since(started_at), Timing::LAN.lease() / 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::event::Action;
 use super::lease::Lease;
+use super::peers::Peer;
 use super::{Core, tenure};
 use crate::ids::{NodeId, Term};
 use crate::time::{BootTime, Now, WallTime};
@@ -93,6 +94,7 @@ impl Core {
             return;
         }
         let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
+        let may_become_ready = self.host.runs_node() && self.is_voter(&self.settings.me);
         if self.has_released() {
             self.offer_lead(now, out);
         } else if releasing {
@@ -103,7 +105,7 @@ impl Core {
             }
         } else if self.best_target().is_some()
             && let Some(lead) = &mut self.lead
-            && (!self.host.runs_node() || now.boot.since(lead.since) >= self.settings.timing.lease())
+            && (!may_become_ready || now.boot.since(lead.since) >= self.settings.timing.lease())
         {
             lead.releasing = true;
             out.push(Action::ProposeRelease {
@@ -119,7 +121,8 @@ impl Core {
     /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
     pub(super) fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
         let wanted = self.may_hold(now.boot);
-        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| wanted);
+        let follows = |(id, peer): &(&NodeId, &Peer)| peer.reachable && self.is_voter(id);
+        let anybody = || self.peers.iter().find(follows).map(|(id, _)| id).filter(|_| wanted);
         let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
         let Some(lead) = &mut self.lead else { return };
         let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());

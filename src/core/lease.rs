@@ -38,7 +38,7 @@ impl Lease {
     }
 
     /// The latest sending time that a quorum of every set has answered, the leader itself counting as
-    /// `now`. `None` until there is one, and when this leader is in none of the sets.
+    /// `now` where it is one of them. `None` until there is one.
     pub fn acked_at(&self, now: BootTime, voters: &VoterSets) -> Option<BootTime> {
         voters.iter().map(|set| self.acked_at_by(now, set)).min().flatten()
     }

@@ -73,6 +73,7 @@ pub struct Core {
     settings: Settings,
     gate: VoteGate,
     host: Host,
+    /// During a change of membership, the newest last.
     voters: VoterSets,
     /// A vote in this term is being considered by Raft.
     voting_in: Option<Term>,
@@ -146,6 +147,9 @@ impl Core {
             Event::Voting { term } => self.note_voting(now, term, out),
             Event::Considered { term } => {
                 self.voting_in = None;
+                if term > self.gate.vote_term() {
+                    self.campaigns.voted(now.boot, &self.settings.timing);
+                }
                 self.note_vote(now, term, out);
             }
             Event::Voted { term } => self.note_vote(now, term, out),
@@ -265,34 +269,43 @@ impl Core {
     fn campaign_due(&self, now: BootTime) -> BootTime {
         let opens_at = self.gate.promise_end().unwrap_or(BootTime::from_nanos(0));
         let rank = self.rank(now);
-        let due = self.campaigns.due_at(opens_at, rank, &self.settings.timing);
         // Members that could not hold the baton would otherwise all campaign at the same moment.
         let place = self.settings.priorities.keys().position(|id| *id == self.settings.me).unwrap_or(0) as u32;
-        if rank.is_some() { due } else { due + 2 * self.settings.timing.heartbeat() * place }
+        let place = if rank.is_some() { 0 } else { place };
+        self.campaigns.due_at(opens_at + self.settings.timing.heartbeat() * place, rank, &self.settings.timing)
     }
 
     /// Place in the order of candidates; `None` for a member that could not hold the baton.
     fn rank(&self, now: BootTime) -> Option<u32> {
         self.may_hold(now).then(|| {
             let lost = self.gate.last_leader().filter(|leader| **leader != self.settings.me);
-            let may_claim = |id: &NodeId| self.view.may_claim(id).is_ok();
+            let may_claim = |id: &NodeId| self.is_voter(id) && self.view.may_claim(id).is_ok();
             election::rank(&self.settings.me, self.host.height(), &self.priorities, &self.peers, may_claim, lost)
         })
     }
 
-    /// Ready, and no order of an operator forbids it.
+    /// Ready, a voter, and no order of an operator forbids it.
     fn may_hold(&self, now: BootTime) -> bool {
-        self.not_ready(now).is_none() && self.view.may_claim(&self.settings.me).is_ok()
+        let me = &self.settings.me;
+        self.not_ready(now).is_none() && self.is_voter(me) && self.view.may_claim(me).is_ok()
+    }
+
+    /// Whether `member` votes, or will once the change of membership under way is done. Gossip tells of others too: one
+    /// that only learns, or was removed. Its Raft would not follow, or not be followed.
+    fn is_voter(&self, member: &NodeId) -> bool {
+        self.voters.last().is_some_and(|newest| newest.contains(member))
     }
 
     /// To whom the baton may go by itself; nobody but its keepers during a pause.
     fn best_target(&self) -> Option<&NodeId> {
-        election::best_target(&self.priorities, &self.peers, |id| self.view.may_claim(id).is_ok())
+        election::best_target(&self.priorities, &self.peers, |id| self.is_voter(id) && self.view.may_claim(id).is_ok())
     }
 
     /// To whom an operator may move it.
     fn best_for_operator(&self) -> Option<&NodeId> {
-        election::best_target(&self.priorities, &self.peers, |id| !self.view.orders.is_in_maintenance(id))
+        election::best_target(&self.priorities, &self.peers, |id| {
+            self.is_voter(id) && !self.view.orders.is_in_maintenance(id)
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use baton::ids::{NodeId, Role};
 use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
+use crate::members::Members;
 use crate::raft::{Append, Appended, Ballot, Id, Raft, Role as RaftRole};
 use crate::rules::{Rules, Without};
 use crate::shift::{ORIGIN, hash_shifted};
@@ -84,7 +85,7 @@ impl Hash for Host {
 
 impl Host {
     pub fn new(me: Id, rules: &Rules) -> Host {
-        let raft = Raft::new(me, NAMES.len());
+        let raft = Raft::new(me, NAMES.len(), Members::first(NAMES.len()));
         let core = Core::new(settings(me, rules), memory(&raft, true), BootTime::from_nanos(ORIGIN));
         let mut host = Host {
             me,
@@ -195,7 +196,13 @@ impl Host {
     fn propose(&mut self, rules: &Rules, command: Command) {
         if self.raft.log.len() < rules.entries_max {
             self.raft.propose(command);
+            self.wrote();
         }
+    }
+
+    /// Nothing is lost of a member's own disk here.
+    pub fn wrote(&mut self) {
+        self.raft.written(self.raft.term, self.raft.log.len());
     }
 
     /// The vote gate, with the rule left out that `rules` leaves out.
@@ -271,7 +278,7 @@ impl Host {
     fn apply(&mut self, rules: &Rules) {
         let entry = self.raft.log[self.raft.applied].clone();
         self.raft.applied += 1;
-        let Some(command) = entry.command else { return };
+        let Some(command) = entry.command().cloned() else { return };
         let claims_again = rules.without == Without::NoSecondClaim;
         if claims_again && matches!(command, Command::Claim { .. }) {
             self.raft.state.last_release = None;
@@ -295,7 +302,7 @@ impl Host {
         }
         if matches!(appended, Appended::Matched(_)) {
             let release = |command: &Command| matches!(command, Command::Release { .. });
-            for entry in append.entries.iter().filter(|entry| entry.command.as_ref().is_some_and(release)) {
+            for entry in append.entries.iter().filter(|entry| entry.command().is_some_and(release)) {
                 self.step(rules, Event::ReleaseLogged { term: entry.term });
             }
         }

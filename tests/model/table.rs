@@ -156,7 +156,9 @@ fn perform(rules: &Rules, host: &mut Host, before: &Known, op: Op) -> Answer {
         Op::OnVote { from, ballot } => return on_vote(rules, host, before, from, &ballot),
         Op::Consider => return consider(rules, host),
         Op::OnVoted { from, round, granted, vote } => {
-            host.raft.on_vote_answer(from, round, granted, vote);
+            if host.raft.on_vote_answer(from, round, granted, vote) {
+                host.wrote();
+            }
             host.raft_changed(rules);
         }
         Op::NoticeLoss => host.report(rules),

@@ -51,6 +51,9 @@ impl Core {
         if self.view.orders.is_in_maintenance(&to) {
             return Err(format!("{to} is in maintenance; `baton maintenance off --member {to}` ends it"));
         }
+        if self.settings.priorities.contains_key(&to) && !self.is_voter(&to) {
+            return Err(format!("{to} is no voter of this cluster; `baton status` shows who is"));
+        }
         match self.peers.get(&to) {
             Some(peer) if peer.ready && peer.reachable => Ok(to),
             Some(peer) if peer.reachable => Err(format!("{to} is not ready to take the baton; see `baton status`")),

@@ -13,9 +13,11 @@ use baton::ids::SignMark;
 use baton::time::{BootTime, WallTime};
 
 use crate::faults::Fault;
+use crate::oracle::End;
 use crate::raft::Id;
+use crate::schedule::What;
 use crate::signlog::{Kind, Signature};
-use crate::world::{End, MS, What, Without, World};
+use crate::world::{MS, Without, World};
 
 const DEATHS: u32 = 3;
 /// Signatures of whoever comes next that end a history well.
@@ -124,7 +126,7 @@ impl World {
 
     /// Some nodes hear of new blocks late, for a while: the very ones that the dead holder signed.
     fn delay_blocks(&mut self) {
-        for host in 0..self.members() {
+        for host in 0..self.count() {
             let lag = match self.random.between(0, 100) {
                 0..40 => self.random.between(1, 40),
                 40..80 => self.random.between(40, 600),

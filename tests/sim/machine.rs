@@ -11,12 +11,19 @@ use baton::ids::Epoch;
 use baton::time::BootTime;
 
 use crate::raft::Id;
-use crate::world::{MS, TIMING, What, Without, World};
+use crate::schedule::What;
+use crate::tally::Kind;
+use crate::world::{MS, TIMING, Without, World};
+
+/// How long after a deadline the kernel kills a guard that did not keep it.
+const BACKSTOP_AFTER: u64 = 50 * MS;
 
 #[derive(Debug, Default)]
 pub struct Machine {
     fence: Fence,
     firing: Option<Epoch>,
+    /// The kernel's timer runs for it: until it is disarmed, or kept.
+    deadline: Option<BootTime>,
     node: Option<Process>,
     pids: u32,
     /// The links are validating.
@@ -26,6 +33,17 @@ pub struct Machine {
     /// When the last frame of either direction arrives: frames keep their order.
     asked_until: u64,
     told_until: u64,
+    /// The guard's process does not run.
+    stopped: Option<Stopped>,
+    /// How often the guard was stopped.
+    stops: u32,
+}
+
+#[derive(Debug, Default)]
+struct Stopped {
+    /// What waits for it: frames with the generation that sent them, and kills that it was about to do.
+    asked: Vec<(u32, ToMachine)>,
+    kills: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,8 +93,14 @@ impl Machine {
 
     /// Power is lost; the links stay as they are.
     pub fn crash(&mut self) {
-        let (links, pids, asked_until, told_until) = (self.links, self.pids, self.asked_until, self.told_until);
-        *self = Machine { links, pids, asked_until, told_until, ..Machine::default() };
+        *self = Machine {
+            links: self.links,
+            pids: self.pids,
+            asked_until: self.asked_until,
+            told_until: self.told_until,
+            stops: self.stops,
+            ..Machine::default()
+        };
     }
 
     pub fn attach(&mut self, generation: u32) -> (Option<NodeProcess>, Option<Armed>) {
@@ -112,6 +136,10 @@ impl World {
     }
 
     pub fn ask_machine(&mut self, host: Id, generation: u32, asked: ToMachine) {
+        if let Some(stopped) = &mut self.hosts[host].machine.stopped {
+            stopped.asked.push((generation, asked));
+            return self.tally.note(Kind::GuardStop);
+        }
         if self.hosts[host].machine.connection != generation {
             return;
         }
@@ -144,16 +172,16 @@ impl World {
             }
             ToMachine::Arm { epoch, deadline } => {
                 if let Ok(armed) = machine.fence.arm(epoch, deadline, now) {
+                    machine.deadline = Some(armed.deadline());
                     let fires = self.hosts[host].clock.when(armed.deadline()).saturating_sub(self.at);
                     self.later(fires, What::Deadline { host });
                     self.tell(host, FromMachine::Armed(armed));
                 }
             }
             ToMachine::Disarm { epoch } => {
-                if machine.fence.disarm(epoch).is_ok()
-                    && let Some(node) = &mut machine.node
-                {
-                    node.validator_epoch = None;
+                if machine.fence.disarm(epoch).is_ok() {
+                    machine.deadline = None;
+                    machine.node.iter_mut().for_each(|node| node.validator_epoch = None);
                 }
             }
             ToMachine::Signal { validator_epoch } => {
@@ -179,7 +207,7 @@ impl World {
     pub fn deadline(&mut self, host: Id) {
         let now = self.local(host);
         let machine = &mut self.hosts[host].machine;
-        if self.without == Without::Deadline {
+        if self.without == Without::Deadline || machine.stopped.is_some() {
             return;
         }
         let Some(epoch) = machine.fence.expire(now) else { return };
@@ -196,6 +224,7 @@ impl World {
             Some(node) => {
                 node.dies_of = Some(ExitCause::Fenced);
                 let pid = node.pid;
+                self.tally.note(Kind::Fenced);
                 self.later(done, What::Killed { host, pid });
             }
             None => self.finish_fence(host),
@@ -204,6 +233,9 @@ impl World {
 
     pub fn killed(&mut self, host: Id, pid: u32) {
         let machine = &mut self.hosts[host].machine;
+        if let Some(stopped) = &mut machine.stopped {
+            return stopped.kills.push(pid);
+        }
         let Some(node) = machine.node.take_if(|node| node.pid == pid) else { return };
         self.note(|| format!("{host} node {pid} is gone"));
         self.tell(host, FromMachine::Exited { cause: node.dies_of.unwrap_or(ExitCause::ByItself) });
@@ -213,6 +245,7 @@ impl World {
     fn finish_fence(&mut self, host: Id) {
         let machine = &mut self.hosts[host].machine;
         if let Some(epoch) = machine.firing.take() {
+            machine.deadline = None;
             machine.links = false;
             self.tell(host, FromMachine::Fenced { epoch });
         }
@@ -222,7 +255,61 @@ impl World {
         let machine = &mut self.hosts[host].machine;
         if let Some(node) = machine.node.as_mut() {
             let pid = node.pid;
+            self.tally.note(Kind::NodeCrash);
             self.killed(host, pid);
+        }
+    }
+
+    /// The guard's process is stopped: it takes no frame, keeps no deadline, kills nothing, and the node runs on.
+    pub fn stop_guard(&mut self, host: Id, last: u64) {
+        let machine = &mut self.hosts[host].machine;
+        if machine.stopped.is_some() {
+            return;
+        }
+        machine.stopped = Some(Stopped::default());
+        machine.stops += 1;
+        let stop = machine.stops;
+        self.later(last, What::GuardGoesOn { host, stop });
+        self.plan_backstop(host);
+    }
+
+    /// The kernel's timer is set with the guard's own, before the guard's word leaves; it acts on a guard that is
+    /// stopped, and the node dies with it. From the timer until it is dead may pass what is left of `kill_max`.
+    fn plan_backstop(&mut self, host: Id) {
+        let machine = &self.hosts[host].machine;
+        let kept = self.without == Without::Backstop;
+        let Some(deadline) = machine.deadline.filter(|_| !kept) else { return };
+        let stop = machine.stops;
+        let kill_max = TIMING.kill_max().as_nanos() as u64;
+        let late = match self.random.between(0, 3) {
+            0 => kill_max - BACKSTOP_AFTER - 1000,
+            1 => self.random.between(0, kill_max - BACKSTOP_AFTER - 1000),
+            _ => self.random.between(0, 5 * MS),
+        };
+        let dead = deadline + Duration::from_nanos(BACKSTOP_AFTER + late);
+        let after = self.hosts[host].clock.when(dead).saturating_sub(self.at);
+        self.later(after, What::Backstop { host, stop });
+    }
+
+    pub fn backstop(&mut self, host: Id, stop: u32) {
+        let machine = &self.hosts[host].machine;
+        if machine.stops == stop && machine.stopped.is_some() {
+            self.note(|| format!("{host} guard is killed by its backstop"));
+            self.tally.note(Kind::Backstop);
+            self.lose_guard(host);
+        }
+    }
+
+    pub fn guard_goes_on(&mut self, host: Id, stop: u32) {
+        let machine = &mut self.hosts[host].machine;
+        let Some(stopped) = machine.stopped.take_if(|_| machine.stops == stop) else { return };
+        self.note(|| format!("{host} guard goes on"));
+        self.deadline(host);
+        for pid in stopped.kills {
+            self.killed(host, pid);
+        }
+        for (generation, asked) in stopped.asked {
+            self.ask_machine(host, generation, asked);
         }
     }
 

@@ -1,15 +1,37 @@
-//! A small Raft for the simulation: terms, votes, logs, commit by quorum, pre-vote, leadership transfer. It
-//! follows openraft where the two differ in what they allow. It knows nothing of time but what `heard_at` says.
+//! A small Raft for simulation and model: terms, votes, logs, commit by quorum, pre-vote, leadership transfer, changes
+//! of membership by joint consensus. It follows openraft where the two differ in what they allow. It knows nothing of
+//! time, and of a disk only that an own entry counts once it was `written`.
+
+use std::sync::Arc;
 
 use baton::core::replicated::{Command, Replicated};
+
+use crate::members::{Change, Members};
 
 pub type Id = usize;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     pub term: u64,
-    /// `None` is the blank entry that a new leader begins with.
-    pub command: Option<Command>,
+    pub payload: Payload,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// What a new leader begins with.
+    Blank,
+    Command(Arc<Command>),
+    /// In force as soon as it stands in a log.
+    Members(Members),
+}
+
+impl Entry {
+    pub fn command(&self) -> Option<&Command> {
+        match &self.payload {
+            Payload::Command(command) => Some(command),
+            Payload::Blank | Payload::Members(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +77,12 @@ pub enum Appended {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     pub me: Id,
-    pub members: usize,
+    /// All that are or may become members.
+    hosts: usize,
+    /// Before the first change.
+    first: Members,
+    /// The newest in the log.
+    pub members: Members,
     // Durable.
     pub term: u64,
     pub voted_for: Option<Id>,
@@ -69,10 +96,12 @@ pub struct Raft {
 }
 
 impl Raft {
-    pub fn new(me: Id, members: usize) -> Raft {
+    pub fn new(me: Id, hosts: usize, first: Members) -> Raft {
         Raft {
             me,
-            members,
+            hosts,
+            first,
+            members: first,
             term: 0,
             voted_for: None,
             log: Vec::new(),
@@ -84,10 +113,22 @@ impl Raft {
         }
     }
 
+    /// What is not on disk is forgotten.
     pub fn restart(&mut self) {
+        self.members = self.members_before(self.log.len());
         self.commit = self.applied;
         self.role = Role::Follower;
         self.pre = None;
+    }
+
+    /// A restart from what a disk kept, in the place of the durable fields. The state follows from the log.
+    pub fn crash(&mut self, (term, voted_for): (u64, Option<Id>), log: Vec<Entry>, applied: usize) {
+        let mut state = Replicated::default();
+        for entry in &log[..applied] {
+            entry.command().map(|command| state.apply(entry.term, command));
+        }
+        (self.term, self.voted_for, self.log, self.applied, self.state) = (term, voted_for, log, applied, state);
+        self.restart();
     }
 
     pub fn leads(&self) -> bool {
@@ -105,8 +146,25 @@ impl Raft {
         (self.log.last().map_or(0, |entry| entry.term), self.log.len())
     }
 
-    fn is_quorum(&self, granted: u32) -> bool {
-        granted.count_ones() as usize > self.members / 2
+    /// In force as of the first `entries` of the log.
+    fn members_before(&self, entries: usize) -> Members {
+        let newest = self.log[..entries].iter().rev().find_map(|entry| match &entry.payload {
+            Payload::Members(members) => Some(*members),
+            Payload::Blank | Payload::Command(_) => None,
+        });
+        newest.unwrap_or(self.first)
+    }
+
+    fn push(&mut self, payload: Payload) {
+        if let Payload::Members(members) = &payload {
+            self.members = *members;
+        }
+        self.log.push(Entry { term: self.term, payload });
+    }
+
+    /// Whether it may campaign: openraft asks for a voter, by its log or by what is committed of it.
+    fn is_voter(&self) -> bool {
+        self.members.is_voter(self.me) || self.members_before(self.commit).is_voter(self.me)
     }
 
     fn adopt(&mut self, term: u64, voted_for: Option<Id>) {
@@ -122,17 +180,17 @@ impl Raft {
 
     /// A new pre-vote round; what to ask the others.
     pub fn pre_elect(&mut self) -> Option<Ballot> {
-        if self.leads() {
+        if self.leads() || !self.is_voter() {
             return None;
         }
         self.pre = Some((self.term + 1, 1 << self.me));
         Some(Ballot { term: self.term + 1, last: self.last(), transfer: false })
     }
 
-    /// A vote for itself in a new term; what to ask the others.
+    /// A vote for itself in a new term; what to ask the others. Whom the lead is offered to need not be a voter.
     pub fn elect(&mut self, transfer: bool) -> Option<Ballot> {
         self.pre = None;
-        if self.leads() {
+        if self.leads() || !transfer && !self.is_voter() {
             return None;
         }
         self.adopt(self.term + 1, Some(self.me));
@@ -163,7 +221,7 @@ impl Raft {
         if granted {
             *votes |= 1 << from;
             let votes = *votes;
-            return self.is_quorum(votes);
+            return self.members.is_quorum(votes);
         }
         if theirs.0 > self.term {
             self.adopt(theirs.0, theirs.1);
@@ -177,7 +235,7 @@ impl Raft {
             let Role::Candidate { granted } = &mut self.role else { return false };
             *granted |= 1 << from;
             let granted = *granted;
-            if self.is_quorum(granted) {
+            if self.members.is_quorum(granted) {
                 self.lead();
                 return true;
             }
@@ -188,23 +246,52 @@ impl Raft {
     }
 
     fn lead(&mut self) {
-        self.log.push(Entry { term: self.term, command: None });
-        let mut matched = vec![0; self.members];
-        matched[self.me] = self.log.len();
-        let next = vec![self.log.len(); self.members];
-        self.role = Role::Leader(Leading { matched, next, transfer_to: None });
+        self.push(Payload::Blank);
+        let next = vec![self.log.len(); self.hosts];
+        self.role = Role::Leader(Leading { matched: vec![0; self.hosts], next, transfer_to: None });
     }
 
     /// Index of the new entry; `None` when this member may not propose.
     pub fn propose(&mut self, command: Command) -> Option<usize> {
-        let (term, me) = (self.term, self.me);
+        self.append(Payload::Command(Arc::new(command)))
+    }
+
+    /// As `propose`; `None` also while the change before is not committed.
+    pub fn change(&mut self, change: Change) -> Option<usize> {
+        if self.members_before(self.commit) != self.members {
+            return None;
+        }
+        let members = self.members.changed(change)?;
+        self.append(Payload::Members(members))
+    }
+
+    fn append(&mut self, payload: Payload) -> Option<usize> {
         if self.leading()?.transfer_to.is_some() {
             return None;
         }
-        self.log.push(Entry { term, command: Some(command) });
-        let last = self.log.len();
-        self.leading()?.matched[me] = last;
-        Some(last)
+        self.push(payload);
+        Some(self.log.len())
+    }
+
+    /// What this member wrote as the leader of `term` is on its own disk; whether the commit index has moved.
+    pub fn written(&mut self, term: u64, upto: usize) -> bool {
+        let me = self.me;
+        if term != self.term {
+            return false;
+        }
+        let Some(leading) = self.leading() else { return false };
+        leading.matched[me] = leading.matched[me].max(upto);
+        self.advance()
+    }
+
+    fn advance(&mut self) -> bool {
+        let Role::Leader(leading) = &self.role else { return false };
+        let agreed = self.members.agreed(&leading.matched);
+        let moves = agreed > self.commit && self.log[agreed - 1].term == self.term;
+        if moves {
+            self.commit = agreed;
+        }
+        moves
     }
 
     /// What `to` lacks.
@@ -230,9 +317,13 @@ impl Raft {
             if self.log.get(at).is_some_and(|mine| mine.term != entry.term) {
                 assert!(at >= self.commit, "a committed entry would be overwritten");
                 self.log.truncate(at);
+                self.members = self.members_before(at);
             }
             if self.log.len() == at {
                 self.log.push(entry.clone());
+                if let Payload::Members(members) = &entry.payload {
+                    self.members = *members;
+                }
             }
         }
         let matched = before + append.entries.len();
@@ -262,25 +353,18 @@ impl Raft {
             }
             Appended::Alive | Appended::HigherVote(..) => {}
         }
-        let mut matched = leading.matched.clone();
-        matched.sort_unstable_by(|a, b| b.cmp(a));
-        let agreed = matched[self.members / 2];
-        let moves = agreed > self.commit && self.log[agreed - 1].term == term;
-        if moves {
-            self.commit = agreed;
-        }
-        moves
+        self.advance()
     }
 
     /// Term of the newest `Release` in the log.
     pub fn released_term(&self) -> Option<u64> {
-        let release = |entry: &&Entry| matches!(entry.command, Some(Command::Release { .. }));
+        let release = |entry: &&Entry| matches!(entry.command(), Some(Command::Release { .. }));
         self.log.iter().rev().find(release).map(|entry| entry.term)
     }
 
     /// Whether the newest `Claim` or `Release` in the log is a `Release`.
     pub fn ends_released(&self) -> bool {
-        let newest = self.log.iter().rev().find_map(|entry| match entry.command {
+        let newest = self.log.iter().rev().find_map(|entry| match entry.command() {
             Some(Command::Release { .. }) => Some(true),
             Some(Command::Claim { .. }) => Some(false),
             Some(

@@ -1,0 +1,233 @@
+//! What surrounds a core in its coordinator, in the manner of `driver/`. Every `await` of the real one is a stage of its
+//! own here, so that pauses and other events fall in between.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use baton::core::replicated::Command;
+use baton::core::votes::VoteGate;
+use baton::core::{Core, Event, Memory, Peer};
+use baton::guard_frame::Armed;
+use baton::ids::NodeId;
+use baton::time::{BootTime, Now};
+use baton::timing::Timing;
+
+use crate::members::Members;
+use crate::network::Message;
+use crate::raft::{Append, Appended, Ballot, Id};
+use crate::worker::{Doing, Job};
+use crate::world::{MS, TIMING, World};
+
+#[derive(Clone, Debug)]
+pub enum Request {
+    Append { from: Id, peer: u32, append: Append, sent_at: BootTime, arrived_at: BootTime },
+    Vote { from: Id, peer: u32, ballot: Ballot },
+}
+
+#[derive(Clone, Debug)]
+pub enum Stage {
+    Tick(u64),
+    Heartbeat {
+        term: u64,
+    },
+    Probe,
+    Gossip,
+    Attach,
+    Campaign,
+    AskVotes(Ballot),
+    Transfer {
+        to: Id,
+    },
+    Propose(Command),
+    ProposalFailed,
+    Replicate {
+        to: Id,
+    },
+    Apply,
+    Metrics,
+    TellVoters,
+    /// What the leader of `term` wrote itself is on its disk.
+    Written {
+        term: u64,
+        upto: usize,
+    },
+    AwaitRelease {
+        from: Id,
+        peer: u32,
+        ballot: Ballot,
+        until: u64,
+    },
+    AwaitTransfer {
+        from: Id,
+        vote: (u64, Option<Id>),
+        last: (u64, usize),
+        until: u64,
+    },
+    Elect {
+        vote: (u64, Option<Id>),
+        last: (u64, usize),
+    },
+    Considers(Request),
+    Answers {
+        request: Request,
+        appended: Appended,
+    },
+    Considered {
+        from: Id,
+        peer: u32,
+        ballot: Ballot,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
+    Worker(u64),
+    Finish,
+}
+
+pub struct Coordinator {
+    pub core: Core,
+    /// Follows the same events as the core's own gate, for the mutations that drop one rule of it.
+    pub shadow: VoteGate,
+    me: NodeId,
+    pub readers: u32,
+    pub writer: bool,
+    pub queue: VecDeque<Request>,
+    pub told: Option<(u64, bool)>,
+    pub metrics: (u64, bool),
+    pub told_voters: Option<Members>,
+    /// Index of a change that this coordinator began, and will settle.
+    pub changes: Option<usize>,
+    /// Index and term of what was proposed and is not applied.
+    pub pending: Vec<(usize, u64)>,
+    pub jobs: VecDeque<Job>,
+    pub doing: Option<Doing>,
+    pub work_id: u64,
+    pub let_go: u64,
+    pub done: u64,
+    pub armed: Option<Armed>,
+    pub node_seen: Option<u32>,
+    /// The node is proven gone as far as the guard told.
+    pub gone: bool,
+    pub closely: bool,
+    pub tick: u64,
+    pub heard: BTreeMap<Id, (u64, Peer)>,
+    pub told_peers: BTreeMap<NodeId, Peer>,
+}
+
+impl Coordinator {
+    pub fn new(core: Core, me: NodeId, memory: Memory, timing: Timing, now: BootTime) -> Coordinator {
+        Coordinator {
+            core,
+            shadow: VoteGate::new(timing.promise(), now, memory.fresh, memory.vote_term, memory.released_term),
+            me,
+            readers: 0,
+            writer: false,
+            queue: VecDeque::new(),
+            told: None,
+            metrics: (0, false),
+            told_voters: None,
+            changes: None,
+            pending: Vec::new(),
+            jobs: VecDeque::new(),
+            doing: None,
+            work_id: 0,
+            let_go: 0,
+            done: 0,
+            armed: None,
+            node_seen: None,
+            gone: false,
+            closely: false,
+            tick: 0,
+            heard: BTreeMap::new(),
+            told_peers: BTreeMap::new(),
+        }
+    }
+
+    pub fn before_step(&mut self, event: &Event) {
+        match event {
+            Event::Accepted { leader, term, arrived_at } => self.shadow.note_accepted(leader, *term, *arrived_at),
+            Event::ReleaseLogged { term } => self.shadow.note_release(*term),
+            Event::Voted { term } | Event::Considered { term } | Event::Led { term } => self.shadow.note_vote(*term),
+            Event::Applied { term, command: Command::Release { .. }, .. } => self.shadow.note_release(*term),
+            _ => {}
+        }
+    }
+
+    pub fn after_step(&mut self, now: Now) {
+        if let Some(left) = self.core.lease_remaining(now.boot) {
+            let acked_at = now.boot + left - (TIMING.lease_min() - TIMING.kill_max());
+            self.shadow.note_own_lease(&self.me, acked_at);
+        }
+    }
+}
+
+impl World {
+    pub fn proceed(&mut self, host: Id, stage: Stage) {
+        match stage {
+            Stage::Tick(tick) => {
+                if self.hosts[host].coordinator.as_ref().is_some_and(|c| c.tick == tick) {
+                    self.step(host, Event::Tick);
+                }
+            }
+            Stage::Heartbeat { term } => self.heartbeat(host, term),
+            Stage::Probe => self.probe(host),
+            Stage::Gossip => self.gossip(host),
+            Stage::Attach => self.attach(host),
+            Stage::Campaign => self.campaign(host),
+            Stage::AskVotes(ballot) => {
+                let generation = self.hosts[host].generation;
+                self.step(host, Event::Voted { term: ballot.term });
+                for to in self.voters_but(host) {
+                    self.send(host, to, generation, Message::Vote(ballot.clone()));
+                }
+            }
+            Stage::Transfer { to } => self.transfer(host, to),
+            Stage::Propose(command) => self.propose(host, command),
+            Stage::ProposalFailed => self.step(host, Event::ProposalFailed { reason: "not committed".into() }),
+            Stage::Replicate { to } => self.replicate(host, to),
+            Stage::Apply => {
+                self.apply(host);
+                if self.hosts[host].raft.applied < self.hosts[host].raft.commit {
+                    let after = self.random.between(0, MS);
+                    self.own(host, after, Stage::Apply);
+                }
+            }
+            Stage::Metrics => self.metrics(host),
+            Stage::TellVoters => self.tell_voters(host),
+            Stage::Written { term, upto } => self.written(host, term, upto),
+            Stage::AwaitRelease { from, peer, ballot, until } => {
+                if self.gate(host, from) || self.at >= until {
+                    self.enter(host, Request::Vote { from, peer, ballot });
+                } else {
+                    self.own(host, 4 * MS, Stage::AwaitRelease { from, peer, ballot, until });
+                }
+            }
+            Stage::AwaitTransfer { from, vote, last, until } => {
+                if self.gate(host, host) {
+                    let after = self.moment();
+                    self.own(host, after, Stage::Elect { vote, last });
+                } else if self.at < until {
+                    self.own(host, 4 * MS, Stage::AwaitTransfer { from, vote, last, until });
+                }
+            }
+            Stage::Elect { vote, last } => {
+                if self.vote_of(host) == vote && self.hosts[host].raft.last() >= last {
+                    self.elect(host, true);
+                }
+            }
+            Stage::Considers(request) => self.considers(host, request),
+            Stage::Answers { request, appended } => self.answers(host, request, appended),
+            Stage::Considered { from, peer, ballot, granted, vote } => {
+                self.step(host, Event::Considered { term: vote.0 });
+                self.report_lead(host);
+                self.send(host, from, peer, Message::Voted { round: ballot.term, granted, vote });
+                self.leave_turn(host, true);
+            }
+            Stage::Worker(id) => self.worker_wakes(host, id),
+            Stage::Finish => {
+                self.note(|| format!("{host} coordinator ends"));
+                self.hosts[host].machine.crash();
+                self.hosts[host].machine.links = false;
+                self.lose_coordinator(host);
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A host: its clock, its machine, its Raft, and the coordinator that comes and goes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use baton::core::replicated::{Applied, Command};
+use baton::core::{Core, Event, Memory, Settings};
+use baton::ids::Role;
+
+use crate::coordinator::{Coordinator, Stage};
+use crate::disk::Disk;
+use crate::machine::Machine;
+use crate::members::Members;
+use crate::network::GOSSIP;
+use crate::raft::{Id, Payload, Raft};
+use crate::random::Random;
+use crate::schedule::{Clock, What};
+use crate::tally::Kind;
+use crate::world::{MS, TIMING, Without, World};
+
+const PROBE: u64 = 250 * MS;
+const PROBE_CLOSELY: u64 = 60 * MS;
+
+pub struct Host {
+    pub clock: Clock,
+    pub role: Role,
+    /// The machine's processes: guard and chain node. They outlive the coordinator.
+    pub machine: Machine,
+    pub disk: Disk,
+    pub raft: Raft,
+    pub coordinator: Option<Coordinator>,
+    pub generation: u32,
+    pub paused: bool,
+    pub deferred: VecDeque<What>,
+    pub syncing_until: u64,
+    started_before: bool,
+}
+
+impl Host {
+    pub fn new(me: Id, hosts: usize, role: Role, first: Members, random: &mut Random) -> Host {
+        Host {
+            clock: Clock::skewed(random),
+            role,
+            machine: Machine::default(),
+            disk: Disk::default(),
+            raft: Raft::new(me, hosts, first),
+            coordinator: None,
+            generation: 0,
+            paused: false,
+            deferred: VecDeque::new(),
+            syncing_until: 0,
+            started_before: false,
+        }
+    }
+}
+
+impl World {
+    pub fn start(&mut self, host: Id) {
+        if self.hosts[host].coordinator.is_some() {
+            return;
+        }
+        let now = self.local(host);
+        let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
+        let raft = &self.hosts[host].raft;
+        let memory = Memory {
+            fresh,
+            vote_term: raft.term,
+            released_term: raft.released_term(),
+            view: raft.state.view(),
+            mark_seen: None,
+        };
+        let (settings, name) = (self.settings(host), self.name(host));
+        let me = &mut self.hosts[host];
+        me.generation += 1;
+        me.started_before = true;
+        me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, TIMING, now));
+        self.note(|| format!("{host} coordinator starts"));
+        if self.hosts[host].role == Role::Validator {
+            let after = self.random.between(MS, 30 * MS);
+            self.own(host, after, Stage::Attach);
+            let after = self.random.between(0, PROBE);
+            self.own(host, after, Stage::Probe);
+        }
+        let after = self.random.between(0, GOSSIP);
+        self.own(host, after, Stage::Gossip);
+        self.plan_tick(host);
+    }
+
+    fn settings(&mut self, host: Id) -> Settings {
+        Settings {
+            me: self.name(host),
+            role: self.hosts[host].role,
+            priorities: self.names.iter().enumerate().map(|(i, name)| (name.clone(), 100 - 10 * i as u32)).collect(),
+            timing: TIMING,
+            failback: self.failback,
+            clock_skew: Duration::from_millis(10),
+            node_refuses: false,
+            probe_failures_max: 3,
+            min_peers: None,
+            head_still_max: Duration::from_secs(10),
+            activation_max: Duration::from_secs(2),
+            settle_max: None,
+        }
+    }
+
+    pub fn probe(&mut self, host: Id) {
+        let closely = self.hosts[host].coordinator.as_ref().is_some_and(|c| c.closely);
+        if self.hosts[host].machine.answers(self.at) {
+            let health = self.health(host);
+            self.step(host, Event::Probed(health));
+        }
+        self.own(host, if closely { PROBE_CLOSELY } else { PROBE }, Stage::Probe);
+    }
+
+    /// Applies the next committed entry, to the state and then to the core.
+    pub fn apply(&mut self, host: Id) {
+        let raft = &mut self.hosts[host].raft;
+        if raft.applied >= raft.commit {
+            return;
+        }
+        let index = raft.applied;
+        raft.applied += 1;
+        let entry = raft.log[index].clone();
+        let command = match entry.payload {
+            Payload::Blank => return,
+            Payload::Members(members) => return self.changed(host, index + 1, members),
+            Payload::Command(command) => Command::clone(&command),
+        };
+        if self.without == Without::NoSecondClaim && matches!(command, Command::Claim { .. }) {
+            self.hosts[host].raft.state.last_release = None;
+        }
+        let raft = &mut self.hosts[host].raft;
+        let outcome = raft.state.apply(entry.term, &command);
+        let view = raft.state.view();
+        let leads = raft.leads();
+        self.write(host, None);
+        if let (Command::Claim { .. }, Applied::Claimed { .. }) = (&command, &outcome) {
+            self.note(|| format!("{host} applies {command}"));
+        }
+        if let Some(coordinator) = &mut self.hosts[host].coordinator {
+            coordinator.pending.retain(|(pending, _)| *pending != index + 1);
+        }
+        let released = matches!(command, Command::Release { .. });
+        let event = Event::Applied { term: entry.term, command, outcome, view };
+        if self.without == Without::NoSecondClaim && released && leads {
+            // The core is kept from hearing that it released, and takes up the lead as if it were new.
+            self.step(host, Event::LeadLost);
+            self.step(host, Event::Led { term: entry.term });
+            return;
+        }
+        self.step(host, event);
+    }
+
+    /// What it had not flushed is lost.
+    pub fn lose_coordinator(&mut self, host: Id) {
+        if self.hosts[host].coordinator.take().is_none() {
+            return;
+        }
+        let kept = self.hosts[host].disk.crash(&mut self.random);
+        if kept.lost > 0 {
+            self.note(|| format!("{host} loses {} writes", kept.lost));
+            self.tally.note(Kind::LostWrites);
+        }
+        let me = &mut self.hosts[host];
+        me.raft.crash(kept.vote, kept.log, kept.applied);
+        me.generation += 1;
+        me.paused = false;
+        me.deferred.clear();
+    }
+}

@@ -1,0 +1,87 @@
+//! What hosts tell each other, and the network that loses, delays, doubles and reorders it. Gossip goes the same way.
+
+use std::collections::BTreeMap;
+
+use baton::core::{Event, Peer};
+use baton::ids::NodeId;
+use baton::time::BootTime;
+
+use crate::coordinator::Stage;
+use crate::raft::{Append, Appended, Ballot, Id};
+use crate::schedule::What;
+use crate::tally::Kind;
+use crate::world::{MS, World};
+
+pub const GOSSIP: u64 = 400 * MS;
+const SILENT: u64 = 1200 * MS;
+
+#[derive(Clone, Debug)]
+pub enum Message {
+    Append { append: Append, sent_at: BootTime },
+    Appended { term: u64, sent_at: BootTime, answer: Appended },
+    PreVote(Ballot),
+    PreVoted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    Vote(Ballot),
+    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    Transfer { to: Id, vote: (u64, Option<Id>), last: (u64, usize) },
+    Gossip(Peer),
+}
+
+impl World {
+    pub fn send(&mut self, from: Id, to: Id, generation: u32, message: Message) {
+        let copies = 1 + u64::from(self.random.chance(2));
+        if copies > 1 {
+            self.tally.note(Kind::Doubling);
+        }
+        for _ in 0..copies {
+            if self.cuts[from][to] {
+                let both_ways = self.cuts[to][from];
+                self.tally.note(if both_ways { Kind::Cut } else { Kind::OneWayCut });
+                continue;
+            }
+            if self.random.chance(self.loss) {
+                self.tally.note(Kind::Loss);
+                continue;
+            }
+            let slow = if self.random.chance(3) { 20 } else { 1 };
+            if slow > 1 {
+                self.tally.note(Kind::Delay);
+            }
+            let after = self.random.between(100_000, self.delay * slow);
+            self.later(after, What::Deliver { from, to, generation, message: message.clone() });
+        }
+    }
+
+    pub fn gossip(&mut self, host: Id) {
+        let now = self.local(host);
+        let generation = self.hosts[host].generation;
+        let Some(coordinator) = &self.hosts[host].coordinator else { return };
+        let record = Peer {
+            ready: coordinator.core.not_ready(now).is_none(),
+            reachable: true,
+            height: coordinator.core.host().height(),
+        };
+        for other in self.others(host) {
+            self.send(host, other, generation, Message::Gossip(record.clone()));
+        }
+        self.own(host, GOSSIP, Stage::Gossip);
+        self.tell_peers(host);
+    }
+
+    pub fn tell_peers(&mut self, host: Id) {
+        let at = self.at;
+        let names = self.names.clone();
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        let peers: BTreeMap<NodeId, Peer> = coordinator
+            .heard
+            .iter()
+            .map(|(id, (heard_at, peer))| {
+                (names[*id].clone(), Peer { reachable: at - heard_at < SILENT, ..peer.clone() })
+            })
+            .collect();
+        if peers != coordinator.told_peers {
+            coordinator.told_peers.clone_from(&peers);
+            self.step(host, Event::Peers(peers));
+        }
+    }
+}

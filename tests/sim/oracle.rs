@@ -1,0 +1,145 @@
+//! What no host can see: whether two nodes may sign at once, and whether anybody does in the end.
+
+use std::cmp::Reverse;
+
+use baton::ids::Role;
+
+use crate::faults::Fault;
+use crate::host::Host;
+use crate::raft::Id;
+use crate::schedule::What;
+use crate::signlog::{self, Report};
+use crate::tally::Tally;
+use crate::world::{MS, TIMING, World};
+
+/// A history that has nobody active for so long after its faults is given up.
+const PATIENCE: u64 = 60_000 * MS;
+
+/// How one history ended.
+pub struct End {
+    pub overlap: Option<String>,
+    /// From the end of the faults until somebody was active.
+    pub live: Option<Live>,
+    pub hosts: usize,
+    pub events: u64,
+    pub claims: u64,
+    pub handovers: u64,
+    pub tally: Tally,
+    /// Of all that was signed.
+    pub verdict: Report,
+    pub signatures: usize,
+    /// How often the holder was struck as it signed.
+    pub struck: u32,
+    pub trace: Vec<String>,
+}
+
+/// Nanoseconds from the end of the faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Until a member was there that could take the baton, and stayed.
+    pub eligible: u64,
+    /// From then on until somebody was active.
+    pub active: u64,
+}
+
+impl Live {
+    /// The bound on `active` of every history.
+    pub const MAX_LEASES: u64 = 3;
+
+    pub fn lease() -> u64 {
+        TIMING.lease().as_nanos() as u64
+    }
+}
+
+impl World {
+    pub fn run_to_end(mut self) -> End {
+        let live = self.play();
+        let world = self;
+        let state = world.hosts.iter().map(|host| &host.raft.state).max_by_key(|state| state.epoch);
+        let moves = state.map(|state| state.moves.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>());
+        let moves = moves.unwrap_or_default();
+        End {
+            overlap: world.overlap,
+            live,
+            hosts: world.hosts.len(),
+            events: world.events,
+            claims: moves.len() as u64,
+            handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
+            tally: world.tally,
+            verdict: signlog::check(&world.chain.log),
+            signatures: world.chain.log.len(),
+            struck: world.chain.struck(),
+            trace: world.trace.unwrap_or_default(),
+        }
+    }
+
+    /// `None` when nodes overlap, or nobody is active in the end.
+    fn play(&mut self) -> Option<Live> {
+        for host in 0..self.count() {
+            let after = self.random.between(0, 300 * MS);
+            self.later(after, What::Fault(Fault::Restart(host)));
+            self.later(0, What::Block { host });
+        }
+        while let Some(Reverse(due)) = self.due.pop() {
+            self.at = due.at;
+            if self.at > self.patience {
+                return None;
+            }
+            if self.at > self.faults_end {
+                let since = self.eligible_since();
+                if self.somebody_is_active() {
+                    return Some(Live { eligible: since - self.faults_end, active: self.at - since });
+                }
+                if self.at > self.faults_end + PATIENCE {
+                    return None;
+                }
+            }
+            self.events += 1;
+            self.happen(due.what);
+            self.check_overlap();
+            if self.overlap.is_some() {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn somebody_is_active(&self) -> bool {
+        let active =
+            |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
+        self.hosts.iter().any(active)
+    }
+
+    /// Since when some member could be active: it runs, is ready, and no order forbids it.
+    fn eligible_since(&mut self) -> u64 {
+        let eligible = (0..self.count()).any(|host| self.is_eligible(host));
+        let since = self.eligible_since.filter(|_| eligible).unwrap_or(self.at);
+        self.eligible_since = Some(since);
+        since
+    }
+
+    fn is_eligible(&self, host: Id) -> bool {
+        let me = &self.hosts[host];
+        let votes = self.newest_members().voters & 1 << host != 0;
+        let ready = me.coordinator.as_ref().is_some_and(|c| {
+            let core = &c.core;
+            core.stage().is_some()
+                || core.not_ready(self.local(host)).is_none() && core.view().may_claim(&self.names[host]).is_ok()
+        });
+        me.role == Role::Validator && !me.paused && votes && ready
+    }
+
+    fn check_overlap(&mut self) {
+        if self.hosts.iter().filter(|host| host.machine.may_sign()).count() < 2 {
+            return;
+        }
+        let signing: Vec<String> = (0..self.count())
+            .filter(|host| self.hosts[*host].machine.may_sign())
+            .map(|host| self.names[host].to_string())
+            .collect();
+        let text =
+            format!("at {:.3} ms the nodes of {} may all sign", self.at as f64 / MS as f64, signing.join(" and "));
+        self.note(|| text.clone());
+        self.overlap = Some(text);
+    }
+}

@@ -1,0 +1,82 @@
+//! How often each kind of fault was in force: a fault that was planned and met nobody does not count.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Of a message, each of them.
+    Loss,
+    Doubling,
+    Delay,
+    OneWayCut,
+    Cut,
+    /// An event that a stopped coordinator saw late.
+    Pause,
+    Suspend,
+    /// Of a coordinator that ran, or a host.
+    Crash,
+    HostCrash,
+    LostWrites,
+    SlowDisk,
+    NodeCrash,
+    GuardCrash,
+    /// A guard that was stopped with work to do.
+    GuardStop,
+    /// A stopped guard that the kernel killed, since it did not keep its deadline.
+    Backstop,
+    /// A guard that killed a validator.
+    Fenced,
+    OutOfSync,
+    Shutdown,
+    Handover,
+    Order,
+    LearnerAdded,
+    Promoted,
+    Removed,
+    /// A change that another leader than the one who began it brought to its end.
+    ChangeTakenOver,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 24] = [
+        Kind::Loss,
+        Kind::Doubling,
+        Kind::Delay,
+        Kind::OneWayCut,
+        Kind::Cut,
+        Kind::Pause,
+        Kind::Suspend,
+        Kind::Crash,
+        Kind::HostCrash,
+        Kind::LostWrites,
+        Kind::SlowDisk,
+        Kind::NodeCrash,
+        Kind::GuardCrash,
+        Kind::GuardStop,
+        Kind::Backstop,
+        Kind::Fenced,
+        Kind::OutOfSync,
+        Kind::Shutdown,
+        Kind::Handover,
+        Kind::Order,
+        Kind::LearnerAdded,
+        Kind::Promoted,
+        Kind::Removed,
+        Kind::ChangeTakenOver,
+    ];
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Tally([u64; Kind::ALL.len()]);
+
+impl Tally {
+    pub fn note(&mut self, kind: Kind) {
+        self.0[kind as usize] += 1;
+    }
+
+    pub fn add(&mut self, other: &Tally) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.0[kind as usize]
+    }
+}

@@ -1,0 +1,259 @@
+//! The world of the simulation: clocks, network, hosts, and the order in which things happen. One seed makes one
+//! history. All times are nanoseconds; `at` is real time, which no host sees.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use baton::core::replicated::Command;
+use baton::core::{Action, Event};
+use baton::ids::{NodeId, Role};
+use baton::time::{BootTime, Now, WallTime};
+use baton::timing::Timing;
+
+use crate::chain::Chain;
+use crate::coordinator::Stage;
+use crate::host::Host;
+use crate::members::Members;
+use crate::oracle::End;
+use crate::raft::Id;
+use crate::random::Random;
+use crate::schedule::{Due, What, for_coordinator};
+use crate::tally::{Kind, Tally};
+
+pub const MS: u64 = 1_000_000;
+pub const TIMING: Timing = Timing::LAN;
+const BLOCK: u64 = 400 * MS;
+const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+
+/// A rule of the safety argument that is left out, to see that the oracle notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    Nothing,
+    Quarantine,
+    Promise,
+    NodeProof,
+    ReleaseOfTheTerm,
+    NoSecondClaim,
+    Deadline,
+    /// The shell takes a node that was just ordered to start for one that is stopped.
+    AwaitedStart,
+    /// Fence 3: every floor counts as met.
+    Floor,
+    /// The sign state that a `Release` reads was restored from a backup.
+    FreshMark,
+    /// A stopped guard is killed by nobody.
+    Backstop,
+    /// The core of a leader hears of no change of the voters.
+    Voters,
+}
+
+pub struct World {
+    pub at: u64,
+    pub order: u64,
+    pub due: BinaryHeap<Reverse<Due>>,
+    pub random: Random,
+    pub hosts: Vec<Host>,
+    pub names: Vec<NodeId>,
+    pub cuts: Vec<Vec<bool>>,
+    pub loss: u64,
+    pub delay: u64,
+    /// baton never goes without; here it may, until the faults end.
+    pub pre_vote: bool,
+    pub hot: bool,
+    pub failback: bool,
+    pub without: Without,
+    pub trace: Option<Vec<String>>,
+    pub events: u64,
+    pub overlap: Option<String>,
+    pub faults_end: u64,
+    /// Since when, after the faults, there has been a member that could be active.
+    pub eligible_since: Option<u64>,
+    pub tally: Tally,
+    /// The history ends by then, however it goes.
+    pub patience: u64,
+    pub chain: Chain,
+}
+
+pub fn run(seed: u64, without: Without, traced: bool) -> End {
+    let mut world = World::new(seed, without, traced);
+    world.plan_faults();
+    world.run_to_end()
+}
+
+impl World {
+    pub fn new(seed: u64, without: Without, traced: bool) -> World {
+        let mut random = Random::new(seed);
+        let voters = [3, 5, 7][[0, 0, 0, 0, 0, 0, 1, 1, 1, 2][random.between(0, 10) as usize]];
+        let spares = random.between(0, 3).min((NAMES.len() - voters) as u64) as usize;
+        let arbiters = random.between(0, voters as u64 / 2 + 1) as usize;
+        let first = Members::first(voters);
+        let hosts = (0..voters + spares).map(|me| {
+            let votes_only = if me < voters { me + arbiters >= voters } else { random.chance(20) };
+            let role = if votes_only { Role::Arbiter } else { Role::Validator };
+            Host::new(me, voters + spares, role, first, &mut random)
+        });
+        let hosts: Vec<Host> = hosts.collect();
+        let count = hosts.len();
+        World {
+            at: 0,
+            order: 0,
+            due: BinaryHeap::new(),
+            hosts,
+            names: NAMES[..count].iter().map(|name| NodeId::from(*name)).collect(),
+            cuts: vec![vec![false; count]; count],
+            loss: random.between(0, 4),
+            delay: random.between(1, 30) * MS,
+            pre_vote: random.chance(80),
+            hot: random.chance(70),
+            failback: random.chance(20),
+            without,
+            trace: traced.then(Vec::new),
+            events: 0,
+            overlap: None,
+            faults_end: 0,
+            eligible_since: None,
+            tally: Tally::default(),
+            patience: u64::MAX,
+            chain: Chain::new(BLOCK, count),
+            random,
+        }
+    }
+
+    pub fn name(&self, host: Id) -> NodeId {
+        self.names[host].clone()
+    }
+
+    pub fn id(&self, name: &NodeId) -> Id {
+        self.names.iter().position(|known| known == name).expect("a member")
+    }
+
+    pub fn count(&self) -> usize {
+        self.hosts.len()
+    }
+
+    pub fn others(&self, me: Id) -> impl Iterator<Item = Id> + use<> {
+        (0..self.hosts.len()).filter(move |other| *other != me)
+    }
+
+    pub fn local(&self, host: Id) -> BootTime {
+        self.hosts[host].clock.read(self.at)
+    }
+
+    pub fn now(&self, host: Id) -> Now {
+        let clock = &self.hosts[host].clock;
+        Now { boot: clock.read(self.at), wall: WallTime::from_nanos(self.at + clock.wall_offset) }
+    }
+
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:10.3} ms  {}", self.at as f64 / MS as f64, text()));
+        }
+    }
+
+    pub fn happen(&mut self, what: What) {
+        if let Some(host) = for_coordinator(&what)
+            && self.hosts[host].paused
+        {
+            self.hosts[host].deferred.push_back(what);
+            return self.tally.note(Kind::Pause);
+        }
+        match what {
+            What::Deliver { from, to, generation, message } => {
+                if self.hosts[to].coordinator.is_some() {
+                    self.deliver(from, to, generation, message);
+                }
+            }
+            What::Own { host, generation, stage } => {
+                if self.lives(host, generation) {
+                    self.proceed(host, stage);
+                }
+            }
+            What::Heard { host, generation, news } => {
+                if self.lives(host, generation) {
+                    self.note(|| format!("{host} guard says {news:?}"));
+                    self.hear(host, news);
+                }
+            }
+            What::Ask { host, generation, asked } => self.ask_machine(host, generation, asked),
+            What::Deadline { host } => self.deadline(host),
+            What::Killed { host, pid } => self.killed(host, pid),
+            What::Backstop { host, stop } => self.backstop(host, stop),
+            What::GuardGoesOn { host, stop } => self.guard_goes_on(host, stop),
+            What::Flushed { host, run } => self.flushed(host, run),
+            What::Resume { host } => {
+                self.hosts[host].paused = false;
+                let deferred = std::mem::take(&mut self.hosts[host].deferred);
+                for what in deferred {
+                    let after = if self.random.chance(70) { 0 } else { self.random.between(0, 3 * MS) };
+                    self.later(after, what);
+                }
+            }
+            What::Block { host } => self.block(host),
+            What::Lag { host, lag } => self.set_lag(host, lag),
+            What::Fault(fault) => self.strike(fault),
+        }
+    }
+
+    fn lives(&self, host: Id, generation: u32) -> bool {
+        self.hosts[host].generation == generation && self.hosts[host].coordinator.is_some()
+    }
+
+    pub fn step(&mut self, host: Id, event: Event) {
+        let now = self.now(host);
+        self.note(|| format!("{host} <- {event:?}"));
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        coordinator.before_step(&event);
+        let actions = coordinator.core.step(now, event);
+        coordinator.after_step(now);
+        for action in actions {
+            self.perform(host, action);
+        }
+        self.plan_tick(host);
+    }
+
+    pub fn plan_tick(&mut self, host: Id) {
+        let now = self.local(host);
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        let longest = if coordinator.core.leads().is_some() { TIMING.heartbeat() } else { Duration::from_secs(1) };
+        let wakeup = coordinator.core.next_wakeup(now).map_or(now + longest, |wakeup| wakeup.min(now + longest));
+        coordinator.tick += 1;
+        let tick = coordinator.tick;
+        let after = self.hosts[host].clock.when(wakeup).saturating_sub(self.at) + 1000;
+        self.own(host, after, Stage::Tick(tick));
+    }
+
+    fn perform(&mut self, host: Id, action: Action) {
+        self.note(|| format!("{host} -> {action:?}"));
+        let (after, wall) = (self.moment(), self.now(host).wall);
+        let name = self.name(host);
+        match action {
+            Action::ProposeClaim { epoch, reason } => {
+                let claim = Command::Claim { epoch, member: name, reason, at: wall };
+                self.own(host, after, Stage::Propose(claim));
+            }
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                let release = Command::Release { epoch, last_signed, reason, at: wall, to };
+                self.own(host, after, Stage::Propose(release));
+            }
+            Action::ProposeActivated { epoch, floor, began_at } => {
+                let took = self.local(host).since(began_at);
+                self.own(host, after, Stage::Propose(Command::Activated { epoch, at: wall, floor, took }));
+            }
+            Action::Campaign => self.own(host, after, Stage::Campaign),
+            Action::TransferLead { to } => {
+                let to = self.id(&to);
+                self.own(host, after, Stage::Transfer { to });
+            }
+            Action::AnswerHandover(_) => {}
+            Action::Finish => self.own(host, after, Stage::Finish),
+            Action::StartStandby
+            | Action::Arm { .. }
+            | Action::Disarm { .. }
+            | Action::LinkValidating { .. }
+            | Action::Activate { .. }
+            | Action::Deactivate { .. }
+            | Action::WatchChain { .. } => self.perform_here(host, action),
+        }
+    }
+}
