@@ -53,6 +53,8 @@ pub struct Snapshot<'a> {
     pub standbys_ready: usize,
     pub paused: bool,
     pub maintenance: bool,
+    pub voters: usize,
+    pub learners: usize,
 }
 
 /// Another member, as this one sees it.
@@ -89,6 +91,8 @@ struct All {
     standbys_ready: IntGauge,
     paused: IntGauge,
     maintenance: IntGauge,
+    voters: IntGauge,
+    learners: IntGauge,
 }
 
 impl Metrics {
@@ -119,6 +123,8 @@ impl Metrics {
         all.standbys_ready.set(whole(s.standbys_ready as u64));
         all.paused.set(s.paused.into());
         all.maintenance.set(s.maintenance.into());
+        all.voters.set(whole(s.voters as u64));
+        all.learners.set(whole(s.learners as u64));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -212,6 +218,8 @@ impl All {
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
             paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
             maintenance: gauge(r, "baton_maintenance", "Whether this member is in maintenance, 1 or 0"),
+            voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
+            learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
             registry,
         }
     }

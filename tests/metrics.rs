@@ -31,6 +31,8 @@ const CONTRACT: [(&str, &str, &[&str]); 21] = [
     ("baton_standbys_ready", "gauge", &[]),
     ("baton_paused", "gauge", &[]),
     ("baton_maintenance", "gauge", &[]),
+    ("baton_voters", "gauge", &[]),
+    ("baton_learners", "gauge", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -51,6 +53,8 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         standbys_ready: 2,
         paused: true,
         maintenance: true,
+        voters: 3,
+        learners: 1,
     }
 }
 
@@ -181,6 +185,8 @@ fn numbers_are_shown_in_their_units() {
         ("baton_standbys_ready", 2.0),
         ("baton_paused", 1.0),
         ("baton_maintenance", 1.0),
+        ("baton_voters", 3.0),
+        ("baton_learners", 1.0),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),

@@ -7,6 +7,7 @@
 mod client;
 mod history;
 mod log;
+mod members;
 mod status;
 mod table;
 mod window;
@@ -118,6 +119,9 @@ enum Command {
         #[command(flatten)]
         local: Local,
     },
+    /// Show the members of the cluster, or change them one at a time
+    #[command(subcommand)]
+    Member(members::Member),
     /// Read and check the configuration and the key files, and do nothing else
     Check {
         #[command(flatten)]
@@ -199,8 +203,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             Ok(None)
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names =
-                "run, status, active-validator, history, handover, maintenance, pause, resume, priority or check";
+            let names = "run, status, active-validator, history, handover, maintenance, pause, resume, priority, member or check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -260,6 +263,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Priority { id, priority: Preference(priority), local } => {
             order(&local, "priority", Order::Priority(SetPriority { member: id, priority }))
         }
+        Command::Member(member) => members::run(member),
     }
 }
 

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::ids::Role;
+use crate::roster::Vote;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::history::floor_line;
-use super::table::{or_dash, render};
+use super::table::{folded, or_dash, render};
 
 const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
 
@@ -26,6 +27,7 @@ struct StatusObject<'a> {
     paused: bool,
     floor: Option<FloorObject<'a>>,
     members: Vec<MemberObject<'a>>,
+    warnings: &'a [String],
 }
 
 /// The sign floor of the newest move that has ended.
@@ -59,6 +61,7 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     node_note: &'a str,
     settling: Option<&'a str>,
+    vote: &'a str,
 }
 
 /// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
@@ -80,6 +83,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
             settled_in_ms: floor.settled_in_ns / 1_000_000,
         }),
         members: status.members.iter().map(member_object).collect(),
+        warnings: &status.warnings,
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
     format!("{text}\n")
@@ -104,6 +108,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         version: &member.version,
         node_note: &member.node_note,
         settling: some(&member.settling),
+        vote: &member.vote,
     }
 }
 
@@ -126,7 +131,17 @@ pub(super) fn table(status: &StatusResponse) -> String {
     let paused = status.paused_since_ns.is_some();
     let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member, paused))).collect();
     out.push_str(&render(&HEADS, &rows));
+    out.push_str(&warnings(status));
     out
+}
+
+/// Below a table, in lines of the width of one.
+pub(super) fn warnings(status: &StatusResponse) -> String {
+    let mut out = String::new();
+    for warning in &status.warnings {
+        out.push_str(&folded(&format!("WARNING: {warning}")));
+    }
+    if out.is_empty() { out } else { format!("\n{out}") }
 }
 
 fn cells(member: &MemberStatus) -> Vec<String> {
@@ -155,7 +170,8 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
     };
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
     let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
-    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).collect();
+    let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
+    let lines: Vec<String> = settling.into_iter().chain(learner).chain(fitness).chain(of_node).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

@@ -119,7 +119,10 @@ impl Core {
     /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
     pub(super) fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
         let wanted = self.may_hold(now.boot);
-        let anybody = || self.peers.iter().find(|(_, peer)| peer.reachable).map(|(id, _)| id).filter(|_| wanted);
+        let anybody = || {
+            let voters = self.peers.iter().filter(|(id, peer)| peer.reachable && self.is_voter(id));
+            voters.map(|(id, _)| id).next().filter(|_| wanted)
+        };
         let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
         let Some(lead) = &mut self.lead else { return };
         let waited = lead.offered_at.is_none_or(|at| now.boot.since(at) >= self.settings.timing.lease());

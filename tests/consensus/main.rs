@@ -6,5 +6,6 @@ mod front;
 mod gate;
 mod kit;
 mod lease;
+mod members;
 mod strangers;
 mod transfer;
