@@ -16,8 +16,10 @@ use crate::wire::proto::joining_client::JoiningClient;
 use crate::wire::proto::joining_server::{Joining, JoiningServer};
 use crate::wire::{Sender, proto};
 
-/// For one answer.
-const ANSWER_MAX: Duration = Duration::from_millis(700);
+/// For one answer to a host that starts, which all wait for.
+const START_MAX: Duration = Duration::from_millis(700);
+/// For the answer of a host that is to be added.
+pub const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Who answers at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +37,13 @@ pub struct Introduced {
 ///
 /// # Errors
 /// Nobody does, or not in the way of this cluster.
-pub async fn introduce(channel: Channel, identity: &Identity) -> Result<Introduced, String> {
+pub async fn introduce(channel: Channel, identity: &Identity, limit: Duration) -> Result<Introduced, String> {
     let mut client = JoiningClient::new(channel);
     let request = proto::IntroduceRequest { sender: Some((&identity.me()).into()) };
-    let answer = match timeout(ANSWER_MAX, client.introduce(request)).await {
+    let answer = match timeout(limit, client.introduce(request)).await {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => return Err(status.message().to_owned()),
-        Err(_elapsed) => return Err(format!("no answer within {ANSWER_MAX:?}")),
+        Err(_elapsed) => return Err(format!("no answer within {limit:?}")),
     };
     let proto::IntroduceResponse { sender, arbiter, priority, led, joins } = answer;
     let sender = sender.ok_or("its answer has no sender")?;
@@ -56,7 +58,7 @@ pub async fn cluster_exists(roster: &Roster, identity: &Arc<Identity>) -> Option
     let mut asked = JoinSet::new();
     for channel in roster.others().iter().filter_map(|id| roster.channel(id)) {
         let identity = identity.clone();
-        asked.spawn(async move { introduce(channel, &identity).await });
+        asked.spawn(async move { introduce(channel, &identity, START_MAX).await });
     }
     while let Some(answer) = asked.join_next().await {
         if let Ok(Ok(Introduced { sender, led: true, .. })) = answer {

@@ -89,12 +89,16 @@ pub enum Refused {
     Unforced(String),
     /// It is so already.
     Done(String),
+    /// In a moment it may be different.
+    NotYet(String),
 }
 
 impl Refused {
     pub fn reason(self) -> String {
         match self {
-            Refused::Always(reason) | Refused::Unforced(reason) | Refused::Done(reason) => reason,
+            Refused::Always(reason) | Refused::Unforced(reason) | Refused::Done(reason) | Refused::NotYet(reason) => {
+                reason
+            }
         }
     }
 }
@@ -149,8 +153,8 @@ impl Change {
     pub fn check(&self, facts: &Facts<'_>, plan: &Plan) -> Result<(), Refused> {
         let members = facts.members;
         if members.is_joint() {
-            let reason = "another change of the membership is under way; try again in a moment";
-            return Err(Refused::Always(reason.into()));
+            let reason = "a change of the membership is under way; try again in a moment";
+            return Err(Refused::NotYet(reason.into()));
         }
         match self {
             Change::Add { id, member } => check_add(members, id, member),
@@ -198,14 +202,14 @@ fn check_promote(facts: &Facts<'_>, id: &NodeId) -> Result<(), Refused> {
     }
     match facts.behind {
         Some(behind) if behind <= BEHIND_MAX => Ok(()),
-        Some(behind) => Err(Refused::Always(format!("{id} still lacks {behind} entries of the log; try again later"))),
-        None => Err(Refused::Always(format!("{id} has none of the log yet; try again in a moment"))),
+        Some(behind) => Err(Refused::NotYet(format!("{id} still lacks {behind} entries of the log; try again later"))),
+        None => Err(Refused::NotYet(format!("{id} has none of the log yet; try again in a moment"))),
     }
 }
 
 fn check_remove(facts: &Facts<'_>, id: &NodeId, plan: &Plan) -> Result<(), Refused> {
     if !facts.members.all.contains_key(id) {
-        return Err(Refused::Done(format!("{id} is no member")));
+        return Err(Refused::Done(format!("{id} is no member any more")));
     }
     // Whoever holds the baton leads: a holder that does not is one whose lease is over.
     if facts.leader == id && facts.holder == Some(id) {

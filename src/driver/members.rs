@@ -11,7 +11,7 @@ use crate::admin::{Asker, CHANGE_MAX, NotDone};
 use crate::config::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::core::members::{Change, Facts, Member, Members, Plan, Refused};
 use crate::ids::NodeId;
-use crate::joining::{Introduced, introduce};
+use crate::joining::{ANSWER_MAX, Introduced, introduce};
 use crate::relay::Relay;
 use crate::wire::proto::member_change_request::Change as Wanted;
 use crate::wire::proto::{AddMember, MemberChangeRequest, MemberChangeResponse};
@@ -99,6 +99,7 @@ async fn lead_change(reporter: &Reporter, request: &MemberChangeRequest) -> Resu
     }
     match checked {
         Err(Refused::Done(reason)) => return Ok(said([reason])),
+        Err(Refused::NotYet(reason)) => return Err(NotDone::NotNow(reason)),
         Err(Refused::Unforced(_)) if request.force => {}
         Err(refused) => return Err(NotDone::Refused(refused.reason())),
         Ok(()) => {}
@@ -151,7 +152,7 @@ async fn addition(reporter: &Reporter, wanted: AddMember) -> Result<Change, NotD
         return Err(NotDone::Refused(format!("{id} is a member already, and leads")));
     }
     let channel = reporter.roster.connect(&addr).ok_or_else(|| NotDone::Refused(format!("{addr} is no address")))?;
-    let answer = introduce(channel, &reporter.identity).await;
+    let answer = introduce(channel, &reporter.identity, ANSWER_MAX).await;
     let found = answer.map_err(|reason| {
         NotDone::Refused(format!(
             "nobody that could be added as {id} answers {} at {addr}: {reason}; start baton there first, with \
