@@ -7,12 +7,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use baton::time::BootTime;
-use common::TestNet;
-use localnet::demo::{Pair, ask_baton};
+use common::{TestNet, said};
+use localnet::demo::Pair;
 use localnet::faults::{self, What};
 use localnet::net::write_file;
 use localnet::signlog::{self, Signature};
-use localnet::status::{Answer, Status, await_status, query, query_host};
+use localnet::status::{Status, await_status, query, query_host};
 use localnet::{hosts, launch};
 
 const ARBITER: &str = "host-c";
@@ -25,12 +25,6 @@ const LONG_ENOUGH: Duration = Duration::from_secs(15);
 /// Leases that no load of the machine ends: here a change of the membership alone may move the baton, and must not.
 fn very_long_leases(config: String) -> String {
     config.replace("profile = \"lan\"", "heartbeat = \"500ms\"\nlease = \"8s\"\nkill_max = \"500ms\"")
-}
-
-fn said(t: &TestNet, host: &str, args: &[&str], code: i32) -> String {
-    let Answer { code: ended, stdout, stderr } = t.or_logs(ask_baton(&t.net, host, args));
-    assert_eq!(ended, Some(code), "baton {args:?} on {host}: {stdout}{stderr}");
-    format!("{stdout}{stderr}").trim_end().to_owned()
 }
 
 fn kill(t: &TestNet, host: &str) {
@@ -119,8 +113,11 @@ fn a_dead_host_is_replaced_while_the_holder_signs_on() {
     let refused = said(&t, &holder, &["member", "add", &dead, "--addr", &addr], 1);
     assert!(refused.contains("set member.join = true in its configuration"), "{refused}");
 
-    let log: Vec<Signature> =
-        t.or_logs(signlog::read(&t.net.sign_log())).into_iter().filter(|signed| signed.at.as_nanos() > began).collect();
+    let log: Vec<Signature> = t
+        .or_logs(signlog::read(&t.net.sign_log()).map_err(Into::into))
+        .into_iter()
+        .filter(|signed| signed.at.as_nanos() > began)
+        .collect();
     let shared = |signed: &&Signature| signed.key == t.net.shared_key;
     assert!(log.iter().filter(shared).all(|signed| signed.host == holder), "somebody else signed");
     // A busy machine lets every validator pause now and then; the holder has no reason of its own to.
