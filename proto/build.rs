@@ -1,7 +1,8 @@
 //! Compiles the protocol files with protox, so that no `protoc` is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["raft", "store", "gossip", "admin", "relay"].map(|name| format!("proto/baton/v1/{name}.proto"));
+    let files =
+        ["raft", "store", "gossip", "admin", "relay", "join"].map(|name| format!("proto/baton/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");

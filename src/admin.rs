@@ -32,6 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
 /// For an order: for a leader to be found, and for a quorum to have it on disk.
 pub const ORDER_MAX: Duration = Duration::from_secs(8);
+/// For a change of the membership: as an order, and a new member may have to catch up first.
+pub const CHANGE_MAX: Duration = Duration::from_secs(15);
 /// By how much a question is answered late at most when its own limit has passed.
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// After a failed accept, which is mostly a lack of file descriptors.
@@ -62,6 +64,12 @@ pub enum Ask {
         order: Order,
         from: Asker,
         answer: oneshot::Sender<Result<String, NotDone>>,
+    },
+    /// Answered when it is committed as a whole, or with why it is not.
+    ChangeMember {
+        change: proto::MemberChangeRequest,
+        from: Asker,
+        answer: oneshot::Sender<Result<proto::MemberChangeResponse, NotDone>>,
     },
 }
 
@@ -297,6 +305,16 @@ impl Admin for Desk {
         let done = self.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer }).await?;
         let done = done.map_err(|not_done| Status::failed_precondition(not_done.reason()))?;
         Ok(Response::new(proto::OrderResponse { done }))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<proto::MemberChangeRequest>,
+    ) -> Result<Response<proto::MemberChangeResponse>, Status> {
+        let change = request.into_inner();
+        let limit = CHANGE_MAX + LATE_MAX;
+        let done = self.ask(limit, |answer| Ask::ChangeMember { change, from: Asker::Operator, answer }).await?;
+        done.map(Response::new).map_err(|not_done| Status::failed_precondition(not_done.reason()))
     }
 }
 

@@ -3,20 +3,43 @@
 //! Invariant: a member whose store was wiped or copied has forgotten promises and votes. Nothing that
 //! it says counts as a vote or an acknowledgement once its first incarnation was recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::certificates::Bearer;
+use crate::core::members::Members;
 use crate::ids::NodeId;
 use crate::transport::{Speaker, Visitor};
-use crate::wire::{PROTOCOL, Sender};
+use crate::wire::{AppliedState, PROTOCOL, Sender};
 
 pub struct Identity {
-    me: Sender,
-    members: BTreeSet<NodeId>,
-    /// As recorded in the replicated state.
-    incarnations: watch::Receiver<BTreeMap<NodeId, u64>>,
+    cluster: String,
+    me: NodeId,
+    incarnation: u64,
+    known: Known,
+}
+
+/// What a member knows of the others.
+pub struct Known {
+    /// In this host's configuration. Counts until the log has a membership.
+    pub listed: BTreeSet<NodeId>,
+    /// By this member's log.
+    pub members: watch::Receiver<Arc<Members>>,
+    /// With the incarnations of founders, and who they were.
+    pub applied: watch::Receiver<AppliedState>,
+}
+
+impl Known {
+    /// A cluster that is not formed yet, of `listed`.
+    pub fn listed(listed: impl IntoIterator<Item = NodeId>) -> Known {
+        Known {
+            listed: listed.into_iter().collect(),
+            members: watch::channel(Arc::default()).1,
+            applied: watch::channel(AppliedState::default()).1,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +48,7 @@ pub enum Stranger {
     OtherCluster { member: NodeId, theirs: String, ours: String },
     #[error("{member} speaks protocol {theirs}, this is {PROTOCOL}; upgrade the older one")]
     OtherProtocol { member: NodeId, theirs: u32 },
-    #[error("{0} is not in cluster.members of this host's configuration")]
+    #[error("{0} is not a member of this cluster; baton member list shows who is, baton member add takes it in")]
     NotAMember(NodeId),
     #[error("two coordinators run as member {0}; give each its own member.id, and check the addresses")]
     SecondSelf(NodeId),
@@ -43,51 +66,57 @@ pub enum Stranger {
 }
 
 impl Identity {
-    pub fn new(
-        cluster: &str,
-        me: NodeId,
-        incarnation: u64,
-        members: BTreeSet<NodeId>,
-        incarnations: watch::Receiver<BTreeMap<NodeId, u64>>,
-    ) -> Identity {
-        let me = Sender { cluster: cluster.to_string(), member: me, incarnation, protocol: PROTOCOL };
-        Identity { me, members, incarnations }
+    pub fn new(cluster: &str, me: NodeId, incarnation: u64, known: Known) -> Identity {
+        Identity { cluster: cluster.to_string(), me, incarnation, known }
     }
 
-    pub fn me(&self) -> &Sender {
+    pub fn member(&self) -> &NodeId {
         &self.me
     }
 
-    /// As [`Identity::check`], for a request of `visitor`. What the certificate of the other end names is what it is:
-    /// a `sender` of another name is refused. One that is let in keeps its place among the connections.
-    pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
-        match visitor.speaker() {
-            Some(Speaker::Unproven) => self.check(sender)?,
-            Some(Speaker::Proven(Bearer::Member(id))) if *id == sender.member => self.check(sender)?,
-            Some(Speaker::Proven(bearer)) => {
-                return Err(Stranger::OtherCertificate { member: sender.member.clone(), bearer: bearer.clone() });
-            }
-            None => return Err(Stranger::NoConnection(sender.member.clone())),
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// What this member signs its messages with.
+    pub fn me(&self) -> Sender {
+        Sender {
+            cluster: self.cluster.clone(),
+            member: self.me.clone(),
+            incarnation: self.incarnation,
+            protocol: PROTOCOL,
+            founders: number_of(&self.known.applied.borrow().replicated.founders),
         }
+    }
+
+    /// As [`Identity::check`], for a request of `visitor`.
+    pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
+        check_speaker(sender, visitor)?;
+        self.check(sender)?;
         visitor.is_a_member();
         Ok(())
+    }
+
+    /// As [`Identity::check_raft`], for a request of `visitor`.
+    pub fn check_raft_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
+        check_speaker(sender, visitor)?;
+        self.check_raft(sender)?;
+        visitor.is_a_member();
+        Ok(())
+    }
+
+    /// As [`Identity::check_kin`], for a request of `visitor`, who need not be a member.
+    pub fn check_kin_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
+        check_speaker(sender, visitor)?;
+        self.check_kin(sender)
     }
 
     /// # Errors
     /// Why what `sender` says must not count.
     pub fn check(&self, sender: &Sender) -> Result<(), Stranger> {
         let member = sender.member.clone();
-        if sender.cluster != self.me.cluster {
-            let (theirs, ours) = (sender.cluster.clone(), self.me.cluster.clone());
-            return Err(Stranger::OtherCluster { member, theirs, ours });
-        }
-        if sender.protocol != PROTOCOL {
-            return Err(Stranger::OtherProtocol { member, theirs: sender.protocol });
-        }
-        if member == self.me.member {
-            return Err(Stranger::SecondSelf(member));
-        }
-        if !self.members.contains(&member) {
+        self.check_kin(sender)?;
+        if !self.knows(&member) {
             return Err(Stranger::NotAMember(member));
         }
         match self.joined_with(&member) {
@@ -98,10 +127,53 @@ impl Identity {
         }
     }
 
+    /// As [`Identity::check`], for a request of Raft. The log of this member may lack the entry that added the
+    /// sender, and it may be the sender alone that can bring it: so a stranger passes when this member knows
+    /// nobody yet, or when the same founders formed the cluster of both. What it may do then is for Raft to say.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_raft(&self, sender: &Sender) -> Result<(), Stranger> {
+        match self.check(sender) {
+            Err(Stranger::NotAMember(_)) if !self.is_formed() => Ok(()),
+            Err(Stranger::NotAMember(_)) if sender.founders != 0 && sender.founders == self.me().founders => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Whether `sender` is another process of this cluster and this version, member or not.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn check_kin(&self, sender: &Sender) -> Result<(), Stranger> {
+        let member = sender.member.clone();
+        if sender.cluster != self.cluster {
+            let (theirs, ours) = (sender.cluster.clone(), self.cluster.clone());
+            return Err(Stranger::OtherCluster { member, theirs, ours });
+        }
+        if sender.protocol != PROTOCOL {
+            return Err(Stranger::OtherProtocol { member, theirs: sender.protocol });
+        }
+        if member == self.me {
+            return Err(Stranger::SecondSelf(member));
+        }
+        Ok(())
+    }
+
+    fn is_formed(&self) -> bool {
+        !self.known.members.borrow().all.is_empty()
+    }
+
+    fn knows(&self, member: &NodeId) -> bool {
+        let members = self.known.members.borrow();
+        if members.all.is_empty() { self.known.listed.contains(member) } else { members.all.contains_key(member) }
+    }
+
     /// The incarnation that `member` is known by, for what others relay of it; `None` before its first
     /// one is recorded.
     pub fn joined_with(&self, member: &NodeId) -> Option<u64> {
-        self.incarnations.borrow().get(member).copied()
+        let added = self.known.members.borrow().all.get(member).and_then(|member| member.incarnation);
+        added.or_else(|| self.known.applied.borrow().replicated.incarnations.get(member).copied())
     }
 
     /// As [`Identity::check`], for somebody who was addressed as `expected`.
@@ -114,23 +186,63 @@ impl Identity {
     }
 }
 
+/// FNV-1a over the names; zero for nobody.
+fn number_of(founders: &BTreeSet<NodeId>) -> u64 {
+    if founders.is_empty() {
+        return 0;
+    }
+    let bytes = founders.iter().flat_map(|id| id.as_str().bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)).max(1)
+}
+
+/// What the certificate of the other end names is what it is: a `sender` of another name is refused.
+fn check_speaker(sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
+    let member = sender.member.clone();
+    match visitor.speaker() {
+        Some(Speaker::Unproven) => Ok(()),
+        Some(Speaker::Proven(Bearer::Member(id))) if *id == member => Ok(()),
+        Some(Speaker::Proven(bearer)) => Err(Stranger::OtherCertificate { member, bearer: bearer.clone() }),
+        None => Err(Stranger::NoConnection(member)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::members::Member;
+    use crate::core::replicated::Replicated;
+    use crate::ids::Role;
 
-    fn identity() -> (Identity, watch::Sender<BTreeMap<NodeId, u64>>) {
-        let (sender, receiver) = watch::channel(BTreeMap::from([("b".into(), 7)]));
-        let members = ["a", "b", "c"].map(NodeId::from).into();
-        (Identity::new("net", "a".into(), 1, members, receiver), sender)
+    fn names(names: &str) -> BTreeSet<NodeId> {
+        names.split(' ').map(NodeId::from).collect()
+    }
+
+    /// a, in a log of `members`, of whom d was added with the store 4; b joined with the store 7.
+    fn identity(members: &str) -> Identity {
+        let member = |id: &NodeId| {
+            let incarnation = (id.as_str() == "d").then_some(4);
+            (id.clone(), Member { addr: format!("{id}:1"), role: Role::Validator, priority: 1, incarnation })
+        };
+        let all = names(members).iter().map(member).collect();
+        let members = Members { voters: vec![names(members)], all };
+        let incarnations = [("b".into(), 7), ("d".into(), 5)].into();
+        let replicated = Replicated { incarnations, founders: names("a b c"), ..Replicated::default() };
+        let applied = AppliedState { replicated: Arc::new(replicated), ..AppliedState::default() };
+        let known = Known {
+            listed: names("a b c e"),
+            members: watch::channel(Arc::new(members)).1,
+            applied: watch::channel(applied).1,
+        };
+        Identity::new("net", "a".into(), 1, known)
     }
 
     fn sender(member: &str, incarnation: u64) -> Sender {
-        Sender { cluster: "net".into(), member: member.into(), incarnation, protocol: PROTOCOL }
+        Sender { cluster: "net".into(), member: member.into(), incarnation, protocol: PROTOCOL, founders: 0 }
     }
 
     #[test]
     fn a_member_with_another_store_than_it_joined_with_is_refused() {
-        let (identity, _keep) = identity();
+        let identity = identity("a b c");
         assert_eq!(identity.check(&sender("b", 7)), Ok(()));
         assert!(matches!(identity.check(&sender("b", 8)), Err(Stranger::OtherStore { .. })));
         assert_eq!(identity.check(&sender("c", 8)), Ok(()), "not recorded yet");
@@ -138,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_certificate_speaks_for_its_own_member_alone() {
-        let (identity, _keep) = identity();
+        let identity = identity("a b c");
         let of = |bearer| Visitor::from(Speaker::Proven(bearer));
         let check = |visitor: Visitor| identity.check_request(&sender("b", 7), &visitor);
         assert_eq!(check(of(Bearer::Member("b".into()))), Ok(()));
@@ -151,14 +263,42 @@ mod tests {
     }
 
     #[test]
+    fn the_store_that_an_operator_added_counts_and_not_the_one_before_it() {
+        let identity = identity("a b d");
+        assert_eq!(identity.check(&sender("d", 4)), Ok(()));
+        for before in [identity.check(&sender("d", 5)), identity.check_raft(&sender("d", 5))] {
+            assert!(matches!(before, Err(Stranger::OtherStore { joined: 4, got: 5, .. })));
+        }
+    }
+
+    #[test]
+    fn once_the_log_has_members_it_counts_and_no_longer_the_configuration() {
+        assert!(matches!(identity("a b d").check(&sender("e", 1)), Err(Stranger::NotAMember(_))));
+        let unformed = Identity::new("net", "a".into(), 1, Known::listed(names("a e")));
+        assert_eq!(unformed.check(&sender("e", 1)), Ok(()));
+        assert!(matches!(unformed.check(&sender("x", 1)), Err(Stranger::NotAMember(_))));
+        assert_eq!(unformed.check_raft(&sender("x", 1)), Ok(()), "who brings the log may be new to it");
+    }
+
+    #[test]
+    fn raft_listens_to_a_stranger_of_the_same_founders_and_to_no_other() {
+        let identity = identity("a b c");
+        let of = |founders: &str| Sender { founders: number_of(&names(founders)), ..sender("x", 1) };
+        assert_eq!(identity.check_raft(&of("a b c")), Ok(()), "it was added while a was away");
+        assert!(matches!(identity.check_raft(&of("a x y")), Err(Stranger::NotAMember(_))), "of another cluster");
+        assert!(matches!(identity.check_raft(&sender("x", 1)), Err(Stranger::NotAMember(_))), "it does not say");
+        assert!(matches!(identity.check(&of("a b c")), Err(Stranger::NotAMember(_))), "for all but Raft");
+    }
+
+    #[test]
     fn strangers_and_a_second_self_are_refused() {
-        let (identity, _keep) = identity();
+        let identity = identity("a b c");
         let foreign = Sender { cluster: "other".into(), ..sender("b", 7) };
-        assert!(matches!(identity.check(&foreign), Err(Stranger::OtherCluster { .. })));
+        assert!(matches!(identity.check_raft(&foreign), Err(Stranger::OtherCluster { .. })));
         let newer = Sender { protocol: PROTOCOL + 1, ..sender("b", 7) };
-        assert!(matches!(identity.check(&newer), Err(Stranger::OtherProtocol { .. })));
+        assert!(matches!(identity.check_raft(&newer), Err(Stranger::OtherProtocol { .. })));
         assert!(matches!(identity.check(&sender("d", 1)), Err(Stranger::NotAMember(_))));
-        assert!(matches!(identity.check(&sender("a", 1)), Err(Stranger::SecondSelf(_))));
+        assert!(matches!(identity.check_raft(&sender("a", 1)), Err(Stranger::SecondSelf(_))));
         assert!(matches!(identity.check_from(&sender("b", 7), &"c".into()), Err(Stranger::Impostor { .. })));
     }
 }

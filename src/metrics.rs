@@ -62,6 +62,8 @@ pub struct Snapshot<'a> {
     pub certificate_until: Option<WallTime>,
     /// Since start.
     pub connections_refused: u64,
+    pub voters: usize,
+    pub learners: usize,
 }
 
 /// Another member, as this one sees it.
@@ -101,6 +103,8 @@ struct All {
     insecure: IntGauge,
     certificate_until: IntGaugeVec,
     connections_refused: IntCounter,
+    voters: IntGauge,
+    learners: IntGauge,
 }
 
 impl Metrics {
@@ -139,6 +143,8 @@ impl Metrics {
             None => all.certificate_until.reset(),
         }
         all.connections_refused.inc_by(s.connections_refused.saturating_sub(all.connections_refused.get()));
+        all.voters.set(whole(s.voters as u64));
+        all.learners.set(whole(s.learners as u64));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -244,6 +250,8 @@ impl All {
                 "baton_connections_refused_total",
                 "Connections to the peer port refused for want of a good certificate, count since start",
             ),
+            voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
+            learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
             registry,
         }
     }

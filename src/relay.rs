@@ -2,23 +2,29 @@
 //! the holder, over the connections between members. It passes questions on and decides nothing; the driver
 //! at the other end answers them as if they had been asked there, and passes none on again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
-use crate::admin::{Ask, Asker, NotDone, WantedHandover};
+use crate::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
 use crate::identity::Identity;
 use crate::ids::NodeId;
+use crate::roster::Roster;
 use crate::transport::Visitor;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::relay_client::RelayClient;
 use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
-use crate::wire::proto::{HandoverResponse, OrderRequest, OrderResponse, RelayedHandover, RelayedOrder};
+use crate::wire::proto::{
+    HandoverResponse, MemberChangeRequest, MemberChangeResponse, OrderRequest, OrderResponse, RelayedHandover,
+    RelayedMemberChange, RelayedOrder,
+};
 use crate::wire::{Sender, proto};
 
 /// For a leader to commit an order. The operator's coordinator asks again, maybe another leader.
@@ -32,12 +38,12 @@ const LATE_MAX: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Relay {
     identity: Arc<Identity>,
-    channels: Arc<Vec<(NodeId, Channel)>>,
+    roster: Arc<Roster>,
 }
 
 impl Relay {
-    pub fn new(identity: Arc<Identity>, channels: Vec<(NodeId, Channel)>) -> Relay {
-        Relay { identity, channels: Arc::new(channels) }
+    pub fn new(identity: Arc<Identity>, roster: Arc<Roster>) -> Relay {
+        Relay { identity, roster }
     }
 
     /// What other members pass on to this one goes to `asks`.
@@ -73,15 +79,35 @@ impl Relay {
         }
     }
 
+    /// Has `leader` change the membership.
+    ///
+    /// # Errors
+    /// `NotNow` when its fate is unknown as well.
+    pub async fn change_member(
+        &self,
+        leader: &NodeId,
+        change: MemberChangeRequest,
+    ) -> Result<MemberChangeResponse, NotDone> {
+        let mut client = self.client(leader)?;
+        let request = RelayedMemberChange { sender: self.sender(), change: Some(change) };
+        let asked = async { client.change_member(request).await?.into_inner().message().await };
+        match timeout(CHANGE_MAX, asked).await {
+            Ok(Ok(Some(done))) => Ok(done),
+            Ok(Ok(None)) => Err(NotDone::NotNow(format!("{leader} ended without an answer"))),
+            Ok(Err(status)) => Err(not_done(leader, &status)),
+            Err(_) => Err(NotDone::NotNow(format!("{leader} does not answer"))),
+        }
+    }
+
     fn client(&self, member: &NodeId) -> Result<RelayClient<Channel>, NotDone> {
-        let channel = self.channels.iter().find(|(id, _)| id == member).map(|(_, channel)| channel.clone());
+        let channel = self.roster.channel(member);
         channel
             .map(RelayClient::new)
-            .ok_or_else(|| NotDone::Refused(format!("{member} is not in cluster.members of this host's configuration")))
+            .ok_or_else(|| NotDone::Refused(format!("{member} is not a member of this cluster")))
     }
 
     fn sender(&self) -> Option<proto::Sender> {
-        Some(self.identity.me().into())
+        Some((&self.identity.me()).into())
     }
 }
 
@@ -130,6 +156,18 @@ async fn answer<T>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Result<T, St
     asked.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?.map_err(status)
 }
 
+/// A stream of one answer: a request is bounded, and this may take longer.
+type Once<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn once<T: Send + 'static>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Once<T> {
+    let (done, stream) = mpsc::channel(1);
+    tokio::spawn(async move {
+        // Nobody listens when the operator has gone away.
+        let _ = done.send(answer(asked).await).await;
+    });
+    Box::pin(ReceiverStream::new(stream))
+}
+
 #[tonic::async_trait]
 impl RelayRpc for RelayService {
     async fn order(&self, request: Request<RelayedOrder>) -> Result<Response<OrderResponse>, Status> {
@@ -144,7 +182,7 @@ impl RelayRpc for RelayService {
         Ok(Response::new(OrderResponse { done: answer(asked).await? }))
     }
 
-    type HandoverStream = std::pin::Pin<Box<dyn Stream<Item = Result<HandoverResponse, Status>> + Send>>;
+    type HandoverStream = Once<HandoverResponse>;
 
     async fn handover(&self, request: Request<RelayedHandover>) -> Result<Response<Self::HandoverStream>, Status> {
         let visitor = Visitor::of(&request);
@@ -154,11 +192,21 @@ impl RelayRpc for RelayService {
         let (sender, asked) = oneshot::channel();
         let ask = Ask::Handover { wanted, from: Asker::Peer, answer: sender };
         self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        let (done, stream) = mpsc::channel(1);
-        tokio::spawn(async move {
-            // Nobody listens when the operator has gone away.
-            let _ = done.send(answer(asked).await).await;
-        });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+        Ok(Response::new(once(asked)))
+    }
+
+    type ChangeMemberStream = Once<MemberChangeResponse>;
+
+    async fn change_member(
+        &self,
+        request: Request<RelayedMemberChange>,
+    ) -> Result<Response<Self::ChangeMemberStream>, Status> {
+        let RelayedMemberChange { sender, change } = request.into_inner();
+        self.check(sender)?;
+        let change = change.ok_or_else(|| Status::invalid_argument("RelayedMemberChange has no change"))?;
+        let (sender, asked) = oneshot::channel();
+        let ask = Ask::ChangeMember { change, from: Asker::Peer, answer: sender };
+        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(Response::new(once(asked)))
     }
 }

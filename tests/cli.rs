@@ -12,10 +12,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use baton::wire::proto::admin_server::{Admin, AdminServer};
+use baton::wire::proto::member_change_request::Change;
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
-    HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberStatus, Move, MoveFloor, OrderRequest,
-    OrderResponse, SetMaintenance, SetPause, SetPriority, StatusRequest, StatusResponse,
+    AddMember, HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest,
+    MemberChangeResponse, MemberStatus, Move, MoveFloor, OrderRequest, OrderResponse, SetMaintenance, SetPause,
+    SetPriority, StatusRequest, StatusResponse,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -111,6 +113,22 @@ impl Admin for Coordinator {
             order => Ok(Response::new(OrderResponse { done: format!("{order:?}") })),
         }
     }
+
+    /// Says what it was asked; a removal of host-a is refused.
+    async fn change_member(
+        &self,
+        request: Request<MemberChangeRequest>,
+    ) -> Result<Response<MemberChangeResponse>, Status> {
+        let request = request.into_inner();
+        let refused = match &request.change {
+            Some(Change::Remove(id)) if id == "host-a" => "host-a holds the baton".to_owned(),
+            _ => String::new(),
+        };
+        if !refused.is_empty() && !request.dry_run {
+            return Err(Status::failed_precondition(refused));
+        }
+        Ok(Response::new(MemberChangeResponse { lines: vec![format!("{request:?}"), "second".to_owned()], refused }))
+    }
 }
 
 fn two_members() -> Coordinator {
@@ -135,6 +153,8 @@ fn two_members() -> Coordinator {
         settling: String::new(),
         transport: "tls".to_owned(),
         certificate_until_ns: 4_000_000_000_000_000_000,
+        vote: "voter".to_owned(),
+        incarnation: 0xabc,
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),
@@ -156,6 +176,7 @@ fn two_members() -> Coordinator {
         holder: "host-a".to_owned(),
         quorum: true,
         members: vec![active, standby],
+        warnings: Vec::new(),
         paused_since_ns: None,
         floor: Some(MoveFloor {
             epoch: 2,
@@ -203,7 +224,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (
             &[][..],
             "baton: no command is named; use run, status, active-validator, history, handover, maintenance, pause, resume, \
-             priority, cert or check (baton --help)",
+             priority, member, cert or check (baton --help)",
         ),
         (
             &["histroy"],
@@ -354,7 +375,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             "id": id, "addr": "127.0.0.1:7401", "role": "validator", "state": state, "phase": phase,
             "reachable": true, "synced": synced, "height": 1234, "priority": 100, "maintenance": false,
             "lease_remaining_ms": lease_ms, "guard": guard, "links": links, "node_pid": 77, "version": "0.1.0",
-            "settling": null, "transport": "tls", "certificate_until": "2096-10-02T07:06:40.000Z",
+            "settling": null, "transport": "tls", "certificate_until": "2096-10-02T07:06:40.000Z", "vote": "voter",
         })
     };
     let expected = serde_json::json!({
@@ -368,6 +389,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             member("host-a", "Validating", "Active", true, 812, "armed", "validating"),
             member("host-b", "Voting", "", false, 0, "idle", "standby"),
         ],
+        "warnings": [],
     });
     assert_eq!(seen, expected);
     assert_eq!(output.status.code(), Some(0));
@@ -653,4 +675,64 @@ fn what_there_is_to_know_of_a_node_stands_below_its_member() {
     assert_eq!(lines, ["  the chain node refused to reload", "  not ready: the chain node is syncing"]);
     let output = baton(&["status", "--json", "--config", &host.config()], &[]);
     assert!(text(&output.stdout).contains("\"node_note\": \"the chain node refused to reload\""), "{output:?}");
+}
+
+#[test]
+fn members_are_listed_with_vote_and_store_and_warnings_stand_below() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    coordinator.status.warnings = vec!["two voters: the loss of EITHER stops signing".to_owned()];
+    coordinator.status.members[1].vote = "learner".to_owned();
+    coordinator.status.members[1].incarnation = 0;
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["member", "list", "--config", &host.config()], &[]);
+    assert_eq!(
+        text(&output.stdout),
+        "cluster my-validator, seen by host-a: 1 voters, quorum 1\n\n\
+         HOST    VOTE     ROLE       PRIORITY  ADDRESS         REACHABLE  STORE\n\
+         host-a  voter    validator  100       127.0.0.1:7401  yes        0000000000000abc\n\
+         host-b  learner  validator  100       127.0.0.1:7401  yes        -\n\n\
+         WARNING: two voters: the loss of EITHER stops signing\n"
+    );
+    let output = baton(&["member", "list", "--json", "--config", &host.config()], &[]);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let member = |id: &str, vote: &str, store: Option<&str>| {
+        serde_json::json!({
+            "id": id, "vote": vote, "role": "validator", "priority": 100, "addr": "127.0.0.1:7401",
+            "reachable": true, "store": store,
+        })
+    };
+    let expected = serde_json::json!({
+        "cluster": "my-validator", "member": "host-a", "leader": "host-a",
+        "members": [member("host-a", "voter", Some("0000000000000abc")), member("host-b", "learner", None)],
+        "warnings": ["two voters: the loss of EITHER stops signing"],
+    });
+    assert_eq!(seen, expected);
+    let status = baton(&["status", "--config", &host.config()], &[]);
+    assert!(text(&status.stdout).contains("\nWARNING: two voters: the loss of EITHER"), "{status:?}");
+    assert!(text(&status.stdout).contains("\n  a learner: it has no vote\n"), "{status:?}");
+}
+
+#[test]
+fn a_change_of_the_membership_says_what_is_so_now_or_why_not() {
+    let host = Host::new();
+    let _server = serve(two_members(), &host.path("run/admin.sock"));
+    let add = AddMember { id: "host-d".to_owned(), addr: "127.0.0.1:7404".to_owned(), priority: Some(80) };
+    let asked = |change, dry_run, force| {
+        format!("{:?}\nsecond\n", MemberChangeRequest { change: Some(change), dry_run, force })
+    };
+    for (args, done) in [
+        (&["add", "host-d", "--addr", "127.0.0.1:7404", "--priority", "80"][..], asked(Change::Add(add), false, false)),
+        (&["promote", "host-d", "--dry-run"], asked(Change::Promote("host-d".to_owned()), true, false)),
+        (&["remove", "host-b", "--force"], asked(Change::Remove("host-b".to_owned()), false, true)),
+    ] {
+        let output = baton(&[&["member"], args, &["--config", &host.config()]].concat(), &[]);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), done.as_str()), "{output:?}");
+    }
+    let refused = baton(&["member", "remove", "host-a", "--config", &host.config()], &[]);
+    assert_refused(&refused, 1, "baton: member remove: host-a holds the baton");
+    let foreseen = baton(&["member", "remove", "host-a", "--dry-run", "--config", &host.config()], &[]);
+    assert_eq!(foreseen.status.code(), Some(1));
+    assert!(text(&foreseen.stdout).ends_with("second\n"), "what it would lead to is shown all the same: {foreseen:?}");
+    assert_eq!(text(&foreseen.stderr), "baton: member remove would be refused: host-a holds the baton\n");
 }

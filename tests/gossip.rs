@@ -6,15 +6,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use baton::config;
+use baton::core::members::{self, Members};
 use baton::gossip::{EXCHANGE_EVERY, Gossip, PUSH_EVERY, Table};
-use baton::identity::Identity;
-use baton::ids::NodeId;
+use baton::identity::{Identity, Known};
+use baton::ids::{NodeId, Role};
+use baton::roster::Roster;
 use baton::time::{BootTime, WallTime};
+use baton::timing::Timing;
 use baton::transport;
 use baton::wire::PROTOCOL;
 use baton::wire::proto::gossip_client::GossipClient;
 use baton::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
 use baton::wire::proto::{ExchangeRequest, ExchangeResponse, Record, Sender};
+use baton::wire::{AppliedState, PROTOCOL};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -46,7 +51,8 @@ fn incarnation(id: &str) -> u64 {
 
 struct Member {
     gossip: Gossip,
-    incarnations: watch::Sender<BTreeMap<NodeId, u64>>,
+    applied: watch::Sender<AppliedState>,
+    members: watch::Sender<Arc<Members>>,
     _server: JoinSet<()>,
 }
 
@@ -63,13 +69,21 @@ where
 }
 
 fn start(id: &str, listener: TcpListener, peers: &[(&str, SocketAddr)]) -> Member {
-    let incarnations = watch::Sender::new(BTreeMap::new());
-    let members = peers.iter().map(|(peer, _)| *peer).chain([id]).map(NodeId::from).collect();
-    let identity = Identity::new(CLUSTER, id.into(), incarnation(id), members, incarnations.subscribe());
-    let peers = peers.iter().map(|(peer, addr)| (NodeId::from(*peer), channel(*addr))).collect();
-    let gossip = Gossip::start(Arc::new(identity), peers);
+    let (applied, members) = (watch::Sender::new(AppliedState::default()), watch::Sender::new(Arc::default()));
+    let own = (id, listener.local_addr().unwrap());
+    let listed: Vec<config::Member> = peers.iter().chain([&own]).map(|(peer, addr)| listed(peer, *addr)).collect();
+    let ids = listed.iter().map(|member| member.id.clone()).collect();
+    let known = Known { listed: ids, members: members.subscribe(), applied: applied.subscribe() };
+    let identity = Identity::new(CLUSTER, id.into(), incarnation(id), known);
+    let cluster = config::Cluster { name: CLUSTER.into(), listen: own.1, members: listed, failback: false };
+    let roster = Roster::new(id.into(), &cluster, members.subscribe(), None, Timing::LAN);
+    let gossip = Gossip::start(Arc::new(identity), roster);
     let server = serve(listener, gossip.service());
-    Member { gossip, incarnations, _server: server }
+    Member { gossip, applied, members, _server: server }
+}
+
+fn listed(id: &str, addr: SocketAddr) -> config::Member {
+    config::Member { id: id.into(), addr: addr.to_string(), role: Role::Validator, priority: 1 }
 }
 
 fn in_state(state: &str) -> Record {
@@ -77,6 +91,11 @@ fn in_state(state: &str) -> Record {
 }
 
 impl Member {
+    /// As if the log had recorded these stores.
+    fn record(&self, incarnations: BTreeMap<NodeId, u64>) {
+        self.applied.send_modify(|state| Arc::make_mut(&mut state.replicated).incarnations = incarnations);
+    }
+
     async fn sees(&self, what: &str, condition: impl Fn(&Table) -> bool) -> Arc<Table> {
         let mut table = self.gossip.table();
         let found = timeout(PATIENCE, table.wait_for(|table| condition(table))).await;
@@ -232,7 +251,7 @@ async fn a_member_whose_process_is_gone_is_unreachable_after_two_exchanges_in_qu
 async fn a_relayed_record_of_a_replaced_store_is_not_taken() {
     let ((listen_c, c), away) = (listen().await, nowhere().await);
     let c_member = start("host-c", listen_c, &[("host-a", away), ("host-d", away)]);
-    c_member.incarnations.send_replace(BTreeMap::from([("host-d".into(), incarnation("host-d"))]));
+    c_member.record(BTreeMap::from([("host-d".into(), incarnation("host-d"))]));
     let request = |incarnation, state| ExchangeRequest {
         sender: Some(sender("host-a")),
         records: vec![Record { member: "host-d".into(), generation: 1, incarnation, ..in_state(state) }],
@@ -289,14 +308,20 @@ async fn a_rumour_about_a_member_ends_when_the_member_hears_of_it() {
 }
 
 fn sender(member: &str) -> Sender {
-    Sender { cluster: CLUSTER.into(), member: member.into(), incarnation: incarnation(member), protocol: PROTOCOL }
+    Sender {
+        cluster: CLUSTER.into(),
+        member: member.into(),
+        incarnation: incarnation(member),
+        protocol: PROTOCOL,
+        founders: 0,
+    }
 }
 
 #[tokio::test]
 async fn whoever_does_not_belong_is_refused_with_a_reason_and_changes_nothing() {
     let (a, _b, addr) = pair().await;
     let recorded = BTreeMap::from([("host-b".into(), incarnation("host-b"))]);
-    a.incarnations.send_replace(recorded);
+    a.record(recorded);
     let b = sender("host-b");
     let cases = [
         (None, Code::InvalidArgument, "no sender"),
@@ -324,7 +349,7 @@ async fn whoever_does_not_belong_is_refused_with_a_reason_and_changes_nothing() 
 async fn a_replaced_store_is_refused_from_the_moment_the_record_says_so() {
     let (a, b, _) = pair().await;
     b.sees("host-a", |table| table.is_reachable(&"host-a".into(), BootTime::now())).await;
-    a.incarnations.send_replace(BTreeMap::from([("host-b".into(), 4711)]));
+    a.record(BTreeMap::from([("host-b".into(), 4711)]));
     let told = |table: &Table| {
         let error = table.get(&"host-a".into()).unwrap().error.clone();
         error.is_some_and(|error| error.contains("wiped or copied"))
@@ -441,4 +466,35 @@ async fn dropping_gossip_ends_its_tasks() {
     drop(a);
     let closed = async { while table.changed().await.is_ok() {} };
     timeout(PATIENCE, closed).await.expect("nobody holds the table's sender any more");
+}
+
+#[tokio::test]
+async fn a_member_that_is_added_is_heard_of_and_one_that_is_removed_no_more() {
+    let ((listen_a, a), (listen_b, b)) = (listen().await, listen().await);
+    // Neither configuration lists the other.
+    let (a_member, b_member) = (start("host-a", listen_a, &[]), start("host-b", listen_b, &[]));
+    b_member.gossip.publish(in_state("Voting"));
+    let by_log = |ids: &[(&str, SocketAddr)]| {
+        let member = |(id, addr): &(&str, SocketAddr)| {
+            let addr = addr.to_string();
+            let incarnation = Some(incarnation(id));
+            (NodeId::from(*id), members::Member { addr, role: Role::Validator, priority: 1, incarnation })
+        };
+        let all: BTreeMap<_, _> = ids.iter().map(member).collect();
+        Arc::new(Members { voters: vec![all.keys().cloned().collect()], all })
+    };
+    for member in [&a_member, &b_member] {
+        member.members.send_replace(by_log(&[("host-a", a), ("host-b", b)]));
+    }
+    a_member.sees_state("host-b", "Voting").await;
+    a_member.members.send_replace(by_log(&[("host-a", a)]));
+    a_member.sees("host-b gone", |table| table.get(&"host-b".into()).is_none()).await;
+    b_member
+        .sees("host-a's refusal", |table| {
+            table
+                .get(&"host-a".into())
+                .and_then(|heard| heard.error.as_deref())
+                .is_some_and(|e| e.contains("not a member"))
+        })
+        .await;
 }

@@ -34,6 +34,8 @@ const CONTRACT: [(&str, &str, &[&str]); 24] = [
     ("baton_insecure", "gauge", &[]),
     ("baton_certificate_expiry_timestamp_seconds", "gauge", &[]),
     ("baton_connections_refused_total", "counter", &[]),
+    ("baton_voters", "gauge", &[]),
+    ("baton_learners", "gauge", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -57,6 +59,8 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         insecure: true,
         certificate_until: Some(WallTime::from_nanos(1_800_000_000_500_000_000)),
         connections_refused: 5,
+        voters: 3,
+        learners: 1,
     }
 }
 
@@ -191,6 +195,8 @@ fn numbers_are_shown_in_their_units() {
         ("baton_insecure", 1.0),
         ("baton_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
         ("baton_connections_refused_total", 5.0),
+        ("baton_voters", 3.0),
+        ("baton_learners", 1.0),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),

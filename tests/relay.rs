@@ -1,14 +1,15 @@
 //! What one member passes on to another for an operator: it arrives as asked by a peer, its answer comes back
 //! with the word on whether it is worth asking again, and strangers are not listened to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use baton::admin::{Ask, Asker, NotDone, WantedHandover};
-use baton::identity::Identity;
-use baton::ids::NodeId;
+use baton::config;
+use baton::identity::{Identity, Known};
+use baton::ids::{NodeId, Role};
 use baton::relay::Relay;
+use baton::roster::Roster;
 use baton::timing::Timing;
 use baton::transport;
 use baton::wire::proto::order_request::Order;
@@ -18,8 +19,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 fn identity(cluster: &str, me: &str) -> Arc<Identity> {
-    let members = ["a", "b"].map(NodeId::from).into();
-    Arc::new(Identity::new(cluster, me.into(), 1, members, watch::channel(BTreeMap::new()).1))
+    Arc::new(Identity::new(cluster, me.into(), 1, Known::listed(["a", "b"].map(NodeId::from))))
+}
+
+/// a and b, of whom b is at `addr`.
+fn roster(addr: &str) -> Arc<Roster> {
+    let member =
+        |id: &str, addr: &str| config::Member { id: id.into(), addr: addr.into(), role: Role::Validator, priority: 1 };
+    let members = vec![member("a", "127.0.0.1:1"), member("b", addr)];
+    let listen = ([127, 0, 0, 1], 1).into();
+    let cluster = config::Cluster { name: "net".into(), listen, members, failback: false };
+    Roster::new("a".into(), &cluster, watch::channel(Arc::default()).1, None, Timing::LAN)
 }
 
 /// Member b, whose driver answers with `answer`; all ends with the set.
@@ -27,7 +37,7 @@ async fn serve_b(answer: fn(Ask)) -> (JoinSet<()>, String) {
     let (asks, mut asked) = mpsc::channel(4);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let service = Relay::new(identity("net", "b"), Vec::new()).service(asks);
+    let service = Relay::new(identity("net", "b"), roster(&addr)).service(asks);
     let server = transport::server(&Timing::LAN).add_service(service);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.serve_with_incoming(transport::incoming(listener, None, &Timing::LAN)).await.unwrap() });
@@ -40,7 +50,7 @@ async fn serve_b(answer: fn(Ask)) -> (JoinSet<()>, String) {
 }
 
 fn relay(cluster: &str, addr: &str) -> Relay {
-    Relay::new(identity(cluster, "a"), vec![("b".into(), transport::channel(addr, None, &Timing::LAN).unwrap())])
+    Relay::new(identity(cluster, "a"), roster(addr))
 }
 
 fn maintenance(member: &str) -> Order {
@@ -109,5 +119,8 @@ async fn an_absent_leader_is_worth_asking_again_and_an_unknown_one_is_not() {
     let absent = relay.order(&"b".into(), maintenance("a")).await;
     assert!(matches!(&absent, Err(NotDone::NotNow(reason)) if reason.starts_with("b ")), "{absent:?}");
     let unknown = relay.order(&"z".into(), maintenance("a")).await;
-    assert!(matches!(&unknown, Err(NotDone::Refused(reason)) if reason.starts_with("z is not in")), "{unknown:?}");
+    assert!(
+        matches!(&unknown, Err(NotDone::Refused(reason)) if reason.starts_with("z is not a member")),
+        "{unknown:?}"
+    );
 }

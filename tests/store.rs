@@ -3,17 +3,20 @@
 
 mod storage_kit;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
+use baton::core::lease::VoterSets;
 use baton::core::replicated::{Command, FloorSource};
-use baton::ids::{Epoch, NodeId, SignMark};
+use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
 use baton::time::WallTime;
-use baton::wire::{Entry, TypeConfig};
-use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use baton::wire::{Entry, Node, TypeConfig};
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder, StorageError};
 use storage_kit::{apply, blank, claim, entry, filled, id, open, release, vote};
@@ -88,6 +91,82 @@ async fn entries_of_every_kind_come_back() {
     opened.log.blocking_append(entries.clone()).await.unwrap();
     drop(opened);
     assert_eq!(open(dir.path()).log.try_get_log_entries(0..99).await.unwrap(), entries);
+}
+
+/// Invariant (fence 1): the voters of a lease are never those of before the newest entry.
+#[tokio::test]
+async fn a_membership_is_told_before_its_entry_is_durable_and_again_when_it_is_taken_back() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    opened.log.on_members(move |members| hears.lock().unwrap().push(members.voters.clone()));
+    let sets = |names: &[&[&str]]| -> VoterSets {
+        names.iter().map(|set| set.iter().map(|name| NodeId::from(*name)).collect()).collect()
+    };
+    let (first, joint) = (sets(&[&["a", "b"]]), sets(&[&["a", "b"], &["a", "b", "c"]]));
+    let membership = |index, voters: &VoterSets| {
+        let nodes: BTreeMap<NodeId, Node> = ["a", "b", "c"].map(|name| (name.into(), node(name))).into();
+        let membership = openraft::Membership::new(voters.clone(), nodes).unwrap();
+        Entry { log_id: id(1, index), payload: EntryPayload::Membership(membership) }
+    };
+    opened.log.save_vote(&vote(1, "a")).await.unwrap();
+    opened.log.blocking_append([membership(0, &first), blank(1, 1)]).await.unwrap();
+    // Nobody waits for the disk here, as openraft does not before it replicates.
+    opened.log.append([membership(2, &joint)], IOFlushed::noop()).await.unwrap();
+    assert_eq!(*told.lock().unwrap(), [VoterSets::new(), first.clone(), joint.clone()]);
+    assert!(opened.store.members().borrow().is_joint());
+    opened.log.truncate_after(Some(id(1, 1))).await.unwrap();
+    assert_eq!(*told.lock().unwrap(), [VoterSets::new(), first.clone(), joint, first.clone()]);
+
+    let entries = opened.log.try_get_log_entries(0..2).await.unwrap();
+    apply(&mut opened.state_machine, entries).await;
+    opened.log.purge(id(1, 1)).await.unwrap();
+    drop(opened);
+    let opened = open(dir.path());
+    assert_eq!(opened.store.members().borrow().voters, first, "from the state, when the log has it no more");
+    assert_eq!(opened.store.members().borrow().all[&"c".into()], node("c"));
+}
+
+#[tokio::test]
+async fn a_member_that_goes_leaves_no_incarnation_and_no_order_behind() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    let membership = |index, names: &[&str]| {
+        let nodes: BTreeMap<NodeId, Node> = names.iter().map(|name| ((*name).into(), node(name))).collect();
+        Entry { log_id: id(1, index), payload: EntryPayload::Membership(nodes.into()) }
+    };
+    let priority = Command::SetPriority { member: "b".into(), priority: Some(7) };
+    let entries = vec![
+        membership(0, &["a", "b"]),
+        entry(1, 1, Command::Join { member: "b".into(), incarnation: 4 }),
+        entry(1, 2, priority),
+        membership(3, &["a"]),
+    ];
+    apply(&mut opened.state_machine, entries).await;
+    let state = opened.store.applied().borrow().replicated.clone();
+    assert_eq!((state.incarnations.len(), state.orders.priorities.len()), (0, 0));
+    assert_eq!(state.founders, ["a", "b"].map(NodeId::from).into());
+    let mut news = Vec::new();
+    while let Ok(one) = opened.news.try_recv() {
+        news.push(one);
+    }
+    assert_eq!(news.last(), Some(&News::Forgotten(state.view())), "the core hears of it");
+}
+
+#[tokio::test]
+async fn a_store_that_joins_says_so_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let opened = open(dir.path());
+    assert!(!opened.joined);
+    opened.log.mark_joined().await.unwrap();
+    drop(opened);
+    let opened = open(dir.path());
+    assert!(opened.joined && opened.fresh, "it has neither voted nor logged");
+}
+
+fn node(name: &str) -> Node {
+    Node { addr: format!("{name}:1"), role: Role::Arbiter, priority: 3, incarnation: Some(9) }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::orders::Orders;
 use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
-use baton::ids::{Epoch, NodeId, SignMark};
+use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::time::WallTime;
 use baton::wire::{
     AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest,
@@ -19,12 +19,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::vote::leader_id_std::CommittedLeaderId;
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
 fn sender() -> Sender {
-    Sender { cluster: "test".into(), member: "a".into(), incarnation: u64::MAX, protocol: PROTOCOL }
+    Sender { cluster: "test".into(), member: "a".into(), incarnation: u64::MAX, protocol: PROTOCOL, founders: 77 }
 }
 
 fn names() -> impl Strategy<Value = NodeId> {
@@ -97,13 +97,14 @@ fn commands() -> impl Strategy<Value = Command> {
 
 /// Voters of one or two sets, and learners.
 fn memberships() -> impl Strategy<Value = Membership> {
-    let addresses = btree_map(names(), "[a-z0-9:.]{0,20}", 1..6);
-    (addresses, vec(vec(any::<prop::sample::Index>(), 1..4), 0..3)).prop_map(|(addresses, sets)| {
-        let all: Vec<NodeId> = addresses.keys().cloned().collect();
+    let roles = prop::sample::select(vec![Role::Validator, Role::Arbiter]);
+    let node = ("[a-z0-9:.]{0,20}", roles, any::<u32>(), option::of(1..u64::MAX));
+    let node = node.prop_map(|(addr, role, priority, incarnation)| Node { addr, role, priority, incarnation });
+    (btree_map(names(), node, 1..6), vec(vec(any::<prop::sample::Index>(), 1..4), 0..3)).prop_map(|(nodes, sets)| {
+        let all: Vec<NodeId> = nodes.keys().cloned().collect();
         let pick = |set: Vec<prop::sample::Index>| set.iter().map(|i| i.get(&all).clone()).collect::<BTreeSet<_>>();
         let configs =
             if sets.is_empty() { vec![all.iter().cloned().collect()] } else { sets.into_iter().map(pick).collect() };
-        let nodes: BTreeMap<NodeId, Node> = addresses.into_iter().map(|(id, addr)| (id, Node { addr })).collect();
         Membership::new(configs, nodes).expect("voters have addresses")
     })
 }
@@ -154,9 +155,10 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    let wishes = (option::of(names()), orders());
+    let wishes = (option::of(names()), orders(), btree_set(names(), 0..4));
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
-        |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), (heir, orders))| {
+        |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), wishes)| {
+            let (heir, orders, founders) = wishes;
             let (holder, incarnations, moves) = people;
             let moves = moves.into();
             Replicated {
@@ -171,6 +173,7 @@ fn states() -> impl Strategy<Value = Replicated> {
                 moves,
                 heir,
                 orders,
+                founders,
             }
         },
     )
@@ -304,9 +307,18 @@ fn a_missing_field_is_named() {
 }
 
 #[test]
+fn a_membership_of_an_earlier_version_has_addresses_alone() {
+    let set = proto::VoterSet { members: vec!["a".into()] };
+    let addresses = [("a".to_owned(), "a:1".to_owned())].into();
+    let read = Membership::try_from(proto::Membership { configs: vec![set], addresses, members: BTreeMap::new() });
+    let node = read.unwrap().get_node(&"a".into()).cloned().unwrap();
+    assert_eq!((node.addr.as_str(), node.incarnation), ("a:1", None), "a founder: its configuration says the rest");
+}
+
+#[test]
 fn a_voter_without_an_address_is_refused() {
     let set = proto::VoterSet { members: vec!["a".into()] };
-    let membership = proto::Membership { configs: vec![set], addresses: BTreeMap::new() };
+    let membership = proto::Membership { configs: vec![set], addresses: BTreeMap::new(), members: BTreeMap::new() };
     let error = Membership::try_from(membership).unwrap_err();
     assert!(matches!(error, WireError::Invalid { message: "Membership", field: "configs", .. }), "{error}");
 }

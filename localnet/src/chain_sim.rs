@@ -21,10 +21,7 @@ pub fn write(net: &Net) -> Result<String> {
     let accounts: Vec<String> = VALIDATORS.into_iter().chain([SHARED]).map(String::from).collect();
     let made = genesis::init(&net.dir, &accounts, Duration::from_millis(net.slot_ms), WallTime::now())?;
     for host in net.signers() {
-        let home = net.chain_home(&host.id);
-        make_dir(&home)?;
-        // Not read by the node: baton's near driver looks into it before it starts one.
-        write_file(&home.join("config.json"), "{ \"tracked_shards_config\": \"AllShards\" }\n")?;
+        write_home(net, &host.id)?;
     }
     for id in VALIDATORS {
         let home = net.validator_home(id);
@@ -36,6 +33,14 @@ pub fn write(net: &Net) -> Result<String> {
     only_owner(&key_file(net, SHARED))?;
     let shared = made.validator(SHARED).context("the genesis lacks the shared validator")?;
     Ok(shared.public_key.to_string())
+}
+
+/// The chain node of `host` has a home.
+pub fn write_home(net: &Net, host: &str) -> Result<()> {
+    let home = net.chain_home(host);
+    make_dir(&home)?;
+    // Not read by the node: baton's near driver looks into it before it starts one.
+    write_file(&home.join("config.json"), "{ \"tracked_shards_config\": \"AllShards\" }\n")
 }
 
 fn key_file(net: &Net, account: &str) -> std::path::PathBuf {

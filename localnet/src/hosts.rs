@@ -6,13 +6,13 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use baton::ids::Role;
 use serde::Serialize;
 
 use crate::net::{ChainKind, Host, Net, write_file};
 use crate::proxy::Plane;
-use crate::{chain_cometbft, chain_sim};
+use crate::{chain_cometbft, chain_sim, ports};
 
 /// Folders and configuration of every host exist.
 pub fn write_all(net: &Net) -> Result<()> {
@@ -23,6 +23,23 @@ pub fn write_all(net: &Net) -> Result<()> {
         write_file(&net.config_file(&host.id), &config(net, host))?;
     }
     Ok(())
+}
+
+/// A further host with a chain node, laid out to join a network of the stand-in chain that runs. Nobody has wires
+/// to it, and its own lead straight to the others.
+pub fn add_joiner(net: &mut Net, id: &str) -> Result<()> {
+    let ports = ports::pick(4)?;
+    let [raft_port, metrics_port, rpc_port, p2p_port] = ports[..] else { bail!("4 ports were picked") };
+    let run_dir = net.hosts[0].run_dir.to_string_lossy().replace(&net.hosts[0].id, id).into();
+    let role = Role::Validator;
+    let host = Host { id: id.into(), role, priority: 50, raft_port, metrics_port, rpc_port, p2p_port, run_dir };
+    net.hosts.push(host.clone());
+    for dir in [&net.host_dir(id), &net.host_dir(id).join("state"), &host.run_dir] {
+        make_dir(dir)?;
+    }
+    chain_sim::write_home(net, id)?;
+    write_file(&net.config_file(id), &config(net, &host).replacen("[member]\n", "[member]\njoin = true\n", 1))?;
+    net.save()
 }
 
 /// The folder exists and is the owner's alone.

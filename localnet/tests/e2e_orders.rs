@@ -5,13 +5,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::TestNet;
-use localnet::demo::{Pair, ask_baton};
+use common::{TestNet, said};
+use localnet::demo::Pair;
 use localnet::faults::{self, What};
 use localnet::launch;
 use localnet::measure::Watch;
 use localnet::procs;
-use localnet::status::{Answer, Status, await_status, query, query_host};
+use localnet::status::{Status, await_status, query, query_host};
 use rustix::process::Signal;
 
 const ARBITER: &str = "host-c";
@@ -19,13 +19,6 @@ const ARBITER: &str = "host-c";
 const MOVE_BOUND: Duration = Duration::from_secs(15);
 /// Longer than every lease, promise and campaign: what has not happened by then does not happen.
 const LONG_ENOUGH: Duration = Duration::from_secs(6);
-
-/// Asks the coordinator of `host`; asserts the exit code and returns what it said.
-fn said(t: &TestNet, host: &str, args: &[&str], code: i32) -> String {
-    let Answer { code: ended, stdout, stderr } = t.or_logs(ask_baton(&t.net, host, args));
-    assert_eq!(ended, Some(code), "baton {args:?} on {host}: {stdout}{stderr}");
-    format!("{stdout}{stderr}").trim_end().to_owned()
-}
 
 fn await_active(t: &TestNet, id: &str) -> Status {
     let active = |status: &Status| status.active().is_some_and(|member| member.id == id);

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::admin::{ORDER_MAX, WantedHandover};
+use crate::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover};
 use crate::wire::proto::admin_client::AdminClient;
 use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{HandoverResponse, HistoryRequest, Move, OrderRequest, StatusRequest, StatusResponse};
+use crate::wire::proto::{
+    HandoverResponse, HistoryRequest, MemberChangeRequest, MemberChangeResponse, Move, OrderRequest, StatusRequest,
+    StatusResponse,
+};
 
 use super::Failure;
 
@@ -68,6 +71,22 @@ impl Client {
             Ok(Ok(answer)) => return Ok(answer.into_inner().done),
             Ok(Err(refused)) => anyhow::anyhow!("{what}: {}", reason(&refused)),
             Err(_) => anyhow::anyhow!("{what}: no answer within {ORDER_MAX:?}; baton status shows whether it was done"),
+        };
+        Err(Failure::Failed(error))
+    }
+
+    /// What is so now or, after a dry run, what would be.
+    pub(super) async fn change_member(
+        &mut self,
+        what: &str,
+        change: MemberChangeRequest,
+    ) -> Result<MemberChangeResponse, Failure> {
+        let error = match tokio::time::timeout(CHANGE_MAX + LATE_MAX, self.admin.change_member(change)).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(refused)) => anyhow::anyhow!("member {what}: {}", reason(&refused)),
+            Err(_) => {
+                anyhow::anyhow!("member {what}: no answer within {CHANGE_MAX:?}; baton member list shows what is so")
+            }
         };
         Err(Failure::Failed(error))
     }

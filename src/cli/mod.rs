@@ -8,6 +8,7 @@ mod cert;
 mod client;
 mod history;
 mod log;
+mod members;
 mod status;
 mod table;
 mod window;
@@ -125,6 +126,9 @@ enum Command {
         #[command(subcommand)]
         command: cert::CertCommand,
     },
+    /// Show the members of the cluster, or change them one at a time
+    #[command(subcommand)]
+    Member(members::Member),
     /// Read and check the configuration and the key files, and do nothing else
     Check {
         #[command(flatten)]
@@ -206,8 +210,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             Ok(None)
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names =
-                "run, status, active-validator, history, handover, maintenance, pause, resume, priority, cert or check";
+            let names = "run, status, active-validator, history, handover, maintenance, pause, resume, priority, member, cert or \
+                         check";
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -268,6 +272,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Priority { id, priority: Preference(priority), local } => {
             order(&local, "priority", Order::Priority(SetPriority { member: id, priority }))
         }
+        Command::Member(member) => members::run(member),
     }
 }
 

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::ids::Role;
+use crate::roster::Vote;
 use crate::time::WallTime;
 use crate::transport::EXPIRY_NEAR;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::history::floor_line;
-use super::table::{or_dash, render};
+use super::table::{folded, or_dash, render};
 
 const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
 
@@ -27,6 +28,7 @@ struct StatusObject<'a> {
     paused: bool,
     floor: Option<FloorObject<'a>>,
     members: Vec<MemberObject<'a>>,
+    warnings: &'a [String],
 }
 
 /// The sign floor of the newest move that has ended.
@@ -66,6 +68,7 @@ struct MemberObject<'a> {
     /// Left out without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_until: Option<String>,
+    vote: &'a str,
 }
 
 /// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
@@ -87,6 +90,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
             settled_in_ms: floor.settled_in_ns / 1_000_000,
         }),
         members: status.members.iter().map(member_object).collect(),
+        warnings: &status.warnings,
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
     format!("{text}\n")
@@ -113,6 +117,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         settling: some(&member.settling),
         transport: &member.transport,
         certificate_until: certificate_until(member).map(|until| until.to_string()),
+        vote: &member.vote,
     }
 }
 
@@ -135,7 +140,17 @@ pub(super) fn table(status: &StatusResponse) -> String {
     let paused = status.paused_since_ns.is_some();
     let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member, paused))).collect();
     out.push_str(&render(&HEADS, &rows));
+    out.push_str(&warnings(status));
     out
+}
+
+/// Below a table, in lines of the width of one.
+pub(super) fn warnings(status: &StatusResponse) -> String {
+    let mut out = String::new();
+    for warning in &status.warnings {
+        out.push_str(&folded(&format!("WARNING: {warning}")));
+    }
+    if out.is_empty() { out } else { format!("\n{out}") }
 }
 
 fn cells(member: &MemberStatus) -> Vec<String> {
@@ -165,7 +180,9 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
     let certificate = certificate_note(member, WallTime::now());
     let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
-    let lines: Vec<String> = settling.into_iter().chain(fitness).chain(of_node).chain(certificate).collect();
+    let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
+    let lines: Vec<String> =
+        settling.into_iter().chain(learner).chain(fitness).chain(of_node).chain(certificate).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

@@ -32,6 +32,27 @@ pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> 
     out
 }
 
+/// `text` in lines of at most [`WIDTH`] characters, broken between words.
+pub(super) fn folded(text: &str) -> String {
+    let mut out = String::new();
+    let mut left = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        match left {
+            0 => {}
+            _ if length < left => out.push(' '),
+            _ => {
+                out.push_str("\n  ");
+                left = WIDTH - 1;
+            }
+        }
+        left = if left == 0 { WIDTH } else { left - 1 }.saturating_sub(length).max(1);
+        out.push_str(word);
+    }
+    out.push('\n');
+    out
+}
+
 fn line(cells: &[String], widths: &[usize], gap: &str) -> String {
     let padded: Vec<String> =
         cells.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", cut(cell, *width))).collect();
@@ -51,4 +72,19 @@ fn cut(text: &str, width: usize) -> String {
 /// `-` in place of nothing.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_warning_is_broken_between_words_and_loses_none() {
+        let text = "WARNING: two voters: the loss of EITHER stops signing; ".repeat(4);
+        let shown = folded(&text);
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+        assert!(shown.lines().count() > 2, "{shown}");
+        assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(folded("short"), "short\n");
+    }
 }

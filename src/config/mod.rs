@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Origin};
 pub use keys::check_keys;
-pub use sections::PRIORITY_MAX;
+pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
 
 use crate::chain_node::Activation;
 use crate::guard_frame::LinkSpec;
@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Guard and admin sockets.
     pub run_dir: PathBuf,
+    /// This host never forms a cluster: with an empty store it waits until it is added to one.
+    pub join: bool,
     pub cluster: Cluster,
     pub timing: Timing,
     /// Absent only when every address is loopback, or when `insecure`.

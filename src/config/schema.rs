@@ -22,6 +22,7 @@ pub(super) const KEYS: &[Key] = &[
     scalar("member.id", r#"id = "host-a""#),
     scalar("member.state_dir", r#"state_dir = "/var/lib/baton""#),
     scalar("member.run_dir", r#"run_dir = "/run/baton""#),
+    scalar("member.join", "join = true"),
     scalar("cluster.name", r#"name = "my-validator""#),
     scalar("cluster.listen", r#"listen = "0.0.0.0:7401""#),
     scalar("cluster.failback", "failback = false"),

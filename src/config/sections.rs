@@ -13,9 +13,9 @@ use super::error::ConfigError;
 use super::file::Document;
 use super::{Cluster, Config, Member, Tls};
 
-/// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
 /// The highest priority of a member, in a configuration or by an operator's order.
 pub const PRIORITY_MAX: u32 = 1_000_000;
+/// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
 const RUN_DIR_BYTES_MAX: usize = 90;
 
 pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
@@ -23,6 +23,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let state_dir = doc.required_path("member.state_dir")?;
     let run_dir = doc.required_path("member.run_dir")?;
     check_run_dir(doc, &run_dir)?;
+    let join = doc.boolean("member.join")?.unwrap_or(false);
     let cluster = cluster(doc)?;
     let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
         return Err(not_a_member(doc, &id, &cluster.members));
@@ -55,14 +56,18 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     }
     let timing = timing(doc)?;
     let metrics_listen = doc.socket_addr("metrics.listen")?;
-    Ok(Config { id, state_dir, run_dir, cluster, timing, tls, insecure, chain, metrics_listen, warnings })
+    Ok(Config { id, state_dir, run_dir, join, cluster, timing, tls, insecure, chain, metrics_listen, warnings })
 }
 
 fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {
-    let text = doc.required_text(key)?;
+    check_id(doc.required_text(key)?).map_err(|problem| doc.bad(key, problem))
+}
+
+/// # Errors
+/// `text` is no name that a member could have.
+pub fn check_id(text: String) -> Result<NodeId, String> {
     if !is_plain_name(&text) {
-        let problem = format!("{text:?} is not a member id; use up to 64 letters, digits, '-', '_' and '.'");
-        return Err(doc.bad(key, problem));
+        return Err(format!("{text:?} is not a member id; use up to 64 letters, digits, '-', '_' and '.'"));
     }
     Ok(NodeId::from(text))
 }
@@ -97,9 +102,7 @@ fn member(doc: &Document, index: usize) -> Result<Member, ConfigError> {
     let key = |name: &str| format!("cluster.members[{index}].{name}");
     let id = member_id(doc, &key("id"))?;
     let addr = doc.required_text(&key("addr"))?;
-    if host_and_port(&addr).is_none() {
-        return Err(doc.bad(&key("addr"), format!("{addr:?} is not HOST:PORT; write \"10.0.0.1:7401\"")));
-    }
+    check_address(&addr).map_err(|problem| doc.bad(&key("addr"), problem))?;
     let roles = [("validator", Role::Validator), ("arbiter", Role::Arbiter)];
     let role = doc.choice(&key("role"), &roles)?.unwrap_or(Role::Validator);
     let default_priority = match role {
@@ -182,7 +185,16 @@ fn host_and_port(addr: &str) -> Option<(&str, u16)> {
     (plain || addr.parse::<SocketAddr>().is_ok()).then_some((host, port))
 }
 
-fn is_loopback(addr: &str) -> bool {
+/// # Errors
+/// `addr` is nothing that a member could be reached at.
+pub fn check_address(addr: &str) -> Result<(), String> {
+    match host_and_port(addr) {
+        Some(_) => Ok(()),
+        None => Err(format!("{addr:?} is not HOST:PORT; write \"10.0.0.1:7401\"")),
+    }
+}
+
+pub fn is_loopback(addr: &str) -> bool {
     let Some((host, _)) = host_and_port(addr) else { return false };
     let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     ip.map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback())
@@ -194,6 +206,10 @@ fn warnings(cluster: &Cluster) -> Vec<String> {
     let mut warnings = Vec::new();
     if members == 1 {
         warnings.push("cluster.members has 1 member: nobody takes over when it fails; use 3".to_owned());
+    } else if members == 2 {
+        warnings.push(
+            "cluster.members has 2 members: the loss of EITHER stops signing; use 3 (an arbiter is enough)".to_owned(),
+        );
     } else if members.is_multiple_of(2) {
         let (survives, more) = ((members - 1) / 2, members + 1);
         warnings.push(format!(

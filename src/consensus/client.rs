@@ -20,6 +20,7 @@ use tonic::{Response, Status};
 use crate::core::Event;
 use crate::identity::Identity;
 use crate::ids::{NodeId, Term};
+use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::time::BootTime;
 use crate::transport::MESSAGE_BYTES_MAX;
@@ -31,18 +32,18 @@ type Error = RPCError<TypeConfig>;
 /// Pauses between attempts to reach a peer that is away.
 const BACKOFF: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(100)];
 
-/// Makes a client for each peer. Addresses come from the configuration of this host: the same member
-/// may have another address as seen from elsewhere.
+/// Makes a client for each peer. Addresses come from the roster of this host: a founder may have another
+/// address as seen from elsewhere.
 #[derive(Clone)]
 pub struct Peers {
     pub identity: Arc<Identity>,
     pub core: Arc<SharedCore>,
-    pub channels: Arc<Vec<(NodeId, Channel)>>,
+    pub roster: Arc<Roster>,
 }
 
 pub struct Peer {
     id: NodeId,
-    /// `None` for a member that the configuration does not know.
+    /// `None` for a member that went meanwhile.
     client: Option<RaftClient<Channel>>,
     identity: Arc<Identity>,
     core: Arc<SharedCore>,
@@ -52,8 +53,10 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, _node: &Node) -> Peer {
-        let channel = self.channels.iter().find(|(id, _)| *id == target).map(|(_, channel)| channel.clone());
-        let client = channel.map(|channel| RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        let client = self
+            .roster
+            .channel(&target)
+            .map(|channel| RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
         Peer { id: target, client, identity: self.identity.clone(), core: self.core.clone() }
     }
 }
@@ -62,7 +65,7 @@ impl Peer {
     fn client(&self) -> Result<RaftClient<Channel>, Error> {
         self.client
             .clone()
-            .ok_or_else(|| unreachable(format!("{} is not in cluster.members of this host's configuration", self.id)))
+            .ok_or_else(|| unreachable(format!("{} is not a member of the cluster by the log of this host", self.id)))
     }
 
     /// Sends one request and reads the answer of the right peer.
@@ -77,7 +80,7 @@ impl Peer {
         Answer: Message,
         Call: Future<Output = Result<Response<Answer::Proto>, Status>>,
     {
-        let message = tonic::Request::new(request.to_proto(self.identity.me()));
+        let message = tonic::Request::new(request.to_proto(&self.identity.me()));
         let answered = tokio::time::timeout(option.soft_ttl(), send(self.client()?, message));
         let response = match answered.await {
             Ok(Ok(response)) => response.into_inner(),

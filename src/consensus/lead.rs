@@ -1,4 +1,5 @@
-//! Tells the core what openraft's metrics say: who leads, this member's own vote, the voters.
+//! Tells the core what openraft's metrics say: who leads, and this member's own vote. Voters come from the log
+//! itself (`mod.rs`): metrics may be late, and a lease that is counted over voters of the day before yesterday is none.
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Raft, ServerState};
@@ -18,26 +19,20 @@ pub fn report_lead(raft: &Raft<TypeConfig, StateMachine>, core: &SharedCore) {
     core.step(if leads { Event::Led { term } } else { Event::LeadLost });
 }
 
-/// Reports votes, leadership and voters as they change, until Raft ends.
+/// Reports votes and leadership as they change, until Raft ends.
 pub async fn follow(raft: Raft<TypeConfig, StateMachine>, core: std::sync::Arc<SharedCore>) {
     let mut metrics = raft.metrics();
-    let mut voters = Vec::new();
     let mut told = None;
     loop {
-        let (vote_term, leads, sets) = {
+        let (vote_term, leads) = {
             let seen = metrics.borrow_watched();
-            let sets = seen.membership_config.membership().get_joint_config().clone();
-            (seen.vote.leader_id.term, seen.state == ServerState::Leader, sets)
+            (seen.vote.leader_id.term, seen.state == ServerState::Leader)
         };
         // The metrics change with every acknowledgement as well.
         if told != Some((vote_term, leads)) {
             told = Some((vote_term, leads));
             core.step(Event::Voted { term: vote_term });
             report_lead(&raft, &core);
-        }
-        if sets != voters && !sets.is_empty() {
-            voters.clone_from(&sets);
-            core.step(Event::Voters(sets));
         }
         if metrics.changed().await.is_err() {
             return;

@@ -9,6 +9,7 @@
 
 mod client;
 mod lead;
+mod members;
 mod service;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,16 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
-use tokio::sync::RwLock;
-use tonic::transport::Channel;
+use tokio::sync::{RwLock, watch};
 
+pub use members::NotChanged;
+
+use crate::core::Event;
+use crate::core::members::Members;
 use crate::core::replicated::{Applied, Command};
 use crate::identity::Identity;
 use crate::ids::NodeId;
+use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::store::{LogStore, StateMachine};
 use crate::timing::Timing;
@@ -46,13 +51,25 @@ pub enum ConsensusError {
 pub struct Start {
     pub cluster: String,
     pub identity: Arc<Identity>,
-    /// Every member and its address, as written into the first membership.
-    pub members: BTreeMap<NodeId, String>,
-    pub channels: Vec<(NodeId, Channel)>,
+    pub origin: Origin,
+    /// Of this store, from an earlier start.
+    pub joined: bool,
+    pub roster: Arc<Roster>,
     pub timing: Timing,
     pub log: LogStore,
     pub state_machine: StateMachine,
     pub core: Arc<SharedCore>,
+}
+
+/// What a store that never voted or logged anything begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The first membership, with every founder in it.
+    Found(BTreeMap<NodeId, Node>),
+    /// Nothing: the leader brings the log. The others count this member among the founders.
+    Follow,
+    /// Nothing: it waits until an operator has added it, and has no vote before it knows that.
+    Join,
 }
 
 #[derive(Clone)]
@@ -60,6 +77,7 @@ pub struct Consensus {
     raft: Raft<TypeConfig, StateMachine>,
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
+    members: watch::Receiver<Arc<Members>>,
     /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
 }
@@ -70,14 +88,21 @@ impl Consensus {
         let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
         let identity = start.identity;
         let mut log = start.log;
-        write_first_membership(&mut log, &start.members).await?;
-        let peers =
-            client::Peers { identity: identity.clone(), core: start.core.clone(), channels: Arc::new(start.channels) };
-        let raft = Raft::new(identity.me().member.clone(), config, peers, log, start.state_machine)
+        let fresh = is_fresh(&mut log).await?;
+        let joined = start.joined || fresh && start.origin == Origin::Join;
+        tell_core(&log, start.core.clone(), identity.clone(), start.roster.clone(), joined);
+        match start.origin {
+            Origin::Found(founders) if fresh => write_first_membership(&mut log, founders).await?,
+            Origin::Join if fresh => log.mark_joined().await.map_err(unwritten)?,
+            Origin::Found(_) | Origin::Join | Origin::Follow => {}
+        }
+        let members = log.members();
+        let peers = client::Peers { identity: identity.clone(), core: start.core.clone(), roster: start.roster };
+        let raft = Raft::new(identity.member().clone(), config, peers, log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
-        Ok(Consensus { raft, core: start.core, identity, turn: Arc::default() })
+        Ok(Consensus { raft, core: start.core, identity, members, turn: Arc::default() })
     }
 
     /// What answers the requests of peers.
@@ -106,8 +131,7 @@ impl Consensus {
     /// append that is accepted from here on ends the candidacy in openraft, which takes one after the other.
     pub async fn campaign(&self) {
         let _turn = self.turn.write().await;
-        let me = &self.identity.me().member;
-        if let Err(refusal) = self.core.read(|core, now| core.may_vote(now.boot, me)) {
+        if let Err(refusal) = self.core.read(|core, now| core.may_campaign(now.boot)) {
             tracing::debug!("no campaign: {refusal}");
             return;
         }
@@ -150,16 +174,36 @@ impl Consensus {
     }
 }
 
-/// Writes the first membership into a store that never voted or logged anything. Every member writes the
-/// same one, as openraft's `initialize` would; but that one also campaigns at once, without pre-votes and
-/// past our gate.
-async fn write_first_membership(log: &mut LogStore, members: &BTreeMap<NodeId, String>) -> Result<(), ConsensusError> {
+async fn is_fresh(log: &mut LogStore) -> Result<bool, ConsensusError> {
     let voted = log.read_vote().await.map_err(unwritten)?.is_some();
     let logged = log.get_log_state().await.map_err(unwritten)?.last_log_id.is_some();
-    if voted || logged {
-        return Ok(());
-    }
-    let nodes: BTreeMap<NodeId, Node> = members.iter().map(|(id, addr)| (id.clone(), Node::new(addr))).collect();
+    Ok(!voted && !logged)
+}
+
+/// The core hears of every membership before the entry that brings it leaves this host.
+///
+/// Invariant (fence 2): a store that joined replays the log from the start, memberships included in which an
+/// earlier store of its name had a vote. Until it comes to the one that added this very store, it has none.
+fn tell_core(log: &LogStore, core: Arc<SharedCore>, identity: Arc<Identity>, roster: Arc<Roster>, joined: bool) {
+    log.on_members(move |members| {
+        core.step(Event::Voters(members.voters.clone()));
+        if members.all.is_empty() && !joined {
+            return;
+        }
+        let mut configured: BTreeMap<NodeId, u32> =
+            roster.resolved(members).into_iter().map(|member| (member.id, member.priority)).collect();
+        let me = members.all.get(identity.member());
+        if joined && me.and_then(|me| me.incarnation) != Some(identity.incarnation()) {
+            configured.remove(identity.member());
+        }
+        core.step(Event::Members(configured));
+    });
+}
+
+/// Writes the first membership into a store that never voted or logged anything. Every founder writes the
+/// same one, as openraft's `initialize` would; but that one also campaigns at once, without pre-votes and
+/// past our gate.
+async fn write_first_membership(log: &mut LogStore, nodes: BTreeMap<NodeId, Node>) -> Result<(), ConsensusError> {
     let log_id = LogId { leader_id: CommittedLeaderId::new(0), index: 0 };
     let first = Entry { log_id, payload: EntryPayload::Membership(Membership::from(nodes)) };
     log.blocking_append([first]).await.map_err(unwritten)

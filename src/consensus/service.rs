@@ -58,13 +58,13 @@ impl RaftService {
         let (sender, request) =
             M::from_proto(message.into_inner()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.identity
-            .check_request(&sender, &visitor)
+            .check_raft_request(&sender, &visitor)
             .map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
         Ok((sender, request))
     }
 
     fn seal<M: Message>(&self, answer: &M) -> Response<M::Proto> {
-        Response::new(answer.to_proto(self.identity.me()))
+        Response::new(answer.to_proto(&self.identity.me()))
     }
 
     /// The promise is noted before the answer leaves.
@@ -190,14 +190,15 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let (sender, request) = self.open::<TransferLeaderRequest<TypeConfig>>(message)?;
         check_speaks_for_itself(&sender, request.from_leader())?;
-        let me = &self.identity.me().member;
+        let me = self.identity.member();
         if request.to_node_id() != me {
             return Ok(self.seal(&TransferAnswer::Accepted));
         }
         // The turn is not taken yet: the `Release` arrives in an append.
         self.await_release(me).await;
         let _turn = self.turn.write().await;
-        let answer = match self.gate(me) {
+        let may = self.core.read(|core, now| core.may_campaign(now.boot));
+        let answer = match may.map_err(|refusal| refusal.to_string()) {
             Ok(()) => match self.raft.handle_transfer_leader(request).await.map_err(fatal)? {
                 Ok(()) => TransferAnswer::Accepted,
                 Err(error) => TransferAnswer::Refused(error.to_string()),

@@ -55,7 +55,13 @@ pub enum Event {
         term: Term,
         sent_at: BootTime,
     },
+    /// The voters by the last membership in this member's log, committed or not.
+    ///
+    /// Invariant (fence 1): reported before anybody else can have that entry from here; see `lease`.
     Voters(VoterSets),
+    /// All who belong by that membership, voters and learners, and the priority of each as configured. This
+    /// member stands in it unless its store must not vote.
+    Members(BTreeMap<NodeId, u32>),
     /// A committed command of an entry of `term` was applied, with this outcome and leaving this view.
     Applied {
         term: Term,

@@ -79,6 +79,8 @@ pub enum NotReady {
     Leaving,
     /// By an operator's order.
     Maintenance,
+    /// A learner, or not a member at all.
+    NoVoter,
 }
 
 impl Host {
@@ -365,6 +367,7 @@ impl fmt::Display for NotReady {
             NotReady::Links { reason } => write!(f, "{reason}"),
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
+            NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
         }
     }
 }

@@ -94,7 +94,7 @@ impl Core {
             return;
         }
         let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
-        let may_become_ready = self.host.runs_node() && self.is_voter(&self.settings.me);
+        let may_become_ready = self.host.runs_node() && self.stays_voter(&self.settings.me);
         if self.has_released() {
             self.offer_lead(now, out);
         } else if releasing {
@@ -121,7 +121,7 @@ impl Core {
     /// hold the baton again, and is the only one, needs a new term first: whoever wins it gives it back.
     pub(super) fn offer_lead(&mut self, now: Now, out: &mut Vec<Action>) {
         let wanted = self.may_hold(now.boot);
-        let follows = |(id, peer): &(&NodeId, &Peer)| peer.reachable && self.is_voter(id);
+        let follows = |(id, peer): &(&NodeId, &Peer)| peer.reachable && self.stays_voter(id);
         let anybody = || self.peers.iter().find(follows).map(|(id, _)| id).filter(|_| wanted);
         let Some(to) = self.best_target().or_else(anybody).cloned() else { return };
         let Some(lead) = &mut self.lead else { return };

@@ -43,6 +43,11 @@ impl Lease {
         voters.iter().map(|set| self.acked_at_by(now, set)).min().flatten()
     }
 
+    /// Peers that accepted a request sent at `from` or later.
+    pub fn acked_since(&self, from: BootTime) -> impl Iterator<Item = NodeId> {
+        self.acked.iter().filter(move |(_, at)| **at >= from).map(|(id, _)| id.clone())
+    }
+
     fn acked_at_by(&self, now: BootTime, voters: &BTreeSet<NodeId>) -> Option<BootTime> {
         let mut times: Vec<BootTime> = voters.iter().filter_map(|voter| self.time_of(voter, now)).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
@@ -87,6 +92,53 @@ mod tests {
         let lease = lease(&[("b", 30), ("d", 10), ("e", 5)]);
         assert_eq!(lease.acked_at(at(99), &vec![set("a b c"), set("a d e")]), Some(at(10)));
         assert_eq!(lease.acked_at(at(99), &vec![set("a b c"), set("a x y")]), None);
+    }
+
+    /// Every set of voters out of a to e, as a list of bits.
+    fn all_sets() -> Vec<BTreeSet<NodeId>> {
+        let names = ["a", "b", "c", "d", "e"];
+        let of_bits = |bits: u32| {
+            let chosen = names.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            chosen.map(|(_, name)| NodeId::from(*name)).collect()
+        };
+        (1..32).map(of_bits).collect()
+    }
+
+    fn is_quorum(of: &VoterSets, acked: &BTreeSet<NodeId>) -> bool {
+        of.iter().all(|set| set.intersection(acked).count() > set.len() / 2)
+    }
+
+    /// Whether every quorum of `one` shares a member with every quorum of `other`.
+    fn always_meet(one: &VoterSets, other: &VoterSets) -> bool {
+        let quorums = |of: &VoterSets| all_sets().into_iter().filter(|acked| is_quorum(of, acked)).collect::<Vec<_>>();
+        let theirs = quorums(other);
+        quorums(one).iter().all(|mine| theirs.iter().all(|theirs| !mine.is_disjoint(theirs)))
+    }
+
+    /// What the proof in docs/safety.md ("Membership changes") stands on, for every change of one voter.
+    #[test]
+    fn quorums_of_a_membership_and_of_the_next_always_share_a_member() {
+        for before in all_sets() {
+            for after in all_sets().into_iter().filter(|after| before.symmetric_difference(after).count() == 1) {
+                let (old, new) = (vec![before.clone()], vec![after.clone()]);
+                let joint = vec![before.clone(), after.clone()];
+                for (one, next) in [(&old, &joint), (&joint, &new), (&old, &new)] {
+                    assert!(always_meet(one, next), "{one:?} and {next:?}");
+                }
+            }
+        }
+    }
+
+    /// Why the voters must be those of the newest entry: a leader that counted over its memberships of two
+    /// changes ago had a lease beside which another leader could be elected.
+    #[test]
+    fn quorums_two_changes_apart_need_not_share_a_member() {
+        let stale = vec![set("a b c")];
+        assert!(!always_meet(&stale, &vec![set("a b c d e")]));
+        let mut lease = Lease::new("a".into(), 3);
+        lease.note(&"b".into(), 3, at(10));
+        assert_eq!(lease.acked_at(at(99), &stale), Some(at(10)), "by a and b, while c, d and e elect another");
+        assert_eq!(lease.acked_at(at(99), &vec![set("a b c d e")]), None);
     }
 
     #[test]

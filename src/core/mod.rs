@@ -12,6 +12,7 @@ pub mod floor;
 pub mod host;
 mod lead;
 pub mod lease;
+pub mod members;
 pub mod orders;
 pub mod peers;
 pub mod replicated;
@@ -19,7 +20,7 @@ mod settings;
 pub mod tenure;
 pub mod votes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use event::{Action, Event, Handover, View};
@@ -75,6 +76,10 @@ pub struct Core {
     host: Host,
     /// During a change of membership, the newest last.
     voters: VoterSets,
+    /// The log does not forbid this member to vote.
+    belongs: bool,
+    /// Of every member, as configured.
+    configured: BTreeMap<NodeId, u32>,
     /// A vote in this term is being considered by Raft.
     voting_in: Option<Term>,
     lead: Option<Lead>,
@@ -86,7 +91,7 @@ pub struct Core {
     /// Never goes back.
     mark_seen: Option<SignMark>,
     view: View,
-    /// Of every configured member, as the orders in `view` leave them.
+    /// Of every member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
     asked: Option<AskedHandover>,
     shutdown: Option<BootTime>,
@@ -99,10 +104,12 @@ impl Core {
         let gate = VoteGate::new(promise, started_at, memory.fresh, memory.vote_term, memory.released_term);
         let runs_node = settings.role == Role::Validator;
         Core {
-            priorities: priorities(&settings, &memory.view),
+            priorities: priorities(&settings.priorities, &memory.view),
             gate,
             host: Host::new(runs_node, settings.probe_failures_max, settings.min_peers, started_at),
             voters: vec![settings.priorities.keys().cloned().collect()],
+            belongs: true,
+            configured: settings.priorities.clone(),
             voting_in: None,
             lead: None,
             tenure: None,
@@ -136,7 +143,22 @@ impl Core {
     /// # Errors
     /// The rule that forbids it now.
     pub fn may_vote(&self, now: BootTime, candidate: &NodeId) -> Result<(), Refusal> {
+        if !self.belongs {
+            return Err(Refusal::NoMember);
+        }
         self.gate.check(now, candidate, self.host.is_proven())
+    }
+
+    /// The vote gate for this member's own candidacy. Raft would let a learner lead, and a member without
+    /// any membership elect itself.
+    ///
+    /// # Errors
+    /// The rule that forbids it now.
+    pub fn may_campaign(&self, now: BootTime) -> Result<(), Refusal> {
+        if !self.is_voter(&self.settings.me) {
+            return Err(Refusal::NoVoter);
+        }
+        self.may_vote(now, &self.settings.me)
     }
 
     fn note(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
@@ -158,6 +180,11 @@ impl Core {
             Event::LeadLost => self.note_lead_lost(now, out),
             Event::Acked { from, term, sent_at } => self.note_acked(now, &from, term, sent_at, out),
             Event::Voters(voters) => self.voters = voters,
+            Event::Members(configured) => {
+                self.belongs = configured.contains_key(&self.settings.me);
+                self.configured = configured;
+                self.priorities = priorities(&self.configured, &self.view);
+            }
             Event::Applied { term, command, outcome, view } => {
                 self.note_applied(now, term, &command, &outcome, view, out);
             }
@@ -214,7 +241,7 @@ impl Core {
     }
 
     pub(in crate::core) fn note_view(&mut self, view: View) {
-        self.priorities = priorities(&self.settings, &view);
+        self.priorities = priorities(&self.configured, &view);
         self.view = view;
     }
 
@@ -239,7 +266,7 @@ impl Core {
             return;
         }
         let rank = self.rank(now.boot);
-        if now.boot >= self.campaign_due(now.boot) && self.may_vote(now.boot, &self.settings.me).is_ok() {
+        if now.boot >= self.campaign_due(now.boot) && self.may_campaign(now.boot).is_ok() {
             self.campaigns.started(now.boot, rank, &self.settings.timing);
             out.push(Action::Campaign);
         }
@@ -270,7 +297,7 @@ impl Core {
         let opens_at = self.gate.promise_end().unwrap_or(BootTime::from_nanos(0));
         let rank = self.rank(now);
         // Members that could not hold the baton would otherwise all campaign at the same moment.
-        let place = self.settings.priorities.keys().position(|id| *id == self.settings.me).unwrap_or(0) as u32;
+        let place = self.configured.keys().position(|id| *id == self.settings.me).unwrap_or(0) as u32;
         let place = if rank.is_some() { 0 } else { place };
         self.campaigns.due_at(opens_at + self.settings.timing.heartbeat() * place, rank, &self.settings.timing)
     }
@@ -279,7 +306,7 @@ impl Core {
     fn rank(&self, now: BootTime) -> Option<u32> {
         self.may_hold(now).then(|| {
             let lost = self.gate.last_leader().filter(|leader| **leader != self.settings.me);
-            let may_claim = |id: &NodeId| self.is_voter(id) && self.view.may_claim(id).is_ok();
+            let may_claim = |id: &NodeId| self.stays_voter(id) && self.view.may_claim(id).is_ok();
             election::rank(&self.settings.me, self.host.height(), &self.priorities, &self.peers, may_claim, lost)
         })
     }
@@ -287,31 +314,30 @@ impl Core {
     /// Ready, a voter, and no order of an operator forbids it.
     fn may_hold(&self, now: BootTime) -> bool {
         let me = &self.settings.me;
-        self.not_ready(now).is_none() && self.is_voter(me) && self.view.may_claim(me).is_ok()
+        self.not_ready(now).is_none() && self.stays_voter(me) && self.view.may_claim(me).is_ok()
     }
 
     /// Whether `member` votes, or will once the change of membership under way is done. Gossip tells of others too: one
     /// that only learns, or was removed. Its Raft would not follow, or not be followed.
-    fn is_voter(&self, member: &NodeId) -> bool {
+    fn stays_voter(&self, member: &NodeId) -> bool {
         self.voters.last().is_some_and(|newest| newest.contains(member))
     }
 
     /// To whom the baton may go by itself; nobody but its keepers during a pause.
     fn best_target(&self) -> Option<&NodeId> {
-        election::best_target(&self.priorities, &self.peers, |id| self.is_voter(id) && self.view.may_claim(id).is_ok())
+        election::best_target(&self.priorities, &self.peers, |id| self.stays_voter(id) && self.view.may_claim(id).is_ok())
     }
 
     /// To whom an operator may move it.
     fn best_for_operator(&self) -> Option<&NodeId> {
         election::best_target(&self.priorities, &self.peers, |id| {
-            self.is_voter(id) && !self.view.orders.is_in_maintenance(id)
+            self.stays_voter(id) && !self.view.orders.is_in_maintenance(id)
         })
     }
 }
 
-fn priorities(settings: &Settings, view: &View) -> BTreeMap<NodeId, u32> {
-    let configured = settings.priorities.iter();
-    configured.map(|(id, priority)| (id.clone(), view.orders.priority(id, *priority))).collect()
+fn priorities(configured: &BTreeMap<NodeId, u32>, view: &View) -> BTreeMap<NodeId, u32> {
+    configured.iter().map(|(id, priority)| (id.clone(), view.orders.priority(id, *priority))).collect()
 }
 
 /// What is shown to operators and peers.
@@ -327,7 +353,7 @@ impl Core {
             State::Syncing
         } else if self.host.runs_node() && self.not_ready(now).is_some() {
             State::Registering
-        } else if self.lead.is_some() || self.gate.loyal_to(now).is_some() {
+        } else if self.is_voter(&self.settings.me) && (self.lead.is_some() || self.gate.loyal_to(now).is_some()) {
             State::Voting
         } else {
             State::Registering
@@ -343,6 +369,9 @@ impl Core {
         if self.shutdown.is_some() {
             return Some(NotReady::Leaving);
         }
+        if !self.is_voter(&self.settings.me) {
+            return Some(NotReady::NoVoter);
+        }
         if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
             return Some(NotReady::Maintenance);
         }
@@ -356,6 +385,17 @@ impl Core {
 
     pub fn leads(&self) -> Option<Term> {
         self.lead.as_ref().map(|lead| lead.term)
+    }
+
+    /// Whether `id` has a vote, before or after the change of the membership that is under way.
+    pub fn is_voter(&self, id: &NodeId) -> bool {
+        self.voters.iter().any(|set| set.contains(id))
+    }
+
+    /// Those that acknowledged a request which this member, as leader, sent less than a lease ago, itself included.
+    pub fn answering(&self, now: BootTime) -> BTreeSet<NodeId> {
+        let Some(lead) = &self.lead else { return BTreeSet::new() };
+        lead.lease.acked_since(now - self.settings.timing.lease()).chain([self.settings.me.clone()]).collect()
     }
 
     pub fn is_node_proven(&self) -> bool {

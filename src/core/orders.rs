@@ -60,6 +60,12 @@ impl Orders {
         self.priorities.get(member).copied().unwrap_or(configured)
     }
 
+    /// Forgets the orders about members that are not `kept`.
+    pub(super) fn retain(&mut self, kept: impl Fn(&NodeId) -> bool) {
+        self.maintenance.retain(|id, _| kept(id));
+        self.priorities.retain(|id, _| kept(id));
+    }
+
     pub(super) fn set_maintenance(&mut self, member: &NodeId, on: bool, at: WallTime) {
         if on {
             self.maintenance.entry(member.clone()).or_insert(at);

@@ -183,6 +183,9 @@ pub struct Replicated {
     pub heir: Option<NodeId>,
     #[serde(default)]
     pub orders: Orders,
+    /// The members of the first membership; empty when a version wrote the state that did not note it.
+    #[serde(default)]
+    pub founders: BTreeSet<NodeId>,
 }
 
 impl Replicated {
@@ -211,6 +214,17 @@ impl Replicated {
                 self.orders.set_priority(member, *priority);
                 Applied::Recorded
             }
+        }
+    }
+
+    /// Takes note of a committed membership, the `index`th entry of the log: whoever belongs no more leaves nothing
+    /// behind, so that a member of the same name starts anew.
+    pub fn note_members<'a>(&mut self, index: u64, members: impl Iterator<Item = &'a NodeId>) {
+        let members: BTreeSet<NodeId> = members.cloned().collect();
+        self.incarnations.retain(|id, _| members.contains(id));
+        self.orders.retain(|id| members.contains(id));
+        if index == 0 {
+            self.founders = members;
         }
     }
 

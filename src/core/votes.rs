@@ -39,6 +39,10 @@ pub enum Refusal {
     Promised { leader: NodeId, left: Duration },
     /// Rule (c): the own chain node may still sign.
     NodeNotProven,
+    /// By its own log, the cluster does not know this member, or not with this store.
+    NoMember,
+    /// It may help others to a majority, but has no vote to lead by.
+    NoVoter,
 }
 
 impl VoteGate {
@@ -157,6 +161,8 @@ impl fmt::Display for Refusal {
                 write!(f, "promised to {leader} for {} more ms", left.as_millis())
             }
             Refusal::NodeNotProven => write!(f, "own chain node is not proven stopped or keyless"),
+            Refusal::NoMember => write!(f, "not a member by the own log"),
+            Refusal::NoVoter => write!(f, "not a voter by the own log"),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::orders;
 use super::report::Reporter;
+use super::{members, orders};
 use crate::admin::{Ask, Asker, NotDone, WantedHandover};
 use crate::core::{Event, Handover};
 use crate::ids::NodeId;
@@ -62,6 +62,13 @@ pub(super) async fn answer(reporter: Reporter, relay: Relay, answers: Answers, m
                 let (reporter, relay) = (reporter.clone(), relay.clone());
                 tokio::spawn(async move {
                     let done = orders::carry_out(&reporter, &relay, order, from).await;
+                    let _ = answer.send(done);
+                });
+            }
+            Ask::ChangeMember { change, from, answer } => {
+                let (reporter, relay) = (reporter.clone(), relay.clone());
+                tokio::spawn(async move {
+                    let done = members::change(&reporter, &relay, change, from).await;
                     let _ = answer.send(done);
                 });
             }

@@ -4,6 +4,7 @@
 mod answers;
 mod links;
 mod marks;
+mod members;
 mod orders;
 mod report;
 mod sources;
@@ -17,29 +18,31 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tonic::transport::Channel;
+use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
 use crate::chain::Driver;
-use crate::config::{Chain, Config, Member, OnHalt};
-use crate::consensus::{self, Consensus};
+use crate::config::{self, Chain, Config, OnHalt};
+use crate::consensus::{self, Consensus, Origin};
+use crate::core::members::Member;
 use crate::core::replicated::Command;
 use crate::core::{Action, Core, Event, Memory, Settings};
 use crate::effects::{self, Effects};
 use crate::exporter;
 use crate::gossip::Gossip;
 use crate::guard_client::{GuardSettings, default_binary};
-use crate::identity::Identity;
+use crate::identity::{Identity, Known};
 use crate::ids::{NodeId, Role};
+use crate::joining::{Doorbell, cluster_exists};
 use crate::key_links::KeyLinks;
 use crate::metrics::Metrics;
-use crate::relay::{Relay, RelayService};
+use crate::relay::Relay;
+use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates};
-use crate::wire::proto::relay_server::RelayServer;
 use answers::Answers;
 use links::HostLinks;
 use report::Reporter;
@@ -142,27 +145,37 @@ impl Prepared {
         let core = Arc::new(core);
         let metrics = Metrics::new(started_at);
 
-        let channels = channels(&config, certificates.as_ref())?;
-        let incarnations = sources::incarnations(opened.store.applied());
-        let members = config.cluster.members.iter().map(|member| member.id.clone()).collect();
-        let identity =
-            Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, members, incarnations));
-        let gossip = Gossip::start(identity.clone(), channels.clone());
-        let relay = Relay::new(identity.clone(), channels.clone());
+        let known = Known {
+            listed: config.cluster.members.iter().map(|member| member.id.clone()).collect(),
+            members: opened.store.members(),
+            applied: opened.store.applied(),
+        };
+        let identity = Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known));
+        let cluster = &config.cluster;
+        let roster = Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);
+        let origin = origin(&config, opened.fresh, &roster, &identity).await;
+        let joins = opened.joined || origin == Origin::Join && opened.fresh;
+        let doorbell = doorbell(&config, joins, identity.clone(), opened.store.clone());
+        let gossip = Gossip::start(identity.clone(), roster.clone());
+        let relay = Relay::new(identity.clone(), roster.clone());
         let (asks_in, asks) = mpsc::channel::<Ask>(16);
         let consensus = Consensus::start(consensus::Start {
             cluster: config.cluster.name.clone(),
-            members: config.cluster.members.iter().map(|m| (m.id.clone(), m.addr.clone())).collect(),
+            origin,
+            joined: opened.joined,
             identity: identity.clone(),
-            channels,
+            roster: roster.clone(),
             timing: config.timing,
             log: opened.log,
             state_machine: opened.state_machine,
             core: core.clone(),
         })
         .await?;
-        let relayed = relay.service(asks_in.clone());
-        serve_peers(&config, certificates.clone(), listener, &consensus, &gossip, relayed);
+        let services = Routes::new(consensus.service())
+            .add_service(gossip.service())
+            .add_service(relay.service(asks_in.clone()))
+            .add_service(doorbell.service());
+        serve_peers(&config, certificates.clone(), listener, services);
 
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
@@ -174,6 +187,8 @@ impl Prepared {
             core: core.clone(),
             consensus: consensus.clone(),
             gossip: gossip.clone(),
+            identity,
+            roster,
             effects: effects.clone(),
             applied: opened.store.applied(),
             metrics: metrics.clone(),
@@ -192,6 +207,8 @@ impl Prepared {
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
         tokio::spawn(sources::joins(reporter.clone()));
+        tokio::spawn(sources::unfinished_changes(reporter.clone()));
+        tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));
         tokio::spawn(sources::signals(core.clone()));
@@ -292,25 +309,44 @@ impl Performer {
     }
 }
 
-fn channels(config: &Config, certificates: Option<&Certificates>) -> Result<Vec<(NodeId, Channel)>> {
-    let others = config.cluster.members.iter().filter(|member| member.id != config.id);
-    let channel = |member: &Member| {
-        let toward = certificates.map(|certificates| certificates.toward(&member.id));
-        Ok((member.id.clone(), transport::channel(&member.addr, toward, &config.timing)?))
+/// What this host's store begins with, if it is empty.
+async fn origin(config: &Config, fresh: bool, roster: &Roster, identity: &Arc<Identity>) -> Origin {
+    if config.join {
+        return Origin::Join;
+    }
+    if let Some(member) = if fresh { cluster_exists(roster, identity).await } else { None } {
+        warn!(
+            "{member} says that the cluster exists: this empty store does not form it once more and waits for the \
+             leader; if {} was wiped or is new, see \"Replace a dead host\" in docs/operating.md",
+            config.id
+        );
+        return Origin::Follow;
+    }
+    let member = |member: &config::Member| {
+        let config::Member { id, addr, role, priority } = member.clone();
+        (id, Member { addr, role, priority, incarnation: None })
     };
-    others.map(channel).collect()
+    Origin::Found(config.cluster.members.iter().map(member).collect())
 }
 
-fn serve_peers(
-    config: &Config,
-    certificates: Option<Certificates>,
-    listener: TcpListener,
-    consensus: &Consensus,
-    gossip: &Gossip,
-    relay: RelayServer<RelayService>,
-) {
+fn doorbell(config: &Config, joins: bool, identity: Arc<Identity>, store: Store) -> Doorbell {
+    let own = own_member(config);
+    Doorbell {
+        identity,
+        role: own.map_or(Role::Arbiter, |member| member.role),
+        priority: own.map_or(0, |member| member.priority),
+        joins,
+        has_been_led: Box::new(move || store.vote().is_some_and(|vote| vote.leader_id.term > 0)),
+    }
+}
+
+fn own_member(config: &Config) -> Option<&config::Member> {
+    config.cluster.members.iter().find(|member| member.id == config.id)
+}
+
+fn serve_peers(config: &Config, certificates: Option<Certificates>, listener: TcpListener, services: Routes) {
     let mut server = transport::server(&config.timing);
-    let router = server.add_service(consensus.service()).add_service(gossip.service()).add_service(relay);
+    let router = server.add_routes(services);
     let incoming = transport::incoming(listener, certificates, &config.timing);
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming(incoming).await {
@@ -349,7 +385,7 @@ async fn start_effects(
 }
 
 fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
-    let own = config.cluster.members.iter().find(|member| member.id == config.id);
+    let own = own_member(config);
     let chain = config.chain.as_ref();
     let restarts = chain.is_some_and(|chain| chain.activation == crate::chain_node::Activation::Restart);
     Settings {

@@ -1,4 +1,4 @@
-//! Orders of operators: read, checked against the configuration, and committed by whoever leads, wherever they
+//! Orders of operators: read, checked against the membership, and committed by whoever leads, wherever they
 //! were given.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::Reporter;
 use crate::admin::{Asker, NotDone, ORDER_MAX};
-use crate::config::{Config, Member, PRIORITY_MAX};
+use crate::config::{Member, PRIORITY_MAX};
 use crate::core::orders::Orders;
 use crate::core::replicated::{Applied, Command};
 use crate::ids::{NodeId, Role};
@@ -32,35 +32,50 @@ pub(super) async fn carry_out(
     from: Asker,
 ) -> Result<String, NotDone> {
     let order = addressed(order, &reporter.config.id);
-    let command = checked(&reporter.config, &order).map_err(NotDone::Refused)?;
+    let members: Vec<Member> = reporter.roster.all().into_iter().map(|(member, _)| member).collect();
+    let command = checked(&members, &order).map_err(NotDone::Refused)?;
     match from {
         Asker::Peer => commit(reporter, command).await,
         Asker::Operator => {
-            let done = commit_somewhere(reporter, relay, &order, &command).await?;
+            let (me, order, wanted) = (&reporter.config.id, &order, &command);
+            let done = by_the_leader(reporter, ORDER_MAX, ATTEMPT_MAX, |leader| async move {
+                if leader == *me {
+                    commit(reporter, wanted.clone()).await
+                } else {
+                    relay.order(&leader, order.clone()).await
+                }
+            })
+            .await?;
             await_in_force(reporter, &command).await;
             Ok(done)
         }
     }
 }
 
-/// By the leader of the moment, for as long as there may be one to come.
-async fn commit_somewhere(
+/// Has `attempt` made with the leader of the moment, again and again for as long as there may be one to come.
+///
+/// # Errors
+/// It was refused, or is not known to be done after `limit`.
+pub(super) async fn by_the_leader<T, Attempt, Ended>(
     reporter: &Reporter,
-    relay: &Relay,
-    order: &Order,
-    command: &Command,
-) -> Result<String, NotDone> {
-    let deadline = Instant::now() + ORDER_MAX;
+    limit: Duration,
+    attempt_max: Duration,
+    attempt: Attempt,
+) -> Result<T, NotDone>
+where
+    Attempt: Fn(NodeId) -> Ended,
+    Ended: Future<Output = Result<T, NotDone>>,
+{
+    let deadline = Instant::now() + limit;
     loop {
         let (leader, _) = reporter.consensus.leader();
-        let attempt = async {
-            match &leader {
-                Some(me) if *me == reporter.config.id => commit(reporter, command.clone()).await,
-                Some(other) => relay.order(other, order.clone()).await,
+        let made = async {
+            match leader.clone() {
+                Some(leader) => attempt(leader).await,
                 None => Err(NotDone::NotNow("no leader is known here".into())),
             }
         };
-        let ended = timeout_at(deadline.min(Instant::now() + ATTEMPT_MAX), attempt).await;
+        let ended = timeout_at(deadline.min(Instant::now() + attempt_max), made).await;
         let reason = match ended {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(NotDone::Refused(reason))) => return Err(NotDone::Refused(reason)),
@@ -69,7 +84,7 @@ async fn commit_somewhere(
         };
         if Instant::now() + AGAIN >= deadline {
             return Err(NotDone::NotNow(format!(
-                "not known to be committed after {ORDER_MAX:?}: {reason}; baton status shows who can be reached, and \
+                "not known to be committed after {limit:?}: {reason}; baton status shows who can be reached, and \
                  whether the order has come into force after all"
             )));
         }
@@ -77,7 +92,7 @@ async fn commit_somewhere(
     }
 }
 
-fn named(leader: &Option<NodeId>) -> &str {
+pub(super) fn named(leader: &Option<NodeId>) -> &str {
     leader.as_ref().map_or("(none)", NodeId::as_str)
 }
 
@@ -125,24 +140,23 @@ fn addressed(order: Order, me: &NodeId) -> Order {
 
 /// # Errors
 /// It names nobody who could hold the baton.
-fn checked(config: &Config, order: &Order) -> Result<Command, String> {
+fn checked(members: &[Member], order: &Order) -> Result<Command, String> {
     let at = WallTime::now();
     Ok(match order {
         Order::Maintenance(SetMaintenance { member, on, .. }) => {
-            Command::SetMaintenance { member: validator(config, member)?.id.clone(), on: *on, at }
+            Command::SetMaintenance { member: validator(members, member)?.id.clone(), on: *on, at }
         }
         Order::Pause(SetPause { on, .. }) => Command::SetPause { on: *on, at },
         Order::Priority(SetPriority { priority: Some(priority), .. }) if *priority > PRIORITY_MAX => {
             return Err(format!("{priority} is more than {PRIORITY_MAX}, the highest priority"));
         }
         Order::Priority(SetPriority { member, priority }) => {
-            Command::SetPriority { member: validator(config, member)?.id.clone(), priority: *priority }
+            Command::SetPriority { member: validator(members, member)?.id.clone(), priority: *priority }
         }
     })
 }
 
-fn validator<'a>(config: &'a Config, id: &str) -> Result<&'a Member, String> {
-    let members = &config.cluster.members;
+fn validator<'a>(members: &'a [Member], id: &str) -> Result<&'a Member, String> {
     match members.iter().find(|member| member.id.as_str() == id) {
         Some(member) if member.role == Role::Validator => Ok(member),
         Some(_) => Err(format!("{id} is an arbiter and never holds the baton")),
@@ -187,22 +201,22 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
 mod tests {
     use super::*;
 
-    fn config() -> Config {
+    fn members() -> Vec<Member> {
         let file = std::path::Path::new("tests/data/design-example.toml");
-        Config::load(file, std::iter::empty()).unwrap()
+        crate::config::Config::load(file, std::iter::empty()).unwrap().cluster.members
     }
 
     fn refused(order: Order) -> String {
-        checked(&config(), &order).expect_err("refused")
+        checked(&members(), &order).expect_err("refused")
     }
 
     #[test]
-    fn an_order_is_about_a_validator_of_the_configuration() {
+    fn an_order_is_about_a_validator_of_the_cluster() {
         let maintenance =
             |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
         assert!(refused(maintenance("host-c")).contains("is an arbiter"));
         assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
-        let own = checked(&config(), &addressed(maintenance(""), &"host-a".into())).unwrap();
+        let own = checked(&members(), &addressed(maintenance(""), &"host-a".into())).unwrap();
         let Command::SetMaintenance { member, on: true, at } = own else { panic!("{own}") };
         assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
         assert!(at.as_nanos() > 7, "the time is the proposer's own");
@@ -213,7 +227,7 @@ mod tests {
         let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
         assert!(refused(priority(Some(PRIORITY_MAX + 1))).contains("more than 1000000"));
         for allowed in [Some(PRIORITY_MAX), Some(0), None] {
-            assert!(checked(&config(), &priority(allowed)).is_ok(), "{allowed:?}");
+            assert!(checked(&members(), &priority(allowed)).is_ok(), "{allowed:?}");
         }
     }
 

@@ -10,13 +10,16 @@ use super::sources::is_active;
 use crate::chain_node::{FloorBasis, SignFloor};
 use crate::config::{Config, Member};
 use crate::consensus::Consensus;
+use crate::core::members::voters_warning;
 use crate::core::orders::Orders;
 use crate::core::replicated::Move;
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::Vitals;
 use crate::gossip::{Gossip, Heard, Table};
+use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::metrics::{Metrics, PeerSeen, Snapshot};
+use crate::roster::{Roster, Vote};
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
@@ -35,6 +38,8 @@ pub(super) struct Reporter {
     pub core: Arc<SharedCore>,
     pub consensus: Consensus,
     pub gossip: Gossip,
+    pub identity: Arc<Identity>,
+    pub roster: Arc<Roster>,
     pub effects: Option<Effects>,
     pub applied: watch::Receiver<AppliedState>,
     pub metrics: Metrics,
@@ -133,11 +138,10 @@ impl Reporter {
         let view = self.core.read(|core, _| core.view().clone());
         let table = self.gossip.table().borrow().clone();
         let members: Vec<MemberStatus> = self
-            .config
-            .cluster
-            .members
+            .roster
+            .all()
             .iter()
-            .map(|member| self.member_status(member, &view.orders, &table, now))
+            .map(|(member, vote)| self.member_status(member, *vote, &view.orders, &table, now))
             .collect();
         StatusResponse {
             cluster: self.config.cluster.name.clone(),
@@ -147,13 +151,44 @@ impl Reporter {
             epoch: view.epoch.0,
             holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
             paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
-            quorum: members.iter().filter(|member| member.reachable).count() > members.len() / 2,
+            quorum: self.has_quorum(&members),
+            warnings: self.membership_warnings(),
             members,
             floor: self.applied.borrow().replicated.moves.iter().rev().find_map(move_floor),
         }
     }
 
-    fn member_status(&self, member: &Member, orders: &Orders, table: &Table, now: BootTime) -> MemberStatus {
+    /// Whether a majority of every voter set can be reached.
+    fn has_quorum(&self, seen: &[MemberStatus]) -> bool {
+        let reachable = |id: &NodeId| seen.iter().any(|member| member.reachable && member.id == id.as_str());
+        let members = self.consensus.members();
+        if members.voters.is_empty() {
+            return seen.iter().filter(|member| member.reachable).count() > seen.len() / 2;
+        }
+        members.voters.iter().all(|set| set.iter().filter(|id| reachable(id)).count() > set.len() / 2)
+    }
+
+    /// What an operator should know of the membership.
+    pub(super) fn membership_warnings(&self) -> Vec<String> {
+        let members = self.consensus.members();
+        let mut warnings = self.roster.differences();
+        warnings.extend(voters_warning(members.final_voters().len()).filter(|_| !members.is_joint()));
+        let learners = members.all.keys().filter(|id| !members.is_voter(id));
+        warnings.extend(learners.map(|id| format!("{id} has no vote yet; baton member promote {id} gives it one")));
+        if members.is_joint() {
+            warnings.push("a change of the membership is under way".into());
+        }
+        warnings
+    }
+
+    fn member_status(
+        &self,
+        member: &Member,
+        vote: Vote,
+        orders: &Orders,
+        table: &Table,
+        now: BootTime,
+    ) -> MemberStatus {
         let reachable = table.is_reachable(&member.id, now);
         let own = (member.id == self.config.id).then(|| self.record());
         let told = || table.get(&member.id)?.record.as_deref().cloned();
@@ -186,7 +221,14 @@ impl Reporter {
             settling: record.settling,
             transport: record.transport,
             certificate_until_ns: record.certificate_until_ns,
+            vote: vote.as_str().into(),
+            incarnation: self.known_store(&member.id),
         }
+    }
+
+    fn known_store(&self, member: &NodeId) -> u64 {
+        let own = (*member == self.config.id).then(|| self.identity.incarnation());
+        self.identity.joined_with(member).or(own).unwrap_or(0)
     }
 
     pub(super) fn history(&self) -> HistoryResponse {
@@ -226,6 +268,7 @@ impl Reporter {
             heard.is_reachable(now) && heard.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
         });
         let chain = record.chain.clone().unwrap_or_default();
+        let members = self.consensus.members();
         self.metrics.publish(&Snapshot {
             state: &record.state,
             epoch: record.epoch,
@@ -243,6 +286,8 @@ impl Reporter {
             insecure: self.config.insecure,
             certificate_until: self.certificate_until(),
             connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
+            voters: members.final_voters().len(),
+            learners: members.all.keys().filter(|id| !members.is_voter(id)).count(),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();

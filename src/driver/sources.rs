@@ -17,27 +17,10 @@ use crate::core::{Event, Peer};
 use crate::gossip::{Heard, Table};
 use crate::ids::NodeId;
 use crate::shared_core::SharedCore;
-use crate::store::{AppliedEntry, AppliedState, Health, News};
+use crate::store::{AppliedEntry, Health, News};
 use crate::time::BootTime;
 use crate::timing::Timing;
 use crate::wire::proto::Record;
-
-/// The incarnations that stand in the replicated state, as they are recorded.
-pub(super) fn incarnations(mut applied: watch::Receiver<AppliedState>) -> watch::Receiver<BTreeMap<NodeId, u64>> {
-    let known = |state: &AppliedState| state.replicated.incarnations.clone();
-    let (sender, receiver) = watch::channel(known(&applied.borrow()));
-    tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            let now_known = known(&applied.borrow_and_update());
-            sender.send_if_modified(|before| {
-                let changed = *before != now_known;
-                *before = now_known;
-                changed
-            });
-        }
-    });
-    receiver
-}
 
 /// Committed commands, in log order, and snapshots in place of some.
 pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<News>, reporter: Reporter) {
@@ -46,6 +29,10 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
             News::Entry(entry) => entry,
             News::Snapshot(view) => {
                 info!(epoch = %view.epoch, "took over another member's snapshot");
+                core.step(Event::Restored { view });
+                continue;
+            }
+            News::Forgotten(view) => {
                 core.step(Event::Restored { view });
                 continue;
             }
@@ -89,12 +76,12 @@ pub(super) async fn joins(reporter: Reporter) {
     let mut table = reporter.gossip.table();
     loop {
         let leads = reporter.core.read(|core, _| core.is_active() || core.leads().is_some() && core.stage().is_none());
-        let recorded = reporter.applied.borrow().replicated.incarnations.clone();
+        let recorded = |id: &NodeId| reporter.identity.joined_with(id).is_some();
         let unknown: Vec<(NodeId, u64)> = table
             .borrow_and_update()
             .iter()
             .filter_map(|(id, heard)| Some((id.clone(), heard.record.as_ref()?.incarnation)))
-            .filter(|(id, _)| leads && !recorded.contains_key(id))
+            .filter(|(id, _)| leads && !recorded(id))
             .collect();
         for (member, incarnation) in unknown {
             // What fails is tried again by whoever leads when gossip next moves.
@@ -103,6 +90,44 @@ pub(super) async fn joins(reporter: Reporter) {
             }
         }
         if table.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// While this member leads, ends a change of the membership that an earlier leader could not complete.
+pub(super) async fn unfinished_changes(reporter: Reporter) {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+    let mut members = reporter.roster.members();
+    loop {
+        // Its own takes milliseconds, so one that stands for long is nobody's.
+        sleep(LOOK_EVERY).await;
+        let leads = reporter.core.read(|core, _| core.leads().is_some());
+        if members.borrow_and_update().is_joint() {
+            if leads {
+                match reporter.consensus.complete_change().await {
+                    Ok(()) => info!("completed a change of the membership that an earlier leader had begun"),
+                    Err(reason) => debug!("{reason}"),
+                }
+            }
+        } else if members.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says what the log and this host's configuration disagree on, whenever that changes.
+pub(super) async fn differences(reporter: Reporter) {
+    let mut members = reporter.roster.members();
+    let mut told = Vec::new();
+    loop {
+        members.mark_unchanged();
+        let lines = reporter.membership_warnings();
+        for line in lines.iter().filter(|line| !told.contains(*line)) {
+            warn!("{line}");
+        }
+        told = lines;
+        if members.changed().await.is_err() {
             return;
         }
     }

@@ -10,13 +10,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
-use tonic::transport::Channel;
 
 pub use clock::ClockSample;
 pub use server::GossipService;
@@ -24,6 +24,7 @@ pub use table::{FAILURES_MAX, Heard, Merged, REACHABLE_FOR, Table};
 
 use crate::identity::Identity;
 use crate::ids::NodeId;
+use crate::roster::Roster;
 use crate::time::{BootTime, WallTime};
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::wire::proto::Record;
@@ -47,19 +48,16 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// Starts exchanging with every peer, each on its own task, so that a hanging one delays nobody
-    /// else. `peers` are all other members; their channels connect lazily and by themselves again. Must
-    /// be called inside a tokio runtime.
-    pub fn start(identity: Arc<Identity>, peers: Vec<(NodeId, Channel)>) -> Gossip {
+    /// Starts exchanging with every other member, each on its own task, so that a hanging one delays nobody
+    /// else, and with those who become members later. Must be called inside a tokio runtime.
+    pub fn start(identity: Arc<Identity>, roster: Arc<Roster>) -> Gossip {
         let generation = WallTime::now().as_nanos();
-        let table = Table::new(identity.me(), generation, peers.iter().map(|(peer, _)| peer.clone()));
+        let table = Table::new(&identity.me(), generation, roster.others());
         let shared =
             Arc::new(Shared { identity, table: watch::Sender::new(Arc::new(table)), to_push: watch::Sender::new(()) });
         let mut tasks = JoinSet::new();
         tasks.spawn(beat(shared.clone()));
-        for (peer, channel) in peers {
-            tasks.spawn(peer::run(shared.clone(), peer, channel));
-        }
+        tasks.spawn(tend(shared.clone(), roster));
         Gossip { shared, _tasks: Arc::new(tasks) }
     }
 
@@ -137,6 +135,36 @@ impl Shared {
 /// Who speaks in `message`. Whether it may speak here is for [`Identity`] to say.
 fn sender_of(sender: Option<proto::Sender>, message: &'static str) -> Result<Sender, WireError> {
     sender.ok_or(WireError::Missing { message, field: "sender" })?.try_into()
+}
+
+/// Has a task exchange with each other member, and no longer with those that went.
+async fn tend(shared: Arc<Shared>, roster: Arc<Roster>) {
+    let mut members = roster.members();
+    let mut tasks = JoinSet::new();
+    let mut running: BTreeMap<NodeId, (String, AbortHandle)> = BTreeMap::new();
+    loop {
+        members.mark_unchanged();
+        let others: Vec<NodeId> = roster.others();
+        shared.update(|table| table.set_others(&others));
+        running.retain(|id, (addr, task)| {
+            let stays = roster.get(id).is_some_and(|member| member.addr == *addr);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for id in others {
+            let (Some(member), false) = (roster.get(&id), running.contains_key(&id)) else { continue };
+            let Some(channel) = roster.channel(&id) else { continue };
+            let task = tasks.spawn(peer::run(shared.clone(), id.clone(), channel));
+            running.insert(id, (member.addr, task));
+        }
+        if members.changed().await.is_err() {
+            // The store is closed; those that run go on until the last clone is dropped.
+            while tasks.join_next().await.is_some() {}
+            return;
+        }
+    }
 }
 
 /// Gives the own record a new version each second. The next full exchanges carry it.

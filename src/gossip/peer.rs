@@ -78,7 +78,7 @@ async fn exchange(
     let table = shared.table();
     let records = if full { table.records() } else { vec![(**table.mine()).clone()] };
     let (sent_at, started) = (WallTime::now(), BootTime::now());
-    let sender = Some(shared.identity.me().into());
+    let sender = Some((&shared.identity.me()).into());
     let request = ExchangeRequest { sender, records, full, sent_at_ns: sent_at.as_nanos() };
     let answer = timeout(RPC_TIMEOUT, client.exchange(request)).await;
     let now = BootTime::now();

@@ -43,7 +43,7 @@ impl GossipRpc for GossipService {
         });
         let table = shared.table();
         Ok(Response::new(ExchangeResponse {
-            sender: Some(shared.identity.me().into()),
+            sender: Some((&shared.identity.me()).into()),
             records: if request.full { table.records() } else { vec![(**table.mine()).clone()] },
             received_at_ns,
             answered_at_ns: WallTime::now().as_nanos(),

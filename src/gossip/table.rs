@@ -18,7 +18,7 @@ pub const REACHABLE_FOR: Duration = Duration::from_secs(3);
 /// Failed exchanges in a row that make a member unreachable at once.
 pub const FAILURES_MAX: u32 = 2;
 
-/// Every configured member, this one included. Cheap to clone: records are shared.
+/// Every member, this one included. Cheap to clone: records are shared.
 #[derive(Clone, Debug)]
 pub struct Table {
     me: NodeId,
@@ -76,6 +76,18 @@ impl Table {
         let record = Record { member: me.to_string(), generation, incarnation, state, ..Record::default() };
         members.insert(me.clone(), Heard { record: Some(Arc::new(record)), ..Heard::default() });
         Table { me, incarnation, members }
+    }
+
+    /// From now on the table is about this member and `others`. Returns whether that is anything new.
+    pub(super) fn set_others(&mut self, others: &[NodeId]) -> bool {
+        let before = self.members.len();
+        self.members.retain(|id, _| *id == self.me || others.contains(id));
+        let gone = before - self.members.len();
+        let kept = self.members.len();
+        for id in others {
+            self.members.entry(id.clone()).or_default();
+        }
+        gone > 0 || self.members.len() > kept
     }
 
     pub fn me(&self) -> &NodeId {

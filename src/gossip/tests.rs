@@ -19,6 +19,7 @@ fn table(owner: usize, generation: u64) -> Table {
         member: NAMES[owner].into(),
         incarnation: 100 + owner as u64,
         protocol: crate::wire::PROTOCOL,
+        founders: 0,
     };
     Table::new(&me, generation, others)
 }

@@ -27,6 +27,8 @@ pub(super) type Key = IVec;
 const IDENTITY: &[u8] = b"identity";
 /// Number of groups committed, this one included.
 const GROUPS: &[u8] = b"groups";
+/// Stands in the store of a member that joined a cluster instead of forming it.
+pub(super) const JOINED: &[u8] = b"joined";
 const VOTE: &[u8] = b"vote";
 pub(super) const PURGED: &[u8] = b"purged";
 pub(super) const APPLIED: &[u8] = b"applied";
@@ -43,6 +45,7 @@ pub(super) fn entry_key(index: u64) -> Key {
 /// What was found.
 pub(super) struct Contents {
     pub(super) incarnation: u64,
+    pub(super) joined: bool,
     pub(super) log: LogImage,
     pub(super) applied: AppliedState,
 }
@@ -168,7 +171,8 @@ impl Files<'_> {
         let log = self.read_log(&db, vote)?;
         let applied = self.read_applied(&db)?;
         self.check_applied(&log, &applied)?;
-        Ok((Disk { db, data, vote_file, seal, groups, _lock: lock }, Contents { incarnation, log, applied }))
+        let joined = self.get(&db, JOINED)?.is_some();
+        Ok((Disk { db, data, vote_file, seal, groups, _lock: lock }, Contents { incarnation, joined, log, applied }))
     }
 
     /// What an earlier opening that was cut short has left: sled would take its half-written page table for a

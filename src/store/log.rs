@@ -7,12 +7,14 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use prost::Message;
+use tokio::sync::watch;
 
-use super::disk::{PURGED, entry_key};
+use super::disk::{JOINED, PURGED, entry_key};
 use super::writer::{Done, Write};
-use super::{Shared, VALUE_BYTES_MAX, invalid};
+use super::{Shared, VALUE_BYTES_MAX, invalid, lock};
+use crate::core::members::Members;
 use crate::wire::{Entry, LogId, TypeConfig, Vote, proto};
 
 /// The log and the vote. Clones share them.
@@ -24,6 +26,30 @@ pub struct LogStore {
 impl LogStore {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         LogStore { shared }
+    }
+
+    /// Calls `hook` with the present membership, and from then on with every other one.
+    ///
+    /// Invariant (fence 1): for an entry of this member as leader, before it is replicated: openraft sends nothing
+    /// of an entry before `append` was called with it.
+    pub fn on_members(&self, hook: impl Fn(&Arc<Members>) + Send + 'static) {
+        let mut place = lock(&self.shared.hook);
+        hook(&self.shared.members.borrow());
+        *place = Some(Box::new(hook));
+    }
+
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.members.subscribe()
+    }
+
+    /// This store is known from now on, also after a restart, as one that joins: it begins with a log that others
+    /// wrote, in which an earlier member of its name may have had a vote.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn mark_joined(&self) -> io::Result<()> {
+        let write = Write { changes: vec![(JOINED.into(), Some(Vec::new()))], ..Write::default() };
+        self.shared.writer.write(write).await
     }
 
     /// Puts the entries behind the last one, in memory and into the queue, or does nothing.
@@ -46,9 +72,14 @@ impl LogStore {
             changes.push((entry_key(entry.log_id.index), Some(bytes)));
             last = Some(entry.log_id);
         }
+        let membership = entries.iter().any(|entry| matches!(entry.payload, EntryPayload::Membership(_)));
         log.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         // Still under the lock: the queue has the order of memory.
         self.shared.writer.queue(Write { changes, vote: None, done });
+        drop(log);
+        if membership {
+            self.shared.note_members();
+        }
         Ok(())
     }
 }
@@ -117,6 +148,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let removed = log.entries.split_off(&last.map_or(0, |id| id.index + 1));
         let changes = removed.into_keys().map(|index| (entry_key(index), None)).collect();
         self.shared.writer.queue(Write { changes, ..Write::default() });
+        drop(log);
+        self.shared.note_members();
         Ok(())
     }
 

@@ -53,9 +53,10 @@ pub use crate::wire::AppliedState;
 use self::disk::Disk;
 use self::writer::Writer;
 use crate::core::View;
+use crate::core::members::Members;
 use crate::core::replicated::{Applied, Command};
 use crate::ids::{NodeId, Term};
-use crate::wire::{Entry, LogId, Vote};
+use crate::wire::{Entry, LogId, Vote, members};
 
 /// Version of the layout on disk.
 pub const FORMAT: u32 = 1;
@@ -104,6 +105,8 @@ pub enum News {
     Entry(AppliedEntry),
     /// A snapshot of another member took the place of all before.
     Snapshot(View),
+    /// A member went, and the orders about it with it.
+    Forgotten(View),
 }
 
 /// A committed command, in log order. After a restart, entries that were applied but whose result was
@@ -127,6 +130,8 @@ pub struct Opened {
     pub incarnation: u64,
     /// This store has never voted and never logged anything.
     pub fresh: bool,
+    /// It was made to join a cluster that exists; see [`LogStore::mark_joined`].
+    pub joined: bool,
     pub news: mpsc::UnboundedReceiver<News>,
 }
 
@@ -145,14 +150,17 @@ impl Store {
     /// that was acknowledged, or cannot be read or written. Only `InUse` is worth a retry.
     pub fn open(state_dir: &Path, cluster: &str, member: &NodeId) -> Result<Opened, StoreError> {
         let (disk, contents) = Disk::open(state_dir, cluster, member)?;
-        let disk::Contents { incarnation, log, applied } = contents;
+        let disk::Contents { incarnation, joined, log, applied } = contents;
         let fresh = log.vote.is_none() && log.last_id().is_none() && applied.last_applied.is_none();
         let log = Arc::new(Mutex::new(log));
         let (health, health_seen) = watch::channel(Health::Good);
         let writer = Writer::start(disk, Arc::clone(&log), health)
             .map_err(|error| StoreError::io("start the writer of", state_dir, error))?;
         let (applied, applied_seen) = watch::channel(applied);
-        let shared = Arc::new(Shared { log, writer, health: health_seen, applied: applied_seen });
+        let members = watch::channel(Arc::default()).0;
+        let hook = Mutex::default();
+        let shared = Arc::new(Shared { log, writer, health: health_seen, applied: applied_seen, members, hook });
+        shared.note_members();
         let (tell, news) = mpsc::unbounded_channel();
         Ok(Opened {
             log: LogStore::new(Arc::clone(&shared)),
@@ -160,6 +168,7 @@ impl Store {
             store: Store { shared },
             incarnation,
             fresh,
+            joined,
             news,
         })
     }
@@ -171,6 +180,11 @@ impl Store {
     /// The state after the last applied entry, updated before the proposer of that entry hears of it.
     pub fn applied(&self) -> watch::Receiver<AppliedState> {
         self.shared.applied.clone()
+    }
+
+    /// Who belongs to the cluster by the last membership in the log, committed or not.
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.members.subscribe()
     }
 
     /// The last vote that is on disk.
@@ -192,9 +206,35 @@ struct Shared {
     writer: Writer,
     health: watch::Receiver<Health>,
     applied: watch::Receiver<AppliedState>,
+    members: watch::Sender<Arc<Members>>,
+    hook: Mutex<Option<MembersHook>>,
 }
 
+/// Told of every change of the membership before whatever made it goes on.
+type MembersHook = Box<dyn Fn(&Arc<Members>) + Send>;
+
 impl Shared {
+    /// Publishes the last membership of the log, or of the applied state when the log holds none, and tells the
+    /// hook.
+    fn note_members(&self) {
+        let in_log = self.log().last_membership();
+        let applied = self.applied.borrow().membership.clone();
+        // A snapshot may be ahead of the log until that is purged.
+        let members = match in_log {
+            Some((id, in_log)) if Some(id) >= *applied.log_id() => in_log,
+            Some(_) | None => members(applied.membership()),
+        };
+        let members = Arc::new(members);
+        let changed = self.members.send_if_modified(|known| {
+            let changed = *known != members;
+            known.clone_from(&members);
+            changed
+        });
+        if let Some(hook) = lock(&self.hook).as_ref().filter(|_| changed) {
+            hook(&members);
+        }
+    }
+
     fn log(&self) -> MutexGuard<'_, LogImage> {
         lock(&self.log)
     }
@@ -217,6 +257,13 @@ struct LogImage {
 impl LogImage {
     fn last_id(&self) -> Option<LogId> {
         self.entries.last_key_value().map(|(_, entry)| entry.log_id).or(self.purged)
+    }
+
+    fn last_membership(&self) -> Option<(LogId, Members)> {
+        self.entries.values().rev().find_map(|entry| match &entry.payload {
+            EntryPayload::Membership(membership) => Some((entry.log_id, members(membership))),
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        })
     }
 
     fn last_release_term(&self) -> Option<Term> {

@@ -52,6 +52,14 @@ impl StateMachine {
         let command = match entry.payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
+                let members = membership.nodes().map(|(id, _)| id);
+                let before = self.state.replicated.view();
+                Arc::make_mut(&mut self.state.replicated).note_members(id.index, members);
+                let view = self.state.replicated.view();
+                if view != before {
+                    // Nobody listens any more once the driver has ended.
+                    let _ = self.news.send(News::Forgotten(view));
+                }
                 self.state.membership = StoredMembership::new(Some(id), membership);
                 None
             }
@@ -113,6 +121,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.shared.writer.write(self.state_write()).await?;
         *lock(&self.snapshot) = Some((meta.clone(), data));
         self.published.send_replace(self.state.clone());
+        self.shared.note_members();
         let _ = self.news.send(News::Snapshot(self.state.replicated.view()));
         Ok(())
     }

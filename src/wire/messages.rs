@@ -21,6 +21,8 @@ pub struct Sender {
     /// Of the member's store.
     pub incarnation: u64,
     pub protocol: u32,
+    /// See `proto::Sender`; zero while the sender does not know.
+    pub founders: u64,
 }
 
 impl From<&Sender> for proto::Sender {
@@ -30,6 +32,7 @@ impl From<&Sender> for proto::Sender {
             member: sender.member.to_string(),
             incarnation: sender.incarnation,
             protocol: sender.protocol,
+            founders: sender.founders,
         }
     }
 }
@@ -50,6 +53,7 @@ impl TryFrom<proto::Sender> for Sender {
             member: member(sender.member, "Sender", "member")?,
             incarnation: sender.incarnation,
             protocol: sender.protocol,
+            founders: sender.founders,
         })
     }
 }

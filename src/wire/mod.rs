@@ -8,7 +8,7 @@ mod parts;
 mod stored;
 
 pub use messages::{Message, PROTOCOL, Sender, SnapshotRequest, TransferAnswer};
-pub use parts::read_entry;
+pub use parts::{members, read_entry};
 pub use stored::AppliedState;
 
 use crate::core::replicated::{Applied, Command};
@@ -28,12 +28,12 @@ openraft::declare_raft_types!(
         D = Command,
         R = Applied,
         NodeId = NodeId,
-        Node = openraft::impls::BasicNode,
+        Node = Node,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
 );
 
-pub type Node = openraft::impls::BasicNode;
+pub type Node = crate::core::members::Member;
 pub type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;

@@ -10,8 +10,9 @@ use super::proto;
 use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
 use super::{member, name_or_empty, nanos, required, some_name};
 use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
+use crate::core::members::Members;
 use crate::core::replicated::Command;
-use crate::ids::{Epoch, NodeId, SignMark};
+use crate::ids::{Epoch, NodeId, Role, SignMark};
 use crate::time::WallTime;
 
 impl From<&Vote> for proto::Ballot {
@@ -63,12 +64,31 @@ pub fn read_entry(entry: proto::Entry) -> Result<Entry, WireError> {
     Ok(Entry { log_id: required(entry.id, "Entry", "id")?.into(), payload })
 }
 
+impl From<&Node> for proto::MemberInfo {
+    fn from(node: &Node) -> Self {
+        proto::MemberInfo {
+            arbiter: node.role == Role::Arbiter,
+            priority: node.priority,
+            incarnation: node.incarnation.unwrap_or(0),
+        }
+    }
+}
+
+/// What a membership says, without openraft.
+pub fn members(membership: &Membership) -> Members {
+    Members {
+        voters: membership.get_joint_config().clone(),
+        all: membership.nodes().map(|(id, node)| (id.clone(), node.clone())).collect(),
+    }
+}
+
 impl From<&Membership> for proto::Membership {
     fn from(membership: &Membership) -> Self {
         let voters = |set: &BTreeSet<NodeId>| proto::VoterSet { members: set.iter().map(NodeId::to_string).collect() };
         proto::Membership {
             configs: membership.get_joint_config().iter().map(voters).collect(),
             addresses: membership.nodes().map(|(id, node)| (id.to_string(), node.addr.clone())).collect(),
+            members: membership.nodes().map(|(id, node)| (id.to_string(), node.into())).collect(),
         }
     }
 }
@@ -85,7 +105,11 @@ impl TryFrom<proto::Membership> for Membership {
         }
         let mut nodes = BTreeMap::new();
         for (name, addr) in membership.addresses {
-            nodes.insert(member(name, "Membership", "addresses")?, Node { addr });
+            let proto::MemberInfo { arbiter, priority, incarnation } =
+                membership.members.get(&name).cloned().unwrap_or_default();
+            let role = if arbiter { Role::Arbiter } else { Role::Validator };
+            let node = Node { addr, role, priority, incarnation: Some(incarnation).filter(|number| *number != 0) };
+            nodes.insert(member(name, "Membership", "addresses")?, node);
         }
         if configs.is_empty() && nodes.is_empty() {
             return Ok(Membership::default());

@@ -62,6 +62,7 @@ impl From<&Replicated> for proto::Replicated {
             moves: state.moves.iter().map(Into::into).collect(),
             heir: name_or_empty(&state.heir),
             orders: Some((&state.orders).into()),
+            founders: state.founders.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -86,6 +87,11 @@ impl TryFrom<proto::Replicated> for Replicated {
             heir: some_name(state.heir),
             // A state that was written before there were any has none.
             orders: state.orders.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            founders: state
+                .founders
+                .into_iter()
+                .map(|name| member(name, "Replicated", "founders"))
+                .collect::<Result<_, WireError>>()?,
         })
     }
 }

@@ -192,7 +192,7 @@ fn one_member_or_an_even_number_is_accepted_with_a_warning() {
     assert_eq!(
         warnings(&two),
         [
-            "cluster.members has 2 members and survives the loss of 0, as 1 would; use 3 (an arbiter is enough)",
+            "cluster.members has 2 members: the loss of EITHER stops signing; use 3 (an arbiter is enough)",
             "cluster.members has 1 validator: nobody takes over when it fails; use 2 or more",
         ]
     );

@@ -1,4 +1,4 @@
-//! Clusters of three members in this process: real Raft, stores and gRPC over loopback, with a `Front`
+//! Clusters of three founders in this process, and whoever is added to them: real Raft, stores and gRPC over loopback, with a `Front`
 //! before each member. The core decides, but unless a test wants it, nobody does what it asks for.
 
 use std::collections::BTreeMap;
@@ -6,25 +6,28 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::consensus::{Consensus, Start};
+use baton::config;
+use baton::consensus::{Consensus, Origin, Start};
+use baton::core::members::{Change, Member as Belonging};
 use baton::core::replicated::Command;
 use baton::core::{Action, Core, Event, Memory, Settings};
-use baton::identity::Identity;
+use baton::identity::{Identity, Known};
 use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::roster::Roster;
 use baton::shared_core::SharedCore;
 use baton::store::{AppliedEntry, News, Opened, Store, StoreError};
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{LogId, Message, PROTOCOL, Sender, TransferAnswer, TypeConfig, Vote};
-use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use baton::wire::{Entry, LogId, Message, PROTOCOL, Sender, TransferAnswer, TypeConfig, Vote};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -70,6 +73,8 @@ pub struct Cluster {
 
 struct Member {
     id: NodeId,
+    /// It was not there when the cluster was formed.
+    joins: bool,
     dir: TempDir,
     front: Front,
     running: Option<Running>,
@@ -102,13 +107,39 @@ impl Cluster {
         let mut members = Vec::new();
         for name in ["a", "b", "c"] {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            members.push(Member { id: name.into(), dir, front: Front::start(name).await, running: None });
+            members.push(Member { id: name.into(), joins: false, dir, front: Front::start(name).await, running: None });
         }
         let mut cluster = Cluster { shape, members };
         for name in ["a", "b", "c"] {
             cluster.start_member(name).await;
         }
         cluster
+    }
+
+    /// `name` runs with an empty store and waits to be added.
+    pub async fn start_joiner(&mut self, name: &str) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        self.members.push(Member { id: name.into(), joins: true, dir, front: Front::start(name).await, running: None });
+        self.start_member(name).await;
+    }
+
+    /// From its next start on, `name` joins: the cluster is not to be formed by it.
+    pub fn set_joins(&mut self, name: &str) {
+        self.member_mut(name).joins = true;
+    }
+
+    /// The order to add `name` with the store that it has now.
+    pub fn addition(&self, name: &str) -> Change {
+        let (addr, incarnation) = (self.front(name).addr.clone(), Some(self.at(name).incarnation));
+        Change::Add { id: name.into(), member: Belonging { addr, role: Role::Arbiter, priority: 0, incarnation } }
+    }
+
+    /// `leader` makes the change.
+    pub async fn change(&self, leader: &str, change: Change) {
+        let what = format!("{change:?}");
+        let made = timeout(LONG, self.at(leader).consensus.change_members(change)).await;
+        made.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"))
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 
     /// A cluster that a leads in term 1, which b and c have heard of.
@@ -149,7 +180,8 @@ impl Cluster {
         for member in &self.members {
             let all_but_it = |other: &str| (other == name) != (member.id == name.into());
             member.front.rule(|rules| {
-                rules.cut.extend(["a", "b", "c"].map(String::from).into_iter().filter(|o| all_but_it(o)))
+                let names = self.members.iter().map(|other| other.id.to_string());
+                rules.cut.extend(names.filter(|other| all_but_it(other)))
             });
         }
     }
@@ -195,9 +227,9 @@ impl Cluster {
 
     pub async fn start_member(&mut self, name: &str) {
         let opened = self.open_store(name).await;
-        let addrs: BTreeMap<NodeId, String> =
-            self.members.iter().map(|m| (m.id.clone(), m.front.addr.clone())).collect();
-        let running = start(&self.shape, &name.into(), addrs, opened).await;
+        let listed = self.members.iter().enumerate().filter(|(place, m)| *place < 3 || m.id == name.into());
+        let addrs: BTreeMap<NodeId, String> = listed.map(|(_, m)| (m.id.clone(), m.front.addr.clone())).collect();
+        let running = start(&self.shape, &name.into(), self.member(name).joins, addrs, opened).await;
         let member = self.member_mut(name);
         member.front.lead_to(Some(running.direct.clone()));
         member.running = Some(running);
@@ -228,7 +260,7 @@ impl Cluster {
 impl Cluster {
     pub fn sender(&self, name: &str) -> Sender {
         let incarnation = self.member(name).running.as_ref().map_or(7, |running| running.incarnation);
-        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL }
+        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL, founders: 0 }
     }
 
     pub async fn ask_vote(
@@ -261,6 +293,14 @@ impl Cluster {
         Ok(TransferAnswer::from_proto(answer.into_inner()).expect("a whole answer").1)
     }
 
+    /// `at` gets `entries`, the first ones of its log, as if from `leader` in `term`.
+    pub async fn append_as(&self, leader: &str, at: &str, term: u64, entries: Vec<Entry>) -> Result<(), Status> {
+        let vote = Vote::new_committed(term, leader.into());
+        let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id: None, entries, leader_commit: None };
+        let message = request.to_proto(&self.sender(leader));
+        RaftClient::new(self.at(at).direct.clone()).append_entries(message).await.map(|_| ())
+    }
+
     /// Whether `at` gives `candidate`, whose log is as long as can be, its vote in `term`.
     pub async fn votes_for(&self, at: &str, candidate: &str, term: u64, leadership_transfer: bool) -> bool {
         let request = VoteRequest { leadership_transfer, ..candidacy(candidate, term) };
@@ -289,7 +329,22 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, opened: Opened) -> Running {
+fn listed(addrs: &BTreeMap<NodeId, String>) -> config::Cluster {
+    let member = |(id, addr): (&NodeId, &String)| config::Member {
+        id: id.clone(),
+        addr: addr.clone(),
+        role: Role::Arbiter,
+        priority: 0,
+    };
+    config::Cluster {
+        name: CLUSTER.into(),
+        listen: ([127, 0, 0, 1], 1).into(),
+        members: addrs.iter().map(member).collect(),
+        failback: false,
+    }
+}
+
+async fn start(shape: &Shape, me: &NodeId, joins: bool, addrs: BTreeMap<NodeId, String>, opened: Opened) -> Running {
     let memory = Memory {
         fresh: opened.fresh,
         vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
@@ -300,17 +355,20 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     let settings = settings(shape, me, &addrs);
     let (core, actions) = SharedCore::new(Core::new(settings, memory, BootTime::now()));
     let core = Arc::new(core);
-    let (incarnations, known) = watch::channel(opened.store.applied().borrow().replicated.incarnations.clone());
-    let members = addrs.keys().cloned().collect();
-    let identity = Arc::new(Identity::new(CLUSTER, me.clone(), opened.incarnation, members, known));
-    let channels = addrs.iter().filter(|(id, _)| *id != me);
-    let channels =
-        channels.map(|(id, addr)| (id.clone(), transport::channel(addr, None, &shape.timing).expect("an address")));
+    let (members, applied) = (opened.store.members(), opened.store.applied());
+    let known = Known { listed: addrs.keys().cloned().collect(), members: members.clone(), applied };
+    let identity = Arc::new(Identity::new(CLUSTER, me.clone(), opened.incarnation, known));
+    let roster = Roster::new(me.clone(), &listed(&addrs), members, None, shape.timing);
+    let founder = |(id, addr): (&NodeId, &String)| {
+        (id.clone(), Belonging { addr: addr.clone(), role: Role::Arbiter, priority: 0, incarnation: None })
+    };
+    let origin = if joins { Origin::Join } else { Origin::Found(addrs.iter().map(founder).collect()) };
     let consensus = Consensus::start(Start {
         cluster: CLUSTER.into(),
+        origin,
+        joined: opened.joined,
         identity,
-        channels: channels.collect(),
-        members: addrs,
+        roster,
         timing: shape.timing,
         log: opened.log,
         state_machine: opened.state_machine,
@@ -329,7 +387,6 @@ async fn start(shape: &Shape, me: &NodeId, addrs: BTreeMap<NodeId, String>, open
     let asked = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = vec![
         tokio::spawn(perform(shape.obeys_core, consensus.clone(), actions, asked.clone())),
-        tokio::spawn(pass_incarnations(opened.store.applied(), incarnations)),
         tokio::spawn(pass_applied(core.clone(), opened.news)),
     ];
     if shape.obeys_core {
@@ -344,7 +401,7 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
     let place = addrs.keys().position(|id| id == me).expect("a member");
     Settings {
         me: me.clone(),
-        role: shape.roles[place],
+        role: shape.roles.get(place).copied().unwrap_or(Role::Arbiter),
         priorities: addrs.keys().map(|id| (id.clone(), 0)).collect(),
         timing: shape.timing,
         failback: false,
@@ -373,22 +430,13 @@ async fn perform(
     }
 }
 
-async fn pass_incarnations(
-    mut applied: watch::Receiver<baton::wire::AppliedState>,
-    known: watch::Sender<BTreeMap<NodeId, u64>>,
-) {
-    while applied.changed().await.is_ok() {
-        known.send_replace(applied.borrow_and_update().replicated.incarnations.clone());
-    }
-}
-
 async fn pass_applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<News>) {
     while let Some(news) = news.recv().await {
         core.step(match news {
             News::Entry(AppliedEntry { term, index: _, command, result, view }) => {
                 Event::Applied { term, command, outcome: result, view }
             }
-            News::Snapshot(view) => Event::Restored { view },
+            News::Snapshot(view) | News::Forgotten(view) => Event::Restored { view },
         });
     }
 }

@@ -7,5 +7,6 @@ mod gate;
 mod hostile;
 mod kit;
 mod lease;
+mod members;
 mod strangers;
 mod transfer;

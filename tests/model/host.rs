@@ -223,7 +223,14 @@ impl Host {
             (Without::ReleaseOfTheTerm, Refusal::Promised { .. } | Refusal::Quarantine { .. }) => {
                 self.raft.ends_released()
             }
-            (_, Refusal::Promised { .. } | Refusal::Quarantine { .. } | Refusal::NodeNotProven) => false,
+            (
+                _,
+                Refusal::Promised { .. }
+                | Refusal::Quarantine { .. }
+                | Refusal::NodeNotProven
+                | Refusal::NoMember
+                | Refusal::NoVoter,
+            ) => false,
         }
     }
 

@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use localnet::check::check;
-use localnet::demo::{Pair, await_pair};
+use localnet::demo::{Pair, ask_baton, await_pair};
 use localnet::http;
 use localnet::keeper::Keeper;
 use localnet::launch::{self, diagnosis};
 use localnet::net::{ChainKind, Net, write_file};
-use localnet::status::{POLL_EVERY, Status, await_status, run_bounded};
+use localnet::status::{Answer, POLL_EVERY, Status, await_status, run_bounded};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,6 +71,13 @@ impl Ground {
 /// A configuration with leases that a busy machine does not lose: for tests of why the baton moves.
 pub fn long_leases(config: String) -> String {
     config.replace("profile = \"lan\"", "profile = \"wan\"")
+}
+
+/// Asks the coordinator of `host`; asserts the exit code and returns what it said.
+pub fn said(t: &TestNet, host: &str, args: &[&str], code: i32) -> String {
+    let Answer { code: ended, stdout, stderr } = t.or_logs(ask_baton(&t.net, host, args));
+    assert_eq!(ended, Some(code), "baton {args:?} on {host}: {stdout}{stderr}");
+    format!("{stdout}{stderr}").trim_end().to_owned()
 }
 
 /// A network that is up.

@@ -51,14 +51,14 @@ impl Core {
         if self.view.orders.is_in_maintenance(&to) {
             return Err(format!("{to} is in maintenance; `baton maintenance off --member {to}` ends it"));
         }
-        if self.settings.priorities.contains_key(&to) && !self.is_voter(&to) {
-            return Err(format!("{to} is no voter of this cluster; `baton status` shows who is"));
+        if self.configured.contains_key(&to) && !self.stays_voter(&to) {
+            return Err(format!("{to} has no vote yet; `baton member promote {to}` gives it one"));
         }
         match self.peers.get(&to) {
             Some(peer) if peer.ready && peer.reachable => Ok(to),
             Some(peer) if peer.reachable => Err(format!("{to} is not ready to take the baton; see `baton status`")),
             Some(_) => Err(format!("{to} cannot be reached from here")),
-            None if self.settings.priorities.contains_key(&to) => Err(format!("{to} has not been heard of yet")),
+            None if self.stays_voter(&to) => Err(format!("{to} has not been heard of yet")),
             None => Err(format!("{to} is not a member of this cluster")),
         }
     }

@@ -96,7 +96,7 @@ impl Core {
     pub(super) fn note_released(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
         self.gate.note_release(term);
         let ready = |core: &Core, id: &NodeId| {
-            core.is_voter(id) && core.peers.get(id).is_some_and(|peer| peer.ready && peer.reachable)
+            core.stays_voter(id) && core.peers.get(id).is_some_and(|peer| peer.ready && peer.reachable)
         };
         let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) else { return };
         let wanted = match self.tenure.take() {
