@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::sleep;
 
@@ -82,10 +82,16 @@ pub enum GuardError {
     Frame(#[from] FrameError),
 }
 
+enum Outgoing {
+    Frame(ToGuard),
+    /// Answered once everything before it was written.
+    Mark(oneshot::Sender<()>),
+}
+
 /// One connection to the guard. Dropping it closes the connection and leaves guard and chain node alone.
 #[derive(Debug)]
 pub struct GuardClient {
-    outgoing: mpsc::UnboundedSender<ToGuard>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
     guard: Arc<Held>,
     tasks: [AbortHandle; 2],
 }
@@ -122,7 +128,15 @@ impl GuardClient {
 
     /// Queues a frame, in order. Never blocks; after `Gone` it does nothing.
     pub fn send(&self, frame: ToGuard) {
-        let _ = self.outgoing.send(frame);
+        let _ = self.outgoing.send(Outgoing::Frame(frame));
+    }
+
+    /// Ends when the kernel has every frame that was queued so far, or the connection is lost. The guard
+    /// reads them also when this process ends then.
+    pub fn flushed(&self) -> impl Future<Output = ()> + use<> {
+        let (mark, reached) = oneshot::channel();
+        let _ = self.outgoing.send(Outgoing::Mark(mark));
+        async move { drop(reached.await) }
     }
 
     /// Kills the guard; the kernel kills its chain node with it, and `Gone` follows with the proof.
@@ -146,8 +160,16 @@ pub fn default_binary() -> std::io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("baton-guard"))
 }
 
-async fn write_all(mut connection: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<ToGuard>) {
-    while let Some(frame) = queue.recv().await {
+async fn write_all(mut connection: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+    while let Some(next) = queue.recv().await {
+        let frame = match next {
+            Outgoing::Frame(frame) => frame,
+            Outgoing::Mark(reached) => {
+                // Whoever waited may have given up.
+                let _ = reached.send(());
+                continue;
+            }
+        };
         let written = match encode(&frame) {
             Ok(bytes) => connection.write_all(&bytes).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),

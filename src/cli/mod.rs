@@ -46,6 +46,10 @@ enum Command {
     Run {
         #[command(flatten)]
         file: ConfigFile,
+        /// On SIGTERM, stop the chain node as well; without it, only SIGINT does, and SIGTERM leaves a standby node
+        /// running for the next coordinator
+        #[arg(long)]
+        stop_node: bool,
         /// How log lines look
         #[arg(long, value_enum, default_value = "human")]
         log_format: LogFormat,
@@ -217,7 +221,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
 fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     let Some(Cli { command }) = cli else { return Ok(ExitCode::SUCCESS) };
     match command {
-        Command::Run { file, log_format } => run(&file, log_format),
+        Command::Run { file, stop_node, log_format } => run(&file, stop_node, log_format),
         Command::Check { file } => check(&file),
         Command::Status { json, local } => ask(&local, async |client| {
             let answer = client.status().await?;
@@ -271,7 +275,7 @@ fn order(local: &Local, what: &str, order: Order) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
+fn run(file: &ConfigFile, stop_node: bool, log_format: LogFormat) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
@@ -289,7 +293,7 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
         for warning in prepared.warnings() {
             tracing::warn!("{warning}");
         }
-        prepared.run().await.map_err(Failure::Failed)
+        prepared.run(stop_node).await.map_err(Failure::Failed)
     })?;
     Ok(ExitCode::SUCCESS)
 }

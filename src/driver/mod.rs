@@ -118,11 +118,12 @@ impl Prepared {
         self.config.warnings.iter().chain(&self.warnings).map(String::as_str)
     }
 
-    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend.
+    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard and
+    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing.
     ///
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self, stop_node: bool) -> Result<()> {
         let Prepared { config, chain, tls, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
@@ -189,16 +190,21 @@ impl Prepared {
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));
-        tokio::spawn(sources::signals(core.clone()));
+        tokio::spawn(sources::signals(core.clone(), stop_node));
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
         let broken = tokio::select! {
-            () = hands.perform_all(actions) => None,
-            reason = sources::broken(opened.store.health(), consensus.clone()) => Some(reason),
+            stop_node = hands.perform_all(actions) => {
+                hands.leave(stop_node).await;
+                None
+            }
+            reason = sources::broken(opened.store.health(), consensus.clone()) => {
+                hands.leave_at_once().await;
+                Some(reason)
+            }
         };
-        hands.leave(broken.is_some()).await;
         consensus.shutdown().await;
         match broken {
             None => Ok(()),
@@ -217,8 +223,8 @@ struct Performer {
 }
 
 impl Performer {
-    /// Ends with [`Action::Finish`].
-    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) {
+    /// Ends with [`Action::Finish`]; whether the chain node is to end too.
+    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) -> bool {
         while let Some(action) = actions.recv().await {
             let left = match &self.effects {
                 Some(effects) => effects.perform(action),
@@ -226,10 +232,11 @@ impl Performer {
             };
             match left {
                 None => {}
-                Some(Action::Finish) => return,
+                Some(Action::Finish { stop_node }) => return stop_node,
                 Some(action) => self.perform(action),
             }
         }
+        true
     }
 
     fn perform(&self, action: Action) {
@@ -262,7 +269,7 @@ impl Performer {
             | Action::Activate { .. }
             | Action::Deactivate { .. }
             | Action::WatchChain { .. }
-            | Action::Finish => error!(?action, "a host without a chain node was asked for this"),
+            | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
         }
     }
 
@@ -279,10 +286,19 @@ impl Performer {
         });
     }
 
-    /// Leaves no chain node behind.
-    async fn leave(&self, at_once: bool) {
+    /// Leaves no chain node behind, or a standby.
+    async fn leave(&self, stop_node: bool) {
+        match &self.effects {
+            Some(effects) if stop_node => effects.stop(false).await,
+            Some(effects) => effects.leave_standby().await,
+            None => {}
+        }
+    }
+
+    /// Leaves no chain node behind and waits for none to end by itself.
+    async fn leave_at_once(&self) {
         if let Some(effects) = &self.effects {
-            effects.stop(at_once).await;
+            effects.stop(true).await;
         }
     }
 }

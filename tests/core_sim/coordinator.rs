@@ -47,7 +47,7 @@ pub enum Stage {
     Answers { request: Request, appended: Appended },
     Considered { from: Id, peer: u32, ballot: Ballot, granted: bool, vote: (u64, Option<Id>) },
     Worker(u64),
-    Finish,
+    Finish { stop_node: bool },
 }
 
 pub struct Coordinator {
@@ -463,10 +463,12 @@ impl World {
                 self.leave_turn(host, true);
             }
             Stage::Worker(id) => self.worker_wakes(host, id),
-            Stage::Finish => {
+            Stage::Finish { stop_node } => {
                 self.note(|| format!("{host} coordinator ends"));
-                self.hosts[host].machine.crash();
-                self.hosts[host].machine.links = false;
+                if stop_node {
+                    self.hosts[host].machine.crash();
+                    self.hosts[host].machine.links = false;
+                }
                 self.lose_coordinator(host);
             }
         }

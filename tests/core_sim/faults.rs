@@ -23,7 +23,10 @@ pub enum Fault {
     Order(Command),
     /// Takes back what operators ordered, until it is committed everywhere.
     Calm,
-    Shutdown(Id),
+    Shutdown {
+        host: Id,
+        stop_node: bool,
+    },
     Syncing(Id, u64),
     Cut {
         from: Id,
@@ -103,7 +106,7 @@ impl World {
             90..93 => {
                 let after = until(&mut self.random, 3000);
                 self.plan(at + after, Fault::Restart(host));
-                Fault::Shutdown(host)
+                Fault::Shutdown { host, stop_node: self.random.chance(30) }
             }
             93..96 => Fault::Syncing(host, until(&mut self.random, 3000)),
             _ => Fault::Weather { loss: self.random.between(0, 40), delay: self.random.between(1, 120) * MS },
@@ -175,7 +178,7 @@ impl World {
             }
             Fault::Order(command) => self.order(command),
             Fault::Calm => self.calm(),
-            Fault::Shutdown(host) => self.if_awake(host, Event::ShutdownWanted),
+            Fault::Shutdown { host, stop_node } => self.if_awake(host, Event::ShutdownWanted { stop_node }),
             Fault::Syncing(host, last) => self.hosts[host].syncing_until = self.at + last,
             Fault::Cut { from, to, cut } => self.cuts[from][to] = cut,
             Fault::Weather { loss, delay } => (self.loss, self.delay) = (loss, delay),
