@@ -5,6 +5,7 @@
 //! well: when a deadline has passed and the guard says nothing, the client kills the chain node, then the
 //! guard.
 
+mod end;
 mod start;
 mod sweep;
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::sleep;
 
+pub use end::{Ended, end_all};
 pub use sweep::SweepError;
 
 use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinkSpec, NodeProcess, ToGuard, encode};
@@ -72,6 +74,8 @@ pub enum GuardError {
     Socket { socket: PathBuf, reason: String },
     #[error("start guard {binary}: {reason}")]
     Start { binary: PathBuf, reason: String },
+    #[error("the guard on {socket} is of another version ({reason}); `baton fence` ends it and its chain node")]
+    OtherVersion { socket: PathBuf, reason: String },
     #[error("guard on {socket} refused us: {reason}")]
     Refused { socket: PathBuf, reason: String },
     #[error("guard on {socket} (pid {pid}) gives no answer and does not die of SIGKILL")]
@@ -101,7 +105,7 @@ impl GuardClient {
     /// that socket left behind was killed. A guard that runs but does not answer is killed first.
     ///
     /// # Errors
-    /// No client exists then. After `Refused` a guard of another member or version runs; the others may be
+    /// No client exists then. After `Refused` or `OtherVersion` a guard of another member or version runs; the others may be
     /// tried again.
     pub async fn attach(
         settings: GuardSettings,

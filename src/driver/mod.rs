@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod fence;
 mod links;
 mod marks;
 mod orders;
@@ -41,6 +42,7 @@ use crate::time::{BootTime, WallTime};
 use crate::transport::{self, TlsFiles};
 use crate::wire::proto::relay_server::RelayServer;
 use answers::Answers;
+pub use fence::fence;
 use links::HostLinks;
 use report::Reporter;
 
@@ -329,6 +331,17 @@ fn serve_peers(
     Ok(())
 }
 
+fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
+    Ok(GuardSettings {
+        binary: default_binary().context("find baton-guard beside baton")?,
+        socket: effects::guard_socket(&config.run_dir),
+        member: config.id.clone(),
+        links: links.switched.clone(),
+        log: None,
+        kill_max: config.timing.kill_max(),
+    })
+}
+
 async fn start_effects(
     config: &Config,
     chain: Driver,
@@ -338,14 +351,7 @@ async fn start_effects(
 ) -> Result<Effects> {
     let section = config.chain.as_ref().context("a chain node without [chain]")?;
     links.lay_routes()?;
-    let guard = GuardSettings {
-        binary: default_binary().context("find baton-guard beside baton")?,
-        socket: effects::guard_socket(&config.run_dir),
-        member: config.id.clone(),
-        links: links.switched.clone(),
-        log: None,
-        kill_max: config.timing.kill_max(),
-    };
+    let guard = guard_settings(config, &links)?;
     let setup = effects::Setup {
         chain,
         links: KeyLinks::new(links.switched)?,
