@@ -146,6 +146,8 @@ fn two_members() -> Coordinator {
         ..active.clone()
     };
     let status = StatusResponse {
+        lease_ms: 1000,
+        promise_ms: 1001,
         cluster: "my-validator".to_owned(),
         member: "host-a".to_owned(),
         leader: "host-a".to_owned(),
@@ -200,8 +202,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
     for (args, line) in [
         (
             &[][..],
-            "baton: no command is named; use run, status, active-validator, history, handover, maintenance, pause, resume, \
-             priority or check (baton --help)",
+            "baton: no command is named; use run, status, active-validator, history, why, canary, fence, handover, maintenance, pause, resume, priority or check (baton --help)",
         ),
         (
             &["histroy"],
@@ -644,4 +645,50 @@ fn what_there_is_to_know_of_a_node_stands_below_its_member() {
     assert_eq!(lines, ["  the chain node refused to reload", "  not ready: the chain node is syncing"]);
     let output = baton(&["status", "--json", "--config", &host.config()], &[]);
     assert!(text(&output.stdout).contains("\"node_note\": \"the chain node refused to reload\""), "{output:?}");
+}
+
+#[test]
+fn every_command_that_the_pages_show_can_be_given() {
+    let pages = [include_str!("../README.md"), include_str!("../docs/operating.md")];
+    let shown: Vec<Vec<&str>> = pages
+        .iter()
+        .flat_map(|page| page.lines())
+        .filter_map(|line| line.strip_prefix("$ baton "))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(shown.len() >= 8, "{shown:?}");
+    for args in shown {
+        // Understood, and then nothing is found at that address.
+        let found = Host::new();
+        let output = match args[0] {
+            "fence" => continue,
+            _ => baton(&[&args[..], &["--socket", &found.path("none.sock").display().to_string()]].concat(), &[]),
+        };
+        let line = text(&output.stderr);
+        assert!(line.contains("none.sock") && output.status.code() == Some(2), "baton {args:?}: {line}");
+    }
+}
+
+#[test]
+fn why_answers_in_sentences_and_for_programs_with_the_exit_code_of_status() {
+    let host = Host::new();
+    let mut cluster = two_members();
+    let socket = host.path("run/admin.sock");
+    let server = serve(cluster.clone(), &socket);
+    let output = baton(&["why", "--config", &host.config()], &[]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(said.starts_with("host-a holds the baton under epoch 2 and signs."), "{said}");
+    assert!(said.ends_with("- host-b could not take the baton: the chain node is syncing.\n"), "{said}");
+    drop(server);
+
+    cluster.status.members[0].phase = "Claiming".to_owned();
+    fs::remove_file(&socket).expect("the old socket");
+    let _server = serve(cluster, &socket);
+    let output = baton(&["why", "--json", "--config", &host.config()], &[]);
+    let why: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(1), "nobody signs: {why}");
+    assert_eq!((&why["holder"], &why["active"], &why["member"]), (&"host-a".into(), &false.into(), &"host-a".into()));
+    assert_eq!(why["failover"]["works"], false, "{why}");
+    assert_eq!(why["wrong"].as_array().map(Vec::len), Some(2), "{why}");
 }

@@ -1,12 +1,12 @@
 //! What a coordinator leaves behind when it is asked to stop, and what the next one makes of it: a restart or an upgrade
-//! costs a standby nothing, and a holder one handover. The signature log is the judge.
+//! costs a standby nothing, and a holder one handover; and `baton fence`, which leaves nothing. The signature log is the judge.
 
 mod common;
 
 use std::time::Duration;
 
 use common::TestNet;
-use localnet::demo::Pair;
+use localnet::demo::{Pair, ask_baton};
 use localnet::faults::{self, What};
 use localnet::launch;
 use localnet::procs::{self, Awaited, Proc};
@@ -104,5 +104,54 @@ fn ctrl_c_leaves_nothing_of_a_host_running() {
         launch::start_coordinator(&t.net, host).unwrap();
     }
     t.pair();
+    t.assert_nothing_signed_twice();
+}
+
+/// What `baton fence` says on `host`; asserts its exit code.
+fn fence(t: &TestNet, host: &str, code: i32) -> String {
+    let answer = t.or_logs(ask_baton(&t.net, host, &["fence"]));
+    let said = format!("{}{}", answer.stdout, answer.stderr).trim_end().to_owned();
+    assert_eq!(answer.code, Some(code), "baton fence on {host}: {said}");
+    said
+}
+
+fn assert_fenced(t: &TestNet, host: &str) {
+    assert_eq!(processes(t, host), [], "{host}");
+    let link = t.net.chain_home(host).join("validator_key.json");
+    assert!(link.symlink_metadata().is_err(), "{} leads to the key", link.display());
+}
+
+#[test]
+fn a_fence_ends_what_a_coordinator_left_and_is_certain_of_it() {
+    let t = TestNet::up(&[]);
+    let Pair { holder, standby } = t.pair();
+    let before = processes(&t, &holder);
+    let refused = fence(&t, &holder, 1);
+    assert!(refused.starts_with("baton: fence: not proven: a coordinator runs on this host ("), "{refused}");
+    assert_eq!(processes(&t, &holder), before, "a refused fence touches nothing");
+
+    end_coordinator(&t, &standby, Signal::TERM);
+    let node = assert_standby_left(&t, &standby);
+    let said = fence(&t, &standby, 0);
+    assert!(
+        said.starts_with(&format!("{standby} is fenced: links in standby, ended: chain node {node}, guard ")),
+        "{said}"
+    );
+    assert_fenced(&t, &standby);
+    let again = fence(&t, &standby, 0);
+    assert_eq!(again, format!("{standby} is fenced: links in standby, no chain node ran"));
+    launch::start_coordinator(&t.net, &standby).unwrap();
+    assert_eq!(t.pair(), Pair { holder: holder.clone(), standby: standby.clone() });
+
+    // The holder's coordinator crashes, and its guard hangs before it can fence.
+    let hung = faults::find(&t.net, &holder, What::Guard).unwrap();
+    procs::signal(&hung, Signal::STOP).unwrap();
+    faults::kill(&faults::find(&t.net, &holder, What::Coordinator).unwrap()).unwrap();
+    fence(&t, &holder, 0);
+    assert_fenced(&t, &holder);
+    t.active(&standby);
+    launch::start_coordinator(&t.net, &holder).unwrap();
+    assert_eq!(t.pair(), Pair { holder: standby, standby: holder });
+    assert!(fence(&t, "host-c", 0).starts_with("host-c is an arbiter"));
     t.assert_nothing_signed_twice();
 }
