@@ -38,6 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How `/ready` begins when the cluster has no quorum as far as this host sees.
+pub const NO_QUORUM: &str = "no quorum";
+
 /// What the driver says of itself with every round of its loop.
 #[derive(Clone, Debug)]
 pub struct Vitals {

@@ -5,6 +5,7 @@
 //! well: when a deadline has passed and the guard says nothing, the client kills the chain node, then the
 //! guard.
 
+mod end;
 mod start;
 mod sweep;
 
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::sleep;
 
+pub use end::{Ended, end_all};
 pub use sweep::SweepError;
 
 use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinkSpec, NodeProcess, ToGuard, encode};
@@ -72,6 +74,8 @@ pub enum GuardError {
     Socket { socket: PathBuf, reason: String },
     #[error("start guard {binary}: {reason}")]
     Start { binary: PathBuf, reason: String },
+    #[error("the guard on {socket} is of another version ({reason}); `baton fence` ends it and its chain node")]
+    OtherVersion { socket: PathBuf, reason: String },
     #[error("guard on {socket} refused us: {reason}")]
     Refused { socket: PathBuf, reason: String },
     #[error("guard on {socket} (pid {pid}) gives no answer and does not die of SIGKILL")]
@@ -82,10 +86,16 @@ pub enum GuardError {
     Frame(#[from] FrameError),
 }
 
+enum Outgoing {
+    Frame(ToGuard),
+    /// Answered once everything before it was written.
+    Mark(oneshot::Sender<()>),
+}
+
 /// One connection to the guard. Dropping it closes the connection and leaves guard and chain node alone.
 #[derive(Debug)]
 pub struct GuardClient {
-    outgoing: mpsc::UnboundedSender<ToGuard>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
     guard: Arc<Held>,
     tasks: [AbortHandle; 2],
 }
@@ -95,7 +105,7 @@ impl GuardClient {
     /// that socket left behind was killed. A guard that runs but does not answer is killed first.
     ///
     /// # Errors
-    /// No client exists then. After `Refused` a guard of another member or version runs; the others may be
+    /// No client exists then. After `Refused` or `OtherVersion` a guard of another member or version runs; the others may be
     /// tried again.
     pub async fn attach(
         settings: GuardSettings,
@@ -122,7 +132,15 @@ impl GuardClient {
 
     /// Queues a frame, in order. Never blocks; after `Gone` it does nothing.
     pub fn send(&self, frame: ToGuard) {
-        let _ = self.outgoing.send(frame);
+        let _ = self.outgoing.send(Outgoing::Frame(frame));
+    }
+
+    /// Ends when the kernel has every frame that was queued so far, or the connection is lost. The guard
+    /// reads them also when this process ends then.
+    pub fn flushed(&self) -> impl Future<Output = ()> + use<> {
+        let (mark, reached) = oneshot::channel();
+        let _ = self.outgoing.send(Outgoing::Mark(mark));
+        async move { drop(reached.await) }
     }
 
     /// Kills the guard; the kernel kills its chain node with it, and `Gone` follows with the proof.
@@ -146,8 +164,16 @@ pub fn default_binary() -> std::io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("baton-guard"))
 }
 
-async fn write_all(mut connection: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<ToGuard>) {
-    while let Some(frame) = queue.recv().await {
+async fn write_all(mut connection: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+    while let Some(next) = queue.recv().await {
+        let frame = match next {
+            Outgoing::Frame(frame) => frame,
+            Outgoing::Mark(reached) => {
+                // Whoever waited may have given up.
+                let _ = reached.send(());
+                continue;
+            }
+        };
         let written = match encode(&frame) {
             Ok(bytes) => connection.write_all(&bytes).await.map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),

@@ -16,6 +16,9 @@ use crate::time::BootTime;
 /// Version of this protocol; a guard of another version is refused, not guessed at.
 pub const GUARD_PROTOCOL: u32 = 2;
 
+/// How a guard's refusal of another version begins; the words of every version.
+pub const OTHER_PROTOCOL: &str = "protocol ";
+
 /// Longest frame in bytes, without the four of its length.
 pub const FRAME_MAX: usize = 1 << 20;
 

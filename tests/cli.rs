@@ -168,6 +168,8 @@ fn two_members() -> Coordinator {
         ..active.clone()
     };
     let status = StatusResponse {
+        lease_ms: 1000,
+        promise_ms: 1001,
         cluster: "my-validator".to_owned(),
         member: "host-a".to_owned(),
         leader: "host-a".to_owned(),
@@ -223,8 +225,8 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
     for (args, line) in [
         (
             &[][..],
-            "baton: no command is named; use run, status, active-validator, history, handover, maintenance, pause, resume, \
-             priority, member, cert or check (baton --help)",
+            "baton: no command is named; use run, status, active-validator, history, why, canary, fence, handover, maintenance, \
+             pause, resume, priority, cert, member or check (baton --help)",
         ),
         (
             &["histroy"],
@@ -735,4 +737,50 @@ fn a_change_of_the_membership_says_what_is_so_now_or_why_not() {
     assert_eq!(foreseen.status.code(), Some(1));
     assert!(text(&foreseen.stdout).ends_with("second\n"), "what it would lead to is shown all the same: {foreseen:?}");
     assert_eq!(text(&foreseen.stderr), "baton: member remove would be refused: host-a holds the baton\n");
+}
+
+#[test]
+fn every_command_that_the_pages_show_can_be_given() {
+    let pages = [include_str!("../README.md"), include_str!("../docs/operating.md")];
+    let shown: Vec<Vec<&str>> = pages
+        .iter()
+        .flat_map(|page| page.lines())
+        .filter_map(|line| line.strip_prefix("$ baton "))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(shown.len() >= 8, "{shown:?}");
+    for args in shown {
+        // Understood, and then nothing is found at that address.
+        let found = Host::new();
+        let output = match args[0] {
+            "fence" | "cert" => continue,
+            _ => baton(&[&args[..], &["--socket", &found.path("none.sock").display().to_string()]].concat(), &[]),
+        };
+        let line = text(&output.stderr);
+        assert!(line.contains("none.sock") && output.status.code() == Some(2), "baton {args:?}: {line}");
+    }
+}
+
+#[test]
+fn why_answers_in_sentences_and_for_programs_with_the_exit_code_of_status() {
+    let host = Host::new();
+    let mut cluster = two_members();
+    let socket = host.path("run/admin.sock");
+    let server = serve(cluster.clone(), &socket);
+    let output = baton(&["why", "--config", &host.config()], &[]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(said.starts_with("host-a holds the baton under epoch 2 and signs."), "{said}");
+    assert!(said.ends_with("- host-b could not take the baton: the chain node is syncing.\n"), "{said}");
+    drop(server);
+
+    cluster.status.members[0].phase = "Claiming".to_owned();
+    fs::remove_file(&socket).expect("the old socket");
+    let _server = serve(cluster, &socket);
+    let output = baton(&["why", "--json", "--config", &host.config()], &[]);
+    let why: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(1), "nobody signs: {why}");
+    assert_eq!((&why["holder"], &why["active"], &why["member"]), (&"host-a".into(), &false.into(), &"host-a".into()));
+    assert_eq!(why["failover"]["works"], false, "{why}");
+    assert_eq!(why["wrong"].as_array().map(Vec::len), Some(2), "{why}");
 }

@@ -309,7 +309,8 @@ impl Story {
                 Event::Restored { view: self.replicated.view() }
             }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
-            ["shutdown-wanted"] => Event::ShutdownWanted,
+            ["shutdown-wanted"] => Event::ShutdownWanted { stop_node: false },
+            ["shutdown-wanted", "stop-node"] => Event::ShutdownWanted { stop_node: true },
             ["store-failed"] => Event::StoreFailed { reason: "disk full".into() },
             _ => return host_event(words, at),
         })
@@ -425,7 +426,8 @@ fn show(action: &Action) -> String {
         Action::TransferLead { to } => format!("TransferLead to={to}"),
         Action::AnswerHandover(Ok(done)) => format!("AnswerHandover to={} epoch={}", done.to, done.epoch),
         Action::AnswerHandover(Err(reason)) => format!("AnswerHandover refused: {reason}"),
-        Action::Finish => "Finish".into(),
+        Action::Finish { stop_node: true } => "Finish stop-node".into(),
+        Action::Finish { stop_node: false } => "Finish".into(),
     }
 }
 

@@ -2,15 +2,18 @@
 //! calls `main` and nothing else does. A mistake of any kind is one line on standard error.
 //!
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
-//! or the coordinator on this host cannot be reached, and nothing was touched.
+//! or the coordinator on this host cannot be reached, and nothing was touched. `canary` has more of them.
 
+mod canary;
 mod cert;
 mod client;
+mod fence;
 mod history;
 mod log;
 mod members;
 mod status;
 mod table;
+mod why;
 mod window;
 
 use std::ffi::OsString;
@@ -21,11 +24,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
 use crate::ids::NodeId;
+use crate::time::WallTime;
 use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
@@ -49,6 +53,10 @@ enum Command {
     Run {
         #[command(flatten)]
         file: ConfigFile,
+        /// On SIGTERM, stop the chain node as well; without it, only SIGINT does, and SIGTERM leaves a standby node
+        /// running for the next coordinator
+        #[arg(long)]
+        stop_node: bool,
         /// How log lines look
         #[arg(long, value_enum, default_value = "human")]
         log_format: LogFormat,
@@ -73,6 +81,30 @@ enum Command {
         json: bool,
         #[command(flatten)]
         local: Local,
+    },
+    /// Say in sentences who holds the baton and why, whether a failover would work now, and what is wrong (exit codes as
+    /// status)
+    Why {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Ask a host's metrics address whether its coordinator and chain node do as they should (exit codes: 0 yes, 3 no
+    /// answer, 4 the coordinator hangs, 5 no quorum, 6 no chain node runs, 7 not ready)
+    Canary {
+        /// HOST:PORT, as in metrics.listen of that host
+        addr: String,
+        /// For all of it
+        #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = units::duration)]
+        timeout: Duration,
+    },
+    /// Make sure that this host does not sign: links to standby, chain node and guard ended; for a host whose
+    /// coordinator does not run
+    Fence {
+        #[command(flatten)]
+        file: ConfigFile,
     },
     /// Move the baton to another host and wait until it is active there
     Handover {
@@ -180,6 +212,8 @@ enum Failure {
     Unreachable(anyhow::Error),
     /// 1: it was tried.
     Failed(anyhow::Error),
+    /// A code of its own.
+    Coded(anyhow::Error, u8),
 }
 
 /// Runs the command of this process and says how it ended.
@@ -190,6 +224,7 @@ pub fn main() -> ExitCode {
             let (error, code) = match failure {
                 Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
                 Failure::Failed(error) => (error, 1),
+                Failure::Coded(error, code) => (error, code),
             };
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr(), "baton: {}", one_line(&format!("{error:#}")));
@@ -210,8 +245,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
             Ok(None)
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names = "run, status, active-validator, history, handover, maintenance, pause, resume, priority, member, cert or \
-                         check";
+            let cli = Cli::command();
+            let mut names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+            let last = names.pop().unwrap_or_default();
+            let names = format!("{} or {last}", names.join(", "));
             Err(Failure::BadInput(anyhow::anyhow!("no command is named; use {names} (baton --help)")))
         }
         _ => {
@@ -228,7 +265,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
 fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     let Some(Cli { command }) = cli else { return Ok(ExitCode::SUCCESS) };
     match command {
-        Command::Run { file, log_format } => run(&file, log_format),
+        Command::Run { file, stop_node, log_format } => run(&file, stop_node, log_format),
         Command::Check { file } => check(&file),
         Command::Cert { command } => cert::run(command),
         Command::Status { json, local } => ask(&local, async |client| {
@@ -249,6 +286,14 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             print(&if json { history::json(&moves) } else { history::table(&moves) });
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Why { json, local } => ask(&local, async |client| {
+            let (status, moves) = (client.status().await?, client.history().await?);
+            let why = why::Why::of(&status, &moves, WallTime::now());
+            print(&if json { why.json() } else { why.text() });
+            Ok(status::exit_code(&status))
+        }),
+        Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
+        Command::Fence { file } => fence::fence(&file),
         Command::Handover { to, timeout, window, dry_run, local } => ask(&local, async |client| {
             let timeout = match window {
                 Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
@@ -284,7 +329,7 @@ fn order(local: &Local, what: &str, order: Order) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
+fn run(file: &ConfigFile, stop_node: bool, log_format: LogFormat) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
@@ -302,7 +347,7 @@ fn run(file: &ConfigFile, log_format: LogFormat) -> Result<ExitCode, Failure> {
         for warning in prepared.warnings() {
             tracing::warn!("{warning}");
         }
-        prepared.run().await.map_err(Failure::Failed)
+        prepared.run(stop_node).await.map_err(Failure::Failed)
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -326,12 +371,14 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
 /// Connects to the coordinator of this host and does `work` with it.
 fn ask(local: &Local, work: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
     let socket = local.socket()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")
-        .map_err(Failure::Failed)?;
+    let runtime = runtime()?;
     runtime.block_on(async { work(&mut Client::connect(socket).await?).await })
+}
+
+/// For a command that asks and ends.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.context("start the runtime").map_err(Failure::Failed)
 }
 
 impl ConfigFile {

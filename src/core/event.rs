@@ -141,7 +141,10 @@ pub enum Event {
         to: Option<NodeId>,
         timeout: Duration,
     },
-    ShutdownWanted,
+    /// The coordinator is to end. A chain node that is proven to have no key stays, unless it is to stop too.
+    ShutdownWanted {
+        stop_node: bool,
+    },
     StoreFailed {
         reason: String,
     },
@@ -220,8 +223,10 @@ pub enum Action {
     },
 
     AnswerHandover(Result<Handover, String>),
-    /// The coordinator may end.
-    Finish,
+    /// The coordinator may end, and the chain node is to end with it or stays as a standby.
+    Finish {
+        stop_node: bool,
+    },
 }
 
 /// A handover that came to its end.

@@ -122,6 +122,16 @@ impl Host {
         matches!(self.node, Node::Running { .. })
     }
 
+    /// Nothing is under way with the node, and it has no key if it runs. A node of which no guard tells
+    /// counts as well: nothing can be done about it from here.
+    pub fn is_at_rest(&self) -> bool {
+        match self.node {
+            Node::Unknown | Node::Stopped => true,
+            Node::Running { .. } => self.proven,
+            Node::Starting | Node::Stopping => false,
+        }
+    }
+
     pub fn is_node_stopped(&self) -> bool {
         self.node == Node::Stopped
     }

@@ -41,6 +41,14 @@ use votes::{Refusal, VoteGate};
 /// A coordinator that was asked to stop waits no longer for somebody to take the baton.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
+/// The coordinator was asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shutdown {
+    since: BootTime,
+    /// The chain node is to end with it.
+    stop_node: bool,
+}
+
 /// The states shown to operators. `Voting` is a member that could take the baton now, or an arbiter, in
 /// touch with a leader; `Registering` is one that is not there yet or not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +102,7 @@ pub struct Core {
     /// Of every member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
     asked: Option<AskedHandover>,
-    shutdown: Option<BootTime>,
+    shutdown: Option<Shutdown>,
     finished: bool,
 }
 
@@ -195,6 +203,10 @@ impl Core {
             }
             Event::GuardGone { node_proven_dead } => {
                 self.host.guard_gone(node_proven_dead);
+                if let Some(shutdown) = &mut self.shutdown {
+                    // Somebody ends this host's processes: none is left for them to find afterwards.
+                    shutdown.stop_node = true;
+                }
                 self.tenure_lost_node(now, tenure::Reason::GuardGone, out);
             }
             Event::GuardArmed { epoch } => self.note_armed(now, epoch, out),
@@ -232,9 +244,9 @@ impl Core {
             }
             Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
             Event::HandoverWanted { to, timeout } => self.note_handover_wanted(now, to, timeout, out),
-            Event::ShutdownWanted => self.shut_down(now),
+            Event::ShutdownWanted { stop_node } => self.shut_down(now, stop_node),
             Event::StoreFailed { reason: _ } => {
-                self.shut_down(now);
+                self.shut_down(now, true);
                 self.let_go(now, tenure::Reason::StoreFailed, None, out);
             }
         }
@@ -253,7 +265,8 @@ impl Core {
             && self.host.is_node_stopped()
             && self.host.is_proven()
             && !busy
-            && self.shutdown.is_none()
+            && !self.finished
+            && self.shutdown.is_none_or(|shutdown| !shutdown.stop_node)
             && now.boot >= self.host.start_at()
         {
             self.host.starting();
@@ -272,19 +285,22 @@ impl Core {
         }
     }
 
-    fn shut_down(&mut self, now: Now) {
-        self.shutdown.get_or_insert(now.boot);
+    /// A second word can add that the node is to stop, and takes nothing back.
+    fn shut_down(&mut self, now: Now, stop_node: bool) {
+        self.shutdown.get_or_insert(Shutdown { since: now.boot, stop_node }).stop_node |= stop_node;
     }
 
     /// Ends once the baton is in other hands, or nobody has taken it for too long; never while the node
     /// may still sign.
+    ///
+    /// Invariant (fence 1): a running chain node is left behind only when it is proven to have no key.
     fn leave(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(since) = self.shutdown.filter(|_| !self.finished) else { return };
-        let done = self.tenure.is_none() && !self.is_offering_lead();
+        let Some(Shutdown { since, stop_node }) = self.shutdown.filter(|_| !self.finished) else { return };
+        let done = self.tenure.is_none() && !self.is_offering_lead() && (stop_node || self.host.is_at_rest());
         let waited_enough = now.boot.since(since) >= SHUTDOWN_MAX && self.host.is_proven();
         if done || waited_enough {
             self.finished = true;
-            out.push(Action::Finish);
+            out.push(Action::Finish { stop_node });
         }
     }
 
@@ -436,7 +452,7 @@ impl Core {
         if let Some(lead) = &self.lead {
             moments.push(lead.offered_at.unwrap_or(lead.since) + self.settings.timing.lease());
         }
-        moments.extend(self.shutdown.map(|since| since + SHUTDOWN_MAX));
+        moments.extend(self.shutdown.map(|shutdown| shutdown.since + SHUTDOWN_MAX));
         moments.extend(self.tenure_wakeup());
         moments.into_iter().filter(|at| *at > now).min()
     }

@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod fence;
 mod links;
 mod marks;
 mod members;
@@ -44,6 +45,7 @@ use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates};
 use answers::Answers;
+pub use fence::fence;
 use links::HostLinks;
 use report::Reporter;
 
@@ -122,11 +124,12 @@ impl Prepared {
         self.config.warnings.iter().chain(&self.warnings).map(String::as_str)
     }
 
-    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend.
+    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard and
+    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing.
     ///
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self, stop_node: bool) -> Result<()> {
         let Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
@@ -211,16 +214,21 @@ impl Prepared {
         tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));
-        tokio::spawn(sources::signals(core.clone()));
+        tokio::spawn(sources::signals(core.clone(), stop_node));
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
         let broken = tokio::select! {
-            () = hands.perform_all(actions) => None,
-            reason = sources::broken(opened.store.health(), consensus.clone()) => Some(reason),
+            stop_node = hands.perform_all(actions) => {
+                hands.leave(stop_node).await;
+                None
+            }
+            reason = sources::broken(opened.store.health(), consensus.clone()) => {
+                hands.leave_at_once().await;
+                Some(reason)
+            }
         };
-        hands.leave(broken.is_some()).await;
         consensus.shutdown().await;
         match broken {
             None => Ok(()),
@@ -239,8 +247,8 @@ struct Performer {
 }
 
 impl Performer {
-    /// Ends with [`Action::Finish`].
-    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) {
+    /// Ends with [`Action::Finish`]; whether the chain node is to end too.
+    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) -> bool {
         while let Some(action) = actions.recv().await {
             let left = match &self.effects {
                 Some(effects) => effects.perform(action),
@@ -248,10 +256,11 @@ impl Performer {
             };
             match left {
                 None => {}
-                Some(Action::Finish) => return,
+                Some(Action::Finish { stop_node }) => return stop_node,
                 Some(action) => self.perform(action),
             }
         }
+        true
     }
 
     fn perform(&self, action: Action) {
@@ -284,7 +293,7 @@ impl Performer {
             | Action::Activate { .. }
             | Action::Deactivate { .. }
             | Action::WatchChain { .. }
-            | Action::Finish => error!(?action, "a host without a chain node was asked for this"),
+            | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
         }
     }
 
@@ -301,10 +310,19 @@ impl Performer {
         });
     }
 
-    /// Leaves no chain node behind.
-    async fn leave(&self, at_once: bool) {
+    /// Leaves no chain node behind, or a standby.
+    async fn leave(&self, stop_node: bool) {
+        match &self.effects {
+            Some(effects) if stop_node => effects.stop(false).await,
+            Some(effects) => effects.leave_standby().await,
+            None => {}
+        }
+    }
+
+    /// Leaves no chain node behind and waits for none to end by itself.
+    async fn leave_at_once(&self) {
         if let Some(effects) = &self.effects {
-            effects.stop(at_once).await;
+            effects.stop(true).await;
         }
     }
 }
@@ -355,6 +373,17 @@ fn serve_peers(config: &Config, certificates: Option<Certificates>, listener: Tc
     });
 }
 
+fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
+    Ok(GuardSettings {
+        binary: default_binary().context("find baton-guard beside baton")?,
+        socket: effects::guard_socket(&config.run_dir),
+        member: config.id.clone(),
+        links: links.switched.clone(),
+        log: None,
+        kill_max: config.timing.kill_max(),
+    })
+}
+
 async fn start_effects(
     config: &Config,
     chain: Driver,
@@ -364,14 +393,7 @@ async fn start_effects(
 ) -> Result<Effects> {
     let section = config.chain.as_ref().context("a chain node without [chain]")?;
     links.lay_routes()?;
-    let guard = GuardSettings {
-        binary: default_binary().context("find baton-guard beside baton")?,
-        socket: effects::guard_socket(&config.run_dir),
-        member: config.id.clone(),
-        links: links.switched.clone(),
-        log: None,
-        kill_max: config.timing.kill_max(),
-    };
+    let guard = guard_settings(config, &links)?;
     let setup = effects::Setup {
         chain,
         links: KeyLinks::new(links.switched)?,

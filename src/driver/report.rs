@@ -14,7 +14,7 @@ use crate::core::members::voters_warning;
 use crate::core::orders::Orders;
 use crate::core::replicated::Move;
 use crate::effects::{Effects, GuardState, Seen};
-use crate::exporter::Vitals;
+use crate::exporter::{NO_QUORUM, Vitals};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::NodeId;
@@ -154,6 +154,8 @@ impl Reporter {
             quorum: self.has_quorum(&members),
             warnings: self.membership_warnings(),
             members,
+            lease_ms: self.config.timing.lease().as_millis() as u32,
+            promise_ms: self.config.timing.promise().as_millis() as u32,
             floor: self.applied.borrow().replicated.moves.iter().rev().find_map(move_floor),
         }
     }
@@ -239,7 +241,7 @@ impl Reporter {
         let status = self.status();
         let mine = status.members.iter().find(|member| member.id == status.member);
         let ready = match mine {
-            _ if !status.quorum => Err("no quorum of members can be reached".to_string()),
+            _ if !status.quorum => Err(format!("{NO_QUORUM} of members can be reached")),
             Some(own) if own.phase == "Active" || own.state == "Voting" => Ok(()),
             Some(own) if own.phase.is_empty() => Err(format!("{}: {}", own.state, own.not_ready_because)),
             Some(own) => Err(format!("{}: {}", own.state, own.phase)),

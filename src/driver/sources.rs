@@ -148,19 +148,19 @@ pub(super) async fn time(core: Arc<SharedCore>, timing: Timing) {
     }
 }
 
-/// SIGTERM and SIGINT ask for an orderly end.
-pub(super) async fn signals(core: Arc<SharedCore>) {
+/// SIGTERM and SIGINT ask for an orderly end. Who presses Ctrl-C wants nothing left behind; a service manager restarts.
+pub(super) async fn signals(core: Arc<SharedCore>, stop_node: bool) {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         warn!("SIGTERM and SIGINT cannot be caught: they will end the coordinator at once");
         return;
     };
     loop {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        info!("asked to stop");
-        core.step(Event::ShutdownWanted);
+        let stop_node = tokio::select! {
+            _ = term.recv() => stop_node,
+            _ = int.recv() => true,
+        };
+        info!(stop_node, "asked to stop");
+        core.step(Event::ShutdownWanted { stop_node });
     }
 }
 

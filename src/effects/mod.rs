@@ -28,6 +28,9 @@ use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use node::Job;
 
+/// For the guard to take note of the last that is said to it.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+
 /// What the effects of one host work with.
 pub struct Setup {
     pub chain: Driver,
@@ -172,9 +175,26 @@ impl Effects {
             | Action::Campaign
             | Action::TransferLead { .. }
             | Action::AnswerHandover(_)
-            | Action::Finish => return Some(action),
+            | Action::Finish { .. } => return Some(action),
         }
         None
+    }
+
+    /// Guard and chain node stay, for the next coordinator to adopt. A node that may have the key does not:
+    /// then both are stopped.
+    pub async fn leave_standby(&self) {
+        if self.hands.is_node_keyless() {
+            self.hands.leaving.store(true, Ordering::Relaxed);
+            let flushed = self.hands.guard().client.as_ref().map(GuardClient::flushed);
+            if let Some(flushed) = flushed
+                && tokio::time::timeout(LAST_WORDS_MAX, flushed).await.is_err()
+            {
+                tracing::warn!("the guard takes no frames");
+            }
+        } else {
+            tracing::warn!("the chain node is stopped, since it is not known to be a standby");
+            self.stop(false).await;
+        }
     }
 
     /// Stops chain node and guard. Returns when both are gone, or when the guard is out of reach.
@@ -187,7 +207,7 @@ impl Effects {
             self.hands.send(ToGuard::Quit);
             let mut attached = self.hands.attached.subscribe();
             let quit = attached.wait_for(|attached| !attached);
-            if tokio::time::timeout(Duration::from_secs(2), quit).await.is_err() {
+            if tokio::time::timeout(LAST_WORDS_MAX, quit).await.is_err() {
                 tracing::warn!("the guard did not end");
             }
         }
@@ -230,6 +250,16 @@ impl Hands {
 
     fn runs_node(&self, pid: u32) -> bool {
         matches!(&*self.node.borrow(), NodeSeen::Running(process) if process.pid == pid)
+    }
+
+    /// As far as is known here. Of a node about which no guard tells nothing has to be feared: it was proven gone, or
+    /// the guard still keeps its deadline.
+    fn is_node_keyless(&self) -> bool {
+        let started_keyless = match &*self.node.borrow() {
+            NodeSeen::Running(process) => process.validator_epoch.is_none(),
+            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => true,
+        };
+        started_keyless && !*self.has_key.borrow()
     }
 
     fn note(&self, note: String) {

@@ -9,7 +9,7 @@ use super::fence::Fence;
 use super::host::Before;
 use super::node::Node;
 use super::say;
-use crate::guard_frame::{Armed, ExitCause, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeSpec, ToGuard};
+use crate::guard_frame::{Armed, ExitCause, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeSpec, OTHER_PROTOCOL, ToGuard};
 use crate::ids::{Epoch, NodeId};
 use crate::key_links::KeyLinks;
 use crate::time::BootTime;
@@ -165,7 +165,7 @@ impl Guard {
         kill_max: Duration,
     ) -> Result<FromGuard, String> {
         if protocol != GUARD_PROTOCOL {
-            return Err(format!("protocol {protocol} is unknown, this guard speaks {GUARD_PROTOCOL}"));
+            return Err(format!("{OTHER_PROTOCOL}{protocol} is unknown, this guard speaks {GUARD_PROTOCOL}"));
         }
         let busy = self.node.is_some() || self.fence.armed().is_some();
         if let Some(served) = self.member.as_ref().filter(|served| busy && **served != member) {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::sweep::{Held, sweep};
 use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
-use crate::guard_frame::{FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, ToGuard, encode};
+use crate::guard_frame::{FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, OTHER_PROTOCOL, ToGuard, encode};
 
 /// For the answer to `Hello`, and for a new guard until it listens.
 const ANSWER_BOUND: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ async fn end_strays(socket: &Path) -> Result<(), GuardError> {
 }
 
 /// `None` when nobody listens there.
-async fn connect(socket: &Path) -> Result<Option<UnixStream>, GuardError> {
+pub(super) async fn connect(socket: &Path) -> Result<Option<UnixStream>, GuardError> {
     match timeout(ANSWER_BOUND, UnixStream::connect(socket)).await {
         Ok(Ok(connection)) => Ok(Some(connection)),
         Ok(Err(e)) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
@@ -77,7 +77,7 @@ async fn connect(socket: &Path) -> Result<Option<UnixStream>, GuardError> {
 }
 
 /// `None` when no whole answer comes.
-async fn greet(
+pub(super) async fn greet(
     settings: &GuardSettings,
     socket: &Path,
     mut connection: UnixStream,
@@ -100,11 +100,12 @@ async fn greet(
         }
     });
     let refused = |reason: String| GuardError::Refused { socket: socket.to_path_buf(), reason };
+    let other_version = |reason: String| GuardError::OtherVersion { socket: socket.to_path_buf(), reason };
     match answer.await {
         Err(_) => Ok(None),
         Ok(Err(e)) => Err(socket_error(socket, e)),
         Ok(Ok(FromGuard::Welcome { protocol, .. })) if protocol != GUARD_PROTOCOL => {
-            Err(refused(format!("it speaks protocol {protocol}, we speak {GUARD_PROTOCOL}")))
+            Err(other_version(format!("it speaks protocol {protocol}, we speak {GUARD_PROTOCOL}")))
         }
         Ok(Ok(FromGuard::Welcome { guard_pid, node, armed, .. })) => {
             let held = Held::open(guard_pid).map_err(|e| socket_error(socket, e))?;
@@ -112,6 +113,7 @@ async fn greet(
             let attached = Attached { guard_pid, node, armed };
             Ok(Some(Greeted { connection, buffer, guard, attached, socket: socket.to_path_buf() }))
         }
+        Ok(Ok(FromGuard::Refused { reason, .. })) if reason.starts_with(OTHER_PROTOCOL) => Err(other_version(reason)),
         Ok(Ok(FromGuard::Refused { reason, .. })) => Err(refused(reason)),
         Ok(Ok(
             other @ (FromGuard::Started { .. }
@@ -125,7 +127,7 @@ async fn greet(
 }
 
 /// Kills the guard that listens on `socket` and waits for its end.
-async fn end(socket: &Path, pid: u32) -> Result<(), GuardError> {
+pub(super) async fn end(socket: &Path, pid: u32) -> Result<(), GuardError> {
     let held = Held::open(pid).map_err(|e| socket_error(socket, e))?;
     let Some(guard) = held else { return Ok(()) };
     tracing::error!(guard_pid = pid, "the guard gives no answer; killing it");
@@ -177,11 +179,11 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
     Ok(())
 }
 
-fn peer(connection: &UnixStream) -> Result<u32, String> {
+pub(super) fn peer(connection: &UnixStream) -> Result<u32, String> {
     let pid = connection.peer_cred().map_err(|e| e.to_string())?.pid();
     pid.and_then(|pid| u32::try_from(pid).ok()).ok_or_else(|| "its owner is unknown".into())
 }
 
-fn socket_error(socket: &Path, reason: impl std::fmt::Display) -> GuardError {
+pub(super) fn socket_error(socket: &Path, reason: impl std::fmt::Display) -> GuardError {
     GuardError::Socket { socket: socket.to_path_buf(), reason: reason.to_string() }
 }

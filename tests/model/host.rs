@@ -189,7 +189,10 @@ impl Host {
             Asked::Campaign => self.wants.lead = true,
             Asked::TransferLead { to } => self.wants.to_offer = Some(id(&to)),
             // A row of the history, and what concerns people and probes.
-            Asked::ProposeActivated { .. } | Asked::WatchChain { .. } | Asked::AnswerHandover(_) | Asked::Finish => {}
+            Asked::ProposeActivated { .. }
+            | Asked::WatchChain { .. }
+            | Asked::AnswerHandover(_)
+            | Asked::Finish { .. } => {}
         }
     }
 

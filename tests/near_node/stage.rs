@@ -204,7 +204,7 @@ fn entry(action: Action) -> Option<Entry> {
         Action::ProposeActivated { epoch, floor, began_at: _ } => {
             Some(Entry::Activated { epoch, at, floor, took: Duration::ZERO })
         }
-        Action::Campaign | Action::TransferLead { .. } | Action::AnswerHandover(_) | Action::Finish => None,
+        Action::Campaign | Action::TransferLead { .. } | Action::AnswerHandover(_) | Action::Finish { .. } => None,
         Action::StartStandby
         | Action::Arm { .. }
         | Action::Disarm { .. }

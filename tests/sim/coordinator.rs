@@ -79,7 +79,7 @@ pub enum Stage {
         vote: (u64, Option<Id>),
     },
     Worker(u64),
-    Finish,
+    Finish { stop_node: bool },
 }
 
 pub struct Coordinator {
@@ -222,10 +222,12 @@ impl World {
                 self.leave_turn(host, true);
             }
             Stage::Worker(id) => self.worker_wakes(host, id),
-            Stage::Finish => {
+            Stage::Finish { stop_node } => {
                 self.note(|| format!("{host} coordinator ends"));
-                self.hosts[host].machine.crash();
-                self.hosts[host].machine.links = false;
+                if stop_node {
+                    self.hosts[host].machine.crash();
+                    self.hosts[host].machine.links = false;
+                }
                 self.lose_coordinator(host);
             }
         }

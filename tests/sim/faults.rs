@@ -35,7 +35,10 @@ pub enum Fault {
     Change(Id),
     /// See `calm`.
     Calm,
-    Shutdown(Id),
+    Shutdown {
+        host: Id,
+        stop_node: bool,
+    },
     Syncing(Id, u64),
     /// The leader and one voter of the first hour are cut off from all that came later.
     Siege,
@@ -134,7 +137,7 @@ impl World {
             92..94 => {
                 let after = until(&mut self.random, 3000);
                 self.plan(at + after, Fault::Restart(host));
-                Fault::Shutdown(host)
+                Fault::Shutdown { host, stop_node: self.random.chance(30) }
             }
             94..96 => Fault::Syncing(host, until(&mut self.random, 3000).min(left)),
             _ => Fault::Weather { loss: self.random.between(0, 40), delay: self.random.between(1, 120) * MS },
@@ -305,7 +308,9 @@ impl World {
             Fault::Order(command) => self.order(command),
             Fault::Change(host) => self.change(host),
             Fault::Calm => self.calm(),
-            Fault::Shutdown(host) => self.if_awake(host, Kind::Shutdown, Event::ShutdownWanted),
+            Fault::Shutdown { host, stop_node } => {
+                self.if_awake(host, Kind::Shutdown, Event::ShutdownWanted { stop_node })
+            }
             Fault::Syncing(host, last) => {
                 self.tally.note(Kind::OutOfSync);
                 self.hosts[host].syncing_until = self.at + last;

@@ -77,7 +77,7 @@ impl World {
             | Action::Campaign
             | Action::TransferLead { .. }
             | Action::AnswerHandover(_)
-            | Action::Finish => {}
+            | Action::Finish { .. } => {}
         }
         let after = self.random.between(0, MS);
         self.wake_worker(host, after);

@@ -246,7 +246,7 @@ impl World {
                 self.own(host, after, Stage::Transfer { to });
             }
             Action::AnswerHandover(_) => {}
-            Action::Finish => self.own(host, after, Stage::Finish),
+            Action::Finish { stop_node } => self.own(host, after, Stage::Finish { stop_node }),
             Action::StartStandby
             | Action::Arm { .. }
             | Action::Disarm { .. }

@@ -1,0 +1,55 @@
+//! `baton fence`: a host on which no coordinator runs, and of which it shall be certain that it does not sign. It stands
+//! in the coordinator's place meanwhile: none can start, and none that runs is disturbed.
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result, bail};
+
+use super::links::HostLinks;
+use super::{Driver, create_dir, guard_settings};
+use crate::admin::{self, AdminError};
+use crate::config::Config;
+use crate::guard_client::{self, Ended};
+use crate::key_links::KeyLinks;
+
+/// The links of this host are in standby, and neither chain node nor guard runs; what was ended for that. `None` on an
+/// arbiter, which has none of them.
+///
+/// # Errors
+/// Not proven. What could be done was done, unless a coordinator runs: then nothing was.
+pub async fn fence(config: Config) -> Result<Option<Ended>> {
+    let Some(chain) = &config.chain else { return Ok(None) };
+    may_see_processes(&config)?;
+    create_dir("member.run_dir", &config.run_dir)?;
+    let _in_its_place = match admin::bind(&config.run_dir) {
+        Ok(place) => place,
+        Err(AdminError::Live { path }) => bail!(
+            "a coordinator runs on this host ({}) and would start the chain node again; stop it first, with SIGKILL if \
+             it hangs",
+            path.display()
+        ),
+        Err(other) => return Err(other.into()),
+    };
+    let driver = Driver::new(chain, &config.state_dir)?;
+    let links = HostLinks::of(&config.run_dir, chain, driver.links());
+    let switched = KeyLinks::new(links.switched.clone())?;
+    // A node that is started meanwhile, by whomever, finds no key; but it is the proof below that counts.
+    let links_first = links.lay_routes().and_then(|()| Ok(switched.to_standby()?));
+    let ended = guard_client::end_all(&guard_settings(&config, &links)?, chain.stop_timeout).await?;
+    // Once more: a guard of another configuration may have held other links.
+    links_first
+        .and_then(|()| Ok(switched.to_standby()?))
+        .context("no chain node runs, but the links are not in standby")?;
+    Ok(Some(ended))
+}
+
+/// To a stranger, the processes of this member show no marker: he would find nothing and take it for proof.
+fn may_see_processes(config: &Config) -> Result<()> {
+    let me = rustix::process::geteuid().as_raw();
+    let Ok(owner) = std::fs::metadata(&config.state_dir).map(|dir| dir.uid()) else { return Ok(()) };
+    if me != 0 && me != owner {
+        let dir = config.state_dir.display();
+        bail!("{dir} belongs to user {owner}, and this is user {me}; fence as that user, or as root");
+    }
+    Ok(())
+}
