@@ -14,7 +14,7 @@ use crate::ids::{Epoch, NodeId};
 use crate::time::BootTime;
 
 /// Version of this protocol; a guard of another version is refused, not guessed at.
-pub const GUARD_PROTOCOL: u32 = 1;
+pub const GUARD_PROTOCOL: u32 = 2;
 
 /// Longest frame in bytes, without the four of its length.
 pub const FRAME_MAX: usize = 1 << 20;
@@ -28,8 +28,9 @@ pub const GUARD_MARKER: &str = "BATON_GUARD";
 pub enum ToGuard {
     /// First frame of a connection. A newer connection replaces an older one once its `Hello` is accepted.
     /// Refused, and the connection closed, when the protocol is unknown, a link makes no sense, or the
-    /// guard runs a chain node or is armed for another member.
-    Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec> },
+    /// guard runs a chain node or is armed for another member. A guard that has not fenced by half of
+    /// `kill_max` after a deadline is killed by the kernel, and its chain node with it.
+    Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec>, kill_max: Duration },
     /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is
     /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first.
     Start { node: NodeSpec, validator_epoch: Option<Epoch> },

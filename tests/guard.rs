@@ -7,10 +7,12 @@ mod harness;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use baton::guard_frame::{ArmedGuard, ExitCause, ExitStatus, FRAME_MAX, FromGuard, GUARD_PROTOCOL, ToGuard};
+use baton::ids::Epoch;
 use baton::key_links::LinkState;
 use baton::time::BootTime;
 use harness::*;
@@ -164,6 +166,56 @@ fn a_killed_guard_takes_its_chain_node_with_it() {
     guard.child.kill().unwrap();
     guard.child.wait().unwrap();
     await_death(pid);
+}
+
+/// The host stands still across its deadline: the guard cannot fence, and nobody else is there to do it.
+#[test]
+fn a_stopped_guard_dies_soon_after_its_deadline_and_a_stopped_node_with_it() {
+    let place = Place::new();
+    let mut guard = place.guard();
+    let mut wire = place.welcomed();
+    let (pid, deadline) = validator(&place, &mut wire, FOREVER, ms(400));
+    signal(guard.pid(), Signal::STOP);
+    signal(pid, Signal::STOP);
+    await_death(pid);
+    let late = BootTime::now().since(deadline);
+    println!("the node was dead {late:?} after the deadline");
+    assert!(BootTime::now() >= deadline + KILL_MAX / 2, "the guard was given less than half of kill_max");
+    let end = guard.child.wait().unwrap();
+    assert_eq!(end.signal(), Some(Signal::KILL.as_raw()));
+}
+
+#[test]
+fn a_stopped_guard_with_nothing_to_fence_is_left_alone() {
+    let place = Place::new();
+    let guard = place.guard();
+    let mut wire = place.welcomed();
+    let fenced = wire.arm(E1, in_time(ms(50)));
+    assert!(matches!(wire.next(), FromGuard::Fenced { epoch: E1, .. }));
+    let disarmed = wire.arm(E2, in_time(ms(300)));
+    wire.send(&ToGuard::Disarm { epoch: E2 });
+    assert_eq!(wire.next(), FromGuard::Disarmed { epoch: E2 });
+    let pid = wire.start(place.node(FOREVER), None).pid;
+    signal(guard.pid(), Signal::STOP);
+    let last = disarmed.deadline().max(fenced.deadline()) + KILL_MAX;
+    await_that("the time at which a backstop would have struck", || (BootTime::now() > last).then_some(()));
+    assert!(lives(guard.pid()) && lives(pid));
+    signal(guard.pid(), Signal::CONT);
+    assert_eq!(wire.arm(Epoch(3), in_time(SOON)).epoch(), Epoch(3));
+}
+
+#[test]
+fn a_renewal_puts_off_the_backstop_too() {
+    let place = Place::new();
+    let guard = place.guard();
+    let mut wire = place.welcomed();
+    let (pid, first) = validator(&place, &mut wire, FOREVER, ms(300));
+    wire.arm(E1, in_time(SOON));
+    signal(guard.pid(), Signal::STOP);
+    let over = first + KILL_MAX;
+    await_that("the time of the first backstop", || (BootTime::now() > over).then_some(()));
+    assert!(lives(guard.pid()) && lives(pid));
+    signal(guard.pid(), Signal::CONT);
 }
 
 #[test]
@@ -321,7 +373,7 @@ fn another_member_does_not_get_a_busy_guard() {
     let mut wire = place.welcomed();
     wire.arm(E1, in_time(SOON));
     let mut other = Wire::connect(&place.socket());
-    let hello = ToGuard::Hello { protocol: GUARD_PROTOCOL, member: "host-b".into(), links: Vec::new() };
+    let hello = place.hello("host-b", GUARD_PROTOCOL);
     let reason = other.refused(hello);
     assert!(reason.contains("serves member host-a"), "{reason}");
     assert_eq!(other.try_next(), None);
@@ -337,7 +389,7 @@ fn garbage_closes_its_connection_and_nothing_else() {
     let too_long = [&(FRAME_MAX as u32 + 1).to_be_bytes()[..], b"x"].concat();
     let no_json = [&5u32.to_be_bytes()[..], b"hello"].concat();
     let no_hello = baton::guard_frame::encode(&ToGuard::Quit).unwrap();
-    let old = ToGuard::Hello { protocol: 999, member: "host-a".into(), links: Vec::new() };
+    let old = place.hello("host-a", 999);
     let unknown_version = baton::guard_frame::encode(&old).unwrap();
     for (bytes, reason) in [
         (too_long, "is longer than"),

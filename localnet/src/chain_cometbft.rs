@@ -51,9 +51,7 @@ pub fn write(net: &Net) -> Result<String> {
     let homes: BTreeMap<&str, PathBuf> = homes.into_iter().map(|(id, (_, home))| (id, home)).collect();
     let ids = node_ids(net, &homes)?;
     for ChainNode { name, rpc, p2p } in net.chain_nodes() {
-        let peers: Vec<String> =
-            net.chain_peers(name).iter().map(|(peer, addr)| format!("{}@{addr}", ids[*peer])).collect();
-        let mut settings = settings(rpc, p2p, &peers.join(","));
+        let mut settings = settings(rpc, p2p, &peers_to_dial(net, name, &ids));
         if net.signers().any(|host| host.id == name) {
             settings.extend(votes_logged());
         }
@@ -81,6 +79,16 @@ fn generate(net: &Net, made: &Path) -> Result<()> {
         bail!("cometbft testnet: exit code {:?}: {}", answer.code, answer.stderr.trim());
     }
     Ok(())
+}
+
+/// One node of every pair dials, a host before a validator. Two that dial each other at the same moment may each take
+/// the other's connection for a duplicate of its own, close both, and try again only after seconds.
+fn peers_to_dial(net: &Net, name: &str, ids: &BTreeMap<String, String>) -> String {
+    let nodes = net.chain_nodes();
+    let later = nodes.iter().skip_while(|node| node.name != name).skip(1);
+    let addresses = net.chain_peers(name);
+    let peers: Vec<String> = later.map(|peer| format!("{}@{}", ids[peer.name], addresses[peer.name])).collect();
+    peers.join(",")
 }
 
 fn node_ids(net: &Net, homes: &BTreeMap<&str, PathBuf>) -> Result<BTreeMap<String, String>> {
@@ -111,7 +119,7 @@ fn votes_logged() -> [Setting; 2] {
     [("", "log_level", quoted("consensus:debug,*:info")), ("", "log_format", quoted("json"))]
 }
 
-/// One machine, no discovery, blocks twice a second.
+/// One machine, no discovery, a block a second.
 fn settings(rpc: SocketAddr, p2p: SocketAddr, peers: &str) -> Vec<Setting> {
     let tcp = |addr: SocketAddr| quoted(format!("tcp://{addr}"));
     let text = |value: &str| quoted(value);
@@ -128,7 +136,7 @@ fn settings(rpc: SocketAddr, p2p: SocketAddr, peers: &str) -> Vec<Setting> {
         ("consensus", "timeout_propose", text("1s")),
         ("consensus", "timeout_prevote", text("300ms")),
         ("consensus", "timeout_precommit", text("300ms")),
-        ("consensus", "timeout_commit", text("500ms")),
+        ("consensus", "timeout_commit", text("900ms")),
         ("consensus", "peer_gossip_sleep_duration", text("20ms")),
     ]
 }

@@ -4,6 +4,7 @@
 //! no lease arithmetic and no chain: it gets a deadline and keeps it. A guard whose coordinator is gone keeps
 //! a standby running and fences a validator. Called by `bin/baton-guard.rs` alone.
 
+mod backstop;
 mod connection;
 mod family;
 pub mod fence;
@@ -22,6 +23,7 @@ use rustix::process::getppid;
 
 use crate::guard_frame::{FromGuard, ToGuard};
 use crate::time::BootTime;
+use backstop::Backstop;
 use connection::{Connection, Listener};
 pub use say::say;
 use state::{Answer, Guard};
@@ -47,7 +49,8 @@ pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
     let before = host::prepare().map_err(os("become the parent of orphans"))?;
     let signals = Signals::catch().map_err(os("catch signals"))?;
     let alarm = Alarm::new().map_err(os("make a timer on CLOCK_BOOTTIME"))?;
-    let guard = Guard::new(socket.to_path_buf(), before);
+    let backstop = Backstop::new().map_err(os("make a timer that kills"))?;
+    let guard = Guard::new(socket.to_path_buf(), before, backstop);
     family::rehearse();
     ready();
     say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));

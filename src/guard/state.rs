@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::backstop::Backstop;
 use super::fence::Fence;
 use super::host::Before;
 use super::node::Node;
@@ -21,6 +22,10 @@ pub(super) struct Guard {
     /// The links of the newest `Hello` last. Older sets stay until a standby has put them away too.
     links: Vec<KeyLinks>,
     fence: Fence,
+    /// Set for as long as the fence is armed.
+    backstop: Backstop,
+    /// From the deadline until the chain node must be dead, from the newest accepted `Hello`.
+    kill_max: Duration,
     /// A fence that is not finished: its epoch and when it fired.
     firing: Option<(Epoch, BootTime)>,
     node: Option<Node>,
@@ -39,13 +44,15 @@ pub(super) enum Answer {
 }
 
 impl Guard {
-    pub(super) fn new(socket: PathBuf, before: Before) -> Guard {
+    pub(super) fn new(socket: PathBuf, before: Before, backstop: Backstop) -> Guard {
         Guard {
             socket,
             before,
             member: None,
             links: Vec::new(),
             fence: Fence::default(),
+            backstop,
+            kill_max: Duration::ZERO,
             firing: None,
             node: None,
             leaving: false,
@@ -74,6 +81,8 @@ impl Guard {
             if let Some(node) = &mut self.node {
                 node.kill(ExitCause::Fenced);
             }
+            // Only now, and before anything that may wait for a disk.
+            self.unset_backstop();
             say(&format!("the deadline of epoch {epoch} has passed: fencing"));
             self.advance(now);
         }
@@ -125,16 +134,14 @@ impl Guard {
     pub(super) fn handle(&mut self, frame: ToGuard, now: BootTime) -> Answer {
         let request = frame.name();
         let answer = match frame {
-            ToGuard::Hello { protocol, member, links } => {
-                return match self.hello(protocol, member, links) {
+            ToGuard::Hello { protocol, member, links, kill_max } => {
+                return match self.hello(protocol, member, links, kill_max) {
                     Ok(welcome) => Answer::Frame(welcome),
                     Err(reason) => Answer::Close(FromGuard::Refused { request: request.into(), reason }),
                 };
             }
             ToGuard::Start { node, validator_epoch } => self.start(&node, validator_epoch).map(Some),
-            ToGuard::Arm { epoch, deadline } => {
-                self.fence.arm(epoch, deadline, now).map(|armed| Some(FromGuard::Armed(armed)))
-            }
+            ToGuard::Arm { epoch, deadline } => self.arm(epoch, deadline, now).map(Some),
             ToGuard::Disarm { epoch } => self.disarm(epoch).map(Some),
             ToGuard::Signal { signal, validator_epoch } => self.signal(signal, validator_epoch).map(Some),
             ToGuard::Stop { timeout } => self.stop(timeout, now).map(|()| None),
@@ -150,7 +157,13 @@ impl Guard {
         }
     }
 
-    fn hello(&mut self, protocol: u32, member: NodeId, links: Vec<LinkSpec>) -> Result<FromGuard, String> {
+    fn hello(
+        &mut self,
+        protocol: u32,
+        member: NodeId,
+        links: Vec<LinkSpec>,
+        kill_max: Duration,
+    ) -> Result<FromGuard, String> {
         if protocol != GUARD_PROTOCOL {
             return Err(format!("protocol {protocol} is unknown, this guard speaks {GUARD_PROTOCOL}"));
         }
@@ -162,6 +175,7 @@ impl Guard {
             self.links.push(KeyLinks::new(links).map_err(|e| e.to_string())?);
         }
         self.member = Some(member);
+        self.kill_max = kill_max;
         Ok(FromGuard::Welcome {
             protocol: GUARD_PROTOCOL,
             guard_pid: std::process::id(),
@@ -191,8 +205,20 @@ impl Guard {
         Ok(FromGuard::Started { node: process })
     }
 
+    /// The kernel knows of the deadline before the coordinator hears that the guard does.
+    fn arm(&mut self, epoch: Epoch, deadline: BootTime, now: BootTime) -> Result<FromGuard, String> {
+        let mut renewed = self.fence.clone();
+        let armed = renewed.arm(epoch, deadline, now)?;
+        self.backstop.set(armed.deadline() + self.kill_max / 2).map_err(|e| format!("set the backstop: {e}"))?;
+        self.fence = renewed;
+        Ok(FromGuard::Armed(armed))
+    }
+
     fn disarm(&mut self, epoch: Epoch) -> Result<FromGuard, String> {
         self.fence.disarm(epoch)?;
+        if self.fence.armed().is_none() {
+            self.unset_backstop();
+        }
         if let Some(node) = &mut self.node {
             node.process.validator_epoch = None;
         }
@@ -224,6 +250,13 @@ impl Guard {
         }
         self.leaving = true;
         Ok(())
+    }
+
+    /// One that stays set costs a guard that has nothing left to fence.
+    fn unset_backstop(&mut self) {
+        if let Err(error) = self.backstop.unset() {
+            say(&format!("unset the backstop: {error}"));
+        }
     }
 
     /// Older sets first, so that the newest has the last word on a link that both hold.

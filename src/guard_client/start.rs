@@ -83,7 +83,8 @@ async fn greet(
     mut connection: UnixStream,
 ) -> Result<Option<Greeted>, GuardError> {
     let (member, links) = (settings.member.clone(), settings.links.clone());
-    let hello = encode(&ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links })?;
+    let hello = ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links, kill_max: settings.kill_max };
+    let hello = encode(&hello)?;
     let mut buffer = FrameBuffer::default();
     let answer = timeout(ANSWER_BOUND, async {
         connection.write_all(&hello).await?;

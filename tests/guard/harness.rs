@@ -20,6 +20,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 pub const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 /// For anything that must happen at all.
 pub const SOON: Duration = Duration::from_secs(10);
+/// Half of it is left to a guard on a busy machine before the kernel takes its place.
+pub const KILL_MAX: Duration = Duration::from_secs(1);
 pub const E1: Epoch = Epoch(1);
 pub const E2: Epoch = Epoch(2);
 
@@ -109,10 +111,14 @@ impl Place {
         GuardProcess { child }
     }
 
+    pub fn hello(&self, member: &str, protocol: u32) -> ToGuard {
+        ToGuard::Hello { protocol, member: member.into(), links: self.links(), kill_max: KILL_MAX }
+    }
+
     /// Connects and says Hello.
     pub fn coordinator(&self) -> Wire {
         let mut wire = Wire::connect(&self.socket());
-        wire.send(&ToGuard::Hello { protocol: GUARD_PROTOCOL, member: "host-a".into(), links: self.links() });
+        wire.send(&self.hello("host-a", GUARD_PROTOCOL));
         wire
     }
 

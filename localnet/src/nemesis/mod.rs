@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::bench::await_steady;
 use crate::check::check;
-use crate::demo::{await_pair, request_handover};
+use crate::demo::{ask_baton_within, await_pair};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
@@ -37,6 +37,8 @@ const APART_MS: std::ops::Range<u64> = 400..1_800;
 const HELD_MS: std::ops::Range<u64> = 300..3_000;
 /// A holder at peace signs by then.
 const SIGN_BOUND: Duration = Duration::from_secs(40);
+/// An operator who has no answer by then leaves it at that.
+const HANDOVER_BOUND: Duration = Duration::from_secs(5);
 const START_BOUND: Duration = Duration::from_secs(20);
 
 pub struct Plan {
@@ -206,7 +208,7 @@ impl<'a> Attack<'a> {
     /// Refused or not, and answered or not: what counts is what is signed.
     fn hand_over(&mut self, host: &str) {
         self.tallies.handovers.tried += 1;
-        let answer = request_handover(self.net, host, None);
+        let answer = ask_baton_within(HANDOVER_BOUND, self.net, host, &["handover"]);
         self.tallies.handovers.in_force += usize::from(answer.is_ok_and(|answer| answer.code == Some(0)));
     }
 
