@@ -106,13 +106,19 @@ fn attach(device: &OwnedFd) -> rustix::io::Result<()> {
 
 /// Starts `command` in the network of `namespace`, a file as [`Namespace::net`] is one.
 pub fn spawn_in(namespace: &Path, mut command: Command) -> Result<Child> {
-    let what = format!("start {:?} in {}", command.get_program(), namespace.display());
-    let namespace = File::open(namespace).with_context(|| what.clone())?;
+    let what = format!("start {:?}", command.get_program());
+    in_network(namespace, move || command.spawn().context(what))
+}
+
+/// Does `work` in that network. Sockets that it opens belong there for good.
+pub fn in_network<T: Send + 'static>(namespace: &Path, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let what = || format!("enter the network {}", namespace.display());
+    let file = File::open(namespace).with_context(what)?;
+    let what = what();
     in_thread(move || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("enter the network")?;
-        command.spawn().context("spawn")
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context(what)?;
+        work()
     })
-    .context(what)
 }
 
 fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
