@@ -95,8 +95,13 @@ impl Pair {
 
 /// Waits until one host is Active and the other a ready standby.
 pub fn await_pair(net: &Net, seen: impl FnMut(&Status)) -> Result<Pair> {
+    await_pair_within(READY_BOUND, net, seen)
+}
+
+/// As [`await_pair`], with another bound.
+pub fn await_pair_within(bound: Duration, net: &Net, seen: impl FnMut(&Status)) -> Result<Pair> {
     let awaited = "a holder is Active and the other host a ready standby";
-    let status = await_status(net, awaited, READY_BOUND, seen, |status| Pair::of(net, status).is_some())?;
+    let status = await_status(net, awaited, bound, seen, |status| Pair::of(net, status).is_some())?;
     Pair::of(net, &status).context("a pair that was there")
 }
 

@@ -301,7 +301,7 @@ fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
         let began = Instant::now();
         let results = nemesis::run(dir, &plan)?;
         let a_round = began.elapsed().as_secs_f64() / rounds as f64;
-        print!("{}\n{}", results.table(), results.verdict);
+        print!("{}\n{}", results.tallies.table(), results.verdict);
         println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
         let missed = results.missed();
         if !missed.is_empty() {

@@ -24,6 +24,19 @@ pub struct Tallies {
     pub handovers: Tally,
 }
 
+impl Tallies {
+    pub fn table(&self) -> String {
+        let mut rows = vec![["fault", "tried", "in force", "rounds violated"].map(String::from).to_vec()];
+        let mut row = |name: &str, tally: Tally| {
+            let numbers = [tally.tried, tally.in_force, tally.violated].map(|number| number.to_string());
+            rows.push([name.to_string()].into_iter().chain(numbers).collect());
+        };
+        self.faults.iter().for_each(|(kind, tally)| row(kind.name(), *tally));
+        row(HANDOVER, self.handovers);
+        table(&rows)
+    }
+}
+
 pub struct Results {
     pub tallies: Tallies,
     /// Rounds in which something was signed twice or by two, by number.
@@ -43,17 +56,6 @@ impl Results {
         let all = faults.chain([(HANDOVER, self.tallies.handovers)]);
         all.filter(|(_, tally)| tally.in_force == 0).map(|(name, _)| name).collect()
     }
-
-    pub fn table(&self) -> String {
-        let mut rows = vec![["fault", "tried", "in force", "rounds violated"].map(String::from).to_vec()];
-        let mut row = |name: &str, tally: Tally| {
-            let numbers = [tally.tried, tally.in_force, tally.violated].map(|number| number.to_string());
-            rows.push([name.to_string()].into_iter().chain(numbers).collect());
-        };
-        self.tallies.faults.iter().for_each(|(kind, tally)| row(kind.name(), *tally));
-        row(HANDOVER, self.tallies.handovers);
-        table(&rows)
-    }
 }
 
 #[cfg(test)]
@@ -69,7 +71,7 @@ mod tests {
         let results = Results { tallies, violated: vec![7], verdict: Verdict::default() };
         assert_eq!(results.missed(), ["torn store"]);
         assert!(!results.is_clean());
-        let table = results.table();
+        let table = results.tallies.table();
         let row = table.lines().find(|line| line.starts_with("torn store")).expect("a row");
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["torn", "store", "3", "0", "2"], "{table}");
     }

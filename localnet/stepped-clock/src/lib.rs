@@ -96,3 +96,39 @@ pub unsafe extern "C" fn time(to: *mut i64) -> i64 {
     }
     seconds
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_wall_clock_is_stepped() {
+        let file = std::env::temp_dir().join(format!("stepped-clock-{}", std::process::id()));
+        let step = 3600 * NANOS;
+        std::fs::write(&file, [step.to_ne_bytes(), [0; 8]].concat()).unwrap();
+        // SAFETY: The only test, and no other thread reads the environment meanwhile.
+        unsafe { std::env::set_var(FILE, &file) };
+        let seconds_ahead = |clock: ClockId| {
+            let mut told = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: `told` is ours.
+            assert_eq!(unsafe { clock_gettime(clock as c_int, &mut told) }, 0);
+            told.tv_sec - kernel_time(clock).tv_sec
+        };
+        for clock in [ClockId::Realtime, ClockId::RealtimeCoarse] {
+            assert!((3599..=3601).contains(&seconds_ahead(clock)), "{clock:?}");
+        }
+        for clock in [ClockId::Boottime, ClockId::Monotonic, ClockId::MonotonicCoarse, ClockId::ProcessCPUTime] {
+            assert!((-1..=0).contains(&seconds_ahead(clock)), "{clock:?}");
+        }
+        let mut told = [0; 2];
+        // SAFETY: Both are ours.
+        let seconds = unsafe {
+            gettimeofday(&mut told, ptr::null_mut());
+            time(ptr::null_mut())
+        };
+        assert!((told[0] - seconds).abs() <= 1, "{told:?} and {seconds}");
+        let read = std::fs::read(&file).unwrap();
+        assert!(u64::from_ne_bytes(read[8..].try_into().unwrap()) >= 4, "{read:?}");
+        std::fs::remove_file(&file).unwrap();
+    }
+}
