@@ -37,7 +37,7 @@ const APART_MS: std::ops::Range<u64> = 400..1_800;
 const HELD_MS: std::ops::Range<u64> = 300..3_000;
 /// A holder at peace signs by then.
 const SIGN_BOUND: Duration = Duration::from_secs(40);
-/// On a machine so busy that leases run out by themselves, recovery takes more than one attempt.
+/// On a machine so busy that leases run out by themselves, getting and keeping one takes many attempts.
 const RECOVER_BOUND: Duration = Duration::from_secs(240);
 /// An operator who has no answer by then leaves it at that.
 const HANDOVER_BOUND: Duration = Duration::from_secs(5);
@@ -177,6 +177,7 @@ impl<'a> Attack<'a> {
     /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover. What was signed
     /// wrongly meanwhile, in words.
     fn round(&mut self, faults: &[Fault]) -> Result<Option<String>> {
+        await_pair_within(RECOVER_BOUND, self.net, |_| ())?;
         let pair = await_steady(self.net)?;
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
