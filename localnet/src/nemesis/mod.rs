@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::bench::await_steady;
 use crate::check::check;
-use crate::demo::{ask_baton_within, await_pair, await_pair_within};
+use crate::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
@@ -177,8 +177,7 @@ impl<'a> Attack<'a> {
     /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover. What was signed
     /// wrongly meanwhile, in words.
     fn round(&mut self, faults: &[Fault]) -> Result<Option<String>> {
-        await_pair_within(RECOVER_BOUND, self.net, |_| ())?;
-        let pair = await_steady(self.net)?;
+        let pair = self.settle()?;
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
@@ -211,6 +210,17 @@ impl<'a> Attack<'a> {
             self.tallies.faults.entry(fault.kind).or_default().violated += 1;
         }
         Ok(Some(format!("{report:?}")))
+    }
+
+    /// A holder that has signed for a while, and a ready standby.
+    fn settle(&self) -> Result<Pair> {
+        let began = Instant::now();
+        loop {
+            match await_steady(self.net) {
+                Err(_) if began.elapsed() < RECOVER_BOUND => {}
+                settled => return settled.context("begin with a holder that keeps the baton"),
+            }
+        }
     }
 
     /// Refused or not, and answered or not: what counts is what is signed.
