@@ -1,6 +1,6 @@
 //! Tries to get two signers: round after round of random faults, some at once, some with a handover in the
 //! midst. The signature log is the only judge of safety; a network that does not recover is a failure too. A
-//! seed gives the same faults at the same moments, though not the same interleaving. What a fault does is in
+//! seed gives the same faults at the same moments for the same holders, though not the same interleaving. What a fault does is in
 //! `fault.rs` and `disk.rs`.
 
 pub mod disk;
@@ -95,11 +95,12 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     let mut attack = Attack::new(&net, plan);
     let mut violated = Vec::new();
     for n in 1..=plan.rounds {
-        let faults = attack.choose();
+        let pair = with_diagnosis(&net, attack.settle().with_context(|| format!("before round {n}")))?;
+        let faults = attack.choose(&pair.holder);
         let names = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join(", ");
         let began = Instant::now();
         let what = || format!("round {n} of {} (seed {}): {names}", plan.rounds, plan.seed);
-        let verdict = match attack.round(&faults) {
+        let verdict = match attack.round(&pair, &faults) {
             Ok(verdict) => verdict,
             Err(error) => {
                 eprint!("until then:\n{}", attack.tallies.table());
@@ -149,17 +150,18 @@ impl<'a> Attack<'a> {
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
-    fn choose(&mut self) -> Vec<Fault> {
-        let first = self.next_fault();
+    fn choose(&mut self, holder: &str) -> Vec<Fault> {
+        let first = self.next_fault(holder);
         if self.rng.random_bool(0.5) {
             return vec![first];
         }
-        let second = self.next_fault();
+        let second = self.next_fault(holder);
         let on_one_disk = first.host == second.host && first.kind.needs_the_disk() && second.kind.needs_the_disk();
         if first.kind == second.kind || on_one_disk { vec![first] } else { vec![first, second] }
     }
 
-    fn next_fault(&mut self) -> Fault {
+    /// The holder is what a second signer could stand beside: every other fault strikes there if it can.
+    fn next_fault(&mut self, holder: &str) -> Fault {
         if self.deck.is_empty() {
             self.deck = self.kinds.to_vec();
             self.deck.shuffle(&mut self.rng);
@@ -167,7 +169,9 @@ impl<'a> Attack<'a> {
         let kind = self.deck.pop().expect("a full deck");
         let hosts: Vec<&str> =
             self.net.hosts.iter().filter(|host| kind.can_strike(host.role)).map(|host| host.id.as_str()).collect();
-        Fault { kind, host: hosts[self.rng.random_range(0..hosts.len())].into() }
+        let (by_chance, at_holder) = (hosts[self.rng.random_range(0..hosts.len())], self.rng.random_bool(0.5));
+        let host = if at_holder && hosts.contains(&holder) { holder } else { by_chance };
+        Fault { kind, host: host.into() }
     }
 
     fn pause(&mut self, ms: std::ops::Range<u64>) {
@@ -176,8 +180,7 @@ impl<'a> Attack<'a> {
 
     /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover. What was signed
     /// wrongly meanwhile, in words.
-    fn round(&mut self, faults: &[Fault]) -> Result<Option<String>> {
-        let pair = self.settle()?;
+    fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Option<String>> {
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
@@ -286,7 +289,7 @@ mod tests {
         let sequence = |seed| {
             let plan = plan(seed);
             let mut attack = Attack::new(&net, &plan);
-            (0..Kind::ALL.len()).map(|_| attack.next_fault().to_string()).collect::<Vec<_>>()
+            (0..Kind::ALL.len()).map(|_| attack.next_fault("host-a").to_string()).collect::<Vec<_>>()
         };
         assert_eq!(sequence(7), sequence(7));
         assert_ne!(sequence(7), sequence(8));
