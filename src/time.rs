@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,9 @@ pub fn suspended() -> Duration {
 pub struct WallTime(u64);
 
 impl WallTime {
+    /// Before 1970 it is 1970.
     pub fn now() -> Self {
-        WallTime(read(ClockId::Realtime))
+        WallTime(nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
     pub const fn from_nanos(nanos: u64) -> Self {

@@ -19,8 +19,8 @@ use crate::launch::{self, with_diagnosis};
 use crate::measure::{self, Watch};
 use crate::net::{ChainKind, Net};
 use crate::procs;
-use crate::proxy::{self, Request, Way};
 use crate::table::table;
+use crate::wires::{self, Request, Way};
 
 /// A start of the node as validator may be part of the move.
 const SIGN_BOUND: Duration = Duration::from_secs(40);
@@ -246,9 +246,9 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
         }
         Fault::Cut => {
             let at = watch.now_ns();
-            proxy::ask(&net.proxy_socket(), &Request::Cut { host: holder.into(), ways: vec![Way::In, Way::Out] })?;
+            wires::ask(&net.wires_socket(), &Request::Cut { host: holder.into(), ways: vec![Way::In, Way::Out] })?;
             let gap = gap_since(watch, at, holder);
-            proxy::ask(&net.proxy_socket(), &Request::Heal { host: holder.into() })?;
+            wires::ask(&net.wires_socket(), &Request::Heal { host: holder.into() })?;
             gap
         }
     }

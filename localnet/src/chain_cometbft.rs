@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::hosts::{loopback, make_dir, quoted};
-use crate::net::{Host, Net, write_file};
+use crate::hosts::{make_dir, quoted};
+use crate::net::{ChainNode, Host, Net, write_file};
 use crate::status::run_bounded;
 
 const KEY_LINK: &str = "config/priv_validator_key.json";
@@ -49,8 +50,8 @@ pub fn write(net: &Net) -> Result<String> {
     }
     let homes: BTreeMap<&str, PathBuf> = homes.into_iter().map(|(id, (_, home))| (id, home)).collect();
     let ids = node_ids(net, &homes)?;
-    for (name, rpc_port, p2p_port) in net.chain_nodes() {
-        let mut settings = settings(rpc_port, p2p_port, &peers_to_dial(net, name, &ids));
+    for ChainNode { name, rpc, p2p } in net.chain_nodes() {
+        let mut settings = settings(rpc, p2p, &peers_to_dial(net, name, &ids));
         if net.signers().any(|host| host.id == name) {
             settings.extend(votes_logged());
         }
@@ -84,9 +85,9 @@ fn generate(net: &Net, made: &Path) -> Result<()> {
 /// the other's connection for a duplicate of its own, close both, and try again only after seconds.
 fn peers_to_dial(net: &Net, name: &str, ids: &BTreeMap<String, String>) -> String {
     let nodes = net.chain_nodes();
-    let later = nodes.iter().skip_while(|(node, ..)| *node != name).skip(1);
-    let ports = net.chain_peers(name);
-    let peers: Vec<String> = later.map(|(peer, ..)| format!("{}@{}", ids[*peer], loopback(ports[peer]))).collect();
+    let later = nodes.iter().skip_while(|node| node.name != name).skip(1);
+    let addresses = net.chain_peers(name);
+    let peers: Vec<String> = later.map(|peer| format!("{}@{}", ids[peer.name], addresses[peer.name])).collect();
     peers.join(",")
 }
 
@@ -119,13 +120,13 @@ fn votes_logged() -> [Setting; 2] {
 }
 
 /// One machine, no discovery, a block a second.
-fn settings(rpc_port: u16, p2p_port: u16, peers: &str) -> Vec<Setting> {
-    let tcp = |port| quoted(format!("tcp://{}", loopback(port)));
+fn settings(rpc: SocketAddr, p2p: SocketAddr, peers: &str) -> Vec<Setting> {
+    let tcp = |addr: SocketAddr| quoted(format!("tcp://{addr}"));
     let text = |value: &str| quoted(value);
     vec![
         ("", "proxy_app", text("kvstore")),
-        ("rpc", "laddr", tcp(rpc_port)),
-        ("p2p", "laddr", tcp(p2p_port)),
+        ("rpc", "laddr", tcp(rpc)),
+        ("p2p", "laddr", tcp(p2p)),
         ("p2p", "persistent_peers", text(peers)),
         ("p2p", "persistent_peers_max_dial_period", text("1s")),
         ("p2p", "addr_book_strict", "false".into()),
@@ -171,7 +172,7 @@ pub fn section(net: &Net, host: &Host) -> String {
          [chain.probe]\nurl = {url}\nevery = \"250ms\"\nfailures = 3\n",
         command = quoted(node_argv(net, &home)),
         key = quoted(shared_key_file(net)),
-        url = quoted(format!("http://{}/status", loopback(host.rpc_port))),
+        url = quoted(format!("http://{}/status", host.rpc())),
     )
 }
 

@@ -2,6 +2,7 @@
 //! validator is started. The chain itself is `simchain/`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use baton::time::WallTime;
 
-use crate::hosts::{loopback, make_dir, quoted};
+use crate::hosts::{make_dir, quoted};
 use crate::net::{Host, Net, VALIDATORS, write_file};
 use crate::simchain::genesis;
 
@@ -53,7 +54,7 @@ fn only_owner(file: &Path) -> Result<()> {
 
 /// The chain part of a host's `baton.toml`, after `home` and `log`.
 pub fn section(net: &Net, host: &Host) -> String {
-    let command = node_argv(net, &host.id, &net.chain_home(&host.id), host.rpc_port, host.p2p_port);
+    let command = node_argv(net, &host.id, &net.chain_home(&host.id), host.rpc(), host.p2p());
     format!(
         "driver = \"near\"\ncommand = {command}\nstop_timeout = \"2s\"\nclock_skew = \"10ms\"\n\n\
          [[chain.links]]\nlink = \"validator_key.json\"\nvalidating = {key}\n\n\
@@ -62,27 +63,27 @@ pub fn section(net: &Net, host: &Host) -> String {
          [chain.last_signed]\nfile = \"data/last_signed.json\"\nheight = \"/height\"\n",
         command = quoted(command),
         key = quoted(key_file(net, SHARED)),
-        url = quoted(format!("http://{}/status", loopback(host.rpc_port))),
+        url = quoted(format!("http://{}/status", host.rpc())),
     )
 }
 
 /// The node `id`, not yet started.
-pub fn node_command(net: &Net, id: &str, home: &Path, rpc_port: u16, p2p_port: u16) -> Command {
-    let argv = node_argv(net, id, home, rpc_port, p2p_port);
+pub fn node_command(net: &Net, id: &str, home: &Path, rpc: SocketAddr, p2p: SocketAddr) -> Command {
+    let argv = node_argv(net, id, home, rpc, p2p);
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     command
 }
 
-fn node_argv(net: &Net, id: &str, home: &Path, rpc_port: u16, p2p_port: u16) -> Vec<String> {
+fn node_argv(net: &Net, id: &str, home: &Path, rpc: SocketAddr, p2p: SocketAddr) -> Vec<String> {
     let path = |p: &Path| p.to_string_lossy().into_owned();
-    let peers = net.chain_peers(id).into_values().map(loopback).collect::<Vec<_>>().join(",");
+    let peers = net.chain_peers(id).into_values().map(|peer| peer.to_string()).collect::<Vec<_>>().join(",");
     let flags = [
         ("--home", path(home)),
         ("--genesis", path(&net.dir.join("genesis.json"))),
         ("--host", id.into()),
-        ("--rpc", loopback(rpc_port)),
-        ("--p2p", loopback(p2p_port)),
+        ("--rpc", rpc.to_string()),
+        ("--p2p", p2p.to_string()),
         ("--peers", peers),
         ("--sign-log", path(&net.sign_log())),
     ];

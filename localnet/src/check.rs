@@ -8,7 +8,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::net::{ChainKind, Net};
+use crate::net::{ChainKind, ChainNode, Net};
 use crate::signlog::{self, KeyReport, Report};
 use crate::{chain_cometbft, http, measure, votelog};
 
@@ -71,8 +71,8 @@ fn check_sim(net: &Net) -> Result<Verdict> {
     let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
     let mut refusals = Vec::new();
     let nodes = net.chain_nodes();
-    for (name, rpc_port, _) in &nodes {
-        match http::get_json(*rpc_port, "/evidence") {
+    for ChainNode { name, rpc, .. } in &nodes {
+        match http::get_json(*rpc, "/evidence") {
             Ok(answer) => {
                 let list = answer["evidence"].as_array().with_context(|| format!("{name}: no list of evidence"))?;
                 if !list.is_empty() {
@@ -117,8 +117,8 @@ pub fn evidence_on_cometbft(net: &Net, heights: Range<u64>) -> Result<Vec<String
     let mut found = Vec::new();
     for height in heights {
         let mut told = false;
-        for (name, rpc_port, _) in net.chain_nodes() {
-            let Ok(answer) = http::get_json(rpc_port, &format!("/block?height={height}")) else { continue };
+        for ChainNode { name, rpc, .. } in net.chain_nodes() {
+            let Ok(answer) = http::get_json(rpc, &format!("/block?height={height}")) else { continue };
             let block = &answer["result"]["block"];
             told |= block.is_object();
             match &block["evidence"]["evidence"] {

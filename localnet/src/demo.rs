@@ -95,8 +95,13 @@ impl Pair {
 
 /// Waits until one host is Active and the other a ready standby.
 pub fn await_pair(net: &Net, seen: impl FnMut(&Status)) -> Result<Pair> {
+    await_pair_within(READY_BOUND, net, seen)
+}
+
+/// As [`await_pair`], with another bound.
+pub fn await_pair_within(bound: Duration, net: &Net, seen: impl FnMut(&Status)) -> Result<Pair> {
     let awaited = "a holder is Active and the other host a ready standby";
-    let status = await_status(net, awaited, READY_BOUND, seen, |status| Pair::of(net, status).is_some())?;
+    let status = await_status(net, awaited, bound, seen, |status| Pair::of(net, status).is_some())?;
     Pair::of(net, &status).context("a pair that was there")
 }
 
@@ -136,7 +141,12 @@ pub fn request_handover(net: &Net, host: &str, to: Option<&str>) -> Result<Answe
 
 /// Runs `baton` with `args` to its end, as an operator on `host` would.
 pub fn ask_baton(net: &Net, host: &str, args: &[&str]) -> Result<Answer> {
+    ask_baton_within(HANDOVER_BOUND, net, host, args)
+}
+
+/// As [`ask_baton`], by one who gives up sooner.
+pub fn ask_baton_within(bound: Duration, net: &Net, host: &str, args: &[&str]) -> Result<Answer> {
     let mut command = Command::new(&net.programs.baton);
     command.args(args).arg("--config").arg(net.config_file(host));
-    run_bounded(command, HANDOVER_BOUND)
+    run_bounded(command, bound)
 }

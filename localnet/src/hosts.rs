@@ -10,15 +10,25 @@ use anyhow::{Context, Result, bail};
 use baton::ids::Role;
 use serde::Serialize;
 
-use crate::net::{ChainKind, Host, Net, write_file};
+use crate::namespaces::small_disk;
+use crate::net::{ChainKind, Ground, Host, Net, write_file};
 use crate::proxy::Plane;
-use crate::{chain_cometbft, chain_sim, ports};
+use crate::{chain_cometbft, chain_sim, ports, tls};
+
+/// Of a host in a namespace, for its store: some times of what a long run needs, and filled in a moment.
+const DISK_BYTES: u64 = 24 << 20;
 
 /// Folders and configuration of every host exist.
 pub fn write_all(net: &Net) -> Result<()> {
+    if net.ground == Ground::Namespaces {
+        tls::write(net)?;
+    }
     for host in &net.hosts {
         make_dir(&net.host_dir(&host.id))?;
-        make_dir(&net.host_dir(&host.id).join("state"))?;
+        make_dir(&net.state_dir(&host.id))?;
+        if net.ground == Ground::Namespaces {
+            small_disk(&net.state_dir(&host.id), DISK_BYTES)?;
+        }
         make_dir(&host.run_dir)?;
         write_file(&net.config_file(&host.id), &config(net, host))?;
     }
@@ -57,11 +67,14 @@ pub fn config(net: &Net, host: &Host) -> String {
          [timing]\nprofile = \"lan\"\n\n\
          [metrics]\nlisten = {metrics}\n",
         id = quoted(&host.id),
-        state = quoted(net.host_dir(&host.id).join("state")),
+        state = quoted(net.state_dir(&host.id)),
         run = quoted(&host.run_dir),
-        listen = quoted(loopback(host.raft_port)),
-        metrics = quoted(loopback(host.metrics_port)),
+        listen = quoted(host.raft()),
+        metrics = quoted(host.metrics()),
     );
+    if net.ground == Ground::Namespaces {
+        text += &tls::section(net, host);
+    }
     if host.role == Role::Validator {
         let section = match net.chain {
             ChainKind::Sim => chain_sim::section(net, host),
@@ -76,17 +89,13 @@ pub fn config(net: &Net, host: &Host) -> String {
 }
 
 fn member_line(net: &Net, seen_from: &Host, other: &Host) -> String {
-    let port = net.port_seen(&seen_from.id, &other.id, Plane::Raft, other.raft_port);
-    let (id, addr, role) = (quoted(&other.id), quoted(loopback(port)), quoted(other.role.as_str()));
+    let addr = net.address_seen(&seen_from.id, &other.id, Plane::Raft, other.raft());
+    let (id, addr, role) = (quoted(&other.id), quoted(addr), quoted(other.role.as_str()));
     let priority = match other.role {
         Role::Validator => format!(", priority = {}", other.priority),
         Role::Arbiter => String::new(),
     };
     format!("  {{ id = {id}, addr = {addr}, role = {role}{priority} }},\n")
-}
-
-pub fn loopback(port: u16) -> String {
-    format!("127.0.0.1:{port}")
 }
 
 /// A TOML string or array: a JSON string is a TOML basic string too.
@@ -103,13 +112,18 @@ mod tests {
     #[test]
     fn a_host_lists_itself_directly_and_its_peers_at_wires_and_an_arbiter_has_no_chain() {
         let dir = tempfile::tempdir().unwrap();
-        let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/simchain".into() };
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs).unwrap();
+        let programs = Programs {
+            localnet: "/b/l".into(),
+            baton: "/b/b".into(),
+            chain_node: "/b/simchain".into(),
+            stepped_clock: "/b/s.so".into(),
+        };
+        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs).unwrap();
         let (a, b, c) = (&net.hosts[0], &net.hosts[1], &net.hosts[2]);
         let text = config(&net, a);
-        assert_eq!(text.matches(&loopback(a.raft_port)).count(), 2, "listen and its own member line:\n{text}");
-        assert!(!text.contains(&loopback(b.raft_port)), "host-b without a wire:\n{text}");
-        assert!(text.contains("[chain.probe]") && text.contains(&format!("127.0.0.1:{}/status", a.rpc_port)), "{text}");
+        assert_eq!(text.matches(&a.raft().to_string()).count(), 2, "listen and its own member line:\n{text}");
+        assert!(!text.contains(&b.raft().to_string()), "host-b without a wire:\n{text}");
+        assert!(text.contains("[chain.probe]") && text.contains(&format!("{}/status", a.rpc())), "{text}");
         assert!(!config(&net, c).contains("[chain]"));
     }
 
@@ -117,8 +131,13 @@ mod tests {
     fn baton_takes_the_configuration_of_every_host_on_both_chains() {
         for chain in [ChainKind::Sim, ChainKind::Cometbft] {
             let dir = tempfile::tempdir().unwrap();
-            let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/node".into() };
-            let net = Net::lay_out(dir.path(), chain, 50, programs).unwrap();
+            let programs = Programs {
+                localnet: "/b/l".into(),
+                baton: "/b/b".into(),
+                chain_node: "/b/node".into(),
+                stepped_clock: "/b/s.so".into(),
+            };
+            let net = Net::lay_out(dir.path(), Ground::Loopback, chain, 50, programs).unwrap();
             write_all(&net).unwrap();
             for host in &net.hosts {
                 let file = net.config_file(&host.id);

@@ -1,8 +1,8 @@
-//! The one HTTP request that the harness makes: GET, loopback, a JSON answer, bounded in time.
+//! The one HTTP request that the harness makes: GET, a JSON answer, bounded in time.
 //! Called by the checker and the measurements.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,20 +10,19 @@ use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The JSON body of `http://127.0.0.1:PORT/PATH`.
-pub fn get_json(port: u16, path: &str) -> Result<Value> {
-    let what = || format!("GET http://127.0.0.1:{port}{path}");
-    let body = get(port, path).with_context(what)?;
+/// The JSON body of `http://ADDR/PATH`.
+pub fn get_json(addr: SocketAddr, path: &str) -> Result<Value> {
+    let what = || format!("GET http://{addr}{path}");
+    let body = get(addr, path).with_context(what)?;
     serde_json::from_slice(&body).with_context(what)
 }
 
-fn get(port: u16, path: &str) -> Result<Vec<u8>> {
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn get(addr: SocketAddr, path: &str) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the body ends with the connection and is never chunked.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -41,24 +40,24 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    fn answer_once(text: &'static str) -> u16 {
+    fn answer_once(text: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let addr = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).unwrap();
             stream.write_all(text.as_bytes()).unwrap();
         });
-        port
+        addr
     }
 
     #[test]
     fn the_body_of_a_200_is_parsed_and_other_answers_name_the_url() {
-        let port = answer_once("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"height\": 7}");
-        assert_eq!(get_json(port, "/status").unwrap()["height"], 7);
-        let port = answer_once("HTTP/1.0 404 Not Found\r\n\r\n{}");
-        let error = format!("{:#}", get_json(port, "/nowhere").unwrap_err());
+        let addr = answer_once("HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"height\": 7}");
+        assert_eq!(get_json(addr, "/status").unwrap()["height"], 7);
+        let addr = answer_once("HTTP/1.0 404 Not Found\r\n\r\n{}");
+        let error = format!("{:#}", get_json(addr, "/nowhere").unwrap_err());
         assert!(error.contains("/nowhere") && error.contains("404"), "{error}");
     }
 }

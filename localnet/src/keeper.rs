@@ -89,7 +89,7 @@ fn remove_sockets(net: &Net) -> Result<()> {
             fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
         }
     }
-    let socket = net.proxy_socket();
+    let socket = net.wires_socket();
     if socket.exists() {
         fs::remove_file(&socket).with_context(|| format!("remove {}", socket.display()))?;
     }

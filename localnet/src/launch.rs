@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,11 +14,11 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::faults::What;
 use crate::hosts::{self, make_dir};
-use crate::net::{ChainKind, Net, Programs};
+use crate::net::{ChainKind, Ground, Net, Programs};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
-use crate::proxy::{self, Request};
 use crate::status::{self, Status};
-use crate::{chain_cometbft, chain_sim, http, keeper};
+use crate::wires::{self, Request};
+use crate::{chain_cometbft, chain_sim, clock, http, keeper, namespaces};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
@@ -55,7 +56,8 @@ pub fn find_programs(chain: ChainKind) -> Result<Programs> {
         ChainKind::Sim => beside("simchain")?,
         ChainKind::Cometbft => chain_cometbft::find()?,
     };
-    Ok(Programs { localnet: beside("localnet")?, baton: beside("baton")?, chain_node })
+    let stepped_clock = beside("libstepped_clock.so")?;
+    Ok(Programs { localnet: beside("localnet")?, baton: beside("baton")?, chain_node, stepped_clock })
 }
 
 /// Builds baton's programs into `folder`, which is `TARGET/PROFILE`.
@@ -80,7 +82,8 @@ fn build(cargo: &Path, folder: &Path) -> Result<()> {
         "batond",
         "-p",
         "localnet",
-        "--bins",
+        "-p",
+        "stepped-clock",
         "--manifest-path",
     ]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target);
@@ -164,9 +167,14 @@ fn await_holder(net: &Net, mut seen: impl FnMut(&Status)) -> Result<()> {
     }
 }
 
-/// All files of a network exist and nothing runs.
+/// All files of a network on loopback exist and nothing runs.
 pub fn prepare(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
-    let mut net = Net::lay_out(dir, chain, slot_ms, find_programs(chain)?)?;
+    prepare_on(Ground::Loopback, dir, chain, slot_ms)
+}
+
+/// As [`prepare`]; for hosts in namespaces, `namespaces::enter` has made room.
+pub fn prepare_on(ground: Ground, dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
+    let mut net = Net::lay_out(dir, ground, chain, slot_ms, find_programs(chain)?)?;
     net.save()?;
     net.shared_key = match chain {
         ChainKind::Sim => chain_sim::write(&net)?,
@@ -177,30 +185,30 @@ pub fn prepare(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
     Ok(net)
 }
 
-/// The proxies listen.
+/// The proxies listen, or the switch carries packets.
 pub fn start_wires(net: &Net) -> Result<()> {
     let mut command = Command::new(&net.programs.localnet);
-    command.arg("--dir").arg(&net.dir).arg("proxy");
-    spawn(net, command, "", &net.dir.join("proxy.log"))?;
-    await_step(|| proxy::ask(&net.proxy_socket(), &Request::List).map(|_| ()))
+    command.arg("--dir").arg(&net.dir).arg("wires");
+    spawn(net, command, "", &net.dir.join("wires.log"), None)?;
+    await_step(|| wires::ask(&net.wires_socket(), &Request::List).map(|_| ()))
 }
 
 /// The genesis validators answer and their chain moves.
 pub fn start_validators(net: &Net) -> Result<()> {
     for v in &net.validators {
         let command = match net.chain {
-            ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc_port, v.p2p_port),
+            ChainKind::Sim => chain_sim::node_command(net, &v.id, &net.validator_home(&v.id), v.rpc(), v.p2p()),
             ChainKind::Cometbft => chain_cometbft::node_command(net, &net.validator_home(&v.id)),
         };
-        spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"))?;
+        spawn(net, command, &v.id, &net.validator_home(&v.id).join("node.log"), None)?;
     }
-    await_step(|| net.validators.iter().try_for_each(|v| moves(net, v.rpc_port))).with_context(|| {
+    await_step(|| net.validators.iter().try_for_each(|v| moves(net, v.rpc()))).with_context(|| {
         format!("start the genesis validators; logs in {}/*/node.log", net.dir.join("validators").display())
     })
 }
 
-fn moves(net: &Net, rpc_port: u16) -> Result<()> {
-    let status = http::get_json(rpc_port, "/status")?;
+fn moves(net: &Net, rpc: SocketAddr) -> Result<()> {
+    let status = http::get_json(rpc, "/status")?;
     let height = match net.chain {
         ChainKind::Sim => status["sync_info"]["latest_block_height"].as_u64(),
         ChainKind::Cometbft => {
@@ -215,14 +223,27 @@ fn moves(net: &Net, rpc_port: u16) -> Result<()> {
 
 /// A coordinator of `host` runs, with the log of its predecessor continued.
 pub fn start_coordinator(net: &Net, host: &str) -> Result<()> {
+    start_coordinator_on(net, host, host)
+}
+
+/// A coordinator runs as `name`, with the files of that name, in the network and with the clock of `host`.
+pub fn start_coordinator_on(net: &Net, host: &str, name: &str) -> Result<()> {
     let mut command = Command::new(&net.programs.baton);
-    command.args(["run", "--config"]).arg(net.config_file(host));
-    spawn(net, command, host, &net.host_dir(host).join("coordinator.log"))
+    command.args(["run", "--config"]).arg(net.config_file(name));
+    clock::give_to(net, host, &mut command);
+    let namespace = match net.ground {
+        Ground::Loopback => None,
+        Ground::Namespaces => {
+            let wires = wires::ask(&net.wires_socket(), &Request::List)?;
+            Some(wires.namespaces.get(host).with_context(|| format!("{host} has no network"))?.clone())
+        }
+    };
+    spawn(net, command, name, &net.host_dir(name).join("coordinator.log"), namespace.as_deref())
 }
 
 /// Starts a marked process in a group of its own, its output appended to `log`; it is reaped when it
 /// ends, so that it never stays as a zombie.
-fn spawn(net: &Net, mut command: Command, host: &str, log: &Path) -> Result<()> {
+fn spawn(net: &Net, mut command: Command, host: &str, log: &Path, namespace: Option<&Path>) -> Result<()> {
     let what = || format!("start {:?}", command.get_program());
     let out = append_to(log)?;
     let err = out.try_clone().with_context(what)?;
@@ -233,7 +254,10 @@ fn spawn(net: &Net, mut command: Command, host: &str, log: &Path) -> Result<()> 
     if *closed {
         bail!("{what}: this command is ending");
     }
-    let mut child = command.spawn().context(what)?;
+    let mut child = match namespace {
+        None => command.spawn().context(what)?,
+        Some(namespace) => namespaces::spawn_in(namespace, command)?,
+    };
     drop(closed);
     std::thread::spawn(move || child.wait());
     Ok(())

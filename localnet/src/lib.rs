@@ -6,9 +6,11 @@ pub mod simchain;
 pub mod votelog;
 
 pub mod http;
+pub mod namespaces;
 pub mod ports;
 pub mod procs;
 pub mod proxy;
+pub mod wires;
 
 pub mod keeper;
 pub mod net;
@@ -16,7 +18,10 @@ pub mod status;
 
 pub mod chain_cometbft;
 pub mod chain_sim;
+pub mod clock;
 pub mod hosts;
+pub mod switch;
+pub mod tls;
 
 pub mod check;
 pub mod faults;

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -13,12 +14,14 @@ use localnet::demo;
 use localnet::faults::{self, What};
 use localnet::keeper::{self, Keeper};
 use localnet::launch;
-use localnet::nemesis;
-use localnet::net::{ChainKind, Net, Usage};
+use localnet::nemesis::{self, Kind};
+use localnet::net::{ChainKind, Ground, Net, Usage};
 use localnet::procs::{self, describe, marked};
-use localnet::proxy::{self, Request, Way};
+use localnet::proxy;
 use localnet::status;
+use localnet::switch;
 use localnet::table::status_table;
+use localnet::wires::{self, Request, Way};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,7 +82,7 @@ enum Command {
     #[command(hide = true)]
     Keeper,
     #[command(hide = true)]
-    Proxy,
+    Wires,
 }
 
 #[derive(Args, Clone, Copy)]
@@ -127,6 +130,12 @@ struct NemesisArgs {
     /// Of the faults and of their moments; a random one unless given
     #[arg(long)]
     seed: Option<u64>,
+    /// Kinds of faults that shall not strike
+    #[arg(long, value_enum, value_delimiter = ',')]
+    without: Vec<Kind>,
+    /// Fail where hosts cannot have network namespaces of their own, instead of using loopback proxies
+    #[arg(long)]
+    require_namespaces: bool,
     #[command(flatten)]
     chain: ChainArgs,
 }
@@ -170,7 +179,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => run_bench(&dir, args),
         Command::Nemesis(args) => run_nemesis(&dir, args),
         Command::Keeper => keeper::keep(&dir).map(|()| ExitCode::SUCCESS),
-        Command::Proxy => serve_proxy(&dir),
+        Command::Wires => serve_wires(&dir),
         Command::Down => down(&dir),
         Command::Status => show_status(&network(&dir)?),
         Command::Kill(target) => strike(&network(&dir)?, &target, Signal::KILL),
@@ -179,9 +188,9 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Start { host } => start(&network(&dir)?, &host),
         Command::Cut { host, one_way } => {
             let ways = one_way.map_or_else(|| vec![Way::In, Way::Out], |way| vec![way]);
-            tell_proxies(&network(&dir)?, &host, Request::Cut { host: host.clone(), ways })
+            tell_wires(&network(&dir)?, &host, Request::Cut { host: host.clone(), ways })
         }
-        Command::Heal { host } => tell_proxies(&network(&dir)?, &host, Request::Heal { host: host.clone() }),
+        Command::Heal { host } => tell_wires(&network(&dir)?, &host, Request::Heal { host: host.clone() }),
         Command::Handover { to } => hand_over(&network(&dir)?, to.as_deref()),
         Command::Check => {
             let verdict = check(&network(&dir)?)?;
@@ -275,23 +284,40 @@ fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
 
 fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     let ChainArgs { chain, slot } = args.chain;
+    // Cargo may want the machine's own network.
+    launch::find_programs(chain)?;
+    let (ground, why_not) = nemesis::find_ground();
+    if let Some(error) = why_not {
+        if args.require_namespaces {
+            return Err(error.context("hosts cannot have network namespaces of their own"));
+        }
+        eprintln!("nemesis: no network namespaces, loopback proxies instead: {error:#}");
+    }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
-    let plan = nemesis::Plan { chain, rounds, seed, slot_ms: slot.slot_ms };
+    let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
+    let plan = nemesis::Plan { ground, chain, rounds, seed, slot_ms: slot.slot_ms, kinds };
+    plan.check()?;
     foreground(dir, Afterwards::Sweep, move |dir| {
+        let began = Instant::now();
         let results = nemesis::run(dir, &plan)?;
-        print!("{}\n{}", results.table(), results.verdict);
+        let a_round = began.elapsed().as_secs_f64() / rounds as f64;
+        print!("{}\n{}", results.tallies.table(), results.verdict);
+        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
         let missed = results.missed();
         if !missed.is_empty() {
             bail!("never in force: {}; give it more --rounds", missed.join(", "));
         }
-        println!("{rounds} rounds, seed {seed}");
-        Ok(code(results.verdict.is_clean()))
+        Ok(code(results.is_clean()))
     })
 }
 
-fn serve_proxy(dir: &Path) -> Result<ExitCode> {
+fn serve_wires(dir: &Path) -> Result<ExitCode> {
     let net = network(dir)?;
-    let socket = net.proxy_socket();
+    let socket = net.wires_socket();
+    if net.ground == Ground::Namespaces {
+        switch::serve(&net)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(proxy::serve(net.routes, &socket))?;
     Ok(ExitCode::SUCCESS)
@@ -351,9 +377,9 @@ fn start(net: &Net, host: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_proxies(net: &Net, host: &str, request: Request) -> Result<ExitCode> {
+fn tell_wires(net: &Net, host: &str, request: Request) -> Result<ExitCode> {
     net.host(host)?;
-    let wires = proxy::ask(&net.proxy_socket(), &request)?;
+    let wires = wires::ask(&net.wires_socket(), &request)?;
     let list: Vec<String> = wires.cuts.iter().map(|(host, way)| format!("{host} {way:?}").to_lowercase()).collect();
     println!("cut: {}", if list.is_empty() { "nothing".into() } else { list.join(", ") });
     Ok(ExitCode::SUCCESS)

@@ -182,7 +182,7 @@ pub fn head(net: &Net) -> Result<u64> {
 pub fn first_answer(net: &Net, path: &str) -> Result<Value> {
     let mut refusals = Vec::new();
     for validator in &net.validators {
-        match http::get_json(validator.rpc_port, path) {
+        match http::get_json(validator.rpc(), path) {
             Ok(answer) => return Ok(answer),
             Err(error) => refusals.push(format!("{}: {error:#}", validator.id)),
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,8 @@ pub struct Programs {
     pub localnet: PathBuf,
     pub baton: PathBuf,
     pub chain_node: PathBuf,
+    /// The library by which a host's wall clock is stepped.
+    pub stepped_clock: PathBuf,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +49,8 @@ pub struct Host {
     pub id: String,
     pub role: Role,
     pub priority: u32,
+    /// Of everything that runs on it, as its own processes and its neighbours see it.
+    pub addr: Ipv4Addr,
     pub raft_port: u16,
     pub metrics_port: u16,
     /// Zero on the arbiter, like `p2p_port`.
@@ -58,14 +63,62 @@ pub struct Host {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Validator {
     pub id: String,
+    pub addr: Ipv4Addr,
     pub rpc_port: u16,
     pub p2p_port: u16,
+}
+
+impl Host {
+    pub fn raft(&self) -> SocketAddr {
+        (self.addr, self.raft_port).into()
+    }
+
+    pub fn metrics(&self) -> SocketAddr {
+        (self.addr, self.metrics_port).into()
+    }
+
+    pub fn rpc(&self) -> SocketAddr {
+        (self.addr, self.rpc_port).into()
+    }
+
+    pub fn p2p(&self) -> SocketAddr {
+        (self.addr, self.p2p_port).into()
+    }
+}
+
+impl Validator {
+    pub fn rpc(&self) -> SocketAddr {
+        (self.addr, self.rpc_port).into()
+    }
+
+    pub fn p2p(&self) -> SocketAddr {
+        (self.addr, self.p2p_port).into()
+    }
+}
+
+/// What a node of the chain listens on, whether a host's or a genesis validator's.
+pub struct ChainNode<'a> {
+    pub name: &'a str,
+    pub rpc: SocketAddr,
+    pub p2p: SocketAddr,
+}
+
+/// What the hosts stand on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ground {
+    /// All share this machine's loopback device; userspace proxies are their wires.
+    #[default]
+    Loopback,
+    /// Each has a network namespace of its own, and a small file system for its state.
+    Namespaces,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Net {
     /// Absolute and without links; the marker of every process.
     pub dir: PathBuf,
+    pub ground: Ground,
     pub chain: ChainKind,
     pub slot_ms: u64,
     pub programs: Programs,
@@ -80,7 +133,7 @@ pub struct Net {
 
 impl Net {
     /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
-    pub fn lay_out(dir: &Path, chain: ChainKind, slot_ms: u64, programs: Programs) -> Result<Net> {
+    pub fn lay_out(dir: &Path, ground: Ground, chain: ChainKind, slot_ms: u64, programs: Programs) -> Result<Net> {
         let short_dir = short_dir_for(dir)?;
         let mut ports = ports::pick(4 * HOSTS.len() + 2 * VALIDATORS.len() + 6 + 14)?.into_iter();
         let mut port = move || ports.next().context("more ports needed than picked");
@@ -95,6 +148,7 @@ impl Net {
                 id: id.into(),
                 role: if arbiter { Role::Arbiter } else { Role::Validator },
                 priority: 100 - 10 * i as u32,
+                addr: ground.addr(1 + i as u8),
                 raft_port: port()?,
                 metrics_port: port()?,
                 rpc_port: if arbiter { 0 } else { port()? },
@@ -104,14 +158,23 @@ impl Net {
         }
         let mut validators = Vec::new();
         for id in VALIDATORS {
-            validators.push(Validator { id: id.into(), rpc_port: port()?, p2p_port: port()? });
+            validators.push(Validator {
+                id: id.into(),
+                addr: ground.addr(OUTSIDE),
+                rpc_port: port()?,
+                p2p_port: port()?,
+            });
         }
         let mut routes = Vec::new();
-        for (from, to, plane, target) in wires(&hosts, &validators) {
+        let wires = match ground {
+            Ground::Loopback => wires(&hosts, &validators),
+            Ground::Namespaces => Vec::new(),
+        };
+        for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
         let (dir, shared_key) = (dir.to_path_buf(), String::new());
-        Ok(Net { dir, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
+        Ok(Net { dir, ground, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
     }
 
     /// # Errors
@@ -145,6 +208,11 @@ impl Net {
         self.dir.join("hosts").join(id)
     }
 
+    /// Where its coordinator keeps its store.
+    pub fn state_dir(&self, id: &str) -> PathBuf {
+        self.host_dir(id).join("state")
+    }
+
     pub fn config_file(&self, id: &str) -> PathBuf {
         self.host_dir(id).join("baton.toml")
     }
@@ -171,26 +239,41 @@ impl Net {
         self.dir.join("signatures.log")
     }
 
-    pub fn proxy_socket(&self) -> PathBuf {
-        self.short_dir.as_ref().unwrap_or(&self.dir).join("proxy.sock")
+    pub fn wires_socket(&self) -> PathBuf {
+        self.short_dir.as_ref().unwrap_or(&self.dir).join("wires.sock")
     }
 
-    /// The port at which `from` reaches `to`: a wire where there is one, else `to` itself.
-    pub fn port_seen(&self, from: &str, to: &str, plane: Plane, direct: u16) -> u16 {
-        let wire = self.routes.iter().find(|r| r.from == from && r.to == to && r.plane == plane);
-        wire.map_or(direct, |route| route.listen)
+    pub fn route(&self, from: &str, to: &str, plane: Plane) -> Option<&Route> {
+        self.routes.iter().find(|r| r.from == from && r.to == to && r.plane == plane)
     }
 
-    /// Every chain node: name, RPC port, p2p port.
-    pub fn chain_nodes(&self) -> Vec<(&str, u16, u16)> {
-        let hosts = self.signers().map(|h| (h.id.as_str(), h.rpc_port, h.p2p_port));
-        hosts.chain(self.validators.iter().map(|v| (v.id.as_str(), v.rpc_port, v.p2p_port))).collect()
+    /// Where `from` reaches `to`: at a proxy where there is one, else at `direct`, where `to` listens.
+    pub fn address_seen(&self, from: &str, to: &str, plane: Plane, direct: SocketAddr) -> SocketAddr {
+        self.route(from, to, plane).map_or(direct, |route| (Ipv4Addr::LOCALHOST, route.listen).into())
     }
 
-    /// Name and port of every chain node that `node` talks to, as seen from there.
-    pub fn chain_peers(&self, node: &str) -> BTreeMap<&str, u16> {
-        let others = self.chain_nodes().into_iter().filter(|(name, ..)| *name != node);
-        others.map(|(name, _, p2p)| (name, self.port_seen(node, name, Plane::Chain, p2p))).collect()
+    pub fn chain_nodes(&self) -> Vec<ChainNode<'_>> {
+        let hosts = self.signers().map(|h| ChainNode { name: &h.id, rpc: h.rpc(), p2p: h.p2p() });
+        hosts.chain(self.validators.iter().map(|v| ChainNode { name: &v.id, rpc: v.rpc(), p2p: v.p2p() })).collect()
+    }
+
+    /// Name and address of every chain node that `node` talks to, as seen from there.
+    pub fn chain_peers(&self, node: &str) -> BTreeMap<&str, SocketAddr> {
+        let others = self.chain_nodes().into_iter().filter(|other| other.name != node);
+        others.map(|other| (other.name, self.address_seen(node, other.name, Plane::Chain, other.p2p))).collect()
+    }
+}
+
+/// The last part of the address of what is no host: the genesis validators and the harness.
+pub const OUTSIDE: u8 = 254;
+
+impl Ground {
+    /// In namespaces every host has one of these; nobody else can see them.
+    pub fn addr(self, last: u8) -> Ipv4Addr {
+        match self {
+            Ground::Loopback => Ipv4Addr::LOCALHOST,
+            Ground::Namespaces => Ipv4Addr::new(10, 77, 0, last),
+        }
     }
 }
 
@@ -237,20 +320,25 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn programs() -> Programs {
-        Programs { localnet: "/bin/l".into(), baton: "/bin/b".into(), chain_node: "/bin/c".into() }
+        Programs {
+            localnet: "/bin/l".into(),
+            baton: "/bin/b".into(),
+            chain_node: "/bin/c".into(),
+            stepped_clock: "/bin/s.so".into(),
+        }
     }
 
     #[test]
     fn hosts_reach_each_other_and_the_chain_through_wires_only() {
         let dir = tempfile::tempdir().unwrap();
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs()).unwrap();
-        let direct: BTreeSet<u16> = net.chain_nodes().iter().map(|(_, _, p2p)| *p2p).collect();
+        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs()).unwrap();
+        let direct: BTreeSet<SocketAddr> = net.chain_nodes().iter().map(|node| node.p2p).collect();
         assert_eq!(net.chain_peers("host-a").len(), 4);
-        assert!(net.chain_peers("host-a").values().all(|port| !direct.contains(port)), "{net:?}");
+        assert!(net.chain_peers("host-a").values().all(|addr| !direct.contains(addr)), "{net:?}");
         let from_val = net.chain_peers("val-1");
         assert!(direct.contains(&from_val["val-2"]) && !direct.contains(&from_val["host-b"]), "{net:?}");
         for (from, to) in [("host-a", "host-c"), ("host-c", "host-a"), ("host-b", "host-a")] {
-            assert_ne!(net.port_seen(from, to, Plane::Raft, 0), 0, "no wire from {from} to {to}");
+            assert!(net.route(from, to, Plane::Raft).is_some(), "no wire from {from} to {to}");
         }
     }
 
@@ -259,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = Net::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("localnet up"), "{error}");
-        let net = Net::lay_out(dir.path(), ChainKind::Cometbft, 50, programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Cometbft, 50, programs()).unwrap();
         net.save().unwrap();
         let again = Net::load(dir.path()).unwrap();
         assert_eq!((again.chain, &again.routes), (ChainKind::Cometbft, &net.routes));
@@ -269,7 +357,7 @@ mod tests {
     fn sockets_of_a_deep_network_get_a_short_folder() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a-rather-long-name-of-a-folder/".repeat(4));
-        let net = Net::lay_out(&deep, ChainKind::Sim, 50, programs()).unwrap();
+        let net = Net::lay_out(&deep, Ground::Loopback, ChainKind::Sim, 50, programs()).unwrap();
         let longest = net.hosts.iter().map(|h| h.run_dir.as_os_str().len()).max().unwrap();
         assert!(longest <= RUN_DIR_MAX, "{net:?}");
         fs::remove_dir_all(net.short_dir.unwrap()).unwrap();

@@ -1,23 +1,21 @@
-//! The wires of a network: one process with a TCP listener for every ordered pair of neighbours,
+//! The wires of a network on loopback: one process with a TCP listener for every ordered pair of neighbours,
 //! which copies bytes or, where a host is cut, holds them back without closing anything. Bytes that
 //! were held arrive after the heal, as TCP would retransmit them; a new connection gets no further
 //! than the proxy while one of its directions is cut. Bytes of a slow host arrive late, as over a long
-//! way, or now and then very late, as where packets get lost. Started by the launcher, told what to do
-//! over a unix socket with one JSON line a request.
+//! way, or now and then very late, as where packets get lost. Started by the launcher.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::wires::{Board, Wires};
 
 /// One wire: who dials `listen` is connected to `target`, both on 127.0.0.1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,112 +36,23 @@ pub enum Plane {
     Chain,
 }
 
-/// A direction as the cut host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    In,
-    Out,
-}
-
-/// What becomes of the bytes of a slow host, either way. A stream stays in order, so what follows waits too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slow {
-    /// Each piece waits for up to this long.
-    pub delay_ms_max: u64,
-    /// Of so many pieces in a hundred the first transmission is lost,
-    pub lost_percent: u8,
-    /// and so long passes until the second.
-    pub retransmit_ms: u64,
-}
-
-impl Slow {
-    fn wait(self) -> Duration {
-        let lost = rand::random_range(0..100) < self.lost_percent;
-        let retransmit = if lost { self.retransmit_ms } else { 0 };
-        Duration::from_millis(rand::random_range(0..=self.delay_ms_max) + retransmit)
-    }
-}
-
-/// How the wires are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wires {
-    /// Every direction that is cut.
-    pub cuts: BTreeSet<(String, Way)>,
-    pub slow: BTreeMap<String, Slow>,
-}
-
-/// Answered with the [`Wires`] that are true afterwards.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Request {
-    Cut {
-        host: String,
-        ways: Vec<Way>,
-    },
-    Slow {
-        host: String,
-        slow: Slow,
-    },
-    /// Nothing of the host is cut or slow.
-    Heal {
-        host: String,
-    },
-    List,
-}
-
-/// Asks the proxy that listens on `socket`.
-pub fn ask(socket: &Path, request: &Request) -> Result<Wires> {
-    let what = || format!("ask the proxies over {}", socket.display());
-    let mut stream = StdUnixStream::connect(socket).with_context(what)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).with_context(what)?;
-    writeln!(stream, "{}", serde_json::to_string(request)?).with_context(what)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).with_context(what)?;
-    serde_json::from_str(&line).with_context(|| format!("{}: answered {line:?}", what()))
-}
-
 /// Serves until the process is killed. The socket appears once every route listens.
 pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
-    let (tell, wires) = watch::channel(Wires::default());
+    let board = Arc::new(Board::new(Default::default()));
     for route in routes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, route.listen))
             .await
             .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
-        tokio::spawn(accept(listener, route, wires.clone()));
+        tokio::spawn(accept(listener, route, board.clone()));
     }
-    let control = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
-    loop {
-        let (stream, _) = control.accept().await.context("accept a control connection")?;
-        if let Err(error) = answer(stream, &tell).await {
-            eprintln!("control request: {error:#}");
-        }
-    }
+    board.serve(socket).await
 }
 
-async fn answer(stream: UnixStream, tell: &watch::Sender<Wires>) -> Result<()> {
-    let (read, mut write) = stream.into_split();
-    let Some(line) = tokio::io::BufReader::new(read).lines().next_line().await? else { bail!("empty request") };
-    let request = serde_json::from_str(&line).with_context(|| format!("request {line:?}"))?;
-    tell.send_modify(|wires| match request {
-        Request::Cut { host, ways } => wires.cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
-        Request::Slow { host, slow } => drop(wires.slow.insert(host, slow)),
-        Request::Heal { host } => {
-            wires.cuts.retain(|(cut, _)| *cut != host);
-            wires.slow.remove(&host);
-        }
-        Request::List => {}
-    });
-    let text = serde_json::to_string(&*tell.borrow())? + "\n";
-    write.write_all(text.as_bytes()).await?;
-    Ok(())
-}
-
-async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wires>) {
+async fn accept(listener: TcpListener, route: Route, board: Arc<Board>) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(carry(client, route.clone(), wires.clone()));
+                tokio::spawn(carry(client, route.clone(), board.clone()));
             }
             Err(error) => {
                 // Out of descriptors, for one: others may be freed.
@@ -155,9 +64,9 @@ async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wire
 }
 
 /// Connects one client with the target, once both directions are open, and copies until both ended.
-async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires>) {
-    let (there, back) = (Flow::new(&route.from, &route.to), Flow::new(&route.to, &route.from));
-    if wires.wait_for(|wires| there.open(wires) && back.open(wires)).await.is_err() {
+async fn carry(client: TcpStream, route: Route, board: Arc<Board>) {
+    let [there, back] = [(&route.from, &route.to), (&route.to, &route.from)].map(|(from, to)| Flow { from, to });
+    if !there.opens(&board).await || !back.opens(&board).await {
         return;
     }
     let Ok(server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, route.target))).await else {
@@ -168,41 +77,47 @@ async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    tokio::join!(
-        there.copy(client_read, server_write, wires.clone()),
-        back.copy(server_read, client_write, wires.clone())
-    );
+    tokio::join!(there.copy(client_read, server_write, &board), back.copy(server_read, client_write, &board));
 }
 
 /// Bytes on their way from one host to another.
-struct Flow {
-    out_of: (String, Way),
-    into: (String, Way),
+struct Flow<'a> {
+    from: &'a str,
+    to: &'a str,
 }
 
-impl Flow {
-    fn new(from: &str, to: &str) -> Self {
-        Flow { out_of: (from.into(), Way::Out), into: (to.into(), Way::In) }
+impl Flow<'_> {
+    fn is_open(&self, wires: &Wires) -> bool {
+        wires.cutters(self.from, self.to).next().is_none()
     }
 
-    fn open(&self, wires: &Wires) -> bool {
-        !wires.cuts.contains(&self.out_of) && !wires.cuts.contains(&self.into)
+    /// Waits until nothing is cut; false when the process ends.
+    async fn opens(&self, board: &Board) -> bool {
+        let mut wires = board.watch();
+        wires.borrow().cutters(self.from, self.to).for_each(|host| board.strike(host));
+        wires.wait_for(|wires| self.is_open(wires)).await.is_ok()
     }
 
-    fn wait(&self, wires: &Wires) -> Duration {
-        [&self.out_of.0, &self.into.0].into_iter().filter_map(|host| wires.slow.get(host)).map(|slow| slow.wait()).sum()
+    /// How long the next piece waits.
+    fn wait(&self, board: &Board) -> Duration {
+        let slow = board.watch().borrow().slow_ends(self.from, self.to);
+        let wait = |(host, slow): (&str, crate::wires::Slow)| {
+            board.strike(host);
+            slow.delay() + Duration::from_millis(if slow.loses() { slow.retransmit_ms } else { 0 })
+        };
+        slow.into_iter().map(wait).sum()
     }
 
     /// The end of the stream is held back by a cut like its bytes.
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wires: watch::Receiver<Wires>) {
+    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, board: &Board) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer).await.unwrap_or(0);
-            let wait = self.wait(&wires.borrow());
+            let wait = self.wait(board);
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            if wires.wait_for(|wires| self.open(wires)).await.is_err() || read == 0 {
+            if !self.opens(board).await || read == 0 {
                 break;
             }
             if to.write_all(&buffer[..read]).await.is_err() {

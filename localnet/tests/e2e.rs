@@ -14,8 +14,8 @@ use localnet::faults::{self, What};
 use localnet::launch;
 use localnet::measure::{Signed, Watch};
 use localnet::procs::{self, marked};
-use localnet::proxy::{Request, Way, ask};
 use localnet::status::{Member, Status, await_status};
+use localnet::wires::{Request, Way, ask};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// For a move; the goals of section 8 are measured by bench, in release builds.
@@ -104,8 +104,8 @@ fn a_holder_that_is_cut_off_stops_signing_before_its_successor_starts() {
     for ways in [vec![Way::In, Way::Out], vec![Way::Out], vec![Way::In]] {
         let pair = t.pair();
         let cut = Request::Cut { host: pair.holder.clone(), ways };
-        move_after(&t, &pair, || drop(ask(&t.net.proxy_socket(), &cut).unwrap()));
-        ask(&t.net.proxy_socket(), &Request::Heal { host: pair.holder.clone() }).unwrap();
+        move_after(&t, &pair, || drop(ask(&t.net.wires_socket(), &cut).unwrap()));
+        ask(&t.net.wires_socket(), &Request::Heal { host: pair.holder.clone() }).unwrap();
     }
     t.pair();
     t.assert_nothing_signed_twice();
@@ -119,7 +119,7 @@ fn down_leaves_nothing_running() {
     assert!(!second.status.success(), "a second network came up in the same folder");
     t.ground.succeed(&["down"]);
     assert_eq!(marked(&t.net.dir), []);
-    assert!(!t.net.proxy_socket().exists());
+    assert!(!t.net.wires_socket().exists());
 }
 
 /// A demo that has a holder, in a process group of its own as a shell would start it.

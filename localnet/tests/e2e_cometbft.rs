@@ -56,7 +56,7 @@ fn a_host_with_its_throwaway_key_follows_the_chain_through_the_wires() {
     let _node = Node(command.spawn().unwrap());
     let start = Instant::now();
     loop {
-        let status = http::get_json(host.rpc_port, "/status");
+        let status = http::get_json(host.rpc(), "/status");
         let synced = |s: &Value| s["result"]["sync_info"]["catching_up"] == false;
         let high = |s: &Value| s["result"]["sync_info"]["latest_block_height"] != "0";
         if status.as_ref().is_ok_and(|s| synced(s) && high(s)) {

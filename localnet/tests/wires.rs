@@ -14,7 +14,8 @@ use localnet::launch;
 use localnet::measure::Watch;
 use localnet::net::{ChainKind, Net};
 use localnet::procs::{MARKER, marked};
-use localnet::proxy::{Plane, Request, Slow, Way, Wires, ask};
+use localnet::proxy::Plane;
+use localnet::wires::{Request, Slow, Way, Wires, ask};
 use localnet::{chain_sim, http};
 
 const SILENCE: Duration = Duration::from_millis(400);
@@ -29,7 +30,7 @@ fn wired(ground: &Ground) -> Net {
 
 /// What host-c has when host-a dials it, and host-a's end.
 fn connect(net: &Net, listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let wire = net.port_seen("host-a", "host-c", Plane::Raft, 0);
+    let wire = net.route("host-a", "host-c", Plane::Raft).unwrap().listen;
     let client = TcpStream::connect(("127.0.0.1", wire)).unwrap();
     let (server, _) = listener.accept().unwrap();
     for stream in [&client, &server] {
@@ -65,13 +66,13 @@ fn a_one_way_cut_holds_back_one_direction_and_the_heal_delivers_what_was_held() 
     client.write_all(b"before").unwrap();
     assert_receives(&mut server, "before");
 
-    ask(&net.proxy_socket(), &Request::Cut { host: "host-a".into(), ways: vec![Way::Out] }).unwrap();
+    ask(&net.wires_socket(), &Request::Cut { host: "host-a".into(), ways: vec![Way::Out] }).unwrap();
     client.write_all(b"held").unwrap();
     assert_silent(&mut server, "out of host-a is cut");
     server.write_all(b"answer").unwrap();
     assert_receives(&mut client, "answer");
 
-    let wires = ask(&net.proxy_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
+    let wires = ask(&net.wires_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
     assert_eq!(wires, Wires::default());
     assert_receives(&mut server, "held");
 }
@@ -82,11 +83,11 @@ fn a_slow_wire_delivers_late_and_in_order_until_it_is_healed() {
     let net = wired(&ground);
     let (mut client, mut server) = connect(&net, &listen(&net));
     let slow = Slow { delay_ms_max: 0, lost_percent: 100, retransmit_ms: 2 * SILENCE.as_millis() as u64 };
-    ask(&net.proxy_socket(), &Request::Slow { host: "host-c".into(), slow }).unwrap();
+    ask(&net.wires_socket(), &Request::Slow { host: "host-c".into(), slow }).unwrap();
     client.write_all(b"one").unwrap();
     assert_silent(&mut server, "the first transmission was lost");
     client.write_all(b"two").unwrap();
-    ask(&net.proxy_socket(), &Request::Heal { host: "host-c".into() }).unwrap();
+    ask(&net.wires_socket(), &Request::Heal { host: "host-c".into() }).unwrap();
     assert_receives(&mut server, "onetwo");
 }
 
@@ -96,11 +97,11 @@ fn a_cut_hides_the_end_of_a_connection_and_keeps_new_ones_from_getting_through()
     let net = wired(&ground);
     let listener = listen(&net);
     let (client, mut server) = connect(&net, &listener);
-    ask(&net.proxy_socket(), &Request::Cut { host: "host-c".into(), ways: vec![Way::In] }).unwrap();
+    ask(&net.wires_socket(), &Request::Cut { host: "host-c".into(), ways: vec![Way::In] }).unwrap();
     drop(client);
     assert_silent(&mut server, "the other end died behind a cut");
 
-    let wire = net.port_seen("host-b", "host-c", Plane::Raft, 0);
+    let wire = net.route("host-b", "host-c", Plane::Raft).unwrap().listen;
     let mut fresh = TcpStream::connect(("127.0.0.1", wire)).unwrap();
     fresh.write_all(b"hello").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -108,7 +109,7 @@ fn a_cut_hides_the_end_of_a_connection_and_keeps_new_ones_from_getting_through()
     let reached = listener.accept();
     assert!(matches!(&reached, Err(e) if e.kind() == ErrorKind::WouldBlock), "{reached:?}");
 
-    ask(&net.proxy_socket(), &Request::Heal { host: "host-c".into() }).unwrap();
+    ask(&net.wires_socket(), &Request::Heal { host: "host-c".into() }).unwrap();
     assert_eq!(server.read(&mut [0; 8]).unwrap(), 0, "the end arrives after the heal");
 }
 
@@ -123,8 +124,8 @@ impl Drop for Node {
 }
 
 fn height(net: &Net, id: &str) -> u64 {
-    let (_, port, _) = net.chain_nodes().into_iter().find(|(name, ..)| *name == id).unwrap();
-    let status = http::get_json(port, "/status");
+    let node = net.chain_nodes().into_iter().find(|node| node.name == id).unwrap();
+    let status = http::get_json(node.rpc, "/status");
     status.ok().and_then(|s| s["sync_info"]["latest_block_height"].as_u64()).unwrap_or(0)
 }
 
@@ -143,7 +144,7 @@ fn start_node(net: &Net, id: &str, validating: bool) -> Node {
     if validating {
         symlink(net.keys_dir().join("shared.json"), home.join("validator_key.json")).unwrap();
     }
-    let mut command = chain_sim::node_command(net, id, &home, host.rpc_port, host.p2p_port);
+    let mut command = chain_sim::node_command(net, id, &home, host.rpc(), host.p2p());
     // Marked, so that it ends with the network even when the test is killed.
     command.env(MARKER, &net.dir).stdout(Stdio::null());
     Node(command.spawn().unwrap())
@@ -157,13 +158,13 @@ fn a_host_behind_a_cut_falls_behind_the_chain_and_catches_up_after_the_heal() {
     let _node = start_node(&net, "host-a", false);
     await_true("host-a follows the chain", || height(&net, "host-a") > 5);
 
-    ask(&net.proxy_socket(), &Request::Cut { host: "host-a".into(), ways: vec![Way::In, Way::Out] }).unwrap();
+    ask(&net.wires_socket(), &Request::Cut { host: "host-a".into(), ways: vec![Way::In, Way::Out] }).unwrap();
     let cut_at = height(&net, "val-1");
     await_true("the others go on", || height(&net, "val-1") > cut_at + 20);
     let behind = height(&net, "host-a");
     assert!(behind < cut_at + 10, "host-a at {behind}, cut at {cut_at}");
 
-    ask(&net.proxy_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
+    ask(&net.wires_socket(), &Request::Heal { host: "host-a".into() }).unwrap();
     await_true("host-a catches up", || height(&net, "host-a") > cut_at + 20);
 }
 

@@ -2,25 +2,26 @@
 
 use std::fmt;
 use std::fs;
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use baton::ids::Role;
+use clap::ValueEnum;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 
+use super::disk::{self, Disk};
+use crate::clock;
 use crate::faults::{self, What};
-use crate::hosts::{loopback, make_dir, quoted};
+use crate::hosts::{make_dir, quoted};
 use crate::launch;
-use crate::net::{Net, write_file};
+use crate::net::{Ground, Net, write_file};
 use crate::ports;
 use crate::procs::{self, Proc};
-use crate::proxy::{self, Request, Slow, Way};
+use crate::wires::{self, Request, Slow, Way};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     Cut,
     CutIn,
@@ -35,6 +36,10 @@ pub enum Kind {
     StopGuard,
     StopNode,
     StopHost,
+    /// The host's wall clock jumps, and the clocks of leases do not.
+    ClockStep,
+    /// Nothing can be written to the disk of the store.
+    DiskFull,
     /// A byte of the store is another one when the host comes back.
     TornStore,
     /// The host comes back with an empty store.
@@ -44,7 +49,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Cut,
         Kind::CutIn,
         Kind::CutOut,
@@ -58,6 +63,8 @@ impl Kind {
         Kind::StopGuard,
         Kind::StopNode,
         Kind::StopHost,
+        Kind::ClockStep,
+        Kind::DiskFull,
         Kind::TornStore,
         Kind::WipedMember,
         Kind::DuplicateMember,
@@ -78,10 +85,17 @@ impl Kind {
             Kind::StopGuard => "SIGSTOP guard",
             Kind::StopNode => "SIGSTOP node",
             Kind::StopHost => "SIGSTOP host",
+            Kind::ClockStep => "clock step",
+            Kind::DiskFull => "disk full",
             Kind::TornStore => "torn store",
             Kind::WipedMember => "wiped member",
             Kind::DuplicateMember => "duplicate member id",
         }
+    }
+
+    /// As the command line has it.
+    pub fn flag(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
     }
 
     pub fn can_strike(self, role: Role) -> bool {
@@ -91,8 +105,18 @@ impl Kind {
             Kind::DuplicateMember => role == Role::Arbiter,
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss => true,
             Kind::KillCoordinator | Kind::KillHost | Kind::StopCoordinator | Kind::StopHost => true,
-            Kind::TornStore | Kind::WipedMember => true,
+            Kind::ClockStep | Kind::DiskFull | Kind::TornStore | Kind::WipedMember => true,
         }
+    }
+
+    pub fn is_possible_on(self, ground: Ground) -> bool {
+        // Elsewhere the store lies on this machine's disk.
+        self != Kind::DiskFull || ground == Ground::Namespaces
+    }
+
+    /// Two of these at one host would be in each other's way.
+    pub fn needs_the_disk(self) -> bool {
+        matches!(self, Kind::DiskFull | Kind::TornStore | Kind::WipedMember)
     }
 }
 
@@ -114,17 +138,17 @@ pub enum Struck {
     Wires,
     Killed,
     Stopped(Vec<Proc>),
-    /// The store as it was before.
-    Store {
-        kept: PathBuf,
+    Clock {
+        reads_before: u64,
     },
+    Disk(Disk),
     Twin {
         host: String,
     },
 }
 
-/// A coordinator answers by then, or has refused to run.
-const START_BOUND: Duration = Duration::from_secs(20);
+/// Of what the wall clock is put off by, either way.
+const STEP_MS: std::ops::Range<i64> = 20..5_000;
 
 impl Fault {
     pub fn strike(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
@@ -145,8 +169,15 @@ impl Fault {
             Kind::StopGuard => self.stop(net, What::Guard),
             Kind::StopNode => self.stop(net, What::Node),
             Kind::StopHost => self.stop(net, What::Host),
-            Kind::TornStore => self.tear_store(net, rng),
-            Kind::WipedMember => self.wipe(net),
+            Kind::ClockStep => {
+                let step_ms = rng.random_range(STEP_MS) * if rng.random_bool(0.5) { 1 } else { -1 };
+                let reads_before = clock::reads(net, &self.host)?;
+                clock::step(net, &self.host, step_ms * 1_000_000)?;
+                Ok(Struck::Clock { reads_before })
+            }
+            Kind::DiskFull => disk::fill(net, &self.host).map(Struck::Disk),
+            Kind::TornStore => disk::tear(net, &self.host, rng).map(Struck::Disk),
+            Kind::WipedMember => disk::wipe(net, &self.host).map(Struck::Disk),
             Kind::DuplicateMember => self.duplicate(net),
         }
     }
@@ -157,17 +188,20 @@ impl Fault {
             Struck::Nothing => Ok(false),
             Struck::Killed => Ok(true),
             Struck::Wires => {
-                let wires = proxy::ask(&net.proxy_socket(), &Request::List)?;
-                let in_force =
-                    wires.cuts.iter().any(|(host, _)| *host == self.host) || wires.slow.contains_key(&self.host);
-                proxy::ask(&net.proxy_socket(), &Request::Heal { host: self.host.clone() })?;
-                Ok(in_force)
+                let wires = wires::ask(&net.wires_socket(), &Request::List)?;
+                wires::ask(&net.wires_socket(), &Request::Heal { host: self.host.clone() })?;
+                Ok(wires.struck.contains_key(&self.host))
             }
             Struck::Stopped(targets) => {
                 procs::signal(&targets, Signal::CONT)?;
                 Ok(true)
             }
-            Struck::Store { kept } => self.bring_store_back(net, &kept).map(|()| true),
+            Struck::Clock { reads_before } => {
+                let in_force = clock::reads(net, &self.host)? > reads_before;
+                clock::step(net, &self.host, 0)?;
+                Ok(in_force)
+            }
+            Struck::Disk(disk) => disk.put_right(net, &self.host),
             Struck::Twin { host } => {
                 let said = fs::read_to_string(net.host_dir(&host).join("coordinator.log")).unwrap_or_default();
                 faults::kill(&faults::of_host(net, &host, What::Host))?;
@@ -179,12 +213,12 @@ impl Fault {
     }
 
     fn cut(&self, net: &Net, ways: &[Way]) -> Result<Struck> {
-        proxy::ask(&net.proxy_socket(), &Request::Cut { host: self.host.clone(), ways: ways.to_vec() })?;
+        wires::ask(&net.wires_socket(), &Request::Cut { host: self.host.clone(), ways: ways.to_vec() })?;
         Ok(Struck::Wires)
     }
 
     fn slow(&self, net: &Net, slow: Slow) -> Result<Struck> {
-        proxy::ask(&net.proxy_socket(), &Request::Slow { host: self.host.clone(), slow })?;
+        wires::ask(&net.wires_socket(), &Request::Slow { host: self.host.clone(), slow })?;
         Ok(Struck::Wires)
     }
 
@@ -209,117 +243,22 @@ impl Fault {
         Ok(Struck::Stopped(targets))
     }
 
-    /// The host is down, and the store as it was lies beside it.
-    fn take_store(&self, net: &Net) -> Result<PathBuf> {
-        let running = faults::of_host(net, &self.host, What::Host);
-        faults::kill_host(net, &self.host, &running)?;
-        let kept = net.host_dir(&self.host).join("state.kept");
-        copy_dir(&state_dir(net, &self.host), &kept)?;
-        Ok(kept)
-    }
-
-    /// A member that refuses its store must not run; one that takes it has found it whole.
-    fn tear_store(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
-        let kept = self.take_store(net)?;
-        let files = files_with_content(&state_dir(net, &self.host))?;
-        let file = files.get(rng.random_range(0..files.len().max(1))).context("a store without files")?;
-        let mut bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        let at = rng.random_range(0..bytes.len());
-        if rng.random_bool(0.5) {
-            bytes.truncate(at);
-        } else {
-            bytes[at] ^= 1 << rng.random_range(0..8);
-        }
-        fs::write(file, &bytes).with_context(|| format!("tear {}", file.display()))?;
-        self.start_to_an_end(net)?;
-        Ok(Struck::Store { kept })
-    }
-
-    fn wipe(&self, net: &Net) -> Result<Struck> {
-        let kept = self.take_store(net)?;
-        let state = state_dir(net, &self.host);
-        fs::remove_dir_all(&state).with_context(|| format!("remove {}", state.display()))?;
-        make_dir(&state)?;
-        launch::start_coordinator(net, &self.host)?;
-        Ok(Struck::Store { kept })
-    }
-
-    /// The member has its own store again. One that ran on with the torn store keeps that: it may have voted since.
-    fn bring_store_back(&self, net: &Net, kept: &Path) -> Result<()> {
-        let state = state_dir(net, &self.host);
-        let runs_on = !faults::of_host(net, &self.host, What::Coordinator).is_empty();
-        if self.kind == Kind::WipedMember || !runs_on {
-            faults::kill_host(net, &self.host, &faults::of_host(net, &self.host, What::Host))?;
-            fs::remove_dir_all(&state).with_context(|| format!("remove {}", state.display()))?;
-            copy_dir(kept, &state)?;
-        }
-        fs::remove_dir_all(kept).with_context(|| format!("remove {}", kept.display()))
-    }
-
-    /// The host's coordinator serves, or has ended.
-    fn start_to_an_end(&self, net: &Net) -> Result<()> {
-        launch::start_coordinator(net, &self.host)?;
-        let (began, port) = (Instant::now(), net.host(&self.host)?.metrics_port);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if faults::of_host(net, &self.host, What::Coordinator).is_empty() {
-                return Ok(());
-            }
-            if began.elapsed() > START_BOUND {
-                bail!("{}: its coordinator neither serves nor ends", self.host);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
     fn duplicate(&self, net: &Net) -> Result<Struck> {
         let twin = format!("{}-twin", self.host);
         let (dir, original) = (net.host_dir(&twin), net.host(&self.host)?);
         let [listen, metrics] = ports::pick(2)?[..] else { bail!("two ports were asked for") };
         let run_dir = original.run_dir.with_file_name(format!("{twin}-run"));
-        for folder in [&dir, &dir.join("state"), &run_dir] {
+        for folder in [&dir, &net.state_dir(&twin), &run_dir] {
             make_dir(folder)?;
         }
         let text = fs::read_to_string(net.config_file(&self.host)).context("read the configuration to duplicate")?;
         let text = text
-            .replace(&quoted(state_dir(net, &self.host)), &quoted(dir.join("state")))
+            .replace(&quoted(net.state_dir(&self.host)), &quoted(net.state_dir(&twin)))
             .replace(&quoted(&original.run_dir), &quoted(&run_dir))
-            .replace(&loopback(original.raft_port), &loopback(listen))
-            .replace(&loopback(original.metrics_port), &loopback(metrics));
+            .replace(&original.raft().to_string(), &SocketAddr::from((original.addr, listen)).to_string())
+            .replace(&original.metrics().to_string(), &SocketAddr::from((original.addr, metrics)).to_string());
         write_file(&net.config_file(&twin), &text)?;
-        launch::start_coordinator(net, &twin)?;
+        launch::start_coordinator_on(net, &self.host, &twin)?;
         Ok(Struck::Twin { host: twin })
     }
-}
-
-fn state_dir(net: &Net, host: &str) -> PathBuf {
-    net.host_dir(host).join("state")
-}
-
-/// Every file under `dir` that is not empty, in order.
-fn files_with_content(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(files_with_content(&path)?);
-        } else if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn copy_dir(from: &Path, to: &Path) -> Result<()> {
-    make_dir(to)?;
-    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-        if path.is_dir() {
-            copy_dir(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name)).with_context(|| format!("copy {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -1,11 +1,13 @@
 //! Tries to get two signers: round after round of random faults, some at once, some with a handover in the
 //! midst. The signature log is the only judge of safety; a network that does not recover is a failure too. A
-//! seed gives the same faults at the same moments, though not the same interleaving. What a fault does is in
-//! `fault.rs`.
+//! seed gives the same faults at the same moments for the same holders, though not the same interleaving. What a fault does is in
+//! `fault.rs` and `disk.rs`.
 
+pub mod disk;
 mod fault;
+mod report;
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,132 +17,170 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::bench::await_steady;
-use crate::check::{Verdict, check};
-use crate::demo::{await_pair, request_handover};
+use crate::check::check;
+use crate::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
-use crate::net::{ChainKind, Net};
+use crate::net::{ChainKind, Ground, Net, Usage};
 use crate::procs;
-use crate::proxy::{self, Request};
-use crate::table::table;
-use fault::{Fault, Kind, Struck};
+use crate::wires::{self, Request};
+use crate::{clock, namespaces};
+pub use fault::Kind;
+use fault::{Fault, Struck};
+pub use report::Results;
+use report::Tallies;
 use rustix::process::Signal;
 
 /// Between two strikes of a round. Less would let the baton go there and back within the checker's window.
-const APART_MS: std::ops::Range<u64> = 400..2_500;
-const HELD_MS: std::ops::Range<u64> = 300..4_000;
+const APART_MS: std::ops::Range<u64> = 400..1_800;
+const HELD_MS: std::ops::Range<u64> = 300..3_000;
 /// A holder at peace signs by then.
 const SIGN_BOUND: Duration = Duration::from_secs(40);
+/// On a machine so busy that leases run out by themselves, getting and keeping one takes many attempts.
+const RECOVER_BOUND: Duration = Duration::from_secs(240);
+/// An operator who has no answer by then leaves it at that.
+const HANDOVER_BOUND: Duration = Duration::from_secs(5);
 
 pub struct Plan {
+    pub ground: Ground,
     pub chain: ChainKind,
     pub rounds: usize,
     pub seed: u64,
     pub slot_ms: u64,
+    /// What may strike.
+    pub kinds: Vec<Kind>,
 }
 
-/// How often a kind of fault was tried, and how often it was really in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    tried: usize,
-    in_force: usize,
-}
-
-pub struct Results {
-    tallies: BTreeMap<Kind, Tally>,
-    handovers: Tally,
-    /// By the checker, over everything that was signed.
-    pub verdict: Verdict,
-}
-
-impl Results {
-    /// Kinds of faults that were never in force: of these the run says nothing.
-    pub fn missed(&self) -> Vec<&'static str> {
-        let faults = Kind::ALL.iter().filter(|kind| self.tallies.get(kind).is_none_or(|tally| tally.in_force == 0));
-        let mut missed: Vec<_> = faults.map(|kind| kind.name()).collect();
-        if self.handovers.in_force == 0 {
-            missed.push(HANDOVER);
+impl Plan {
+    /// # Errors
+    /// A kind that is asked for cannot be done on this ground.
+    pub fn check(&self) -> Result<()> {
+        let impossible = |kind: &&Kind| !kind.is_possible_on(self.ground);
+        match self.kinds.iter().find(impossible) {
+            None => Ok(()),
+            Some(kind) => bail!(Usage(format!(
+                "{} needs hosts in namespaces of their own; run as root, or leave it out: --without {}",
+                kind.name(),
+                kind.flag()
+            ))),
         }
-        missed
-    }
-
-    pub fn table(&self) -> String {
-        let row = |name: &str, tally: Tally| vec![name.into(), tally.tried.to_string(), tally.in_force.to_string()];
-        let mut rows = vec![["fault", "tried", "in force"].map(String::from).to_vec()];
-        rows.extend(self.tallies.iter().map(|(kind, tally)| row(kind.name(), *tally)));
-        rows.push(row(HANDOVER, self.handovers));
-        table(&rows)
     }
 }
 
-const HANDOVER: &str = "handover under a fault";
+/// Where the hosts can stand, and why not in namespaces if not there. With namespaces the caller is in one
+/// afterwards, so there must be no other thread yet.
+pub fn find_ground() -> (Ground, Option<anyhow::Error>) {
+    match namespaces::enter() {
+        Ok(()) => (Ground::Namespaces, None),
+        Err(error) => (Ground::Loopback, Some(error)),
+    }
+}
 
-/// Brings a network up under `dir` and attacks it. Progress goes to standard error.
+/// Brings a network up under `dir` and attacks it. Progress goes to standard error. A round in which something was
+/// signed twice or by two is told there at once; the hosts' logs of it are kept in `dir`, and the run goes on.
 ///
 /// # Errors
-/// The first round after which the network did not recover or something was signed twice, with its seed.
+/// The first round after which the network did not recover, with its seed.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
-    eprintln!("nemesis: {} rounds, seed {}; faults strike through loopback proxies", plan.rounds, plan.seed);
-    let net = launch::up(dir, plan.chain, plan.slot_ms, |_| ())?;
-    let mut attack = Attack::new(&net, plan.seed);
+    let ground = match plan.ground {
+        Ground::Namespaces => "a network namespace for each host",
+        Ground::Loopback => "loopback proxies between the hosts",
+    };
+    eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
+    let net = launch::prepare_on(plan.ground, dir, plan.chain, plan.slot_ms)?;
+    clock::install(&net)?;
+    launch::start(&net, |_| ())?;
+    eprintln!("nemesis: the network is up");
+    let mut attack = Attack::new(&net, plan);
+    let mut violated = Vec::new();
     for n in 1..=plan.rounds {
-        let faults = attack.choose();
-        let names: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        eprintln!("nemesis: round {n}/{}: {}", plan.rounds, names.join(", "));
-        let what = || format!("round {n} of {} (seed {}): {}", plan.rounds, plan.seed, names.join(", "));
-        with_diagnosis(&net, attack.round(&faults).with_context(what))?;
+        let pair = with_diagnosis(&net, attack.settle().with_context(|| format!("before round {n}")))?;
+        let faults = attack.choose(&pair.holder);
+        let names = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join(", ");
+        let began = Instant::now();
+        let what = || format!("round {n} of {} (seed {}): {names}", plan.rounds, plan.seed);
+        let verdict = match attack.round(&pair, &faults) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                eprint!("until then:\n{}", attack.tallies.table());
+                return with_diagnosis(&net, Err(error).with_context(what));
+            }
+        };
+        eprintln!("nemesis: round {n}/{}, {:.1} s: {names}", plan.rounds, began.elapsed().as_secs_f64());
+        if let Some(violation) = verdict {
+            eprintln!("nemesis: round {n} VIOLATED: {violation}");
+            keep_logs(&net, n)?;
+            violated.push(n);
+        }
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
-    Ok(Results { tallies: attack.tallies, handovers: attack.handovers, verdict: check(&net)? })
+    Ok(Results { tallies: attack.tallies, violated, verdict: check(&net)? })
+}
+
+/// What the hosts had said when round `n` was over.
+fn keep_logs(net: &Net, n: usize) -> Result<()> {
+    for host in &net.hosts {
+        let kept = net.dir.join(format!("violated-{n}")).join(&host.id);
+        fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
+        for log in [net.host_dir(&host.id).join("coordinator.log"), net.node_log(&host.id)] {
+            let name = log.file_name().context("a log without a name")?;
+            if log.exists() {
+                fs::copy(&log, kept.join(name)).with_context(|| format!("keep {}", log.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Attack<'a> {
     net: &'a Net,
     rng: StdRng,
+    kinds: &'a [Kind],
     /// The kinds still to come before any comes again.
     deck: Vec<Kind>,
-    tallies: BTreeMap<Kind, Tally>,
-    handovers: Tally,
+    tallies: Tallies,
 }
 
 impl<'a> Attack<'a> {
-    fn new(net: &'a Net, seed: u64) -> Self {
-        let rng = StdRng::seed_from_u64(seed);
-        Attack { net, rng, deck: Vec::new(), tallies: BTreeMap::new(), handovers: Tally::default() }
+    fn new(net: &'a Net, plan: &'a Plan) -> Self {
+        let faults = plan.kinds.iter().map(|kind| (*kind, Default::default())).collect();
+        let tallies = Tallies { faults, ..Tallies::default() };
+        Attack { net, rng: StdRng::seed_from_u64(plan.seed), kinds: &plan.kinds, deck: Vec::new(), tallies }
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
-    fn choose(&mut self) -> Vec<Fault> {
-        let many = self.rng.random_range(1..=2);
-        let mut faults: Vec<Fault> = Vec::new();
-        while faults.len() < many {
-            let fault = self.next_fault();
-            if faults.iter().all(|other| other.kind != fault.kind) {
-                faults.push(fault);
-            }
+    fn choose(&mut self, holder: &str) -> Vec<Fault> {
+        let first = self.next_fault(holder);
+        if self.rng.random_bool(0.5) {
+            return vec![first];
         }
-        faults
+        let second = self.next_fault(holder);
+        let on_one_disk = first.host == second.host && first.kind.needs_the_disk() && second.kind.needs_the_disk();
+        if first.kind == second.kind || on_one_disk { vec![first] } else { vec![first, second] }
     }
 
-    fn next_fault(&mut self) -> Fault {
+    /// The holder is what a second signer could stand beside: every other fault strikes there if it can.
+    fn next_fault(&mut self, holder: &str) -> Fault {
         if self.deck.is_empty() {
-            self.deck = Kind::ALL.to_vec();
+            self.deck = self.kinds.to_vec();
             self.deck.shuffle(&mut self.rng);
         }
         let kind = self.deck.pop().expect("a full deck");
         let hosts: Vec<&str> =
             self.net.hosts.iter().filter(|host| kind.can_strike(host.role)).map(|host| host.id.as_str()).collect();
-        Fault { kind, host: hosts[self.rng.random_range(0..hosts.len())].into() }
+        let (by_chance, at_holder) = (hosts[self.rng.random_range(0..hosts.len())], self.rng.random_bool(0.5));
+        let host = if at_holder && hosts.contains(&holder) { holder } else { by_chance };
+        Fault { kind, host: host.into() }
     }
 
     fn pause(&mut self, ms: std::ops::Range<u64>) {
         std::thread::sleep(Duration::from_millis(self.rng.random_range(ms)));
     }
 
-    /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover.
-    fn round(&mut self, faults: &[Fault]) -> Result<()> {
-        let pair = await_steady(self.net)?;
+    /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover. What was signed
+    /// wrongly meanwhile, in words.
+    fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Option<String>> {
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
@@ -149,7 +189,9 @@ impl<'a> Attack<'a> {
             let began = fault.strike(self.net, &mut self.rng).with_context(|| format!("strike with {fault}"))?;
             struck.push((fault, began));
         }
-        if self.rng.random_bool(0.4) {
+        // A full disk is not noticed until somebody has to write.
+        let has_to_write = faults.iter().any(|fault| fault.kind == Kind::DiskFull);
+        if self.rng.random_bool(0.4) || has_to_write {
             self.pause(APART_MS);
             self.hand_over(&pair.holder);
         }
@@ -157,46 +199,67 @@ impl<'a> Attack<'a> {
         struck.shuffle(&mut self.rng);
         for (fault, began) in struck {
             let in_force = fault.heal(self.net, began).with_context(|| format!("heal {fault}"))?;
-            let tally = self.tallies.entry(fault.kind).or_default();
+            let tally = self.tallies.faults.entry(fault.kind).or_default();
             tally.tried += 1;
             tally.in_force += usize::from(in_force);
         }
-        self.put_right()?;
-        await_pair(self.net, |_| ()).context("recover")?;
+        self.recover()?;
         watch.poll()?;
-        match watch.report() {
-            Some(report) if report.is_clean() => Ok(()),
-            Some(report) => bail!("VIOLATED: {report:?}"),
-            None => bail!("a round without signatures"),
+        let report = watch.report().context("a round without signatures")?;
+        if report.is_clean() {
+            return Ok(None);
+        }
+        for fault in faults {
+            self.tallies.faults.entry(fault.kind).or_default().violated += 1;
+        }
+        Ok(Some(format!("{report:?}")))
+    }
+
+    /// A holder that has signed for a while, and a ready standby.
+    fn settle(&self) -> Result<Pair> {
+        let began = Instant::now();
+        loop {
+            match await_steady(self.net) {
+                Err(_) if began.elapsed() < RECOVER_BOUND => {}
+                settled => return settled.context("begin with a holder that keeps the baton"),
+            }
         }
     }
 
     /// Refused or not, and answered or not: what counts is what is signed.
     fn hand_over(&mut self, host: &str) {
-        self.handovers.tried += 1;
-        let answer = request_handover(self.net, host, None);
-        self.handovers.in_force += usize::from(answer.is_ok_and(|answer| answer.code == Some(0)));
+        self.tallies.handovers.tried += 1;
+        let answer = ask_baton_within(HANDOVER_BOUND, self.net, host, &["handover"]);
+        self.tallies.handovers.in_force += usize::from(answer.is_ok_and(|answer| answer.code == Some(0)));
     }
 
-    /// Nothing is held back, nothing stopped, and every coordinator runs.
-    fn put_right(&self) -> Result<()> {
+    /// Nothing is held back, nothing stopped, every coordinator runs, and there is a holder and a ready standby.
+    fn recover(&self) -> Result<()> {
         for host in &self.net.hosts {
-            proxy::ask(&self.net.proxy_socket(), &Request::Heal { host: host.id.clone() })?;
+            wires::ask(&self.net.wires_socket(), &Request::Heal { host: host.id.clone() })?;
             procs::signal(&faults::of_host(self.net, &host.id, What::Host), Signal::CONT)?;
-            let began = Instant::now();
-            while faults::of_host(self.net, &host.id, What::Coordinator).is_empty() {
-                if began.elapsed() > START_BOUND {
-                    bail!("{}: its coordinator does not stay up", host.id);
-                }
+        }
+        let mut restarted = self.restart();
+        // One that noticed late what the fault had done to it may end only now.
+        await_pair_within(RECOVER_BOUND, self.net, |_| {
+            if restarted.is_ok() {
+                restarted = self.restart();
+            }
+        })
+        .context("recover")?;
+        restarted
+    }
+
+    /// As a service manager does with a coordinator that has ended.
+    fn restart(&self) -> Result<()> {
+        for host in &self.net.hosts {
+            if faults::of_host(self.net, &host.id, What::Coordinator).is_empty() {
                 launch::start_coordinator(self.net, &host.id)?;
-                std::thread::sleep(Duration::from_millis(200));
             }
         }
         Ok(())
     }
 }
-
-const START_BOUND: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
@@ -205,17 +268,28 @@ mod tests {
 
     fn laid_out() -> (tempfile::TempDir, Net) {
         let dir = tempfile::tempdir().unwrap();
-        let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/simchain".into() };
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs).unwrap();
+        let programs = Programs {
+            localnet: "/b/l".into(),
+            baton: "/b/b".into(),
+            chain_node: "/b/simchain".into(),
+            stepped_clock: "/b/s.so".into(),
+        };
+        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs).unwrap();
         (dir, net)
+    }
+
+    fn plan(seed: u64) -> Plan {
+        let (ground, chain, kinds) = (Ground::Namespaces, ChainKind::Sim, Kind::ALL.to_vec());
+        Plan { ground, chain, rounds: 1, seed, slot_ms: 50, kinds }
     }
 
     #[test]
     fn a_seed_gives_the_same_faults_and_every_kind_comes_within_a_deck() {
         let (_dir, net) = laid_out();
         let sequence = |seed| {
-            let mut attack = Attack::new(&net, seed);
-            (0..Kind::ALL.len()).map(|_| attack.next_fault().to_string()).collect::<Vec<_>>()
+            let plan = plan(seed);
+            let mut attack = Attack::new(&net, &plan);
+            (0..Kind::ALL.len()).map(|_| attack.next_fault("host-a").to_string()).collect::<Vec<_>>()
         };
         assert_eq!(sequence(7), sequence(7));
         assert_ne!(sequence(7), sequence(8));
@@ -225,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_was_never_in_force_is_named() {
-        let (mut tallies, once) = (BTreeMap::new(), Tally { tried: 1, in_force: 1 });
-        tallies.extend(Kind::ALL.map(|kind| (kind, once)));
-        tallies.insert(Kind::TornStore, Tally { tried: 3, in_force: 0 });
-        let results = Results { tallies, handovers: once, verdict: Verdict::default() };
-        assert_eq!(results.missed(), ["torn store"]);
+    fn a_full_disk_without_a_disk_of_its_own_is_refused_and_the_flag_that_leaves_it_out_is_named() {
+        let mut plan = plan(7);
+        assert!(plan.check().is_ok());
+        plan.ground = Ground::Loopback;
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("--without disk-full"), "{error}");
     }
 }

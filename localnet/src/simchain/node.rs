@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton::time::{BootTime, WallTime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::chain::{Added, Anchor, Chain, KEEP};
@@ -44,8 +45,15 @@ pub struct Now {
 
 impl Now {
     pub fn read() -> Now {
-        Now { wall: WallTime::now(), boot: BootTime::now() }
+        Now { wall: chain_time(), boot: BootTime::now() }
     }
+}
+
+/// The wall clock by the kernel, past whatever steps it for the other programs of a host: this chain takes its
+/// heights from it, which no real chain does.
+fn chain_time() -> WallTime {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
+    WallTime::from_nanos(tv_sec as u64 * 1_000_000_000 + tv_nsec as u64)
 }
 
 /// Tells the nodes at the other ends of connections apart.

@@ -109,8 +109,8 @@ impl TestNet {
 
     /// Tells the chain node of `host` to pretend.
     pub fn pretend(&self, host: &str, words: &str) {
-        let port = self.net.host(host).unwrap().rpc_port;
-        self.or_logs(http::get_json(port, &format!("/pretend?{words}")));
+        let rpc = self.net.host(host).unwrap().rpc();
+        self.or_logs(http::get_json(rpc, &format!("/pretend?{words}")));
     }
 
     /// Waits until `host` is Active; the newest row of the history, as `baton history --json` on that host

@@ -1,0 +1,134 @@
+//! The wall clock of one host of the localnet, which the nemesis steps. Preloaded (LD_PRELOAD) into the host's
+//! processes, it stands before libc's `clock_gettime`, `gettimeofday` and `time`, and adds to CLOCK_REALTIME as
+//! many nanoseconds as the file named by STEPPED_CLOCK says at that moment. Every other clock, and every timer,
+//! is the kernel's: no time namespace covers CLOCK_REALTIME, and libfaketime moves timers on CLOCK_BOOTTIME too,
+//! by which a guard kills.
+//!
+//! The file is two little words, shared by all who map it: the step, and how often anybody read a stepped clock.
+
+#![allow(unsafe_code)] // What it does is the C interface of a libc.
+
+use std::ffi::{c_int, c_void};
+use std::fs::OpenOptions;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::time::{ClockId, Timespec, clock_gettime as kernel_time};
+
+const FILE: &str = "STEPPED_CLOCK";
+const NANOS: i64 = 1_000_000_000;
+
+#[repr(C)]
+struct Shared {
+    step_ns: AtomicI64,
+    reads: AtomicU64,
+}
+
+/// Nanoseconds by which the wall clock is off now.
+fn step() -> i64 {
+    static SHARED: OnceLock<Option<&'static Shared>> = OnceLock::new();
+    let Some(shared) = SHARED.get_or_init(map) else { return 0 };
+    let step = shared.step_ns.load(Ordering::Relaxed);
+    if step != 0 {
+        shared.reads.fetch_add(1, Ordering::Relaxed);
+    }
+    step
+}
+
+/// A process that was given no file, or one too short, keeps the kernel's time.
+fn map() -> Option<&'static Shared> {
+    let file = OpenOptions::new().read(true).write(true).open(std::env::var_os(FILE)?).ok()?;
+    if file.metadata().ok()?.len() < size_of::<Shared>() as u64 {
+        return None;
+    }
+    // SAFETY: A fresh mapping that is never unmapped, page-aligned and as long as `Shared`, of which every bit
+    // pattern is a value; it is only ever accessed atomically.
+    unsafe {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let at = mmap(ptr::null_mut(), size_of::<Shared>(), prot, MapFlags::SHARED, &file, 0).ok()?;
+        Some(&*at.cast::<Shared>())
+    }
+}
+
+fn wall(clock: ClockId) -> Timespec {
+    let true_time = kernel_time(clock);
+    let nanos = true_time.tv_nsec + step();
+    Timespec { tv_sec: true_time.tv_sec + nanos.div_euclid(NANOS), tv_nsec: nanos.rem_euclid(NANOS) }
+}
+
+/// # Safety
+/// As of libc's: `to` may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: c_int, to: *mut Timespec) -> c_int {
+    let time = match ClockId::try_from(clock) {
+        Ok(wall_clock @ (ClockId::Realtime | ClockId::RealtimeCoarse)) => wall(wall_clock),
+        Ok(other) => kernel_time(other),
+        // SAFETY: The kernel checks both arguments.
+        Err(_) => return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, to) as c_int },
+    };
+    // SAFETY: The caller's.
+    unsafe { to.write(time) };
+    0
+}
+
+/// # Safety
+/// As of libc's: `to` may be written to, or is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gettimeofday(to: *mut [i64; 2], _zone: *mut c_void) -> c_int {
+    let time = wall(ClockId::Realtime);
+    if !to.is_null() {
+        // SAFETY: The caller's.
+        unsafe { to.write([time.tv_sec, time.tv_nsec / 1000]) };
+    }
+    0
+}
+
+/// # Safety
+/// As of libc's: `to` may be written to, or is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn time(to: *mut i64) -> i64 {
+    let seconds = wall(ClockId::RealtimeCoarse).tv_sec;
+    if !to.is_null() {
+        // SAFETY: The caller's.
+        unsafe { to.write(seconds) };
+    }
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_wall_clock_is_stepped() {
+        let file = std::env::temp_dir().join(format!("stepped-clock-{}", std::process::id()));
+        let step = 3600 * NANOS;
+        std::fs::write(&file, [step.to_ne_bytes(), [0; 8]].concat()).unwrap();
+        // SAFETY: The only test, and no other thread reads the environment meanwhile.
+        unsafe { std::env::set_var(FILE, &file) };
+        let seconds_ahead = |clock: ClockId| {
+            let mut told = Timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: `told` is ours.
+            assert_eq!(unsafe { clock_gettime(clock as c_int, &mut told) }, 0);
+            told.tv_sec - kernel_time(clock).tv_sec
+        };
+        for clock in [ClockId::Realtime, ClockId::RealtimeCoarse] {
+            assert!((3599..=3601).contains(&seconds_ahead(clock)), "{clock:?}");
+        }
+        for clock in [ClockId::Boottime, ClockId::Monotonic, ClockId::MonotonicCoarse, ClockId::ProcessCPUTime] {
+            assert!((-1..=0).contains(&seconds_ahead(clock)), "{clock:?}");
+        }
+        let mut told = [0; 2];
+        // SAFETY: Both are ours.
+        let seconds = unsafe {
+            gettimeofday(&mut told, ptr::null_mut());
+            time(ptr::null_mut())
+        };
+        assert!((told[0] - seconds).abs() <= 1, "{told:?} and {seconds}");
+        let read = std::fs::read(&file).unwrap();
+        assert!(u64::from_ne_bytes(read[8..].try_into().unwrap()) >= 4, "{read:?}");
+        std::fs::remove_file(&file).unwrap();
+    }
+}
