@@ -201,8 +201,9 @@ impl RelayRpc for RelayService {
         &self,
         request: Request<RelayedMemberChange>,
     ) -> Result<Response<Self::ChangeMemberStream>, Status> {
+        let visitor = Visitor::of(&request);
         let RelayedMemberChange { sender, change } = request.into_inner();
-        self.check(sender)?;
+        self.check(&visitor, sender)?;
         let change = change.ok_or_else(|| Status::invalid_argument("RelayedMemberChange has no change"))?;
         let (sender, asked) = oneshot::channel();
         let ask = Ask::ChangeMember { change, from: Asker::Peer, answer: sender };

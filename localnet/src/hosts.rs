@@ -42,7 +42,8 @@ pub fn add_joiner(net: &mut Net, id: &str) -> Result<()> {
     let [raft_port, metrics_port, rpc_port, p2p_port] = ports[..] else { bail!("4 ports were picked") };
     let run_dir = net.hosts[0].run_dir.to_string_lossy().replace(&net.hosts[0].id, id).into();
     let role = Role::Validator;
-    let host = Host { id: id.into(), role, priority: 50, raft_port, metrics_port, rpc_port, p2p_port, run_dir };
+    let addr = net.hosts[0].addr;
+    let host = Host { id: id.into(), role, priority: 50, addr, raft_port, metrics_port, rpc_port, p2p_port, run_dir };
     net.hosts.push(host.clone());
     for dir in [&net.host_dir(id), &net.host_dir(id).join("state"), &host.run_dir] {
         make_dir(dir)?;
