@@ -326,7 +326,7 @@ async fn whoever_does_not_belong_is_refused_with_a_reason_and_changes_nothing() 
         (None, Code::InvalidArgument, "no sender"),
         (Some(Sender { cluster: "other".into(), ..b.clone() }), Code::PermissionDenied, "cluster.name"),
         (Some(Sender { protocol: PROTOCOL + 1, ..b.clone() }), Code::PermissionDenied, "upgrade the older"),
-        (Some(sender("host-z")), Code::PermissionDenied, "not in cluster.members"),
+        (Some(sender("host-z")), Code::PermissionDenied, "not a member of this cluster"),
         (Some(sender("host-a")), Code::PermissionDenied, "two coordinators"),
         (Some(Sender { incarnation: 1, ..b.clone() }), Code::PermissionDenied, "remove the member from the cluster"),
     ];
