@@ -93,7 +93,9 @@ impl Joining for Doorbell {
         let visitor = Visitor::of(&request);
         let sender = request.into_inner().sender.ok_or_else(|| Status::invalid_argument("no sender"))?;
         let sender = Sender::try_from(sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.identity.check_kin_request(&sender, &visitor).map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
+        self.identity
+            .check_kin_request(&sender, &visitor)
+            .map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
         Ok(Response::new(proto::IntroduceResponse {
             sender: Some((&self.identity.me()).into()),
             arbiter: self.role == Role::Arbiter,

@@ -39,7 +39,7 @@ fn stored(target: &str) -> Vec<(String, Vec<u8>)> {
 fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = |name: &str| fs::read(manifest.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let sender = Sender { cluster: "test".into(), member: "b".into(), incarnation: 7, protocol: PROTOCOL };
+    let sender = Sender { cluster: "test".into(), member: "b".into(), incarnation: 7, protocol: PROTOCOL, founders: 0 };
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let link = LinkSpec { link: "/home/key".into(), validating: "/keys/key".into(), standby: Some("/keys/own".into()) };
     let node = NodeSpec {

@@ -690,10 +690,10 @@ fn members_are_listed_with_vote_and_store_and_warnings_stand_below() {
     let output = baton(&["member", "list", "--config", &host.config()], &[]);
     assert_eq!(
         text(&output.stdout),
-        "cluster my-validator, seen by host-a: 1 voters, quorum 1\n\n\
-         HOST    VOTE     ROLE       PRIORITY  ADDRESS         REACHABLE  STORE\n\
-         host-a  voter    validator  100       127.0.0.1:7401  yes        0000000000000abc\n\
-         host-b  learner  validator  100       127.0.0.1:7401  yes        -\n\n\
+        "cluster my-validator, seen by host-a: 1 voter\n\n\
+         HOST    VOTE     ROLE       PRIORITY  ADDRESS         UP   STORE\n\
+         host-a  voter    validator  100       127.0.0.1:7401  yes  0000000000000abc\n\
+         host-b  learner  validator  100       127.0.0.1:7401  yes  -\n\n\
          WARNING: two voters: the loss of EITHER stops signing\n"
     );
     let output = baton(&["member", "list", "--json", "--config", &host.config()], &[]);

@@ -15,7 +15,6 @@ use baton::roster::Roster;
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport;
-use baton::wire::PROTOCOL;
 use baton::wire::proto::gossip_client::GossipClient;
 use baton::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
 use baton::wire::proto::{ExchangeRequest, ExchangeResponse, Record, Sender};
@@ -62,7 +61,7 @@ where
 {
     let mut server = JoinSet::new();
     server.spawn(async move {
-        let incoming = transport::incoming(listener, None);
+        let incoming = transport::incoming(listener, None, &Timing::LAN);
         Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
     });
     server
@@ -327,7 +326,7 @@ async fn whoever_does_not_belong_is_refused_with_a_reason_and_changes_nothing() 
         (None, Code::InvalidArgument, "no sender"),
         (Some(Sender { cluster: "other".into(), ..b.clone() }), Code::PermissionDenied, "cluster.name"),
         (Some(Sender { protocol: PROTOCOL + 1, ..b.clone() }), Code::PermissionDenied, "upgrade the older"),
-        (Some(sender("host-z")), Code::PermissionDenied, "not in cluster.members"),
+        (Some(sender("host-z")), Code::PermissionDenied, "not a member of this cluster"),
         (Some(sender("host-a")), Code::PermissionDenied, "two coordinators"),
         (Some(Sender { incarnation: 1, ..b.clone() }), Code::PermissionDenied, "remove the member from the cluster"),
     ];

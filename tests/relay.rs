@@ -40,7 +40,9 @@ async fn serve_b(answer: fn(Ask)) -> (JoinSet<()>, String) {
     let service = Relay::new(identity("net", "b"), roster(&addr)).service(asks);
     let server = transport::server(&Timing::LAN).add_service(service);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { server.serve_with_incoming(transport::incoming(listener, None, &Timing::LAN)).await.unwrap() });
+    tasks.spawn(
+        async move { server.serve_with_incoming(transport::incoming(listener, None, &Timing::LAN)).await.unwrap() },
+    );
     tasks.spawn(async move {
         while let Some(ask) = asked.recv().await {
             answer(ask);

@@ -61,7 +61,7 @@ fn a_dead_host_is_replaced_while_the_holder_signs_on() {
     hosts::add_joiner(&mut t.net, NEW).unwrap();
     let config = t.net.config_file(NEW);
     write_file(&config, &very_long_leases(fs::read_to_string(&config).unwrap())).unwrap();
-    let addr = hosts::loopback(t.net.host(NEW).unwrap().raft_port);
+    let addr = t.net.host(NEW).unwrap().raft().to_string();
     let absent = said(&t, ARBITER, &["member", "add", NEW, "--addr", &addr], 1);
     assert!(absent.contains("start baton there first, with member.join = true"), "{absent}");
     t.or_logs(launch::start_coordinator(&t.net, NEW));
@@ -109,7 +109,7 @@ fn a_dead_host_is_replaced_while_the_holder_signs_on() {
     t.or_logs(launch::start_coordinator(&t.net, &dead));
     await_log(&t, &dead, "says that the cluster exists: this empty store does not form it once more", 1);
     await_log(&t, &dead, "coordinator runs", 3);
-    let addr = hosts::loopback(t.net.host(&dead).unwrap().raft_port);
+    let addr = t.net.host(&dead).unwrap().raft().to_string();
     let refused = said(&t, &holder, &["member", "add", &dead, "--addr", &addr], 1);
     assert!(refused.contains("set member.join = true in its configuration"), "{refused}");
 

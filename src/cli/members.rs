@@ -12,7 +12,7 @@ use super::status::warnings;
 use super::table::{or_dash, render};
 use super::{Failure, Local, ask, print};
 
-const HEADS: [&str; 7] = ["HOST", "VOTE", "ROLE", "PRIORITY", "ADDRESS", "REACHABLE", "STORE"];
+const HEADS: [&str; 7] = ["HOST", "VOTE", "ROLE", "PRIORITY", "ADDRESS", "UP", "STORE"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Member {
@@ -104,6 +104,7 @@ fn table(status: &StatusResponse) -> String {
     let voters = status.members.iter().filter(|member| member.vote == "voter").count();
     let quorum = match voters {
         0 => "the cluster is not formed yet".to_owned(),
+        1 => "1 voter".to_owned(),
         _ => format!("{voters} voters, quorum {}", voters / 2 + 1),
     };
     let mut out = format!("cluster {}, seen by {}: {quorum}\n\n", status.cluster, status.member);

@@ -341,7 +341,9 @@ impl Core {
 
     /// To whom the baton may go by itself; nobody but its keepers during a pause.
     fn best_target(&self) -> Option<&NodeId> {
-        election::best_target(&self.priorities, &self.peers, |id| self.stays_voter(id) && self.view.may_claim(id).is_ok())
+        election::best_target(&self.priorities, &self.peers, |id| {
+            self.stays_voter(id) && self.view.may_claim(id).is_ok()
+        })
     }
 
     /// To whom an operator may move it.

@@ -151,7 +151,8 @@ async fn addition(reporter: &Reporter, wanted: AddMember) -> Result<Change, NotD
     if id == reporter.config.id {
         return Err(NotDone::Refused(format!("{id} is a member already, and leads")));
     }
-    let channel = reporter.roster.connect(&id, &addr).ok_or_else(|| NotDone::Refused(format!("{addr} is no address")))?;
+    let channel =
+        reporter.roster.connect(&id, &addr).ok_or_else(|| NotDone::Refused(format!("{addr} is no address")))?;
     let answer = introduce(channel, &reporter.identity, ANSWER_MAX).await;
     let found = answer.map_err(|reason| {
         NotDone::Refused(format!(

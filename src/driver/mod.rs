@@ -155,7 +155,8 @@ impl Prepared {
         };
         let identity = Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known));
         let cluster = &config.cluster;
-        let roster = Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);
+        let roster =
+            Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);
         let origin = origin(&config, opened.fresh, &roster, &identity).await;
         let joins = opened.joined || origin == Origin::Join && opened.fresh;
         let doorbell = doorbell(&config, joins, identity.clone(), opened.store.clone());

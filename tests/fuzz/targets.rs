@@ -3,7 +3,6 @@
 //! tests/bad_bytes.rs with the stored corpora and random changes of them.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::future::Future;
@@ -12,12 +11,14 @@ use std::sync::Arc;
 
 use baton::admin::WantedHandover;
 use baton::chain::{Driver, SignFloor};
-use baton::config::Config;
+use baton::config::{Cluster, Config, Member};
 use baton::gossip::Gossip;
 use baton::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
-use baton::identity::Identity;
-use baton::ids::SignMark;
+use baton::identity::{Identity, Known};
+use baton::ids::{NodeId, Role, SignMark};
+use baton::roster::Roster;
 use baton::store::MarkFile;
+use baton::timing::Timing;
 use baton::wire::proto::{self, ExchangeResponse};
 use baton::wire::{
     AppliedState, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode, read_entry,
@@ -102,11 +103,18 @@ pub fn gossip(bytes: &[u8]) {
     let _ = ExchangeResponse::decode(bytes);
     wait_for(async {
         let names = ["a", "b", "c"];
-        let (_known, incarnations) = watch::channel(BTreeMap::from([("b".into(), 7)]));
-        let identity = Identity::new("test", "a".into(), 1, names.map(Into::into).into(), incarnations);
+        let mut recorded = AppliedState::default();
+        Arc::make_mut(&mut recorded.replicated).incarnations.insert("b".into(), 7);
+        let applied = watch::channel(recorded).1;
+        let known = Known { applied, ..Known::listed(names.map(NodeId::from)) };
+        let identity = Identity::new("test", "a".into(), 1, known);
         // Nobody listens there.
-        let nowhere = || tonic::transport::Channel::from_static("http://127.0.0.1:1").connect_lazy();
-        let gossip = Gossip::start(Arc::new(identity), vec![("b".into(), nowhere()), ("c".into(), nowhere())]);
+        let listed =
+            |id: &str| Member { id: id.into(), addr: "127.0.0.1:1".into(), role: Role::Validator, priority: 1 };
+        let members = names.map(listed).into();
+        let cluster = Cluster { name: "test".into(), listen: ([127, 0, 0, 1], 1).into(), members, failback: false };
+        let roster = Roster::new("a".into(), &cluster, watch::channel(Arc::default()).1, None, Timing::LAN);
+        let gossip = Gossip::start(Arc::new(identity), roster);
         let message = [&[0][..], &(bytes.len() as u32).to_be_bytes(), bytes].concat();
         let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(message)));
         let request = http::Request::post("/baton.v1.Gossip/Exchange").header("content-type", "application/grpc");

@@ -79,7 +79,9 @@ pub enum Stage {
         vote: (u64, Option<Id>),
     },
     Worker(u64),
-    Finish { stop_node: bool },
+    Finish {
+        stop_node: bool,
+    },
 }
 
 pub struct Coordinator {

@@ -146,7 +146,7 @@ impl Cluster {
 }
 
 fn sender(member: &str) -> Option<Sender> {
-    Some(Sender { cluster: "one".into(), member: member.into(), incarnation: 1, protocol: PROTOCOL })
+    Some(Sender { cluster: "one".into(), member: member.into(), incarnation: 1, protocol: PROTOCOL, founders: 0 })
 }
 
 fn replace(from: &Path, to: &Path) {

@@ -1,6 +1,5 @@
 //! Certificates in a directory of the test's own, members that serve under them, and bare TLS clients.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,10 +8,11 @@ use std::time::Duration;
 
 use baton::admin::Ask;
 use baton::certificates::{Authority, Bearer, Validity};
-use baton::config::Tls;
-use baton::identity::Identity;
+use baton::config::{self, Tls};
+use baton::identity::{Identity, Known};
 use baton::ids::NodeId;
 use baton::relay::Relay;
+use baton::roster::Roster;
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport::{self, Certificates};
@@ -95,8 +95,18 @@ pub fn expired() -> Validity {
 }
 
 fn identity(me: &str) -> Arc<Identity> {
-    let members = ["a", "b", "c"].map(NodeId::from).into();
-    Arc::new(Identity::new(CLUSTER, me.into(), 1, members, watch::channel(BTreeMap::new()).1))
+    Arc::new(Identity::new(CLUSTER, me.into(), 1, Known::listed(["a", "b", "c"].map(NodeId::from))))
+}
+
+/// It has nobody to pass anything on to.
+fn alone(me: &str) -> Arc<Roster> {
+    let cluster = config::Cluster {
+        name: CLUSTER.into(),
+        listen: ([127, 0, 0, 1], 1).into(),
+        members: Vec::new(),
+        failback: false,
+    };
+    Roster::new(me.into(), &cluster, watch::channel(Arc::default()).1, None, unhurried())
 }
 
 /// A member that takes orders from others and does nothing; all ends with it.
@@ -112,8 +122,8 @@ pub async fn serve(id: &str, certs: &Certs) -> Served {
     let addr = listener.local_addr().expect("an address").to_string();
     let certificates = certs.certificates(id);
     let (asks, asked) = mpsc::channel(64);
-    let server = transport::server(&unhurried()).add_service(Relay::new(identity(id), Vec::new()).service(asks));
-    let incoming = transport::incoming(listener, Some(certificates.clone()));
+    let server = transport::server(&unhurried()).add_service(Relay::new(identity(id), alone(id)).service(asks));
+    let incoming = transport::incoming(listener, Some(certificates.clone()), &unhurried());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("it serves") });
     Served { addr, certificates, asked, _tasks: tasks }
@@ -129,7 +139,7 @@ pub async fn order(name: &str, certificates: &Certificates, to: &str, addr: &str
     let toward = Some(certificates.toward(&to.into()));
     let channel = transport::channel(addr, toward, &unhurried()).expect("an address");
     let order = OrderRequest { order: Some(Order::Pause(SetPause { on: true, at_ns: 0 })) };
-    let request = RelayedOrder { sender: Some(identity(name).me().into()), order: Some(order) };
+    let request = RelayedOrder { sender: Some((&identity(name).me()).into()), order: Some(order) };
     Ok(RelayClient::new(channel).order(request).await?.into_inner().done)
 }
 
