@@ -134,7 +134,6 @@ impl Host {
         let core = self.core.clone();
         self.tasks.spawn(async move {
             let ready = Peer { ready: true, reachable: true, ..Peer::default() };
-            core.step(Event::Voters(vec![["a".into()].into()]));
             core.step(Event::Peers(BTreeMap::from([("b".into(), ready)])));
             core.step(Event::Led { term: 1 });
             loop {
