@@ -134,10 +134,18 @@ impl Cluster {
         Change::Add { id: name.into(), member: Belonging { addr, role: Role::Arbiter, priority: 0, incarnation } }
     }
 
-    /// `leader` makes the change.
+    /// `leader` makes the change, as soon as those before it are committed.
     pub async fn change(&self, leader: &str, change: Change) {
         let what = format!("{change:?}");
-        let made = timeout(LONG, self.at(leader).consensus.change_members(change)).await;
+        let made = timeout(LONG, async {
+            loop {
+                match self.at(leader).consensus.change_members(change.clone()).await {
+                    Err(error) if error.0.contains("already undergoing") => sleep(ms(20)).await,
+                    made => break made,
+                }
+            }
+        })
+        .await;
         made.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"))
             .unwrap_or_else(|error| panic!("{what}: {error}"));
     }

@@ -52,7 +52,7 @@ impl Core {
             return Err(format!("{to} is in maintenance; `baton maintenance off --member {to}` ends it"));
         }
         if self.configured.contains_key(&to) && !self.stays_voter(&to) {
-            return Err(format!("{to} has no vote yet; `baton member promote {to}` gives it one"));
+            return Err(format!("{to} has no vote; `baton member list` shows who has one"));
         }
         match self.peers.get(&to) {
             Some(peer) if peer.ready && peer.reachable => Ok(to),
