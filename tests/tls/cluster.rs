@@ -27,14 +27,15 @@ const IDS: [&str; 3] = ["host-a", "host-b", "host-c"];
 struct Cluster {
     dir: TempDir,
     addrs: Vec<String>,
-    coordinators: Vec<Child>,
+    /// Coordinators, and host-a's guard.
+    processes: Vec<Child>,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for coordinator in &mut self.coordinators {
-            let _ = coordinator.kill();
-            let _ = coordinator.wait();
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 }
@@ -49,7 +50,7 @@ impl Cluster {
         let listeners = IDS.map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let addrs = listeners.iter().map(|l| l.local_addr().expect("an address").to_string()).collect();
         drop(listeners);
-        let mut cluster = Cluster { dir, addrs, coordinators: Vec::new() };
+        let mut cluster = Cluster { dir, addrs, processes: Vec::new() };
         for id in IDS {
             let issued = baton(&["cert", "issue", id, "--addr", "127.0.0.1", "--dir", at]);
             assert!(issued.status.success(), "{issued:?}");
@@ -62,10 +63,9 @@ impl Cluster {
             }
             fs::write(home.join("baton.toml"), cluster.config(id, section)).expect("written");
         }
-        for id in IDS {
-            let coordinator = cluster.run(id);
-            cluster.coordinators.push(coordinator);
-        }
+        let guard = cluster.run_guard("host-a");
+        cluster.processes.push(guard);
+        cluster.processes.extend(IDS.map(|id| cluster.run(id)));
         cluster
     }
 
@@ -98,17 +98,36 @@ impl Cluster {
         )
     }
 
-    /// `baton run`, which dies with the thread that starts it.
-    #[allow(unsafe_code)]
     fn run(&self, id: &str) -> Child {
-        let home = self.home(id);
-        let log = fs::File::create(home.join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.args(["run", "--config"]).arg(home.join("baton.toml"));
+        command.args(["run", "--config"]).arg(self.home(id).join("baton.toml"));
+        self.spawn(id, "log", command)
+    }
+
+    /// One that the coordinator finds and does not start, since what it starts outlives it.
+    fn run_guard(&self, id: &str) -> Child {
+        let run_dir = self.home(id).join("run");
+        fs::create_dir_all(&run_dir).expect("a directory");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton-guard"));
+        let socket = run_dir.join("guard.sock");
+        command.arg("--socket").arg(&socket);
+        let guard = self.spawn(id, "guard.log", command);
+        let began_at = std::time::Instant::now();
+        while !socket.exists() {
+            assert!(began_at.elapsed() < super::kit::LONG, "the guard does not serve");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        guard
+    }
+
+    /// Dies with the thread that starts it.
+    #[allow(unsafe_code)]
+    fn spawn(&self, id: &str, log: &str, mut command: Command) -> Child {
+        let log = fs::File::create(self.home(id).join(log)).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         // SAFETY: one system call, no allocation and no lock.
         unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
-        command.spawn().expect("the coordinator starts")
+        command.spawn().expect("it starts")
     }
 
     fn log(&self, id: &str) -> String {
