@@ -80,14 +80,14 @@ pub fn quoted(value: impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Programs;
+    use crate::net::{Programs, Shape};
     use baton::config::Config;
 
     #[test]
     fn a_host_lists_itself_directly_and_its_peers_at_wires_and_an_arbiter_has_no_chain() {
         let dir = tempfile::tempdir().unwrap();
         let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/simchain".into() };
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
         let (a, b, c) = (&net.hosts[0], &net.hosts[1], &net.hosts[2]);
         let text = config(&net, a);
         assert_eq!(text.matches(&loopback(a.raft_port)).count(), 2, "listen and its own member line:\n{text}");
@@ -101,7 +101,7 @@ mod tests {
         for chain in [ChainKind::Sim, ChainKind::Cometbft] {
             let dir = tempfile::tempdir().unwrap();
             let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/node".into() };
-            let net = Net::lay_out(dir.path(), chain, 50, programs).unwrap();
+            let net = Net::lay_out(dir.path(), Shape::usual(chain), programs).unwrap();
             write_all(&net).unwrap();
             for host in &net.hosts {
                 let file = net.config_file(&host.id);

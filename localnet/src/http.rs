@@ -17,7 +17,8 @@ pub fn get_json(port: u16, path: &str) -> Result<Value> {
     serde_json::from_slice(&body).with_context(what)
 }
 
-fn get(port: u16, path: &str) -> Result<Vec<u8>> {
+/// The body of `http://127.0.0.1:PORT/PATH`.
+pub fn get(port: u16, path: &str) -> Result<Vec<u8>> {
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -1,4 +1,4 @@
-//! Three hosts, one validator identity and a small chain on one machine: what the `localnet` and
+//! Some hosts, one validator identity and a small chain on one machine: what the `localnet` and
 //! `simchain` binaries and the end-to-end tests are made of. Nothing here is part of baton itself.
 
 pub mod signlog;
@@ -19,6 +19,7 @@ pub mod chain_sim;
 pub mod hosts;
 
 pub mod check;
+pub mod cost;
 pub mod faults;
 pub mod launch;
 pub mod measure;
@@ -26,4 +27,8 @@ pub mod table;
 
 pub mod bench;
 pub mod demo;
+pub mod etcd;
+pub mod foreground;
+pub mod idle;
+pub mod load;
 pub mod nemesis;

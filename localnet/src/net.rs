@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::ports;
 use crate::proxy::{Plane, Route};
 
-pub const HOSTS: [&str; 3] = ["host-a", "host-b", "host-c"];
 pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
 /// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
 const RUN_DIR_MAX: usize = 70;
+
+/// As many hosts as a cluster has at least, and as baton is measured with at most.
+pub const HOSTS: RangeInclusive<usize> = 3..=9;
 
 /// Bad input: the command ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,32 @@ pub enum ChainKind {
     Sim,
     /// Real CometBFT v0.38, activated by restart.
     Cometbft,
+}
+
+/// What a network is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub chain: ChainKind,
+    pub slot_ms: u64,
+    /// Within [`HOSTS`]. The smallest majority of them runs a chain node, the others are arbiters.
+    pub hosts: usize,
+}
+
+impl Shape {
+    /// Three hosts, and slots of 50 ms where the chain has slots.
+    pub fn usual(chain: ChainKind) -> Shape {
+        Shape { chain, slot_ms: 50, hosts: *HOSTS.start() }
+    }
+
+    fn signers(self) -> usize {
+        self.hosts / 2 + 1
+    }
+
+    fn ports(self) -> usize {
+        let (hosts, signers, validators) = (self.hosts, self.signers(), VALIDATORS.len());
+        let wires = hosts * (hosts - 1) + signers * (signers - 1) + 2 * signers * validators;
+        2 * hosts + 2 * signers + 2 * validators + wires
+    }
 }
 
 /// Absolute paths of what runs.
@@ -80,19 +109,20 @@ pub struct Net {
 
 impl Net {
     /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
-    pub fn lay_out(dir: &Path, chain: ChainKind, slot_ms: u64, programs: Programs) -> Result<Net> {
+    pub fn lay_out(dir: &Path, shape: Shape, programs: Programs) -> Result<Net> {
         let short_dir = short_dir_for(dir)?;
-        let mut ports = ports::pick(4 * HOSTS.len() + 2 * VALIDATORS.len() + 6 + 14)?.into_iter();
+        let mut ports = ports::pick(shape.ports())?.into_iter();
         let mut port = move || ports.next().context("more ports needed than picked");
         let mut hosts = Vec::new();
-        for (i, id) in HOSTS.into_iter().enumerate() {
-            let arbiter = i == HOSTS.len() - 1;
+        for (i, letter) in ('a'..).take(shape.hosts).enumerate() {
+            let id = format!("host-{letter}");
+            let arbiter = i >= shape.signers();
             let run_dir = match &short_dir {
-                Some(short) => short.join(id),
-                None => dir.join("hosts").join(id).join("run"),
+                Some(short) => short.join(&id),
+                None => dir.join("hosts").join(&id).join("run"),
             };
             hosts.push(Host {
-                id: id.into(),
+                id,
                 role: if arbiter { Role::Arbiter } else { Role::Validator },
                 priority: 100 - 10 * i as u32,
                 raft_port: port()?,
@@ -110,7 +140,7 @@ impl Net {
         for (from, to, plane, target) in wires(&hosts, &validators) {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let (dir, shared_key) = (dir.to_path_buf(), String::new());
+        let (dir, Shape { chain, slot_ms, .. }, shared_key) = (dir.to_path_buf(), shape, String::new());
         Ok(Net { dir, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
     }
 
@@ -133,7 +163,10 @@ impl Net {
     /// Names the hosts that exist.
     pub fn host(&self, id: &str) -> Result<&Host> {
         let host = self.hosts.iter().find(|h| h.id == id);
-        host.ok_or_else(|| Usage(format!("no host {id:?}: there are {}", HOSTS.join(", "))).into())
+        host.ok_or_else(|| {
+            let ids: Vec<&str> = self.hosts.iter().map(|h| h.id.as_str()).collect();
+            Usage(format!("no host {id:?}: there are {}", ids.join(", "))).into()
+        })
     }
 
     /// The hosts that run a chain node.
@@ -243,7 +276,7 @@ mod tests {
     #[test]
     fn hosts_reach_each_other_and_the_chain_through_wires_only() {
         let dir = tempfile::tempdir().unwrap();
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs()).unwrap();
         let direct: BTreeSet<u16> = net.chain_nodes().iter().map(|(_, _, p2p)| *p2p).collect();
         assert_eq!(net.chain_peers("host-a").len(), 4);
         assert!(net.chain_peers("host-a").values().all(|port| !direct.contains(port)), "{net:?}");
@@ -255,11 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_any_size_has_a_majority_of_signers_and_a_port_for_each_purpose() {
+        for hosts in HOSTS {
+            let dir = tempfile::tempdir().unwrap();
+            let shape = Shape { hosts, ..Shape::usual(ChainKind::Sim) };
+            let net = Net::lay_out(dir.path(), shape, programs()).unwrap();
+            assert_eq!((net.hosts.len(), net.signers().count()), (hosts, hosts / 2 + 1), "{net:?}");
+            let of_hosts = net.hosts.iter().flat_map(|h| [h.raft_port, h.metrics_port]);
+            let of_chain = net.chain_nodes().into_iter().flat_map(|(_, rpc, p2p)| [rpc, p2p]);
+            let ports: Vec<u16> = of_hosts.chain(of_chain).chain(net.routes.iter().map(|r| r.listen)).collect();
+            let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+            assert_eq!((distinct.len(), ports.len()), (shape.ports(), shape.ports()), "{net:?}");
+        }
+    }
+
+    #[test]
     fn a_saved_network_is_read_back_and_a_missing_one_says_how_to_start() {
         let dir = tempfile::tempdir().unwrap();
         let error = Net::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("localnet up"), "{error}");
-        let net = Net::lay_out(dir.path(), ChainKind::Cometbft, 50, programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Cometbft), programs()).unwrap();
         net.save().unwrap();
         let again = Net::load(dir.path()).unwrap();
         assert_eq!((again.chain, &again.routes), (ChainKind::Cometbft, &net.routes));
@@ -269,7 +317,7 @@ mod tests {
     fn sockets_of_a_deep_network_get_a_short_folder() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a-rather-long-name-of-a-folder/".repeat(4));
-        let net = Net::lay_out(&deep, ChainKind::Sim, 50, programs()).unwrap();
+        let net = Net::lay_out(&deep, Shape::usual(ChainKind::Sim), programs()).unwrap();
         let longest = net.hosts.iter().map(|h| h.run_dir.as_os_str().len()).max().unwrap();
         assert!(longest <= RUN_DIR_MAX, "{net:?}");
         fs::remove_dir_all(net.short_dir.unwrap()).unwrap();

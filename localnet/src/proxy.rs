@@ -10,9 +10,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -90,10 +93,30 @@ pub enum Request {
         host: String,
     },
     List,
+    /// Answered with a list of [`Carried`].
+    Count,
+}
+
+/// What one host has sent to another since the proxies started, without the headers of TCP and IP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    pub from: String,
+    pub to: String,
+    pub plane: Plane,
+    pub bytes: u64,
 }
 
 /// Asks the proxy that listens on `socket`.
 pub fn ask(socket: &Path, request: &Request) -> Result<Wires> {
+    converse(socket, request)
+}
+
+/// One entry for each direction of each wire.
+pub fn carried(socket: &Path) -> Result<Vec<Carried>> {
+    converse(socket, &Request::Count)
+}
+
+fn converse<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
     let what = || format!("ask the proxies over {}", socket.display());
     let mut stream = StdUnixStream::connect(socket).with_context(what)?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).with_context(what)?;
@@ -106,25 +129,49 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Wires> {
 /// Serves until the process is killed. The socket appears once every route listens.
 pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
     let (tell, wires) = watch::channel(Wires::default());
+    let mut counts = Vec::new();
     for route in routes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, route.listen))
             .await
             .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
-        tokio::spawn(accept(listener, route, wires.clone()));
+        let count = Arc::new(Count::default());
+        counts.push((route.clone(), count.clone()));
+        tokio::spawn(accept(listener, route, wires.clone(), count));
     }
     let control = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
     loop {
         let (stream, _) = control.accept().await.context("accept a control connection")?;
-        if let Err(error) = answer(stream, &tell).await {
+        if let Err(error) = answer(stream, &tell, &counts).await {
             eprintln!("control request: {error:#}");
         }
     }
 }
 
-async fn answer(stream: UnixStream, tell: &watch::Sender<Wires>) -> Result<()> {
+/// Bytes carried by a wire.
+#[derive(Default)]
+struct Count {
+    there: AtomicU64,
+    back: AtomicU64,
+}
+
+fn count(counts: &[(Route, Arc<Count>)]) -> Vec<Carried> {
+    let both = |(route, count): &(Route, Arc<Count>)| {
+        let carried = |from: &str, to: &str, bytes: &AtomicU64| Carried {
+            from: from.into(),
+            to: to.into(),
+            plane: route.plane,
+            bytes: bytes.load(Ordering::Relaxed),
+        };
+        [carried(&route.from, &route.to, &count.there), carried(&route.to, &route.from, &count.back)]
+    };
+    counts.iter().flat_map(both).collect()
+}
+
+async fn answer(stream: UnixStream, tell: &watch::Sender<Wires>, counts: &[(Route, Arc<Count>)]) -> Result<()> {
     let (read, mut write) = stream.into_split();
     let Some(line) = tokio::io::BufReader::new(read).lines().next_line().await? else { bail!("empty request") };
     let request = serde_json::from_str(&line).with_context(|| format!("request {line:?}"))?;
+    let counted = matches!(request, Request::Count).then(|| count(counts));
     tell.send_modify(|wires| match request {
         Request::Cut { host, ways } => wires.cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
         Request::Slow { host, slow } => drop(wires.slow.insert(host, slow)),
@@ -132,18 +179,21 @@ async fn answer(stream: UnixStream, tell: &watch::Sender<Wires>) -> Result<()> {
             wires.cuts.retain(|(cut, _)| *cut != host);
             wires.slow.remove(&host);
         }
-        Request::List => {}
+        Request::List | Request::Count => {}
     });
-    let text = serde_json::to_string(&*tell.borrow())? + "\n";
-    write.write_all(text.as_bytes()).await?;
+    let text = match counted {
+        Some(carried) => serde_json::to_string(&carried)?,
+        None => serde_json::to_string(&*tell.borrow())?,
+    };
+    write.write_all((text + "\n").as_bytes()).await?;
     Ok(())
 }
 
-async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wires>) {
+async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wires>, count: Arc<Count>) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(carry(client, route.clone(), wires.clone()));
+                tokio::spawn(carry(client, route.clone(), wires.clone(), count.clone()));
             }
             Err(error) => {
                 // Out of descriptors, for one: others may be freed.
@@ -155,7 +205,7 @@ async fn accept(listener: TcpListener, route: Route, wires: watch::Receiver<Wire
 }
 
 /// Connects one client with the target, once both directions are open, and copies until both ended.
-async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires>) {
+async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires>, count: Arc<Count>) {
     let (there, back) = (Flow::new(&route.from, &route.to), Flow::new(&route.to, &route.from));
     if wires.wait_for(|wires| there.open(wires) && back.open(wires)).await.is_err() {
         return;
@@ -169,8 +219,8 @@ async fn carry(client: TcpStream, route: Route, mut wires: watch::Receiver<Wires
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     tokio::join!(
-        there.copy(client_read, server_write, wires.clone()),
-        back.copy(server_read, client_write, wires.clone())
+        there.copy(client_read, server_write, wires.clone(), &count.there),
+        back.copy(server_read, client_write, wires.clone(), &count.back)
     );
 }
 
@@ -194,7 +244,13 @@ impl Flow {
     }
 
     /// The end of the stream is held back by a cut like its bytes.
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wires: watch::Receiver<Wires>) {
+    async fn copy(
+        &self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        mut wires: watch::Receiver<Wires>,
+        count: &AtomicU64,
+    ) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer).await.unwrap_or(0);
@@ -208,6 +264,7 @@ impl Flow {
             if to.write_all(&buffer[..read]).await.is_err() {
                 break;
             }
+            count.fetch_add(read as u64, Ordering::Relaxed);
         }
         // Fails only when the other end is gone already.
         let _ = to.shutdown().await;

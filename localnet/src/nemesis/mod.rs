@@ -20,7 +20,7 @@ use crate::demo::{await_pair, request_handover};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
-use crate::net::{ChainKind, Net};
+use crate::net::{Net, Shape};
 use crate::procs;
 use crate::proxy::{self, Request};
 use crate::table::table;
@@ -34,10 +34,9 @@ const HELD_MS: std::ops::Range<u64> = 300..4_000;
 const SIGN_BOUND: Duration = Duration::from_secs(40);
 
 pub struct Plan {
-    pub chain: ChainKind,
+    pub shape: Shape,
     pub rounds: usize,
     pub seed: u64,
-    pub slot_ms: u64,
 }
 
 /// How often a kind of fault was tried, and how often it was really in force.
@@ -82,7 +81,7 @@ const HANDOVER: &str = "handover under a fault";
 /// The first round after which the network did not recover or something was signed twice, with its seed.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("nemesis: {} rounds, seed {}; faults strike through loopback proxies", plan.rounds, plan.seed);
-    let net = launch::up(dir, plan.chain, plan.slot_ms, |_| ())?;
+    let net = launch::up(dir, plan.shape, |_| ())?;
     let mut attack = Attack::new(&net, plan.seed);
     for n in 1..=plan.rounds {
         let faults = attack.choose();
@@ -201,12 +200,12 @@ const START_BOUND: Duration = Duration::from_secs(20);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Programs;
+    use crate::net::{ChainKind, Programs};
 
     fn laid_out() -> (tempfile::TempDir, Net) {
         let dir = tempfile::tempdir().unwrap();
         let programs = Programs { localnet: "/b/l".into(), baton: "/b/b".into(), chain_node: "/b/simchain".into() };
-        let net = Net::lay_out(dir.path(), ChainKind::Sim, 50, programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
         (dir, net)
     }
 
