@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod desk;
 mod links;
 mod marks;
 mod orders;
@@ -178,10 +179,8 @@ impl Prepared {
             metrics: metrics.clone(),
         };
         let vitals = watch::Sender::new(reporter.vitals());
-        tokio::spawn(admin::serve(admin, asks_in));
-        if let Some(listener) = exporter_listener {
-            tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
-        }
+        let doors = desk::Doors { admin, exporter: exporter_listener };
+        desk::open(doors, asks_in, metrics.clone(), vitals.subscribe())?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
