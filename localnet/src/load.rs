@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use baton::wire::proto::StatusRequest;
 use baton::wire::proto::admin_client::AdminClient;
 use serde::Serialize;
@@ -117,6 +117,9 @@ fn load(net: &Net, plan: &Plan) -> Result<Report> {
     watch.poll()?;
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (calls, scrapes) = (of(&tally.calls), of(&tally.scrapes));
+    if calls == 0 {
+        bail!("no status call was answered in {seconds:.0} s, {leases_lost} leases lost: there was no load to judge");
+    }
     Ok(Report {
         seconds,
         calls,
