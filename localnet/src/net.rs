@@ -220,9 +220,14 @@ impl Net {
         hosts.chain(self.validators.iter().map(|v| (v.id.as_str(), v.rpc_port, v.p2p_port))).collect()
     }
 
-    /// Name and port of every chain node that `node` talks to, as seen from there.
+    /// Name and port of every chain node that `node` dials, as seen from there. A node of the sim chain begins once
+    /// half of these are there, and the genesis validators begin before the hosts: so they dial as many hosts as
+    /// validators, and are dialled by the others.
     pub fn chain_peers(&self, node: &str) -> BTreeMap<&str, u16> {
-        let others = self.chain_nodes().into_iter().filter(|(name, ..)| *name != node);
+        let is_validator = self.validators.iter().any(|v| v.id == node);
+        let hosts = if is_validator { self.validators.len() - 1 } else { self.hosts.len() };
+        let beyond: Vec<&str> = self.signers().skip(hosts).map(|h| h.id.as_str()).collect();
+        let others = self.chain_nodes().into_iter().filter(|(name, ..)| *name != node && !beyond.contains(name));
         others.map(|(name, _, p2p)| (name, self.port_seen(node, name, Plane::Chain, p2p))).collect()
     }
 }
@@ -299,6 +304,8 @@ mod tests {
             let ports: Vec<u16> = of_hosts.chain(of_chain).chain(net.routes.iter().map(|r| r.listen)).collect();
             let distinct: BTreeSet<u16> = ports.iter().copied().collect();
             assert_eq!((distinct.len(), ports.len()), (shape.ports(), shape.ports()), "{net:?}");
+            let (from_start, dialled) = (net.validators.len() - 1, net.chain_peers("val-1").len());
+            assert!(2 * from_start >= dialled, "a genesis validator waits for hosts: {net:?}");
         }
     }
 
