@@ -1,7 +1,7 @@
 //! What an operator on this host asks of the coordinator, over `run_dir/admin.sock`. It carries
 //! questions to the driver and answers back; it knows none of the answers and decides nothing. Only
 //! this program's own user and root are listened to. The driver binds it at start and runs `serve`
-//! as a task of its own; `cli` is the other end.
+//! on a thread of its own; `cli` is the other end.
 
 use std::fs;
 use std::io;
@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::ids::NodeId;
+use crate::shared_answer::SharedAnswer;
 use crate::transport::{Door, Limits, Visit, Visitor, bounded_server};
 use crate::wire::proto;
 use crate::wire::proto::admin_server::{Admin, AdminServer};
@@ -36,6 +37,8 @@ pub const ORDER_MAX: Duration = Duration::from_secs(8);
 pub const CHANGE_MAX: Duration = Duration::from_secs(15);
 /// By how much a question is answered late at most when its own limit has passed.
 const LATE_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at the status, however often it is asked for.
+const STATUS_EVERY: Duration = Duration::from_millis(10);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// More displace the oldest.
@@ -208,9 +211,9 @@ fn socket() -> io::Result<OwnedFd> {
 /// answer, is answered with an error that says so.
 pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
     let (accepted, connections) = mpsc::channel(1);
-    let desk = AdminServer::new(Desk { asks }).max_decoding_message_size(QUESTION_BYTES_MAX);
+    let desk = Desk { asks, status: SharedAnswer::new(STATUS_EVERY) };
     let server = bounded_server(PING_EVERY)
-        .add_service(desk)
+        .add_service(AdminServer::new(desk).max_decoding_message_size(QUESTION_BYTES_MAX))
         .serve_with_incoming(ReceiverStream::new(connections).map(Ok::<Visit<UnixStream>, io::Error>));
     let ((), served) = tokio::join!(accept(listener, accepted), server);
     if let Err(error) = served {
@@ -260,6 +263,7 @@ fn is_allowed(uid: u32, ours: u32) -> bool {
 
 struct Desk {
     asks: mpsc::Sender<Ask>,
+    status: SharedAnswer<proto::StatusResponse>,
 }
 
 impl Desk {
@@ -274,15 +278,21 @@ impl Desk {
         match timeout(limit, asked).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Status::unavailable("the coordinator is stopping")),
-            Err(_) => Err(Status::unavailable(format!("the coordinator hangs: no answer within {limit:?}"))),
+            Err(_) => Err(hangs(limit)),
         }
     }
+}
+
+fn hangs(limit: Duration) -> Status {
+    Status::unavailable(format!("the coordinator hangs: no answer within {limit:?}"))
 }
 
 #[tonic::async_trait]
 impl Admin for Desk {
     async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
-        self.ask(ANSWER_MAX, Ask::Status).await.map(Response::new)
+        let found = self.status.get(self.ask(ANSWER_MAX, Ask::Status));
+        // Who waits behind others that wait in vain is told as soon as they are.
+        timeout(ANSWER_MAX, found).await.unwrap_or_else(|_| Err(hangs(ANSWER_MAX))).map(Response::new)
     }
 
     async fn history(&self, _: Request<proto::HistoryRequest>) -> Result<Response<proto::HistoryResponse>, Status> {

@@ -1,13 +1,15 @@
 //! HTTP for monitors: `/metrics`, `/health`, `/ready` and `/node-pid` on `metrics.listen`. It reads
 //! what the driver has published and can ask nothing of it, so that no client, however slow or many,
-//! holds up a heartbeat. The driver binds it at start and runs `serve` as a task of its own.
+//! holds up a heartbeat. The driver binds it at start and runs `serve` on a thread of its own.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -21,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::Metrics;
+use crate::shared_answer::SharedAnswer;
 use crate::time::BootTime;
 
 /// More wait in the kernel's queue until one is done.
@@ -35,6 +38,9 @@ const CONNECTION_MAX: Duration = Duration::from_secs(10);
 const BEAT_MAX: Duration = Duration::from_secs(2);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two renderings of the metrics, however often they are scraped.
+const RENDER_EVERY: Duration = Duration::from_millis(50);
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -74,7 +80,7 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, vitals: watch::Recei
         .route("/health", get(show_health))
         .route("/ready", get(show_ready))
         .route("/node-pid", get(show_node_pid))
-        .with_state(Shown { metrics, vitals });
+        .with_state(Shown { metrics, text: Arc::new(SharedAnswer::new(RENDER_EVERY)), vitals });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -112,11 +118,14 @@ async fn answer(stream: TcpStream, routes: Router) {
 #[derive(Clone)]
 struct Shown {
     metrics: Metrics,
+    text: Arc<SharedAnswer<Bytes>>,
     vitals: watch::Receiver<Vitals>,
 }
 
 async fn show_metrics(State(shown): State<Shown>) -> Response {
-    ([(CONTENT_TYPE, TEXT_FORMAT)], shown.metrics.encode()).into_response()
+    let render = async { Ok::<Bytes, Infallible>(shown.metrics.encode().into()) };
+    let Ok(text) = shown.text.get(render).await;
+    ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
 }
 
 async fn show_health(State(shown): State<Shown>) -> (StatusCode, String) {

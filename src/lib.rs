@@ -2,9 +2,9 @@
 //!
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
 //! L0 `ids`, `time`; L1 `timing`, `guard_frame`, `chain_node`; L2 `core` (pure), `config`, `key_links`,
-//! `certificates`; L3 `shared_core`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`,
-//! `identity`, `roster`, `admin`, `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`, `joining`; L6 `driver`; L7 the
-//! binaries and `cli`.
+//! `certificates`; L3 `shared_core`, `shared_answer`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`;
+//! L4 `store`, `identity`, `roster`, `admin`, `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`, `joining`;
+//! L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod time;
@@ -22,6 +22,7 @@ pub mod chain;
 pub mod guard;
 pub mod guard_client;
 pub mod metrics;
+pub mod shared_answer;
 pub mod shared_core;
 pub mod transport;
 pub mod wire;

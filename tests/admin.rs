@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use baton::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
@@ -19,8 +21,8 @@ use baton::wire::proto::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response};
 
 /// Far more than any answer here needs.
 const GENEROUS: Duration = Duration::from_secs(30);
@@ -129,6 +131,31 @@ fn first_move() -> Move {
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn the_driver_is_asked_for_its_status_a_hundred_times_a_second_at_most() {
+    let (mut host, mut asked) = Host::new();
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    host.tasks.spawn(async move {
+        while let Some(ask) = asked.recv().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            answer(ask);
+        }
+    });
+    let client = host.client().await;
+    let (begun, mut calls) = (Instant::now(), JoinSet::new());
+    for _ in 0..400 {
+        let mut client = client.clone();
+        calls.spawn(async move { client.status(StatusRequest {}).await.map(Response::into_inner) });
+    }
+    let answers = timeout(GENEROUS, calls.join_all()).await.expect("all answered in time");
+    for answer in answers {
+        assert_eq!(answer.expect("an answer"), status());
+    }
+    let (times, most) = (count.load(Ordering::SeqCst), 1 + begun.elapsed().as_millis() as u64 / 10);
+    assert!((1..=most).contains(&times), "asked {times} times in {:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -27,9 +27,7 @@ pub fn write(net: &Net) -> Result<String> {
     for id in VALIDATORS {
         let home = net.validator_home(id);
         make_dir(&home)?;
-        let (from, to) = (key_file(net, id), home.join("validator_key.json"));
-        fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-        only_owner(&to)?;
+        give_key(net, id, &home)?;
     }
     only_owner(&key_file(net, SHARED))?;
     let shared = made.validator(SHARED).context("the genesis lacks the shared validator")?;
@@ -42,6 +40,17 @@ pub fn write_home(net: &Net, host: &str) -> Result<()> {
     make_dir(&home)?;
     // Not read by the node: baton's near driver looks into it before it starts one.
     write_file(&home.join("config.json"), "{ \"tracked_shards_config\": \"AllShards\" }\n")
+}
+
+/// The host's own home holds the shared key, as where no links lead to it.
+pub fn give_shared_key(net: &Net, host: &str) -> Result<()> {
+    give_key(net, SHARED, &net.chain_home(host))
+}
+
+fn give_key(net: &Net, account: &str, home: &Path) -> Result<()> {
+    let (from, to) = (key_file(net, account), home.join("validator_key.json"));
+    fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    only_owner(&to)
 }
 
 fn key_file(net: &Net, account: &str) -> std::path::PathBuf {

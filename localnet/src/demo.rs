@@ -12,7 +12,7 @@ use crate::check::check;
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::{Signed, Watch};
-use crate::net::{ChainKind, Net};
+use crate::net::{ChainKind, Net, Shape};
 use crate::procs::describe;
 use crate::status::{Answer, Status, await_status, run_bounded};
 use crate::table::{Screen, millis, table};
@@ -22,10 +22,14 @@ const SIGN_BOUND: Duration = Duration::from_secs(30);
 const HANDOVER_BOUND: Duration = Duration::from_secs(40);
 
 /// Runs the whole story; true when nothing was signed twice.
-pub fn run(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<bool> {
+pub fn run(dir: &Path, shape: Shape) -> Result<bool> {
     let mut screen = Screen::default();
-    screen.note(&format!("starting three hosts and a chain of three other validators under {}", dir.display()));
-    let net = launch::up(dir, chain, slot_ms, |status| screen.show(status))?;
+    screen.note(&format!(
+        "starting {} hosts and a chain of three other validators under {}",
+        shape.hosts,
+        dir.display()
+    ));
+    let net = launch::up(dir, shape, |status| screen.show(status))?;
     with_diagnosis(&net, story(&net, &mut screen))
 }
 

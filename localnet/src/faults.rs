@@ -22,12 +22,16 @@ pub enum What {
     Host,
 }
 
+/// Everything of baton, and of what it is compared with, that runs beside a chain node.
+const COORDINATORS: [&str; 2] = ["baton", "etcdctl"];
+const OTHERS: [&str; 2] = ["baton-guard", "etcd"];
+
 impl What {
     pub fn matches(self, proc: &Proc) -> bool {
         match self {
-            What::Coordinator => proc.program() == "baton",
+            What::Coordinator => COORDINATORS.contains(&proc.program()),
             What::Guard => proc.program() == "baton-guard",
-            What::Node => !["baton", "baton-guard"].contains(&proc.program()),
+            What::Node => !COORDINATORS.contains(&proc.program()) && !OTHERS.contains(&proc.program()),
             What::Host => true,
         }
     }

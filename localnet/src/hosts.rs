@@ -107,7 +107,7 @@ pub fn quoted(value: impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Programs;
+    use crate::net::{Programs, Shape};
     use baton::config::Config;
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
             chain_node: "/b/simchain".into(),
             stepped_clock: "/b/s.so".into(),
         };
-        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
         let (a, b, c) = (&net.hosts[0], &net.hosts[1], &net.hosts[2]);
         let text = config(&net, a);
         assert_eq!(text.matches(&a.raft().to_string()).count(), 2, "listen and its own member line:\n{text}");
@@ -138,7 +138,7 @@ mod tests {
                 chain_node: "/b/node".into(),
                 stepped_clock: "/b/s.so".into(),
             };
-            let net = Net::lay_out(dir.path(), Ground::Loopback, chain, 50, programs).unwrap();
+            let net = Net::lay_out(dir.path(), Shape::usual(chain), programs).unwrap();
             write_all(&net).unwrap();
             for host in &net.hosts {
                 let file = net.config_file(&host.id);

@@ -17,7 +17,8 @@ pub fn get_json(addr: SocketAddr, path: &str) -> Result<Value> {
     serde_json::from_slice(&body).with_context(what)
 }
 
-fn get(addr: SocketAddr, path: &str) -> Result<Vec<u8>> {
+/// The body of `http://ADDR/PATH`.
+pub fn get(addr: SocketAddr, path: &str) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;

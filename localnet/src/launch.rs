@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::faults::What;
 use crate::hosts::{self, make_dir};
-use crate::net::{ChainKind, Ground, Net, Programs};
+use crate::net::{ChainKind, Ground, Net, Programs, Shape};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::status::{self, Status};
 use crate::wires::{self, Request};
@@ -124,8 +124,8 @@ pub fn fresh_dir(dir: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// Processes may be left: whoever calls has a keeper.
-pub fn up(dir: &Path, chain: ChainKind, slot_ms: u64, seen: impl FnMut(&Status)) -> Result<Net> {
-    let net = prepare(dir, chain, slot_ms)?;
+pub fn up(dir: &Path, shape: Shape, seen: impl FnMut(&Status)) -> Result<Net> {
+    let net = prepare(dir, shape)?;
     start(&net, seen)?;
     Ok(net)
 }
@@ -167,16 +167,11 @@ fn await_holder(net: &Net, mut seen: impl FnMut(&Status)) -> Result<()> {
     }
 }
 
-/// All files of a network on loopback exist and nothing runs.
-pub fn prepare(dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
-    prepare_on(Ground::Loopback, dir, chain, slot_ms)
-}
-
-/// As [`prepare`]; for hosts in namespaces, `namespaces::enter` has made room.
-pub fn prepare_on(ground: Ground, dir: &Path, chain: ChainKind, slot_ms: u64) -> Result<Net> {
-    let mut net = Net::lay_out(dir, ground, chain, slot_ms, find_programs(chain)?)?;
+/// All files of a network exist and nothing runs. For hosts in namespaces, `namespaces::enter` has made room.
+pub fn prepare(dir: &Path, shape: Shape) -> Result<Net> {
+    let mut net = Net::lay_out(dir, shape, find_programs(shape.chain)?)?;
     net.save()?;
-    net.shared_key = match chain {
+    net.shared_key = match net.chain {
         ChainKind::Sim => chain_sim::write(&net)?,
         ChainKind::Cometbft => chain_cometbft::write(&net)?,
     };
@@ -242,8 +237,8 @@ pub fn start_coordinator_on(net: &Net, host: &str, name: &str) -> Result<()> {
 }
 
 /// Starts a marked process in a group of its own, its output appended to `log`; it is reaped when it
-/// ends, so that it never stays as a zombie.
-fn spawn(net: &Net, mut command: Command, host: &str, log: &Path, namespace: Option<&Path>) -> Result<()> {
+/// ends, so that it never stays as a zombie. Its network is that of `namespace` where there is one.
+pub fn spawn(net: &Net, mut command: Command, host: &str, log: &Path, namespace: Option<&Path>) -> Result<()> {
     let what = || format!("start {:?}", command.get_program());
     let out = append_to(log)?;
     let err = out.try_clone().with_context(what)?;
@@ -268,7 +263,7 @@ fn append_to(log: &Path) -> Result<File> {
     open.with_context(|| format!("open {}", log.display()))
 }
 
-fn await_step(step: impl Fn() -> Result<()>) -> Result<()> {
+pub fn await_step(step: impl Fn() -> Result<()>) -> Result<()> {
     let deadline = Instant::now() + STEP_BOUND;
     loop {
         match step() {

@@ -1,4 +1,4 @@
-//! Three hosts, one validator identity and a small chain on one machine: what the `localnet` and
+//! Some hosts, one validator identity and a small chain on one machine: what the `localnet` and
 //! `simchain` binaries and the end-to-end tests are made of. Nothing here is part of baton itself.
 
 pub mod signlog;
@@ -24,6 +24,7 @@ pub mod switch;
 pub mod tls;
 
 pub mod check;
+pub mod cost;
 pub mod faults;
 pub mod launch;
 pub mod measure;
@@ -31,4 +32,8 @@ pub mod table;
 
 pub mod bench;
 pub mod demo;
+pub mod etcd;
+pub mod foreground;
+pub mod idle;
+pub mod load;
 pub mod nemesis;

@@ -4,18 +4,22 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use localnet::bench::{self, Fault, Plan};
+use localnet::bench::{self, Against, Comparison, Fault, Plan};
 use localnet::check::check;
 use localnet::demo;
 use localnet::faults::{self, What};
-use localnet::keeper::{self, Keeper};
+use localnet::foreground::{Afterwards, Interrupted, foreground};
+use localnet::idle;
+use localnet::keeper;
 use localnet::launch;
+use localnet::load;
 use localnet::nemesis::{self, Kind};
-use localnet::net::{ChainKind, Ground, Net, Usage};
+use localnet::net::{ChainKind, Ground, HOSTS, Net, Shape, Usage};
 use localnet::procs::{self, describe, marked};
 use localnet::proxy;
 use localnet::status;
@@ -23,10 +27,12 @@ use localnet::switch;
 use localnet::table::status_table;
 use localnet::wires::{self, Request, Way};
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+
+/// As a shell tells of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Parser)]
-#[command(name = "localnet", version, about = "Three hosts, one validator identity and a small chain on one machine")]
+#[command(name = "localnet", version, about = "Some hosts, one validator identity and a small chain on one machine")]
 struct Cli {
     /// Where everything is kept
     #[arg(long, default_value = ".localnet", global = true)]
@@ -69,6 +75,10 @@ enum Command {
     Check,
     /// Measure how long nobody signs after a fault
     Bench(BenchArgs),
+    /// Measure what networks of several sizes cost at idle, and how long nobody signs when a host is lost
+    Idle(IdleArgs),
+    /// Put the holder under load on a starved machine and count the leases that it loses
+    Load(LoadArgs),
     /// Random faults, round after round, under the eyes of the checker
     Nemesis(NemesisArgs),
     /// Show the ends of a host's logs
@@ -91,6 +101,21 @@ struct ChainArgs {
     chain: ChainKind,
     #[command(flatten)]
     slot: Slot,
+    /// Of which the smallest majority runs a chain node and the others are arbiters
+    #[arg(long, default_value_t = *HOSTS.start(), value_parser = hosts)]
+    hosts: usize,
+}
+
+impl ChainArgs {
+    fn shape(self) -> Shape {
+        Shape { slot_ms: self.slot.slot_ms, hosts: self.hosts, ..Shape::usual(self.chain) }
+    }
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    let (from, to) = (HOSTS.start(), HOSTS.end());
+    let hosts: Option<usize> = text.parse().ok().filter(|hosts| HOSTS.contains(hosts));
+    hosts.ok_or_else(|| format!("a network has {from} to {to} hosts"))
 }
 
 #[derive(Args, Clone, Copy)]
@@ -119,8 +144,52 @@ struct BenchArgs {
     /// Of the moments at which faults strike
     #[arg(long)]
     seed: Option<u64>,
+    /// Then do the same with what a user would pick instead of baton
+    #[arg(long, value_enum)]
+    against: Option<Against>,
+    /// Draw the gaps of each fault as DIR/bench-FAULT.svg
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     chain: ChainArgs,
+}
+
+#[derive(Args)]
+struct IdleArgs {
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 5, 7, 9], value_parser = hosts)]
+    members: Vec<usize>,
+    /// Losses of the holder's host for each size
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rounds: u64,
+    #[arg(long)]
+    seed: Option<u64>,
+    /// One JSON array on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    slot: Slot,
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
+    minutes: f64,
+    /// Status calls a second
+    #[arg(long, default_value_t = 1000)]
+    calls: u64,
+    /// Busy loops for every core
+    #[arg(long, default_value_t = 2)]
+    busy: usize,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    chain: ChainArgs,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: Option<f64> = text.parse().ok().filter(|minutes| (0.1..=10_000.0).contains(minutes));
+    minutes.ok_or_else(|| "0.1 to 10000 minutes".into())
 }
 
 #[derive(Args)]
@@ -148,13 +217,12 @@ fn main() -> ExitCode {
     };
     match perform(cli) {
         Ok(code) => code,
-        Err(error) => match error.downcast_ref::<Usage>() {
-            Some(_) => bad_input(&format!("error: {error:#}")),
-            None => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Err(error) if error.is::<Usage>() => bad_input(&format!("error: {error:#}")),
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -169,14 +237,18 @@ fn one_line(text: &str) -> String {
 }
 
 fn perform(cli: Cli) -> Result<ExitCode> {
-    let default = Command::Demo(ChainArgs { chain: ChainKind::Sim, slot: Slot { slot_ms: 50 } });
+    let usual = Shape::usual(ChainKind::Sim);
+    let (slot, hosts) = (Slot { slot_ms: usual.slot_ms }, usual.hosts);
+    let default = Command::Demo(ChainArgs { chain: usual.chain, slot, hosts });
     let dir = cli.dir;
     match cli.command.unwrap_or(default) {
-        Command::Demo(args) => {
-            foreground(&dir, Afterwards::Sweep, move |dir| demo::run(dir, args.chain, args.slot.slot_ms).map(code))
+        Command::Demo(args) => foreground(&dir, Afterwards::Sweep, move |dir| demo::run(dir, args.shape())).map(code),
+        Command::Up(args) => {
+            foreground(&dir, Afterwards::Leave, move |dir| up(dir, args.shape())).map(|()| ExitCode::SUCCESS)
         }
-        Command::Up(args) => foreground(&dir, Afterwards::Leave, move |dir| up(dir, args)),
         Command::Bench(args) => run_bench(&dir, args),
+        Command::Idle(args) => run_idle(&dir, args),
+        Command::Load(args) => run_load(&dir, args),
         Command::Nemesis(args) => run_nemesis(&dir, args),
         Command::Keeper => keeper::keep(&dir).map(|()| ExitCode::SUCCESS),
         Command::Wires => serve_wires(&dir),
@@ -209,83 +281,77 @@ fn network(dir: &Path) -> Result<Net> {
     Net::load(dir)
 }
 
-/// What becomes of the network when a foreground command has done its work.
-#[derive(Clone, Copy, PartialEq)]
-enum Afterwards {
-    Sweep,
-    Leave,
-}
-
-/// Does `work` with a fresh network folder under a keeper. A failure, Ctrl-C, SIGTERM or SIGHUP ends
-/// all that was started before this returns; SIGKILL leaves that to the keeper.
-fn foreground(
-    dir: &Path,
-    afterwards: Afterwards,
-    work: impl FnOnce(&Path) -> Result<ExitCode> + Send + 'static,
-) -> Result<ExitCode> {
-    let dir = launch::fresh_dir(dir)?;
-    let keeper = Keeper::start(&std::env::current_exe().context("find the own executable")?, &dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let outcome = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let work = tokio::task::spawn_blocking(move || work(&dir));
-        tokio::select! {
-            done = work => done.context("the command panicked")?.map(Some),
-            _ = interrupt.recv() => Ok(None),
-            _ = terminate.recv() => Ok(None),
-            _ = hangup.recv() => Ok(None),
-        }
-    });
-    // An interrupted command may still be at work in its thread: it can start nothing any more.
-    runtime.shutdown_background();
-    match outcome {
-        Ok(Some(code)) if afterwards == Afterwards::Leave => keeper.release().map(|()| code),
-        outcome => {
-            launch::close();
-            keeper.sweep()?;
-            outcome.map(|finished| finished.unwrap_or(ExitCode::from(130)))
-        }
-    }
-}
-
-fn up(dir: &Path, args: ChainArgs) -> Result<ExitCode> {
+fn up(dir: &Path, shape: Shape) -> Result<()> {
     let mut last = String::new();
-    let net = launch::up(dir, args.chain, args.slot.slot_ms, |status| {
+    let net = launch::up(dir, shape, |status| {
         if status.summary() != last {
             last = status.summary();
             println!("{last}");
         }
     })?;
     println!("running under {}; `localnet status`, `localnet check`, `localnet down`", net.dir.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
-    let ChainArgs { chain, slot } = args.chain;
-    let plan = Plan {
-        chain,
+    let shape = args.chain.shape();
+    let plan = Arc::new(Plan {
+        shape,
         rounds: usize::try_from(args.rounds)?,
-        faults: bench::distinct(args.faults, chain)?,
+        faults: bench::distinct(args.faults, shape.chain)?,
         seed: args.seed.unwrap_or_else(rand::random),
-        slot_ms: slot.slot_ms,
-    };
-    foreground(dir, Afterwards::Sweep, move |dir| {
-        let results = bench::run(dir, &plan)?;
-        if args.json {
-            println!("{}", results.json()?);
-        } else {
-            print!("{}", results.table());
+    });
+    let ours = plan.clone();
+    let (text, clean, drawn) = match args.against {
+        None => {
+            let results = foreground(dir, Afterwards::Sweep, move |dir| bench::run(dir, &ours))?;
+            let text = if args.json { results.json()? + "\n" } else { results.table() };
+            (text, results.clean, vec![("baton", results)])
         }
-        Ok(code(results.clean))
-    })
+        Some(against) => {
+            bench::can_enter(against, &plan)?;
+            let ours = foreground(dir, Afterwards::Sweep, move |dir| bench::enter_baton(dir, &ours))?;
+            let theirs = match against {
+                Against::EtcdLock => foreground(dir, Afterwards::Sweep, move |dir| bench::enter_etcd(dir, &plan))?,
+            };
+            let comparison = Comparison([ours, theirs]);
+            let text = if args.json { comparison.json()? + "\n" } else { comparison.table() };
+            let [ours, theirs] = comparison.0;
+            (text, ours.results.clean, vec![(ours.name, ours.results), (theirs.name, theirs.results)])
+        }
+    };
+    print!("{text}");
+    if let Some(folder) = args.plot {
+        bench::plot::write_all(&folder, &drawn)?;
+    }
+    Ok(code(clean))
+}
+
+fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
+    let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
+    let mut sizes = Vec::new();
+    for hosts in args.members {
+        let shape = Shape { slot_ms: args.slot.slot_ms, hosts, ..Shape::usual(ChainKind::Sim) };
+        let plan = Plan { shape, rounds, faults: vec![Fault::Host], seed };
+        sizes.push(foreground(dir, Afterwards::Sweep, move |dir| idle::measure(dir, &plan))?);
+    }
+    let text = if args.json { serde_json::to_string(&sizes)? + "\n" } else { idle::table(&sizes) };
+    print!("{text}");
+    Ok(code(sizes.iter().all(|size| size.clean)))
+}
+
+fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
+    let during = Duration::from_secs_f64(args.minutes * 60.0);
+    let plan = load::Plan { shape: args.chain.shape(), during, calls_per_s: args.calls, busy_per_core: args.busy };
+    let report = foreground(dir, Afterwards::Sweep, move |dir| load::run(dir, &plan))?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    print!("{text}");
+    Ok(code(report.is_good()))
 }
 
 fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
-    let ChainArgs { chain, slot } = args.chain;
     // Cargo may want the machine's own network.
-    launch::find_programs(chain)?;
+    launch::find_programs(args.chain.chain)?;
     let (ground, why_not) = nemesis::find_ground();
     if let Some(error) = why_not {
         if args.require_namespaces {
@@ -295,7 +361,7 @@ fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
     let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
-    let plan = nemesis::Plan { ground, chain, rounds, seed, slot_ms: slot.slot_ms, kinds };
+    let plan = nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds };
     plan.check()?;
     foreground(dir, Afterwards::Sweep, move |dir| {
         let began = Instant::now();

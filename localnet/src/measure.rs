@@ -153,6 +153,13 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Between one signature, by whichever host, and the next.
+    pub fn longest_pause(&self) -> Option<Duration> {
+        let mut times: Vec<u64> = self.seen.iter().map(|s| s.at_ns).collect();
+        times.sort_unstable();
+        times.windows(2).map(|pair| Duration::from_nanos(pair[1] - pair[0])).max()
+    }
+
     /// From the last signature of `old` before `first` to `first`, by another host.
     pub fn pause_before(&self, old: &str, first: &Signed) -> Option<Duration> {
         let by_old = self.seen.iter().filter(|s| s.host == old && s.at_ns < first.at_ns);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +16,12 @@ use serde::{Deserialize, Serialize};
 use crate::ports;
 use crate::proxy::{Plane, Route};
 
-pub const HOSTS: [&str; 3] = ["host-a", "host-b", "host-c"];
 pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
 /// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
 const RUN_DIR_MAX: usize = 70;
+
+/// As many hosts as a cluster has at least, and as baton is measured with at most.
+pub const HOSTS: RangeInclusive<usize> = 3..=9;
 
 /// Bad input: the command ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,36 @@ pub enum ChainKind {
     Sim,
     /// Real CometBFT v0.38, activated by restart.
     Cometbft,
+}
+
+/// What a network is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub ground: Ground,
+    pub chain: ChainKind,
+    pub slot_ms: u64,
+    /// Within [`HOSTS`]. The smallest majority of them runs a chain node, the others are arbiters.
+    pub hosts: usize,
+}
+
+impl Shape {
+    /// Three hosts on loopback, and slots of 50 ms where the chain has slots.
+    pub fn usual(chain: ChainKind) -> Shape {
+        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start() }
+    }
+
+    fn signers(self) -> usize {
+        self.hosts / 2 + 1
+    }
+
+    fn ports(self) -> usize {
+        let (hosts, signers, validators) = (self.hosts, self.signers(), VALIDATORS.len());
+        let wires = match self.ground {
+            Ground::Loopback => hosts * (hosts - 1) + signers * (signers - 1) + 2 * signers * validators,
+            Ground::Namespaces => 0,
+        };
+        2 * hosts + 2 * signers + 2 * validators + wires
+    }
 }
 
 /// Absolute paths of what runs.
@@ -133,22 +166,23 @@ pub struct Net {
 
 impl Net {
     /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
-    pub fn lay_out(dir: &Path, ground: Ground, chain: ChainKind, slot_ms: u64, programs: Programs) -> Result<Net> {
+    pub fn lay_out(dir: &Path, shape: Shape, programs: Programs) -> Result<Net> {
         let short_dir = short_dir_for(dir)?;
-        let mut ports = ports::pick(4 * HOSTS.len() + 2 * VALIDATORS.len() + 6 + 14)?.into_iter();
+        let mut ports = ports::pick(shape.ports())?.into_iter();
         let mut port = move || ports.next().context("more ports needed than picked");
         let mut hosts = Vec::new();
-        for (i, id) in HOSTS.into_iter().enumerate() {
-            let arbiter = i == HOSTS.len() - 1;
+        for (i, letter) in ('a'..).take(shape.hosts).enumerate() {
+            let id = format!("host-{letter}");
+            let arbiter = i >= shape.signers();
             let run_dir = match &short_dir {
-                Some(short) => short.join(id),
-                None => dir.join("hosts").join(id).join("run"),
+                Some(short) => short.join(&id),
+                None => dir.join("hosts").join(&id).join("run"),
             };
             hosts.push(Host {
-                id: id.into(),
+                id,
                 role: if arbiter { Role::Arbiter } else { Role::Validator },
                 priority: 100 - 10 * i as u32,
-                addr: ground.addr(1 + i as u8),
+                addr: shape.ground.addr(1 + i as u8),
                 raft_port: port()?,
                 metrics_port: port()?,
                 rpc_port: if arbiter { 0 } else { port()? },
@@ -160,20 +194,20 @@ impl Net {
         for id in VALIDATORS {
             validators.push(Validator {
                 id: id.into(),
-                addr: ground.addr(OUTSIDE),
+                addr: shape.ground.addr(OUTSIDE),
                 rpc_port: port()?,
                 p2p_port: port()?,
             });
         }
         let mut routes = Vec::new();
-        let wires = match ground {
+        let wires = match shape.ground {
             Ground::Loopback => wires(&hosts, &validators),
             Ground::Namespaces => Vec::new(),
         };
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let (dir, shared_key) = (dir.to_path_buf(), String::new());
+        let (dir, Shape { ground, chain, slot_ms, .. }, shared_key) = (dir.to_path_buf(), shape, String::new());
         Ok(Net { dir, ground, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
     }
 
@@ -196,7 +230,10 @@ impl Net {
     /// Names the hosts that exist.
     pub fn host(&self, id: &str) -> Result<&Host> {
         let host = self.hosts.iter().find(|h| h.id == id);
-        host.ok_or_else(|| Usage(format!("no host {id:?}: there are {}", HOSTS.join(", "))).into())
+        host.ok_or_else(|| {
+            let ids: Vec<&str> = self.hosts.iter().map(|h| h.id.as_str()).collect();
+            Usage(format!("no host {id:?}: there are {}", ids.join(", "))).into()
+        })
     }
 
     /// The hosts that run a chain node.
@@ -257,9 +294,15 @@ impl Net {
         hosts.chain(self.validators.iter().map(|v| ChainNode { name: &v.id, rpc: v.rpc(), p2p: v.p2p() })).collect()
     }
 
-    /// Name and address of every chain node that `node` talks to, as seen from there.
+    /// Name and address of every chain node that `node` dials, as seen from there. A node of the sim chain begins once
+    /// half of these are there, and the genesis validators begin before the hosts: so they dial as many hosts as
+    /// validators, and are dialled by the others.
     pub fn chain_peers(&self, node: &str) -> BTreeMap<&str, SocketAddr> {
-        let others = self.chain_nodes().into_iter().filter(|other| other.name != node);
+        let is_validator = self.validators.iter().any(|v| v.id == node);
+        let hosts = if is_validator { self.validators.len() - 1 } else { self.hosts.len() };
+        let beyond: Vec<&str> = self.signers().skip(hosts).map(|h| h.id.as_str()).collect();
+        let nodes = self.chain_nodes().into_iter();
+        let others = nodes.filter(|other| other.name != node && !beyond.contains(&other.name));
         others.map(|other| (other.name, self.address_seen(node, other.name, Plane::Chain, other.p2p))).collect()
     }
 }
@@ -331,7 +374,7 @@ mod tests {
     #[test]
     fn hosts_reach_each_other_and_the_chain_through_wires_only() {
         let dir = tempfile::tempdir().unwrap();
-        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs()).unwrap();
         let direct: BTreeSet<SocketAddr> = net.chain_nodes().iter().map(|node| node.p2p).collect();
         assert_eq!(net.chain_peers("host-a").len(), 4);
         assert!(net.chain_peers("host-a").values().all(|addr| !direct.contains(addr)), "{net:?}");
@@ -343,11 +386,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_any_size_has_a_majority_of_signers_and_a_port_for_each_purpose() {
+        for hosts in HOSTS {
+            let dir = tempfile::tempdir().unwrap();
+            let shape = Shape { hosts, ..Shape::usual(ChainKind::Sim) };
+            let net = Net::lay_out(dir.path(), shape, programs()).unwrap();
+            assert_eq!((net.hosts.len(), net.signers().count()), (hosts, hosts / 2 + 1), "{net:?}");
+            let of_hosts = net.hosts.iter().flat_map(|h| [h.raft_port, h.metrics_port]);
+            let of_chain = net.chain_nodes().into_iter().flat_map(|node| [node.rpc.port(), node.p2p.port()]);
+            let ports: Vec<u16> = of_hosts.chain(of_chain).chain(net.routes.iter().map(|r| r.listen)).collect();
+            let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+            assert_eq!((distinct.len(), ports.len()), (shape.ports(), shape.ports()), "{net:?}");
+            let (from_start, dialled) = (net.validators.len() - 1, net.chain_peers("val-1").len());
+            assert!(2 * from_start >= dialled, "a genesis validator waits for hosts: {net:?}");
+        }
+    }
+
+    #[test]
     fn a_saved_network_is_read_back_and_a_missing_one_says_how_to_start() {
         let dir = tempfile::tempdir().unwrap();
         let error = Net::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("localnet up"), "{error}");
-        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Cometbft, 50, programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Cometbft), programs()).unwrap();
         net.save().unwrap();
         let again = Net::load(dir.path()).unwrap();
         assert_eq!((again.chain, &again.routes), (ChainKind::Cometbft, &net.routes));
@@ -357,7 +417,7 @@ mod tests {
     fn sockets_of_a_deep_network_get_a_short_folder() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a-rather-long-name-of-a-folder/".repeat(4));
-        let net = Net::lay_out(&deep, Ground::Loopback, ChainKind::Sim, 50, programs()).unwrap();
+        let net = Net::lay_out(&deep, Shape::usual(ChainKind::Sim), programs()).unwrap();
         let longest = net.hosts.iter().map(|h| h.run_dir.as_os_str().len()).max().unwrap();
         assert!(longest <= RUN_DIR_MAX, "{net:?}");
         fs::remove_dir_all(net.short_dir.unwrap()).unwrap();

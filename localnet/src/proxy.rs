@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::wires::{Board, Wires};
+use crate::wires::{self, Board, Request, Wires};
 
 /// One wire: who dials `listen` is connected to `target`, both on 127.0.0.1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,23 +37,60 @@ pub enum Plane {
     Chain,
 }
 
+/// What one host has sent to another since the proxies started, without the headers of TCP and IP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    pub from: String,
+    pub to: String,
+    pub plane: Plane,
+    pub bytes: u64,
+}
+
+/// One entry for each direction of each wire, from the proxies that listen on `socket`.
+pub fn carried(socket: &Path) -> Result<Vec<Carried>> {
+    wires::converse(socket, &Request::Count)
+}
+
 /// Serves until the process is killed. The socket appears once every route listens.
 pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
     let board = Arc::new(Board::new(Default::default()));
+    let mut counts = Vec::new();
     for route in routes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, route.listen))
             .await
             .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
-        tokio::spawn(accept(listener, route, board.clone()));
+        let count = Arc::new(Count::default());
+        counts.push((route.clone(), count.clone()));
+        tokio::spawn(accept(listener, route, board.clone(), count));
     }
-    board.serve(socket).await
+    board.serve(socket, || Ok(count(&counts))).await
 }
 
-async fn accept(listener: TcpListener, route: Route, board: Arc<Board>) {
+/// Bytes carried by a wire.
+#[derive(Default)]
+struct Count {
+    there: AtomicU64,
+    back: AtomicU64,
+}
+
+fn count(counts: &[(Route, Arc<Count>)]) -> Vec<Carried> {
+    let both = |(route, count): &(Route, Arc<Count>)| {
+        let carried = |from: &str, to: &str, bytes: &AtomicU64| Carried {
+            from: from.into(),
+            to: to.into(),
+            plane: route.plane,
+            bytes: bytes.load(Ordering::Relaxed),
+        };
+        [carried(&route.from, &route.to, &count.there), carried(&route.to, &route.from, &count.back)]
+    };
+    counts.iter().flat_map(both).collect()
+}
+
+async fn accept(listener: TcpListener, route: Route, board: Arc<Board>, count: Arc<Count>) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(carry(client, route.clone(), board.clone()));
+                tokio::spawn(carry(client, route.clone(), board.clone(), count.clone()));
             }
             Err(error) => {
                 // Out of descriptors, for one: others may be freed.
@@ -64,7 +102,7 @@ async fn accept(listener: TcpListener, route: Route, board: Arc<Board>) {
 }
 
 /// Connects one client with the target, once both directions are open, and copies until both ended.
-async fn carry(client: TcpStream, route: Route, board: Arc<Board>) {
+async fn carry(client: TcpStream, route: Route, board: Arc<Board>, count: Arc<Count>) {
     let [there, back] = [(&route.from, &route.to), (&route.to, &route.from)].map(|(from, to)| Flow { from, to });
     if !there.opens(&board).await || !back.opens(&board).await {
         return;
@@ -77,7 +115,10 @@ async fn carry(client: TcpStream, route: Route, board: Arc<Board>) {
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    tokio::join!(there.copy(client_read, server_write, &board), back.copy(server_read, client_write, &board));
+    tokio::join!(
+        there.copy(client_read, server_write, &board, &count.there),
+        back.copy(server_read, client_write, &board, &count.back)
+    );
 }
 
 /// Bytes on their way from one host to another.
@@ -109,7 +150,7 @@ impl Flow<'_> {
     }
 
     /// The end of the stream is held back by a cut like its bytes.
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, board: &Board) {
+    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, board: &Board, count: &AtomicU64) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer).await.unwrap_or(0);
@@ -123,6 +164,7 @@ impl Flow<'_> {
             if to.write_all(&buffer[..read]).await.is_err() {
                 break;
             }
+            count.fetch_add(read as u64, Ordering::Relaxed);
         }
         // Fails only when the other end is gone already.
         let _ = to.shutdown().await;

@@ -9,10 +9,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+
+use crate::proxy::Carried;
 
 /// A direction as the cut host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -88,10 +91,17 @@ pub enum Request {
         host: String,
     },
     List,
+    /// Answered by the proxies with a list of [`Carried`], and by the switch with a sentence: it counts no bytes.
+    Count,
 }
 
 /// Asks whoever carries the wires and listens on `socket`.
 pub fn ask(socket: &Path, request: &Request) -> Result<Wires> {
+    converse(socket, request)
+}
+
+/// As [`ask`], for a request with an answer of its own.
+pub fn converse<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T> {
     let what = || format!("ask for the wires over {}", socket.display());
     let mut stream = StdUnixStream::connect(socket).with_context(what)?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).with_context(what)?;
@@ -122,21 +132,35 @@ impl Board {
         *self.struck.lock().expect("nobody panics with it").entry(host.into()).or_default() += 1;
     }
 
-    /// Answers requests until the process is killed. The socket appears now.
-    pub async fn serve(&self, socket: &Path) -> Result<()> {
+    /// Answers requests until the process is killed. The socket appears now. What was carried so far is for `count`
+    /// to say.
+    pub async fn serve(&self, socket: &Path, count: impl Fn() -> Result<Vec<Carried>>) -> Result<()> {
         let control = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
         loop {
             let (stream, _) = control.accept().await.context("accept a control connection")?;
-            if let Err(error) = self.answer(stream).await {
+            if let Err(error) = self.answer(stream, &count).await {
                 eprintln!("control request: {error:#}");
             }
         }
     }
 
-    async fn answer(&self, stream: UnixStream) -> Result<()> {
+    async fn answer(&self, stream: UnixStream, count: impl Fn() -> Result<Vec<Carried>>) -> Result<()> {
         let (read, mut write) = stream.into_split();
         let Some(line) = tokio::io::BufReader::new(read).lines().next_line().await? else { bail!("empty request") };
         let request = serde_json::from_str(&line).with_context(|| format!("request {line:?}"))?;
+        let text = match request {
+            Request::Count => match count() {
+                Ok(carried) => serde_json::to_string(&carried)?,
+                Err(error) => serde_json::to_string(&error.to_string())?,
+            },
+            change => serde_json::to_string(&self.change(change))?,
+        };
+        write.write_all((text + "\n").as_bytes()).await?;
+        Ok(())
+    }
+
+    /// The wires afterwards.
+    fn change(&self, request: Request) -> Wires {
         self.wires.send_modify(|wires| match request {
             Request::Cut { host, ways } => wires.cuts.extend(ways.into_iter().map(|way| (host.clone(), way))),
             Request::Slow { host, slow } => drop(wires.slow.insert(host, slow)),
@@ -145,11 +169,9 @@ impl Board {
                 wires.slow.remove(&host);
                 self.struck.lock().expect("nobody panics with it").remove(&host);
             }
-            Request::List => {}
+            Request::List | Request::Count => {}
         });
         let struck = self.struck.lock().expect("nobody panics with it").clone();
-        let answer = Wires { struck, ..self.wires.borrow().clone() };
-        write.write_all((serde_json::to_string(&answer)? + "\n").as_bytes()).await?;
-        Ok(())
+        Wires { struck, ..self.wires.borrow().clone() }
     }
 }

@@ -12,7 +12,7 @@ use localnet::bench::{self, Fault, Plan};
 use localnet::chain_cometbft;
 use localnet::http;
 use localnet::launch;
-use localnet::net::ChainKind;
+use localnet::net::{ChainKind, Shape};
 use localnet::procs::MARKER;
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn a_host_with_its_throwaway_key_follows_the_chain_through_the_wires() {
         return;
     }
     let ground = Ground::new();
-    let net = launch::prepare(&ground.dir, ChainKind::Cometbft, 50).unwrap();
+    let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Cometbft)).unwrap();
     launch::start_wires(&net).unwrap();
     launch::start_validators(&net).unwrap();
     let host = net.host("host-b").unwrap();
@@ -80,7 +80,7 @@ fn a_shared_validator_survives_every_fault_and_signs_no_step_twice() {
     let ground = Ground::new();
     let chain = ChainKind::Cometbft;
     let faults = Fault::usual(chain).to_vec();
-    let plan = Plan { chain, rounds: rounds(), faults, seed: rand::random(), slot_ms: 50 };
+    let plan = Plan { shape: Shape::usual(chain), rounds: rounds(), faults, seed: rand::random() };
     let results = bench::run(&ground.dir, &plan).unwrap_or_else(|error| panic!("{error:#}"));
     println!("{}", results.table());
     assert!(results.clean, "the checker found a violation, see above");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::Ground;
 use localnet::demo::await_pair;
 use localnet::launch::{self, with_diagnosis};
-use localnet::net::{self, ChainKind, Net};
+use localnet::net::{self, ChainKind, Net, Shape};
 use localnet::procs::marked;
 use localnet::status::query_host;
 use localnet::wires::{Request, Way, ask};
@@ -34,7 +34,7 @@ fn entered() -> bool {
 }
 
 fn laid_out(ground: &Ground) -> Net {
-    launch::prepare_on(net::Ground::Namespaces, &ground.dir, ChainKind::Sim, 50).unwrap()
+    launch::prepare(&ground.dir, Shape { ground: net::Ground::Namespaces, ..Shape::usual(ChainKind::Sim) }).unwrap()
 }
 
 fn await_true(what: &str, mut check: impl FnMut() -> bool) {
@@ -95,7 +95,7 @@ fn packets_out_of_a_cut_host_are_lost_and_come_again_after_the_heal() {
 #[test]
 fn a_step_of_one_hosts_wall_clock_leaves_the_other_hosts_alone() {
     let ground = Ground::new();
-    let net = launch::prepare(&ground.dir, ChainKind::Sim, 50).unwrap();
+    let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
     clock::install(&net).unwrap();
     // Of the host's wall clock, in seconds.
     let told_by = |host: &str| {
@@ -170,8 +170,9 @@ fn a_nemesis_that_is_killed_leaves_nothing() {
     let mut command = ground.command(&["nemesis", "--without", "disk-full"]);
     let mut nemesis = command.process_group(0).stderr(Stdio::null()).spawn().unwrap();
     await_true("a coordinator runs on every host", || {
-        let running = marked(&ground.dir);
-        net::HOSTS.iter().all(|host| running.iter().any(|p| p.host == *host && faults::What::Coordinator.matches(p)))
+        let Ok(net) = Net::load(&ground.dir) else { return false };
+        let running = marked(&net.dir);
+        net.hosts.iter().all(|host| running.iter().any(|p| p.host == host.id && faults::What::Coordinator.matches(p)))
     });
     nemesis.kill().unwrap();
     nemesis.wait().unwrap();

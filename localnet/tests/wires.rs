@@ -12,7 +12,7 @@ use common::{Ground, LOCALNET};
 use localnet::check::check;
 use localnet::launch;
 use localnet::measure::Watch;
-use localnet::net::{ChainKind, Net};
+use localnet::net::{ChainKind, Net, Shape};
 use localnet::procs::{MARKER, marked};
 use localnet::proxy::Plane;
 use localnet::wires::{Request, Slow, Way, Wires, ask};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Wires alone, laid out for a network of which nothing else runs.
 fn wired(ground: &Ground) -> Net {
-    let net = launch::prepare(&ground.dir, ChainKind::Sim, 50).unwrap();
+    let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
     launch::start_wires(&net).unwrap();
     net
 }

@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod desk;
 mod fence;
 mod links;
 mod marks;
@@ -202,10 +203,8 @@ impl Prepared {
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
-        tokio::spawn(admin::serve(admin, asks_in));
-        if let Some(listener) = exporter_listener {
-            tokio::spawn(exporter::serve(listener, metrics.clone(), vitals.subscribe()));
-        }
+        let doors = desk::Doors { admin, exporter: exporter_listener };
+        desk::open(doors, asks_in, metrics.clone(), vitals.subscribe())?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));

@@ -22,7 +22,7 @@ use crate::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
-use crate::net::{ChainKind, Ground, Net, Usage};
+use crate::net::{Ground, Net, Shape, Usage};
 use crate::procs;
 use crate::wires::{self, Request};
 use crate::{clock, namespaces};
@@ -43,11 +43,9 @@ const RECOVER_BOUND: Duration = Duration::from_secs(240);
 const HANDOVER_BOUND: Duration = Duration::from_secs(5);
 
 pub struct Plan {
-    pub ground: Ground,
-    pub chain: ChainKind,
+    pub shape: Shape,
     pub rounds: usize,
     pub seed: u64,
-    pub slot_ms: u64,
     /// What may strike.
     pub kinds: Vec<Kind>,
 }
@@ -56,7 +54,7 @@ impl Plan {
     /// # Errors
     /// A kind that is asked for cannot be done on this ground.
     pub fn check(&self) -> Result<()> {
-        let impossible = |kind: &&Kind| !kind.is_possible_on(self.ground);
+        let impossible = |kind: &&Kind| !kind.is_possible_on(self.shape.ground);
         match self.kinds.iter().find(impossible) {
             None => Ok(()),
             Some(kind) => bail!(Usage(format!(
@@ -83,12 +81,12 @@ pub fn find_ground() -> (Ground, Option<anyhow::Error>) {
 /// # Errors
 /// The first round after which the network did not recover, with its seed.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
-    let ground = match plan.ground {
+    let ground = match plan.shape.ground {
         Ground::Namespaces => "a network namespace for each host",
         Ground::Loopback => "loopback proxies between the hosts",
     };
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
-    let net = launch::prepare_on(plan.ground, dir, plan.chain, plan.slot_ms)?;
+    let net = launch::prepare(dir, plan.shape)?;
     clock::install(&net)?;
     launch::start(&net, |_| ())?;
     eprintln!("nemesis: the network is up");
@@ -264,7 +262,7 @@ impl<'a> Attack<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Programs;
+    use crate::net::{ChainKind, Programs};
 
     fn laid_out() -> (tempfile::TempDir, Net) {
         let dir = tempfile::tempdir().unwrap();
@@ -274,13 +272,13 @@ mod tests {
             chain_node: "/b/simchain".into(),
             stepped_clock: "/b/s.so".into(),
         };
-        let net = Net::lay_out(dir.path(), Ground::Loopback, ChainKind::Sim, 50, programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
         (dir, net)
     }
 
     fn plan(seed: u64) -> Plan {
-        let (ground, chain, kinds) = (Ground::Namespaces, ChainKind::Sim, Kind::ALL.to_vec());
-        Plan { ground, chain, rounds: 1, seed, slot_ms: 50, kinds }
+        let shape = Shape { ground: Ground::Namespaces, ..Shape::usual(ChainKind::Sim) };
+        Plan { shape, rounds: 1, seed, kinds: Kind::ALL.to_vec() }
     }
 
     #[test]
@@ -302,7 +300,7 @@ mod tests {
     fn a_full_disk_without_a_disk_of_its_own_is_refused_and_the_flag_that_leaves_it_out_is_named() {
         let mut plan = plan(7);
         assert!(plan.check().is_ok());
-        plan.ground = Ground::Loopback;
+        plan.shape.ground = Ground::Loopback;
         let error = plan.check().unwrap_err().to_string();
         assert!(error.contains("--without disk-full"), "{error}");
     }

@@ -13,7 +13,7 @@ use localnet::demo::{Pair, ask_baton, await_pair};
 use localnet::http;
 use localnet::keeper::Keeper;
 use localnet::launch::{self, diagnosis};
-use localnet::net::{ChainKind, Net, write_file};
+use localnet::net::{ChainKind, Net, Shape, write_file};
 use localnet::status::{Answer, POLL_EVERY, Status, await_status, run_bounded};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -97,7 +97,7 @@ impl TestNet {
     /// With every host's configuration edited before the start.
     pub fn up_with(edit: impl Fn(String) -> String) -> TestNet {
         let ground = Ground::new();
-        let net = launch::prepare(&ground.dir, ChainKind::Sim, 50).unwrap();
+        let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
         for host in &net.hosts {
             let file = net.config_file(&host.id);
             let text = edit(std::fs::read_to_string(&file).unwrap());

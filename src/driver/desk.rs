@@ -1,0 +1,78 @@
+//! Where operators and monitors are answered: a thread with a runtime of its own, so that however much they ask,
+//! no heartbeat stands in a queue behind them. What is asked of the driver still goes through its channel.
+
+use anyhow::{Context, Result};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tracing::error;
+
+use crate::admin::{self, Ask};
+use crate::exporter::{self, Vitals};
+use crate::metrics::Metrics;
+
+/// Where clients connect to.
+pub(super) struct Doors {
+    pub admin: UnixListener,
+    pub exporter: Option<TcpListener>,
+}
+
+/// Both are served until the process ends. Called inside the driver's runtime, which the listeners leave here.
+pub(super) fn open(
+    doors: Doors,
+    asks: mpsc::Sender<Ask>,
+    metrics: Metrics,
+    vitals: watch::Receiver<Vitals>,
+) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("start the desk's runtime")?;
+    let (admin, exporter) = {
+        let admin = doors.admin.into_std().context("hand the admin socket to the desk")?;
+        let exporter = doors.exporter.map(TcpListener::into_std).transpose();
+        let exporter = exporter.context("hand metrics.listen to the desk")?;
+        let _inside = runtime.enter();
+        let exporter = exporter.map(TcpListener::from_std).transpose();
+        let admin = UnixListener::from_std(admin).context("listen at the admin socket")?;
+        (admin, exporter.context("listen at metrics.listen")?)
+    };
+    let serve = async move {
+        let exporter = async {
+            if let Some(listener) = exporter {
+                exporter::serve(listener, metrics, vitals).await;
+            }
+        };
+        tokio::join!(admin::serve(admin, asks), exporter);
+        error!("operators and monitors are not answered any more");
+    };
+    let thread = std::thread::Builder::new().name("baton-desk".into());
+    thread.spawn(move || runtime.block_on(serve)).context("start the desk's thread")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::time::BootTime;
+
+    #[tokio::test]
+    async fn monitors_are_answered_while_the_drivers_runtime_does_something_else() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let admin = admin::bind(dir.path()).expect("bound");
+        let listener = exporter::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let addr = listener.local_addr().expect("its address");
+        let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(7) });
+        let (asks, _driver) = mpsc::channel(1);
+        let doors = Doors { admin, exporter: Some(listener) };
+        open(doors, asks, Metrics::new(BootTime::now()), vitals.subscribe()).expect("opened");
+
+        // From here on the one thread of this runtime waits for the answer, and drives nothing.
+        let mut stream = TcpStream::connect(addr).expect("connected");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("set");
+        stream.write_all(b"GET /node-pid HTTP/1.1\r\nHost: desk\r\n\r\n").expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer in time");
+        assert!(answer.ends_with("\r\n\r\n7\n"), "{answer}");
+    }
+}
