@@ -148,7 +148,7 @@ impl Cluster {
             status["leader"].is_string() && members.iter().filter(|member| member["reachable"] == true).count() == 3
         };
         let began_at = std::time::Instant::now();
-        while !IDS.iter().all(|id| whole(id)) {
+        while !IDS.iter().all(whole) {
             let logs: Vec<String> = IDS.iter().map(|id| self.log(id)).collect();
             assert!(began_at.elapsed() < super::kit::LONG, "no cluster came about:\n{}", logs.join("\n---\n"));
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
