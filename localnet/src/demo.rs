@@ -23,6 +23,8 @@ const HANDOVER_BOUND: Duration = Duration::from_secs(40);
 
 /// Runs the whole story; true when nothing was signed twice.
 pub fn run(dir: &Path, shape: Shape) -> Result<bool> {
+    // Cargo may have to build them first, which is no part of the story.
+    launch::find_programs(shape.chain)?;
     let mut screen = Screen::default();
     screen.note(&format!(
         "starting {} hosts and a chain of three other validators under {}",
