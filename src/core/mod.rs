@@ -176,8 +176,8 @@ impl Core {
             Event::Accepted { leader, term, arrived_at } => self.gate.note_accepted(&leader, term, arrived_at),
             Event::Voting { term } => self.note_voting(now, term, out),
             Event::Considered { term } => {
-                self.voting_in = None;
-                if term > self.gate.vote_term() {
+                // Raft's own report of the vote may have come before this.
+                if self.voting_in.take() == Some(term) {
                     self.campaigns.voted(now.boot, &self.settings.timing);
                 }
                 self.note_vote(now, term, out);

@@ -274,7 +274,7 @@ impl Host {
     }
 
     pub fn take_up_campaigns(&mut self, rules: &Rules) {
-        self.step(rules, Event::Considered { term: 0 });
+        self.step(rules, Event::Considered { term: self.told.0 });
     }
 
     fn report_lead(&mut self, rules: &Rules) {
