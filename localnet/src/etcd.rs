@@ -183,13 +183,7 @@ mod tests {
     #[test]
     fn a_candidate_runs_the_chain_node_of_its_host_under_the_lock_and_asks_its_own_member_first() {
         let dir = tempfile::tempdir().unwrap();
-        let programs = Programs {
-            localnet: "/b/l".into(),
-            baton: "/b/b".into(),
-            chain_node: "/b/simchain".into(),
-            stepped_clock: "/b/s.so".into(),
-        };
-        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         let this = EtcdNet { net, etcd: "/e/etcd".into(), etcdctl: "/e/etcdctl".into() };
         let host = &this.net.hosts[1];
         let args: Vec<String> = this.candidate(host).get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();

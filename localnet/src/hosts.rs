@@ -113,13 +113,7 @@ mod tests {
     #[test]
     fn a_host_lists_itself_directly_and_its_peers_at_wires_and_an_arbiter_has_no_chain() {
         let dir = tempfile::tempdir().unwrap();
-        let programs = Programs {
-            localnet: "/b/l".into(),
-            baton: "/b/b".into(),
-            chain_node: "/b/simchain".into(),
-            stepped_clock: "/b/s.so".into(),
-        };
-        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         let (a, b, c) = (&net.hosts[0], &net.hosts[1], &net.hosts[2]);
         let text = config(&net, a);
         assert_eq!(text.matches(&a.raft().to_string()).count(), 2, "listen and its own member line:\n{text}");
@@ -132,13 +126,7 @@ mod tests {
     fn baton_takes_the_configuration_of_every_host_on_both_chains() {
         for chain in [ChainKind::Sim, ChainKind::Cometbft] {
             let dir = tempfile::tempdir().unwrap();
-            let programs = Programs {
-                localnet: "/b/l".into(),
-                baton: "/b/b".into(),
-                chain_node: "/b/node".into(),
-                stepped_clock: "/b/s.so".into(),
-            };
-            let net = Net::lay_out(dir.path(), Shape::usual(chain), programs).unwrap();
+            let net = Net::lay_out(dir.path(), Shape::usual(chain), Programs::nowhere()).unwrap();
             write_all(&net).unwrap();
             for host in &net.hosts {
                 let file = net.config_file(&host.id);

@@ -77,6 +77,19 @@ pub struct Programs {
     pub stepped_clock: PathBuf,
 }
 
+#[cfg(test)]
+impl Programs {
+    /// For networks that are laid out and never started.
+    pub fn nowhere() -> Programs {
+        Programs {
+            localnet: "/b/localnet".into(),
+            baton: "/b/baton".into(),
+            chain_node: "/b/simchain".into(),
+            stepped_clock: "/b/libstepped_clock.so".into(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     pub id: String,
@@ -362,19 +375,10 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    fn programs() -> Programs {
-        Programs {
-            localnet: "/bin/l".into(),
-            baton: "/bin/b".into(),
-            chain_node: "/bin/c".into(),
-            stepped_clock: "/bin/s.so".into(),
-        }
-    }
-
     #[test]
     fn hosts_reach_each_other_and_the_chain_through_wires_only() {
         let dir = tempfile::tempdir().unwrap();
-        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         let direct: BTreeSet<SocketAddr> = net.chain_nodes().iter().map(|node| node.p2p).collect();
         assert_eq!(net.chain_peers("host-a").len(), 4);
         assert!(net.chain_peers("host-a").values().all(|addr| !direct.contains(addr)), "{net:?}");
@@ -390,7 +394,7 @@ mod tests {
         for hosts in HOSTS {
             let dir = tempfile::tempdir().unwrap();
             let shape = Shape { hosts, ..Shape::usual(ChainKind::Sim) };
-            let net = Net::lay_out(dir.path(), shape, programs()).unwrap();
+            let net = Net::lay_out(dir.path(), shape, Programs::nowhere()).unwrap();
             assert_eq!((net.hosts.len(), net.signers().count()), (hosts, hosts / 2 + 1), "{net:?}");
             let of_hosts = net.hosts.iter().flat_map(|h| [h.raft_port, h.metrics_port]);
             let of_chain = net.chain_nodes().into_iter().flat_map(|node| [node.rpc.port(), node.p2p.port()]);
@@ -407,7 +411,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = Net::load(dir.path()).unwrap_err().to_string();
         assert!(error.contains("localnet up"), "{error}");
-        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Cometbft), programs()).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Cometbft), Programs::nowhere()).unwrap();
         net.save().unwrap();
         let again = Net::load(dir.path()).unwrap();
         assert_eq!((again.chain, &again.routes), (ChainKind::Cometbft, &net.routes));
@@ -417,7 +421,7 @@ mod tests {
     fn sockets_of_a_deep_network_get_a_short_folder() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a-rather-long-name-of-a-folder/".repeat(4));
-        let net = Net::lay_out(&deep, Shape::usual(ChainKind::Sim), programs()).unwrap();
+        let net = Net::lay_out(&deep, Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         let longest = net.hosts.iter().map(|h| h.run_dir.as_os_str().len()).max().unwrap();
         assert!(longest <= RUN_DIR_MAX, "{net:?}");
         fs::remove_dir_all(net.short_dir.unwrap()).unwrap();

@@ -266,13 +266,7 @@ mod tests {
 
     fn laid_out() -> (tempfile::TempDir, Net) {
         let dir = tempfile::tempdir().unwrap();
-        let programs = Programs {
-            localnet: "/b/l".into(),
-            baton: "/b/b".into(),
-            chain_node: "/b/simchain".into(),
-            stepped_clock: "/b/s.so".into(),
-        };
-        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), programs).unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         (dir, net)
     }
 
