@@ -23,15 +23,15 @@ const HANDOVER_BOUND: Duration = Duration::from_secs(40);
 
 /// Runs the whole story; true when nothing was signed twice.
 pub fn run(dir: &Path, shape: Shape) -> Result<bool> {
-    // Cargo may have to build them first, which is no part of the story.
-    launch::find_programs(shape.chain)?;
+    // Cargo may have to build baton first, which is no part of the story.
+    let net = launch::prepare(dir, shape)?;
     let mut screen = Screen::default();
     screen.note(&format!(
         "starting {} hosts and a chain of three other validators under {}",
         shape.hosts,
         dir.display()
     ));
-    let net = launch::up(dir, shape, |status| screen.show(status))?;
+    launch::start(&net, |status| screen.show(status))?;
     with_diagnosis(&net, story(&net, &mut screen))
 }
 
