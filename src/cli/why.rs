@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::status::active_holder;
 use crate::ids::Role;
+use crate::roster::Vote;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
 
@@ -165,10 +166,10 @@ impl Seen<'_> {
         let StatusResponse { holder, lease_ms, promise_ms, .. } = self.status;
         let ended = self.moves.iter().rev().find(|last| last.kind == "failover" && last.active_at_ns != 0);
         let last_gap_ms = ended.map(|last| last.gap_ns / 1_000_000);
-        let (members, up) = (
-            self.status.members.len(),
-            self.status.members.iter().filter(|member| member.reachable && member.id != *holder).count(),
-        );
+        // Before the cluster is formed nobody is known to be a learner.
+        let members = || self.status.members.iter().filter(|member| member.vote != Vote::Learner.as_str());
+        let up = members().filter(|member| member.reachable && member.id != *holder).count();
+        let members = members().count();
         let standbys = self.standbys();
         let obstacle = if self.status.paused_since_ns.is_some() {
             Some("the cluster is paused, and the baton stays where it is until baton resume".to_owned())
@@ -380,6 +381,15 @@ mod tests {
         let because = "A failover would NOT work now: without the holder 1 of 3 members are left, and 2 must agree.";
         assert_eq!(why.failover.because, because);
         assert_eq!(why.wrong, ["host-c cannot be reached from here."]);
+    }
+
+    #[test]
+    fn a_learner_that_answers_does_not_make_up_for_a_lost_voter() {
+        let why = why(|status| {
+            status.members[2].reachable = false;
+            status.members.push(MemberStatus { vote: "learner".to_owned(), ..member("host-d", "Registering", "") });
+        });
+        assert!(why.failover.because.ends_with("without the holder 1 of 3 members are left, and 2 must agree."));
     }
 
     #[test]
