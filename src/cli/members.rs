@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::roster::Vote;
 use crate::wire::proto::member_change_request::Change;
 use crate::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
 
@@ -41,29 +42,22 @@ pub(super) enum Member {
         local: Local,
     },
     /// Give a learner a vote
-    Promote {
-        id: String,
-        /// Only say what would come of it (exit code 1: it would be refused)
-        #[arg(long)]
-        dry_run: bool,
-        /// Also when no quorum would answer and nobody could sign
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        local: Local,
-    },
+    Promote(OfVote),
     /// Take a host out for good; the holder hands over first
-    Remove {
-        id: String,
-        /// Only say what would come of it (exit code 1: it would be refused)
-        #[arg(long)]
-        dry_run: bool,
-        /// Also when no quorum would answer and nobody could sign
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        local: Local,
-    },
+    Remove(OfVote),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OfVote {
+    id: String,
+    /// Only say what would come of it (exit code 1: it would be refused)
+    #[arg(long)]
+    dry_run: bool,
+    /// Also when no quorum would answer and nobody could sign
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    local: Local,
 }
 
 pub(super) fn run(member: Member) -> Result<ExitCode, Failure> {
@@ -77,12 +71,15 @@ pub(super) fn run(member: Member) -> Result<ExitCode, Failure> {
             let change = Some(Change::Add(AddMember { id, addr, priority }));
             make(&local, "add", MemberChangeRequest { change, dry_run, force: false })
         }
-        Member::Promote { id, dry_run, force, local } => {
-            make(&local, "promote", MemberChangeRequest { change: Some(Change::Promote(id)), dry_run, force })
-        }
-        Member::Remove { id, dry_run, force, local } => {
-            make(&local, "remove", MemberChangeRequest { change: Some(Change::Remove(id)), dry_run, force })
-        }
+        Member::Promote(promotion) => promotion.make("promote", Change::Promote),
+        Member::Remove(removal) => removal.make("remove", Change::Remove),
+    }
+}
+
+impl OfVote {
+    fn make(self, what: &str, change: fn(String) -> Change) -> Result<ExitCode, Failure> {
+        let OfVote { id, dry_run, force, local } = self;
+        make(&local, what, MemberChangeRequest { change: Some(change(id)), dry_run, force })
     }
 }
 
@@ -101,7 +98,7 @@ fn make(local: &Local, what: &str, change: MemberChangeRequest) -> Result<ExitCo
 
 fn table(status: &StatusResponse) -> String {
     let rows: Vec<_> = status.members.iter().map(|member| (cells(member), None)).collect();
-    let voters = status.members.iter().filter(|member| member.vote == "voter").count();
+    let voters = status.members.iter().filter(|member| member.vote == Vote::Voter.as_str()).count();
     let quorum = match voters {
         0 => "the cluster is not formed yet".to_owned(),
         1 => "1 voter".to_owned(),

@@ -50,6 +50,10 @@ impl Members {
         self.voters.last().cloned().unwrap_or_default()
     }
 
+    pub fn learners(&self) -> impl Iterator<Item = &NodeId> {
+        self.all.keys().filter(|id| !self.is_voter(id))
+    }
+
     /// The names, for an error.
     pub fn names(&self) -> String {
         listed(self.all.keys())

@@ -175,8 +175,9 @@ impl Reporter {
         let members = self.consensus.members();
         let mut warnings = self.roster.differences();
         warnings.extend(voters_warning(members.final_voters().len()).filter(|_| !members.is_joint()));
-        let learners = members.all.keys().filter(|id| !members.is_voter(id));
-        warnings.extend(learners.map(|id| format!("{id} has no vote yet; baton member promote {id} gives it one")));
+        warnings.extend(
+            members.learners().map(|id| format!("{id} has no vote yet; baton member promote {id} gives it one")),
+        );
         if members.is_joint() {
             warnings.push("a change of the membership is under way".into());
         }
@@ -289,7 +290,7 @@ impl Reporter {
             certificate_until: self.certificate_until(),
             connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
             voters: members.final_voters().len(),
-            learners: members.all.keys().filter(|id| !members.is_voter(id)).count(),
+            learners: members.learners().count(),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
