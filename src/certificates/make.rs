@@ -1,5 +1,6 @@
 //! A certificate authority of one directory: `ca.pem`, `ca.key`, and a pair of files for each member and
-//! admin that it has issued for. Called by `baton cert` alone; a coordinator makes no certificates.
+//! admin that it has issued for. Called by `baton cert` and the localnet; a coordinator
+//! makes no certificates.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
