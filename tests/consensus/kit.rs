@@ -169,6 +169,10 @@ impl Cluster {
         eventually("all know the leader", || self.leaders().iter().all(|known| *known == (Some(name.into()), term)))
             .await;
         eventually("all have promised", || followers().all(|one| has_promised(&one.id))).await;
+        // Until then openraft takes no change of the members.
+        let has_committed =
+            || self.at(name).store.applied().borrow().last_applied.is_some_and(|id| id.leader_id.term == term);
+        eventually("an entry of its term is committed", has_committed).await;
     }
 
     pub fn at(&self, name: &str) -> &Running {
