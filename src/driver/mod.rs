@@ -182,6 +182,8 @@ impl Prepared {
             .add_service(doorbell.service());
         serve_peers(&config, certificates.clone(), listener, services);
 
+        // Before the guard: whatever is started from here on is ended in good order.
+        tokio::spawn(sources::signals(core.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
             None => None,
@@ -214,7 +216,6 @@ impl Prepared {
         tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(report::publish(reporter.clone(), vitals));
-        tokio::spawn(sources::signals(core.clone(), stop_node));
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();

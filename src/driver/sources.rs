@@ -2,6 +2,7 @@
 //! own and knows nothing of the others.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,19 +150,19 @@ pub(super) async fn time(core: Arc<SharedCore>, timing: Timing) {
 }
 
 /// SIGTERM and SIGINT ask for an orderly end. Who presses Ctrl-C wants nothing left behind; a service manager restarts.
-pub(super) async fn signals(core: Arc<SharedCore>, stop_node: bool) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        warn!("SIGTERM and SIGINT cannot be caught: they will end the coordinator at once");
-        return;
-    };
-    loop {
-        let stop_node = tokio::select! {
-            _ = term.recv() => stop_node,
-            _ = int.recv() => true,
-        };
-        info!(stop_node, "asked to stop");
-        core.step(Event::ShutdownWanted { stop_node });
-    }
+/// Both are caught from the call on, not from the first poll.
+pub(super) fn signals(core: Arc<SharedCore>, stop_node: bool) -> io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        loop {
+            let stop_node = tokio::select! {
+                _ = term.recv() => stop_node,
+                _ = int.recv() => true,
+            };
+            info!(stop_node, "asked to stop");
+            core.step(Event::ShutdownWanted { stop_node });
+        }
+    })
 }
 
 /// Ends when store or Raft can never be relied on again, with the reason.
