@@ -2,6 +2,8 @@
 //! that names the thing and what to do, before any link or process is touched. What the configuration
 //! alone shows is in `tests/config`, the command line in `tests/cli.rs`.
 
+mod storage_kit;
+
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,10 +14,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use baton::store::Store;
+use baton::store::{Opened, Store};
 use baton::wire::Vote;
-use openraft::storage::RaftLogStorage;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use storage_kit::{apply, claim, entry, release};
 
 const CONFIG: &str = r#"
 [member]
@@ -97,6 +100,34 @@ impl Host {
         let dir = self.dir.path().to_str().expect("UTF-8");
         assert_eq!(processes_of(dir), Vec::<String>::new(), "left running: {line}");
         line.replace(&format!("{dir}/"), "")
+    }
+
+    /// A store is let go of when its last thread has ended and every child that this process forked meanwhile, for another
+    /// test, has executed what it was made for. A look that opened the file could itself be inherited.
+    fn close(&self, opened: Opened) {
+        drop(opened);
+        let inode = fs::metadata(self.path("state/lock")).expect("a lock").ino();
+        let (began_at, ours) = (Instant::now(), format!(":{inode} "));
+        while fs::read_to_string("/proc/locks").expect("readable").contains(&ours) {
+            assert!(began_at.elapsed() < Duration::from_secs(20), "state/lock is held");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Runs the coordinator until it has a guard, and ends both.
+    fn starts(&self, arguments: &[&str]) {
+        let mut coordinator = command(&self.path("baton.toml"));
+        let mut coordinator =
+            Coordinator(coordinator.args(arguments).stderr(Stdio::null()).spawn().expect("it starts"));
+        let began_at = Instant::now();
+        while UnixStream::connect(self.path("run/guard.sock")).is_err() {
+            assert!(began_at.elapsed() < Duration::from_secs(20), "no guard");
+            assert_eq!(coordinator.0.try_wait().expect("ours"), None, "it ended");
+            sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&coordinator.0), Signal::INT).expect("ours");
+        assert!(coordinator.0.wait().expect("ours").success());
+        assert!(UnixStream::connect(self.path("run/guard.sock")).is_err(), "its guard runs on");
     }
 
     /// Starts another coordinator, an arbiter, in directories of this host, and waits until it answers.
@@ -212,7 +243,7 @@ fn an_address_in_use_is_named_by_its_key() {
 fn a_store_of_another_cluster_or_member_is_not_taken() {
     for (cluster, member) in [("two", "host-a"), ("one", "host-b")] {
         let host = Host::new();
-        drop(Store::open(&host.path("state"), cluster, &member.into()).expect("a store"));
+        host.close(Store::open(&host.path("state"), cluster, &member.into()).expect("a store"));
         let line = format!(
             "store state/store belongs to cluster \"{cluster}\", member \"{member}\"; this is cluster \"one\", member \
              \"host-a\": correct cluster.name, member.id or member.state_dir"
@@ -226,7 +257,7 @@ async fn a_damaged_store_is_not_repaired() {
     let host = Host::new();
     let mut opened = Store::open(&host.path("state"), "one", &"host-a".into()).expect("a store");
     opened.log.save_vote(&Vote::new(3, "host-b".into())).await.expect("saved");
-    drop(opened);
+    host.close(opened);
     let [vote, db] = ["vote", "db"].map(|name| host.path("state/store").join(name));
     let (whole_vote, whole_db) = (fs::read(&vote).expect("readable"), fs::read(&db).expect("readable"));
     let damaged = |what: &str| {
@@ -242,6 +273,30 @@ async fn a_damaged_store_is_not_repaired() {
     let used = whole_db.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
     fs::write(&db, &whole_db[..used / 2]).expect("writable");
     assert_eq!(host.refusal(), damaged("its database fails a checksum"));
+}
+
+/// Fence 3: the mark of a `Release` is no exact floor once the key has signed elsewhere.
+#[tokio::test]
+async fn a_key_that_signed_outside_of_the_cluster_is_not_taken_unawares() {
+    let host = Host::new();
+    host.edit("[metrics]", "[chain.last_signed]\nfile = \"../signed.json\"\nheight = \"/height\"\n[metrics]");
+    let mut opened = Store::open(&host.path("state"), "one", &"host-a".into()).expect("a store");
+    opened.log.save_vote(&Vote::new(3, "host-a".into())).await.expect("saved");
+    let entries = vec![entry(3, 0, claim(1, "host-a")), entry(3, 1, release(1, 7))];
+    opened.log.blocking_append(entries.clone()).await.expect("appended");
+    apply(&mut opened.state_machine, entries).await;
+    host.close(opened);
+
+    let signed =
+        |height: u64| fs::write(host.path("signed.json"), format!(r#"{{"height":{height}}}"#)).expect("written");
+    signed(8);
+    let line = "this host's record of what the validator key signed is at 8, above 7, where the cluster let go of the key: it \
+                was used outside of the cluster since; stop whatever else signs with it, then start baton once with \
+                --key-signed-outside, and the next holder waits for a later block";
+    assert_eq!(host.refusal(), line);
+    host.starts(&["--key-signed-outside"]);
+    signed(7);
+    host.starts(&[]);
 }
 
 /// Root reads everything, so a directory stands in for a file that cannot be read.

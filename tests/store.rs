@@ -207,6 +207,24 @@ async fn the_term_of_the_newest_release_is_found_in_the_log_and_in_the_state() {
 }
 
 #[tokio::test]
+async fn the_mark_of_a_release_stands_until_the_log_tells_of_another_move() {
+    let dir = TempDir::new().unwrap();
+    let mut opened = open(dir.path());
+    assert_eq!(opened.store.released_mark(), None, "nothing was ever released");
+    opened.log.save_vote(&vote(5, "a")).await.unwrap();
+    let entries = [entry(3, 0, claim(1, "a")), entry(3, 1, release(1, 7)), blank(5, 2), entry(5, 3, claim(2, "b"))];
+    opened.log.blocking_append(entries[..3].to_vec()).await.unwrap();
+    assert_eq!(opened.store.released_mark(), None, "not applied");
+    apply(&mut opened.state_machine, entries[..2].to_vec()).await;
+    assert_eq!(opened.store.released_mark(), Some(SignMark::at_height(7)));
+    opened.log.blocking_append(entries[3..].to_vec()).await.unwrap();
+    drop(opened);
+    let opened = open(dir.path());
+    assert_eq!(opened.store.applied().borrow().replicated.floor_source(), FloorSource::Exact(SignMark::at_height(7)));
+    assert_eq!(opened.store.released_mark(), None, "a claim is in the log, not applied");
+}
+
+#[tokio::test]
 async fn an_installed_snapshot_survives_a_restart_that_comes_before_the_purge() {
     let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut leader = filled(from.path()).await;

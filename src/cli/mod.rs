@@ -28,6 +28,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
+use crate::driver::{self, KeyUse};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
@@ -57,6 +58,10 @@ enum Command {
         /// running for the next coordinator
         #[arg(long)]
         stop_node: bool,
+        /// The validator key has signed outside of the cluster since that last let go of it: start all the same. The
+        /// next holder waits for a later block
+        #[arg(long)]
+        key_signed_outside: bool,
         /// How log lines look
         #[arg(long, value_enum, default_value = "human")]
         log_format: LogFormat,
@@ -265,7 +270,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
 fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     let Some(Cli { command }) = cli else { return Ok(ExitCode::SUCCESS) };
     match command {
-        Command::Run { file, stop_node, log_format } => run(&file, stop_node, log_format),
+        Command::Run { file, stop_node, key_signed_outside, log_format } => {
+            let key_use = if key_signed_outside { KeyUse::OutsideToo } else { KeyUse::InCluster };
+            run(&file, stop_node, key_use, log_format)
+        }
         Command::Check { file } => check(&file),
         Command::Cert { command } => cert::run(command),
         Command::Status { json, local } => ask(&local, async |client| {
@@ -329,7 +337,7 @@ fn order(local: &Local, what: &str, order: Order) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run(file: &ConfigFile, stop_node: bool, log_format: LogFormat) -> Result<ExitCode, Failure> {
+fn run(file: &ConfigFile, stop_node: bool, key_use: KeyUse, log_format: LogFormat) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
@@ -341,7 +349,7 @@ fn run(file: &ConfigFile, stop_node: bool, log_format: LogFormat) -> Result<Exit
         .context("start the runtime")
         .map_err(Failure::Failed)?;
     runtime.block_on(async {
-        let prepared = crate::driver::prepare(config).await.map_err(Failure::BadInput)?;
+        let prepared = driver::prepare(config, key_use).await.map_err(Failure::BadInput)?;
         // Not earlier: a start that is refused says why in one line, and nothing before it.
         log::start(log_format, filter).map_err(Failure::BadInput)?;
         for warning in prepared.warnings() {

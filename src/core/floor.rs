@@ -22,6 +22,15 @@ pub fn for_claim(source: FloorSource, quiet_since: WallTime, clock_skew: Duratio
     }
 }
 
+/// What a claimer goes by: a released mark is exact only as long as no higher one was `seen` on any host. A higher
+/// one says that the key has signed since, outside of the cluster, and nobody knows how far.
+pub fn source(released: FloorSource, seen: Option<SignMark>) -> FloorSource {
+    match released {
+        FloorSource::Exact(mark) if seen > Some(mark) => FloorSource::Unknown,
+        FloorSource::NeverSigned | FloorSource::Exact(_) | FloorSource::Unknown => released,
+    }
+}
+
 /// What `for_claim`'s floor rests on.
 pub fn basis(source: FloorSource) -> FloorBasis {
     match source {
@@ -92,6 +101,16 @@ mod tests {
             assert!(!is_met(&floor, &head(90, 1010), false));
             assert!(is_met(&floor, &head(90, 1011), false));
         }
+    }
+
+    #[test]
+    fn a_released_mark_is_exact_until_a_higher_one_is_seen() {
+        let [six, seven, eight] = [6, 7, 8].map(SignMark::at_height);
+        for seen in [None, Some(six), Some(seven)] {
+            assert_eq!(source(FloorSource::Exact(seven), seen), FloorSource::Exact(seven), "{seen:?}");
+        }
+        assert_eq!(source(FloorSource::Exact(seven), Some(eight)), FloorSource::Unknown);
+        assert_eq!(source(FloorSource::NeverSigned, Some(eight)), FloorSource::NeverSigned);
     }
 
     #[test]

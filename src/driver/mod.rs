@@ -75,9 +75,18 @@ pub struct Prepared {
     warnings: Vec<String>,
 }
 
+/// What an operator says about the validator key at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUse {
+    /// It signed under the cluster's eyes only.
+    InCluster,
+    /// It may have signed elsewhere since the cluster let go of it.
+    OutsideToo,
+}
+
 /// # Errors
 /// What is wrong with configuration, keys, links, store or addresses. Nothing runs then.
-pub async fn prepare(config: Config) -> Result<Prepared> {
+pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     create_dir("member.run_dir", &config.run_dir)?;
     create_dir("member.state_dir", &config.state_dir)?;
     let admin = admin::bind(&config.run_dir)?;
@@ -99,6 +108,9 @@ pub async fn prepare(config: Config) -> Result<Prepared> {
         None => None,
     };
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+    if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
+        check_signed(driver, &opened.store).await?;
+    }
     let (mark_file, unreadable) = MarkFile::open(&config.state_dir);
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
@@ -117,6 +129,20 @@ async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLi
     links.check()?;
     let warnings = driver.check().await?;
     Ok((driver, links, warnings))
+}
+
+/// Invariant (fence 3): the mark of a `Release` is the highest that the key signed. What this host has on record tells
+/// when that is not so any more.
+async fn check_signed(driver: &Driver, store: &Store) -> Result<()> {
+    let (Some(released), Some(signed)) = (store.released_mark(), driver.last_signed().await?) else { return Ok(()) };
+    if signed <= released {
+        return Ok(());
+    }
+    bail!(
+        "this host's record of what the validator key signed is at {signed}, above {released}, where the cluster let go of \
+         the key: it was used outside of the cluster since; stop whatever else signs with it, then start baton once \
+         with --key-signed-outside, and the next holder waits for a later block"
+    )
 }
 
 impl Prepared {

@@ -54,8 +54,8 @@ use self::disk::Disk;
 use self::writer::Writer;
 use crate::core::View;
 use crate::core::members::Members;
-use crate::core::replicated::{Applied, Command};
-use crate::ids::{NodeId, Term};
+use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::ids::{NodeId, SignMark, Term};
 use crate::wire::{Entry, LogId, Vote, members};
 
 /// Version of the layout on disk.
@@ -198,6 +198,16 @@ impl Store {
         let in_log = self.shared.log().last_release_term();
         in_log.or_else(|| self.shared.applied.borrow().replicated.last_release.map(|release| release.term))
     }
+
+    /// The mark with which the cluster last let go of the key, as long as this log, committed or not, knows of no
+    /// tenure after that.
+    pub fn released_mark(&self) -> Option<SignMark> {
+        let applied = self.shared.applied.borrow();
+        match applied.replicated.floor_source() {
+            FloorSource::Exact(mark) if !self.shared.log().moves_after(applied.last_applied) => Some(mark),
+            FloorSource::NeverSigned | FloorSource::Exact(_) | FloorSource::Unknown => None,
+        }
+    }
 }
 
 /// What the handles of one store have in common.
@@ -263,6 +273,14 @@ impl LogImage {
         self.entries.values().rev().find_map(|entry| match &entry.payload {
             EntryPayload::Membership(membership) => Some((entry.log_id, members(membership))),
             EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        })
+    }
+
+    /// Whether the baton is taken or let go of by an entry after `applied`.
+    fn moves_after(&self, applied: Option<LogId>) -> bool {
+        let first = applied.map_or(0, |id| id.index + 1);
+        self.entries.range(first..).any(|(_, entry)| {
+            matches!(entry.payload, EntryPayload::Normal(Command::Claim { .. } | Command::Release { .. }))
         })
     }
 

@@ -245,7 +245,7 @@ impl Core {
             self.tenure = None;
             return;
         };
-        tenure.source = *source;
+        tenure.source = floor::source(*source, self.mark_seen);
         tenure.wanted = floor::for_claim(tenure.source, lead.quiet_since, self.settings.clock_skew);
         tenure.enter(Stage::Arming, now.boot);
         self.renew(now, out);
