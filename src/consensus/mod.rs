@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
@@ -117,12 +118,15 @@ impl Consensus {
     /// # Errors
     /// The command was not committed, or its fate is unknown.
     pub async fn propose(&self, command: Command) -> Result<Applied, String> {
+        type Failed = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
         let text = command.to_string();
-        self.raft
-            .client_write(command)
-            .await
-            .map(|done| done.data)
-            .map_err(|error| format!("{text} was not committed: {error}"))
+        let done = self.raft.client_write(command).await;
+        done.map(|done| done.data).map_err(|error: Failed| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+                format!("{text} was not committed: {} does not lead any more", self.identity.member())
+            }
+            error => format!("{text} was not committed: {error}"),
+        })
     }
 
     /// Asks for pre-votes and, if a quorum would grant, for votes.
