@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::Duration;
 
 use common::TestNet;
@@ -93,7 +94,7 @@ fn a_holder_without_a_standby_lets_go_and_takes_the_baton_up_again() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_of_a_host_running() {
+fn ctrl_c_and_sigterm_with_stop_node_leave_nothing_of_a_host_running() {
     let t = TestNet::up(&[]);
     let Pair { holder, standby } = t.pair();
     for host in [&standby, &holder] {
@@ -101,9 +102,14 @@ fn ctrl_c_leaves_nothing_of_a_host_running() {
         assert_eq!(processes(&t, host), [], "{host}");
     }
     for host in [&standby, &holder] {
-        launch::start_coordinator(&t.net, host).unwrap();
+        let mut command = Command::new(&t.net.programs.baton);
+        command.args(["run", "--stop-node", "--config"]).arg(t.net.config_file(host));
+        launch::spawn(&t.net, command, host, &t.net.host_dir(host).join("coordinator.log"), None).unwrap();
     }
-    t.pair();
+    for host in [t.pair().standby, t.pair().holder] {
+        end_coordinator(&t, &host, Signal::TERM);
+        assert_eq!(processes(&t, &host), [], "{host}");
+    }
     t.assert_nothing_signed_twice();
 }
 
