@@ -114,9 +114,15 @@ impl Kind {
         self != Kind::DiskFull || ground == Ground::Namespaces
     }
 
-    /// Two of these at one host would be in each other's way.
-    pub fn needs_the_disk(self) -> bool {
-        matches!(self, Kind::DiskFull | Kind::TornStore | Kind::WipedMember)
+    /// Two of these at one host would be in each other's way: what is put right after a fault of the disk depends on
+    /// whether the coordinator ended by it.
+    pub fn ends_the_coordinator(self) -> bool {
+        match self {
+            Kind::DiskFull | Kind::TornStore | Kind::WipedMember | Kind::KillCoordinator | Kind::KillHost => true,
+            Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss | Kind::ClockStep => false,
+            Kind::KillGuard | Kind::KillNode | Kind::DuplicateMember => false,
+            Kind::StopCoordinator | Kind::StopGuard | Kind::StopNode | Kind::StopHost => false,
+        }
     }
 }
 

@@ -154,8 +154,9 @@ impl<'a> Attack<'a> {
             return vec![first];
         }
         let second = self.next_fault(holder);
-        let on_one_disk = first.host == second.host && first.kind.needs_the_disk() && second.kind.needs_the_disk();
-        if first.kind == second.kind || on_one_disk { vec![first] } else { vec![first, second] }
+        let both_end_it = first.kind.ends_the_coordinator() && second.kind.ends_the_coordinator();
+        let in_the_way = first.kind == second.kind || first.host == second.host && both_end_it;
+        if in_the_way { vec![first] } else { vec![first, second] }
     }
 
     /// The holder is what a second signer could stand beside: every other fault strikes there if it can.
@@ -288,6 +289,21 @@ mod tests {
         for kind in Kind::ALL {
             assert!(sequence(7).iter().any(|text| text.starts_with(kind.name())), "{kind:?} is missing");
         }
+    }
+
+    #[test]
+    fn what_is_put_right_after_a_full_or_torn_disk_was_not_killed_besides() {
+        let (_dir, net) = laid_out();
+        let plan = plan(11);
+        let mut attack = Attack::new(&net, &plan);
+        let mut pairs = 0;
+        for _ in 0..5_000 {
+            let [first, second] = &attack.choose("host-a")[..] else { continue };
+            pairs += 1;
+            let both_end_it = first.kind.ends_the_coordinator() && second.kind.ends_the_coordinator();
+            assert!(first.kind != second.kind && !(first.host == second.host && both_end_it), "{first}, {second}");
+        }
+        assert!(pairs > 1_000, "{pairs} pairs of faults");
     }
 
     #[test]
