@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use baton::realtime::{self, Priority};
 use clap::{Args, Parser, Subcommand};
 use localnet::bench::{self, Against, Comparison, Fault, Plan};
 use localnet::check::check;
@@ -379,6 +380,8 @@ fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
 
 fn serve_wires(dir: &Path) -> Result<ExitCode> {
     let net = network(dir)?;
+    // A network does not wait for the processors of the hosts on it.
+    let _ = realtime::take(Priority::Coordinator);
     let socket = net.wires_socket();
     if net.ground == Ground::Namespaces {
         switch::serve(&net)?;
