@@ -11,6 +11,7 @@ use baton::ids::Role;
 use baton::realtime::{Priority, take};
 use common::TestNet;
 use localnet::faults::{self, What};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 
 const OTHER: (i32, i32) = (0, 0);
 
@@ -44,6 +45,9 @@ fn what_carries_a_lease_is_real_time_and_nothing_else_is() {
     if !permitted() {
         return;
     }
+    // What is started by a real-time thread has no nice value left unless it is handed on.
+    let nice = (getpriority_process(None).unwrap() + 1).min(19);
+    setpriority_process(None, nice).unwrap();
     let t = TestNet::up(&[]);
     t.pair();
     for host in &t.net.hosts {
@@ -60,6 +64,8 @@ fn what_carries_a_lease_is_real_time_and_nothing_else_is() {
             let guard = threads(faults::find(&t.net, &host.id, What::Guard).unwrap()[0].pid);
             assert_eq!(guard, [("baton-guard".to_owned(), real_time(Priority::Guard))]);
             for node in faults::find(&t.net, &host.id, What::Node).unwrap() {
+                let started_with = getpriority_process(Pid::from_raw(node.pid)).unwrap();
+                assert_eq!(started_with, nice, "the chain node's nice value, as baton was started");
                 let node = threads(node.pid);
                 assert!(node.iter().all(|(_, scheduling)| *scheduling == OTHER), "the chain node: {node:?}");
             }
