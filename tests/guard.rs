@@ -4,6 +4,8 @@
 mod client;
 #[path = "guard/harness.rs"]
 mod harness;
+#[path = "guard/realtime.rs"]
+mod realtime;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -47,6 +47,12 @@ pub fn give_shared_key(net: &Net, host: &str) -> Result<()> {
     give_key(net, SHARED, &net.chain_home(host))
 }
 
+/// A node in `home` has the shared key from its start.
+pub fn write_key_home(net: &Net, home: &Path) -> Result<()> {
+    make_dir(home)?;
+    give_key(net, SHARED, home)
+}
+
 fn give_key(net: &Net, account: &str, home: &Path) -> Result<()> {
     let (from, to) = (key_file(net, account), home.join("validator_key.json"));
     fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;

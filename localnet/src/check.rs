@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::net::{ChainKind, ChainNode, Net};
-use crate::signlog::{self, KeyReport, Report};
+use crate::signlog::{self, Breach, KeyReport, Report};
 use crate::{chain_cometbft, http, measure, votelog};
 
 #[derive(Clone, Debug, Default)]
@@ -24,12 +24,25 @@ pub struct Verdict {
     pub out_of_order: usize,
     /// Pieces of evidence, the most that any chain node holds.
     pub evidence: usize,
+    /// Without what is known from evidence alone.
+    pub breach: Breach,
     pub examples: Vec<String>,
 }
 
 impl Verdict {
     pub fn is_clean(&self) -> bool {
         self.doubles == 0 && self.overlap == 0 && self.out_of_order == 0 && self.evidence == 0
+    }
+
+    /// What was violated, by whom and where, in one line; `None` when nothing was.
+    pub fn failure(&self) -> Option<String> {
+        if self.is_clean() {
+            None
+        } else if self.breach.hosts.is_empty() {
+            Some(format!("the chain holds {} pieces of evidence, though the hosts logged no violation", self.evidence))
+        } else {
+            Some(self.breach.to_string())
+        }
     }
 }
 
@@ -63,12 +76,12 @@ fn check_sim(net: &Net) -> Result<Verdict> {
     let mut log = signlog::read(&net.sign_log())?;
     log.retain(|signature| signature.key == net.shared_key);
     let report: Report = signlog::check(&log);
-    let Some(KeyReport { signatures, doubles, overlap, out_of_order, examples }) =
+    let Some(KeyReport { signatures, doubles, overlap, out_of_order, breach, examples }) =
         report.keys.get(&net.shared_key).cloned()
     else {
         bail!("{} has no signature of the shared key: nothing to judge", net.sign_log().display());
     };
-    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
+    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, breach, examples };
     let mut refusals = Vec::new();
     let nodes = net.chain_nodes();
     for ChainNode { name, rpc, .. } in &nodes {
@@ -94,8 +107,9 @@ fn check_sim(net: &Net) -> Result<Verdict> {
 /// evidence, put into a block by any validator that saw both.
 fn check_cometbft(net: &Net) -> Result<Verdict> {
     let address = chain_cometbft::shared_address(net)?;
-    let KeyReport { signatures, doubles, overlap, out_of_order, examples } = votelog::check(&votelog::read(net)?);
-    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, examples };
+    let KeyReport { signatures, doubles, overlap, out_of_order, breach, examples } =
+        votelog::check(&votelog::read(net)?);
+    let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, breach, examples };
     let head = measure::head(net)?;
     let found = evidence_on_cometbft(net, 1..head + 1)?;
     verdict.evidence = found.len();

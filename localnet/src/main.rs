@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use baton::realtime::{self, Priority};
 use clap::{Args, Parser, Subcommand};
 use localnet::bench::{self, Against, Comparison, Fault, Plan};
 use localnet::check::check;
@@ -18,7 +19,7 @@ use localnet::idle;
 use localnet::keeper;
 use localnet::launch;
 use localnet::load;
-use localnet::nemesis::{self, Kind};
+use localnet::nemesis::{self, Kind, Sabotage};
 use localnet::net::{ChainKind, Ground, HOSTS, Net, Shape, Usage};
 use localnet::procs::{self, describe, marked};
 use localnet::proxy;
@@ -202,6 +203,9 @@ struct NemesisArgs {
     /// Kinds of faults that shall not strike
     #[arg(long, value_enum, value_delimiter = ',')]
     without: Vec<Kind>,
+    /// Break the promise on purpose in every round, to see that it is seen
+    #[arg(long, value_enum, hide = true)]
+    sabotage: Option<Sabotage>,
     /// Fail where hosts cannot have network namespaces of their own, instead of using loopback proxies
     #[arg(long)]
     require_namespaces: bool,
@@ -361,7 +365,8 @@ fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
     let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
-    let plan = nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds };
+    let plan =
+        nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds, sabotage: args.sabotage };
     plan.check()?;
     foreground(dir, Afterwards::Sweep, move |dir| {
         let began = Instant::now();
@@ -369,16 +374,22 @@ fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
         let a_round = began.elapsed().as_secs_f64() / rounds as f64;
         print!("{}\n{}", results.tallies.table(), results.verdict);
         println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
+        if let Some(failure) = results.failure() {
+            println!("FAILED: {failure}");
+            return Ok(ExitCode::FAILURE);
+        }
         let missed = results.missed();
         if !missed.is_empty() {
             bail!("never in force: {}; give it more --rounds", missed.join(", "));
         }
-        Ok(code(results.is_clean()))
+        Ok(ExitCode::SUCCESS)
     })
 }
 
 fn serve_wires(dir: &Path) -> Result<ExitCode> {
     let net = network(dir)?;
+    // A network does not wait for the processors of the hosts on it.
+    let _ = realtime::take(Priority::Coordinator);
     let socket = net.wires_socket();
     if net.ground == Ground::Namespaces {
         switch::serve(&net)?;

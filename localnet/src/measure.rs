@@ -153,6 +153,13 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// `host` has signed `times` more than it had by now.
+    pub fn await_more_by(&mut self, host: &str, times: usize, bound: Duration) -> Result<()> {
+        self.poll()?;
+        let so_far = self.seen.iter().filter(|s| s.host == host).count();
+        self.await_by(host, so_far + times, bound)
+    }
+
     /// Between one signature, by whichever host, and the next.
     pub fn longest_pause(&self) -> Option<Duration> {
         let mut times: Vec<u64> = self.seen.iter().map(|s| s.at_ns).collect();

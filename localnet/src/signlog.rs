@@ -4,7 +4,7 @@
 //!
 //! A line is `host key height kind boot_ns`, all times on the one CLOCK_BOOTTIME of this machine.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -171,8 +171,39 @@ pub struct KeyReport {
     pub overlap: usize,
     /// Entries below a height that the key had already signed, on whichever host. (Equal is a double.)
     pub out_of_order: usize,
+    pub breach: Breach,
     /// The first few violations, in words.
     pub examples: Vec<String>,
+}
+
+/// Who took part in the violations, and at which heights.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Breach {
+    pub hosts: BTreeSet<String>,
+    pub heights: BTreeSet<u64>,
+}
+
+impl Breach {
+    pub fn add(&mut self, hosts: [&str; 2], height: u64) {
+        self.hosts.extend(hosts.map(String::from));
+        self.heights.insert(height);
+    }
+}
+
+impl fmt::Display for Breach {
+    /// As in `host-a and host-b signed against each other at 3 heights, 7 to 12`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.hosts.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+        let (Some(first), Some(last)) = (self.heights.first(), self.heights.last()) else {
+            return f.write_str("nobody signed against anybody");
+        };
+        // One host alone can sign a height twice.
+        let how = if self.hosts.len() > 1 { "against each other" } else { "against itself" };
+        match self.heights.len() {
+            1 => write!(f, "{hosts} signed {how} at height {first}"),
+            count => write!(f, "{hosts} signed {how} at {count} heights, {first} to {last}"),
+        }
+    }
 }
 
 impl KeyReport {
@@ -180,7 +211,8 @@ impl KeyReport {
         self.doubles == 0 && self.overlap == 0 && self.out_of_order == 0
     }
 
-    fn example(&mut self, what: &str, signature: &Signature, against: &Signature) {
+    fn violation(&mut self, what: &str, signature: &Signature, against: &Signature) {
+        self.breach.add([&signature.host, &against.host], signature.height);
         const EXAMPLES_MAX: usize = 10;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(format!("{what}: '{signature}' against '{against}'"));
@@ -244,7 +276,7 @@ fn check_key(signatures: &[&Signature], overlap_window: Duration) -> KeyReport {
         match first_at.get(&signature.height) {
             Some(earlier) => {
                 report.doubles += 1;
-                report.example("double", signature, earlier);
+                report.violation("double", signature, earlier);
             }
             None => {
                 first_at.insert(signature.height, signature);
@@ -253,7 +285,7 @@ fn check_key(signatures: &[&Signature], overlap_window: Duration) -> KeyReport {
         match highest {
             Some(highest) if signature.height < highest.height => {
                 report.out_of_order += 1;
-                report.example("out of order", signature, highest);
+                report.violation("out of order", signature, highest);
             }
             Some(_) | None => highest = Some(signature),
         }
@@ -284,7 +316,7 @@ fn count_overlap(signatures: &[&Signature], window: Duration, report: &mut KeyRe
     for (signature, around) in signatures.iter().zip(overlapped) {
         if let Some((before, _)) = around {
             report.overlap += 1;
-            report.example("overlap", signature, before);
+            report.violation("overlap", signature, before);
         }
     }
 }
@@ -339,6 +371,7 @@ mod tests {
         let log: Vec<_> = (0..10).flat_map(|i| [at("a", i, i * 50), at("b", i, i * 50 + 1)]).collect();
         let report = verdict(&log);
         assert_eq!((report.overlap, report.doubles), (18, 10), "{report:?}");
+        assert_eq!(report.breach.to_string(), "a and b signed against each other at 10 heights, 0 to 9");
     }
 
     #[test]
@@ -347,6 +380,7 @@ mod tests {
         again.kind = Kind::Block;
         let report = verdict(&[at("a", 7, 50), again]);
         assert_eq!((report.doubles, report.overlap, report.out_of_order), (1, 0, 0), "{report:?}");
+        assert_eq!(report.breach.to_string(), "a signed against itself at height 7");
     }
 
     #[test]

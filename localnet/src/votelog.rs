@@ -101,16 +101,19 @@ pub fn check(votes: &[Vote]) -> KeyReport {
         *report.signatures.entry(vote.host.clone()).or_default() += 1;
         if let Some(earlier) = first.get(&vote.place) {
             report.doubles += 1;
+            report.breach.add([&vote.host, &earlier.host], vote.place.height);
             examples.push(format!("double: '{vote}' against '{earlier}'"));
         } else {
             first.insert(vote.place, vote);
         }
         if let Some(before) = i.checked_sub(1).map(|i| votes[i]).filter(|before| before.place > vote.place) {
             report.out_of_order += 1;
+            report.breach.add([&vote.host, &before.host], vote.place.height);
             examples.push(format!("out of order: '{vote}' after '{before}'"));
         }
         if let Some(others) = turned_back(&votes[..=i]) {
             report.overlap += 1;
+            report.breach.add([&vote.host, &others.host], vote.place.height);
             examples.push(format!("overlap: '{vote}' after '{others}'"));
         }
     }

@@ -13,6 +13,7 @@ mod log;
 mod members;
 mod status;
 mod table;
+mod threads;
 mod why;
 mod window;
 
@@ -341,17 +342,13 @@ fn run(file: &ConfigFile, stop_node: bool, key_use: KeyUse, log_format: LogForma
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("baton")
-        .enable_all()
-        .build()
-        .context("start the runtime")
-        .map_err(Failure::Failed)?;
+    let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
     runtime.block_on(async {
         let prepared = driver::prepare(config, key_use).await.map_err(Failure::BadInput)?;
         // Not earlier: a start that is refused says why in one line, and nothing before it.
         log::start(log_format, filter).map_err(Failure::BadInput)?;
+        // Not earlier either: the store's threads begin where they are started from.
+        threads::carry_the_lease();
         for warning in prepared.warnings() {
             tracing::warn!("{warning}");
         }

@@ -10,6 +10,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{self, Resource, Rlimit};
 
 use super::say;
+use crate::realtime::{self, Priority};
 
 const OOM_SCORE: &CStr = c"/proc/self/oom_score_adj";
 /// Unlikely to be chosen, yet not exempt.
@@ -41,6 +42,11 @@ pub(super) fn prepare() -> io::Result<Before> {
     };
     if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
         say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
+    }
+    if let Err(e) = realtime::take(Priority::Guard) {
+        say(&format!(
+            "no real-time priority: {e}; going on, on a starved host the kernel's timer may kill in its place"
+        ));
     }
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", GUARD_OOM_SCORE) {
         say(&format!("no protection from the OOM killer ({GUARD_OOM_SCORE}): {e}; going on"));

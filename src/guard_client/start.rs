@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -154,6 +155,7 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
     command.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(says);
     // What was meant for us alone goes neither to the guard nor to the chain node.
     command.env_remove(GUARD_MARKER).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+    keep_nice(&mut command);
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     let mut line = String::new();
     if let Some(mut stdout) = child.stdout.take() {
@@ -177,6 +179,22 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
         }
     });
     Ok(())
+}
+
+/// The guard, and through it the chain node, gets the nice value that we were given: what a real-time thread starts would
+/// have none. As far as the kernel lets us.
+fn keep_nice(command: &mut Command) {
+    let nice = getpriority_process(None).unwrap_or(0);
+    if nice != 0 {
+        // SAFETY: one system call, no allocation and no lock.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || {
+                let _ = setpriority_process(None, nice);
+                Ok(())
+            })
+        };
+    }
 }
 
 pub(super) fn peer(connection: &UnixStream) -> Result<u32, String> {

@@ -100,10 +100,15 @@ impl Place {
 
     /// Starts a guard here and waits until it listens.
     pub fn guard(&self) -> GuardProcess {
+        self.guard_with(|_| ())
+    }
+
+    pub fn guard_with(&self, change: impl FnOnce(&mut Command)) -> GuardProcess {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("guard.log")).unwrap();
         let mut command = Command::new(GUARD);
         command.arg("--socket").arg(self.socket()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         die_with_us(&mut command);
+        change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();

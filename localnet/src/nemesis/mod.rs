@@ -6,6 +6,7 @@
 pub mod disk;
 mod fault;
 mod report;
+mod sabotage;
 
 use std::fs;
 use std::path::Path;
@@ -31,6 +32,7 @@ use fault::{Fault, Struck};
 pub use report::Results;
 use report::Tallies;
 use rustix::process::Signal;
+pub use sabotage::Sabotage;
 
 /// Between two strikes of a round. Less would let the baton go there and back within the checker's window.
 const APART_MS: std::ops::Range<u64> = 400..1_800;
@@ -48,12 +50,15 @@ pub struct Plan {
     pub seed: u64,
     /// What may strike.
     pub kinds: Vec<Kind>,
+    /// Committed in every round.
+    pub sabotage: Option<Sabotage>,
 }
 
 impl Plan {
     /// # Errors
-    /// A kind that is asked for cannot be done on this ground.
+    /// A kind that is asked for cannot be done on this ground, or the sabotage not on this chain.
     pub fn check(&self) -> Result<()> {
+        self.sabotage.map_or(Ok(()), |sabotage| sabotage.check(self.shape.chain))?;
         let impossible = |kind: &&Kind| !kind.is_possible_on(self.shape.ground);
         match self.kinds.iter().find(impossible) {
             None => Ok(()),
@@ -135,6 +140,7 @@ struct Attack<'a> {
     net: &'a Net,
     rng: StdRng,
     kinds: &'a [Kind],
+    sabotage: Option<Sabotage>,
     /// The kinds still to come before any comes again.
     deck: Vec<Kind>,
     tallies: Tallies,
@@ -144,7 +150,8 @@ impl<'a> Attack<'a> {
     fn new(net: &'a Net, plan: &'a Plan) -> Self {
         let faults = plan.kinds.iter().map(|kind| (*kind, Default::default())).collect();
         let tallies = Tallies { faults, ..Tallies::default() };
-        Attack { net, rng: StdRng::seed_from_u64(plan.seed), kinds: &plan.kinds, deck: Vec::new(), tallies }
+        let rng = StdRng::seed_from_u64(plan.seed);
+        Attack { net, rng, kinds: &plan.kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies }
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
@@ -182,6 +189,9 @@ impl<'a> Attack<'a> {
     fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Option<String>> {
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
+        if let Some(sabotage) = self.sabotage {
+            sabotage.commit(self.net, pair, &mut watch)?;
+        }
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
         for fault in faults {
             self.pause(APART_MS);
@@ -273,7 +283,7 @@ mod tests {
 
     fn plan(seed: u64) -> Plan {
         let shape = Shape { ground: Ground::Namespaces, ..Shape::usual(ChainKind::Sim) };
-        Plan { shape, rounds: 1, seed, kinds: Kind::ALL.to_vec() }
+        Plan { shape, rounds: 1, seed, kinds: Kind::ALL.to_vec(), sabotage: None }
     }
 
     #[test]

@@ -46,8 +46,11 @@ pub struct Results {
 }
 
 impl Results {
-    pub fn is_clean(&self) -> bool {
-        self.violated.is_empty() && self.verdict.is_clean()
+    /// In one line; `None` for a clean run.
+    pub fn failure(&self) -> Option<String> {
+        // A round is judged apart from the others, and may be seen to be violated where the whole log is not.
+        let by_round = || (!self.violated.is_empty()).then(|| format!("rounds {:?} were violated", self.violated));
+        self.verdict.failure().or_else(by_round)
     }
 
     /// Kinds of faults that were never in force: of these the run says nothing.
@@ -70,7 +73,7 @@ mod tests {
         let tallies = Tallies { faults, handovers: once };
         let results = Results { tallies, violated: vec![7], verdict: Verdict::default() };
         assert_eq!(results.missed(), ["torn store"]);
-        assert!(!results.is_clean());
+        assert_eq!(results.failure().as_deref(), Some("rounds [7] were violated"));
         let table = results.tallies.table();
         let row = table.lines().find(|line| line.starts_with("torn store")).expect("a row");
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["torn", "store", "3", "0", "2"], "{table}");
