@@ -1,5 +1,5 @@
 //! Which threads of a host run at a real-time priority: those that a lease waits for, and no others. Where no process
-//! may take one, this says so and passes, unless BATON_REQUIRE_NAMESPACES is set.
+//! may take one, this says so and passes, unless BATON_REQUIRE_REALTIME is set.
 
 mod common;
 
@@ -21,7 +21,7 @@ const fn real_time(priority: Priority) -> (i32, i32) {
 
 fn permitted() -> bool {
     let Err(error) = thread::spawn(|| take(Priority::Guard)).join().unwrap() else { return true };
-    assert!(std::env::var_os("BATON_REQUIRE_NAMESPACES").is_none(), "no real-time priority here: {error}");
+    assert!(std::env::var_os("BATON_REQUIRE_REALTIME").is_none(), "no real-time priority here: {error}");
     eprintln!("left out: no real-time priority here: {error}");
     false
 }

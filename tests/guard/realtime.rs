@@ -1,5 +1,5 @@
 //! Fence 1 on a starved host: the guard's real-time priority, which its chain node does not have. Where no process may
-//! take one, these tests say so and pass, unless BATON_REQUIRE_NAMESPACES is set.
+//! take one, these tests say so and pass, unless BATON_REQUIRE_REALTIME is set.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -25,7 +25,7 @@ fn scheduling(pid: u32) -> (i32, i32) {
 /// Whether a process may take a real-time priority here.
 fn permitted() -> bool {
     let Err(error) = std::thread::spawn(|| take(Priority::Guard)).join().unwrap() else { return true };
-    assert!(std::env::var_os("BATON_REQUIRE_NAMESPACES").is_none(), "no real-time priority here: {error}");
+    assert!(std::env::var_os("BATON_REQUIRE_REALTIME").is_none(), "no real-time priority here: {error}");
     eprintln!("left out: no real-time priority here: {error}");
     false
 }
