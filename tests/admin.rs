@@ -44,7 +44,7 @@ impl Host {
         let listener = admin::bind(dir.path()).expect("bound");
         let (asks, asked) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(listener, asks));
+        tasks.spawn(admin::serve(listener, mpsc::channel(1).1, asks));
         (Host { dir, tasks }, asked)
     }
 
