@@ -1,13 +1,16 @@
-//! What an operator on this host asks of the coordinator, over `run_dir/admin.sock`. It carries
-//! questions to the driver and answers back; it knows none of the answers and decides nothing. Only
-//! this program's own user and root are listened to. The driver binds it at start and runs `serve`
-//! on a thread of its own; `cli` is the other end.
+//! What an operator asks of the coordinator: on this host over `run_dir/admin.sock`, from others over TLS
+//! (`remote`). It carries questions to the driver and answers back; it knows none of the answers and
+//! decides nothing. On the socket, only this program's own user and root are listened to. The driver binds
+//! it at start and runs `serve` on a thread of its own; `cli` is the other end.
+
+mod remote;
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -22,10 +25,13 @@ use tonic::{Request, Response, Status};
 
 use crate::ids::NodeId;
 use crate::shared_answer::SharedAnswer;
-use crate::transport::{Door, Limits, Visit, Visitor, bounded_server};
+use crate::transport::{Caller, Door, Limits, Visit, Visitor, bounded_server};
 use crate::wire::proto;
 use crate::wire::proto::admin_server::{Admin, AdminServer};
 use crate::wire::proto::order_request::Order;
+
+pub use remote::NotHere;
+use remote::Teller;
 
 /// For every answer but that to a handover. Shorter than a client waits, so that it hears why.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -37,8 +43,8 @@ pub const ORDER_MAX: Duration = Duration::from_secs(8);
 pub const CHANGE_MAX: Duration = Duration::from_secs(15);
 /// By how much a question is answered late at most when its own limit has passed.
 const LATE_MAX: Duration = Duration::from_secs(1);
-/// Between two looks at the status, however often it is asked for.
-const STATUS_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks at the status, and at the history, however often they are asked for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// More displace the oldest.
@@ -207,13 +213,18 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-/// Answers until it is dropped. A question that the driver does not take up, or takes up and does not
-/// answer, is answered with an error that says so.
-pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
+/// Answers those who come to the socket, and the admins whose connections `callers` brings, until it is dropped. A
+/// question that the driver does not take up, or takes up and does not answer, is answered with an error that says so.
+pub async fn serve(listener: UnixListener, callers: mpsc::Receiver<Caller>, asks: mpsc::Sender<Ask>) {
+    let questions = Questions { asks, status: SharedAnswer::new(LOOK_EVERY), history: SharedAnswer::new(LOOK_EVERY) };
+    let questions = Arc::new(questions);
+    tokio::join!(serve_here(listener, questions.clone()), remote::serve(callers, questions));
+}
+
+async fn serve_here(listener: UnixListener, questions: Arc<Questions>) {
     let (accepted, connections) = mpsc::channel(1);
-    let desk = Desk { asks, status: SharedAnswer::new(STATUS_EVERY) };
     let server = bounded_server(PING_EVERY)
-        .add_service(AdminServer::new(desk).max_decoding_message_size(QUESTION_BYTES_MAX))
+        .add_service(Desk { questions, stands: Stands::AtTheSocket }.service())
         .serve_with_incoming(ReceiverStream::new(connections).map(Ok::<Visit<UnixStream>, io::Error>));
     let ((), served) = tokio::join!(accept(listener, accepted), server);
     if let Err(error) = served {
@@ -257,16 +268,19 @@ fn may_ask(stream: &UnixStream) -> bool {
     }
 }
 
-fn is_allowed(uid: u32, ours: u32) -> bool {
+/// Whether user `uid` may ask a coordinator that is run by `ours`.
+pub fn is_allowed(uid: u32, ours: u32) -> bool {
     uid == ours || uid == 0
 }
 
-struct Desk {
+/// The way to the driver.
+struct Questions {
     asks: mpsc::Sender<Ask>,
     status: SharedAnswer<proto::StatusResponse>,
+    history: SharedAnswer<proto::HistoryResponse>,
 }
 
-impl Desk {
+impl Questions {
     /// The driver's answer, if it comes within `limit`, which starts before the question is taken up.
     async fn ask<T>(&self, limit: Duration, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Status> {
         let (sender, answer) = oneshot::channel();
@@ -283,37 +297,74 @@ impl Desk {
     }
 }
 
+/// Who comes to a desk.
+#[derive(Clone, Copy)]
+enum Stands {
+    /// Users of this host, whom the kernel knows.
+    AtTheSocket,
+    /// Admins, whom their certificates name.
+    AtThePort,
+}
+
+struct Desk {
+    questions: Arc<Questions>,
+    stands: Stands,
+}
+
+impl Desk {
+    fn service(self) -> AdminServer<Desk> {
+        AdminServer::new(self).max_decoding_message_size(QUESTION_BYTES_MAX)
+    }
+
+    /// What was found last for whoever asks; who waits behind others that wait in vain is told as soon as they are.
+    async fn shared<T: Clone>(
+        &self,
+        last: &SharedAnswer<T>,
+        question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<Response<T>, Status> {
+        let found = last.get(self.questions.ask(ANSWER_MAX, question));
+        timeout(ANSWER_MAX, found).await.unwrap_or_else(|_| Err(hangs(ANSWER_MAX))).map(Response::new)
+    }
+}
+
 fn hangs(limit: Duration) -> Status {
     Status::unavailable(format!("the coordinator hangs: no answer within {limit:?}"))
 }
 
 #[tonic::async_trait]
 impl Admin for Desk {
-    async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
-        let found = self.status.get(self.ask(ANSWER_MAX, Ask::Status));
-        // Who waits behind others that wait in vain is told as soon as they are.
-        timeout(ANSWER_MAX, found).await.unwrap_or_else(|_| Err(hangs(ANSWER_MAX))).map(Response::new)
+    async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
+        Teller::of(&request, self.stands)?;
+        self.shared(&self.questions.status, Ask::Status).await
     }
 
-    async fn history(&self, _: Request<proto::HistoryRequest>) -> Result<Response<proto::HistoryResponse>, Status> {
-        self.ask(ANSWER_MAX, Ask::History).await.map(Response::new)
+    async fn history(
+        &self,
+        request: Request<proto::HistoryRequest>,
+    ) -> Result<Response<proto::HistoryResponse>, Status> {
+        Teller::of(&request, self.stands)?;
+        self.shared(&self.questions.history, Ask::History).await
     }
 
     async fn handover(
         &self,
         request: Request<proto::HandoverRequest>,
     ) -> Result<Response<proto::HandoverResponse>, Status> {
+        let teller = Teller::of(&request, self.stands)?;
         let wanted = WantedHandover::read(request.into_inner());
+        let told = teller.tells(|| remote::handover_in_words(&wanted));
         let limit = wanted.timeout + LATE_MAX;
-        let done = self.ask(limit, |answer| Ask::Handover { wanted, from: Asker::Operator, answer }).await?;
-        done.map(Response::new).map_err(|not_done| Status::failed_precondition(not_done.reason()))
+        let asked = self.questions.ask(limit, |answer| Ask::Handover { wanted, from: Asker::Operator, answer });
+        told.ended(asked.await.and_then(done)).map(Response::new)
     }
 
     async fn order(&self, request: Request<proto::OrderRequest>) -> Result<Response<proto::OrderResponse>, Status> {
+        let teller = Teller::of(&request, self.stands)?;
         let order = request.into_inner().order.ok_or_else(|| Status::invalid_argument("OrderRequest has no order"))?;
+        let told = teller.tells(|| remote::order_in_words(&order));
         let limit = ORDER_MAX + LATE_MAX;
-        let done = self.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer }).await?;
-        let done = done.map_err(|not_done| Status::failed_precondition(not_done.reason()))?;
+        let asked = self.questions.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer });
+        let done = told.ended(asked.await.and_then(done))?;
         Ok(Response::new(proto::OrderResponse { done }))
     }
 
@@ -321,11 +372,17 @@ impl Admin for Desk {
         &self,
         request: Request<proto::MemberChangeRequest>,
     ) -> Result<Response<proto::MemberChangeResponse>, Status> {
+        let teller = Teller::of(&request, self.stands)?;
         let change = request.into_inner();
+        let told = teller.tells(|| remote::change_in_words(&change));
         let limit = CHANGE_MAX + LATE_MAX;
-        let done = self.ask(limit, |answer| Ask::ChangeMember { change, from: Asker::Operator, answer }).await?;
-        done.map(Response::new).map_err(|not_done| Status::failed_precondition(not_done.reason()))
+        let asked = self.questions.ask(limit, |answer| Ask::ChangeMember { change, from: Asker::Operator, answer });
+        told.ended(asked.await.and_then(done)).map(Response::new)
     }
+}
+
+fn done<T>(ended: Result<T, NotDone>) -> Result<T, Status> {
+    ended.map_err(|not_done| Status::failed_precondition(not_done.reason()))
 }
 
 #[cfg(test)]

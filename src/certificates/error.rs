@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::Bearer;
 use crate::time::WallTime;
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,8 @@ pub enum CertificateError {
     TwoNames,
     #[error("{path} is there already and is not overwritten; {advice}")]
     Exists { path: PathBuf, advice: &'static str },
+    #[error("{path} is a certificate of {found} and makes no room for one of {wanted}; use another --dir")]
+    OfAnother { path: PathBuf, found: Bearer, wanted: Bearer },
     #[error("{path} is not the private key of the authority in {authority}")]
     NotTheAuthoritysKey { path: PathBuf, authority: PathBuf },
     #[error("{0:?} is not a host: write a name or an IP address, without a port")]

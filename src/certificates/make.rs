@@ -13,7 +13,7 @@ use rcgen::{
 
 use super::files::{pem, read_certificates, read_key, write};
 use super::name::valid_until;
-use super::{Bearer, CertificateError};
+use super::{Bearer, CertificateError, Facts};
 use crate::time::WallTime;
 
 /// Clocks of hosts differ: a new certificate is valid at once on one whose clock is behind.
@@ -104,7 +104,7 @@ impl Authority {
     /// has none), in files of its name.
     ///
     /// # Errors
-    /// The files are there already, unless `replace`.
+    /// The files are there already, unless `replace`; those of somebody else also then.
     pub fn issue(
         &self,
         bearer: &Bearer,
@@ -116,7 +116,9 @@ impl Authority {
             return Err(CertificateError::OutlivesAuthority { wanted: validity.until, until: self.until });
         }
         let (certificate, key) = files(&self.dir, &file_name(bearer));
-        if !replace {
+        if replace {
+            refuse_anothers(&certificate, bearer)?;
+        } else {
             refuse_existing(&[&certificate, &key], "add --replace to renew it")?;
         }
         let pair = KeyPair::generate()?;
@@ -144,10 +146,10 @@ fn files(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
 }
 
-/// A member may be called `ca` or as an admin is.
+/// A member may be called `ca` or as an admin is, also as the files of an admin are.
 fn file_name(bearer: &Bearer) -> String {
     match bearer {
-        Bearer::Member(id) if id.as_str() == "ca" => "member-ca".to_owned(),
+        Bearer::Member(id) if id.as_str() == "ca" || id.as_str().starts_with("admin-") => format!("member-{id}"),
         Bearer::Member(id) => id.to_string(),
         Bearer::Admin(name) => format!("admin-{name}"),
     }
@@ -157,6 +159,17 @@ fn refuse_existing(paths: &[&PathBuf], advice: &'static str) -> Result<(), Certi
     match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => Err(CertificateError::Exists { path: (*path).clone(), advice }),
         None => Ok(()),
+    }
+}
+
+/// What is no certificate may be replaced: it is of no use to anybody.
+fn refuse_anothers(path: &Path, wanted: &Bearer) -> Result<(), CertificateError> {
+    let found = read_certificates(path).ok().and_then(|found| Facts::read(&found[0]).ok());
+    match found {
+        Some(Facts { bearer: found, .. }) if found != *wanted => {
+            Err(CertificateError::OfAnother { path: path.to_owned(), found, wanted: wanted.clone() })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -39,6 +39,14 @@ impl Bearer {
         }
     }
 
+    /// As `baton cert issue` takes it.
+    pub fn argument(&self) -> String {
+        match self {
+            Bearer::Member(id) => id.to_string(),
+            Bearer::Admin(name) => format!("--admin {name}"),
+        }
+    }
+
     pub(super) fn uri(&self) -> String {
         match self {
             Bearer::Member(id) => format!("{MEMBER}{id}"),

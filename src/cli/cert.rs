@@ -81,7 +81,12 @@ fn issue(bearer: &Bearer, hosts: &[String], dir: &Path, days: u32, replace: bool
              A coordinator that runs takes replaced files up by itself.\n",
             hosts.join(", ")
         ),
-        Bearer::Admin(_) => format!("{written}\nIt names {bearer}, who is no member.\n"),
+        Bearer::Admin(_) => format!(
+            "{written}\nIt names {bearer}, who may ask and order from any machine, and is no member.\n\n\
+             Give ca.pem, {certificate} and {key} to its owner alone. Then, with the address of any member:\n\n\
+             baton status --addr HOST:PORT --ca ca.pem --cert {certificate} --key {key}\n\n\
+             or once in the environment: BATON_ADDR, BATON_CA, BATON_CERT and BATON_KEY.\n"
+        ),
     })
 }
 

@@ -1,13 +1,21 @@
-//! The admin protocol, spoken to the coordinator of this host over its unix socket. An error says
-//! whether the coordinator could not be reached or did not do what it was asked.
+//! The admin protocol, spoken to the coordinator of this host over its unix socket, or to any member over TLS. An
+//! error says whether the coordinator could not be reached or did not do what it was asked.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::time::timeout;
+use tonic::Code;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover};
+use crate::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover, is_allowed};
+use crate::config::Tls;
+use crate::transport::Credentials;
 use crate::wire::proto::admin_client::AdminClient;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{
@@ -16,6 +24,7 @@ use crate::wire::proto::{
 };
 
 use super::Failure;
+use super::reach::Place;
 
 /// For a connection and for every answer to a question. A stopped coordinator gives none.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -24,42 +33,39 @@ const LATE_MAX: Duration = Duration::from_secs(2);
 
 pub(super) struct Client {
     admin: AdminClient<Channel>,
-    socket: PathBuf,
+    place: Place,
 }
 
 impl Client {
-    pub(super) async fn connect(socket: PathBuf) -> Result<Client, Failure> {
-        let unreachable = |reason: String| {
-            let at = socket.display();
-            Failure::Unreachable(anyhow::anyhow!("cannot reach the coordinator at {at}: {reason}; is baton run up?"))
+    pub(super) async fn connect(place: Place) -> Result<Client, Failure> {
+        let late =
+            |_| Err(Failure::Unreachable(anyhow!("{}: no connection within {ANSWER_MAX:?}", unreachable(&place))));
+        let connected = match &place {
+            Place::Socket(socket) => timeout(ANSWER_MAX, connect_here(socket)).await,
+            Place::Member { addr, files } => timeout(ANSWER_MAX, call(addr, files)).await,
         };
-        let address = socket.to_str().ok_or_else(|| unreachable("the path is not UTF-8".to_owned()))?;
-        let endpoint = Endpoint::from_shared(format!("unix:{address}")).map_err(|error| unreachable(cause(&error)))?;
-        let channel = tokio::time::timeout(ANSWER_MAX, endpoint.connect())
-            .await
-            .map_err(|_| unreachable(format!("no connection within {ANSWER_MAX:?}")))?
-            .map_err(|error| unreachable(cause(&error)))?;
-        Ok(Client { admin: AdminClient::new(channel), socket })
+        let channel = connected.unwrap_or_else(late)?;
+        Ok(Client { admin: AdminClient::new(channel), place })
     }
 
     pub(super) async fn status(&mut self) -> Result<StatusResponse, Failure> {
-        let answer = tokio::time::timeout(ANSWER_MAX, self.admin.status(StatusRequest {})).await;
+        let answer = timeout(ANSWER_MAX, self.admin.status(StatusRequest {})).await;
         self.answered(answer.map(|result| result.map(tonic::Response::into_inner)).ok())
     }
 
     /// The oldest first.
     pub(super) async fn history(&mut self) -> Result<Vec<Move>, Failure> {
-        let answer = tokio::time::timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
+        let answer = timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
         self.answered(answer.map(|result| result.map(|response| response.into_inner().moves)).ok())
     }
 
     pub(super) async fn handover(&mut self, wanted: &WantedHandover) -> Result<HandoverResponse, Failure> {
-        let timeout = wanted.timeout;
-        let answer = tokio::time::timeout(timeout + LATE_MAX, self.admin.handover(wanted.request())).await;
+        let limit = wanted.timeout;
+        let answer = timeout(limit + LATE_MAX, self.admin.handover(wanted.request())).await;
         let error = match answer {
             Ok(Ok(done)) => return Ok(done.into_inner()),
-            Ok(Err(refused)) => anyhow::anyhow!("handover: {}", reason(&refused)),
-            Err(_) => anyhow::anyhow!("handover: not done within {timeout:?}; baton status shows how it goes on"),
+            Ok(Err(refused)) => return Err(self.refused("handover", &refused)),
+            Err(_) => anyhow!("handover: not done within {limit:?}; baton status shows how it goes on"),
         };
         Err(Failure::Failed(error))
     }
@@ -67,10 +73,10 @@ impl Client {
     /// `what` names the order in an error; the sentence that comes back says what is so now.
     pub(super) async fn order(&mut self, what: &str, order: Order) -> Result<String, Failure> {
         let request = OrderRequest { order: Some(order) };
-        let error = match tokio::time::timeout(ORDER_MAX + LATE_MAX, self.admin.order(request)).await {
+        let error = match timeout(ORDER_MAX + LATE_MAX, self.admin.order(request)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner().done),
-            Ok(Err(refused)) => anyhow::anyhow!("{what}: {}", reason(&refused)),
-            Err(_) => anyhow::anyhow!("{what}: no answer within {ORDER_MAX:?}; baton status shows whether it was done"),
+            Ok(Err(refused)) => return Err(self.refused(what, &refused)),
+            Err(_) => anyhow!("{what}: no answer within {ORDER_MAX:?}; baton status shows whether it was done"),
         };
         Err(Failure::Failed(error))
     }
@@ -81,11 +87,11 @@ impl Client {
         what: &str,
         change: MemberChangeRequest,
     ) -> Result<MemberChangeResponse, Failure> {
-        let error = match tokio::time::timeout(CHANGE_MAX + LATE_MAX, self.admin.change_member(change)).await {
+        let error = match timeout(CHANGE_MAX + LATE_MAX, self.admin.change_member(change)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(refused)) => anyhow::anyhow!("member {what}: {}", reason(&refused)),
+            Ok(Err(refused)) => return Err(self.refused(&format!("member {what}"), &refused)),
             Err(_) => {
-                anyhow::anyhow!("member {what}: no answer within {CHANGE_MAX:?}; baton member list shows what is so")
+                anyhow!("member {what}: no answer within {CHANGE_MAX:?}; baton member list shows what is so")
             }
         };
         Err(Failure::Failed(error))
@@ -95,24 +101,89 @@ impl Client {
     fn answered<T>(&self, answer: Option<Result<T, tonic::Status>>) -> Result<T, Failure> {
         let problem = match answer {
             Some(Ok(answer)) => return Ok(answer),
-            Some(Err(error)) => reason(&error),
+            Some(Err(error)) => match self.does_not_listen(&error) {
+                Some(failure) => return Err(failure),
+                None => reason(&error),
+            },
             None => format!("no answer within {ANSWER_MAX:?}"),
         };
-        let at = self.socket.display();
-        Err(Failure::Unreachable(anyhow::anyhow!("the coordinator at {at} does not tell: {problem}")))
+        Err(Failure::Unreachable(anyhow!("the coordinator at {} does not tell: {problem}", self.place)))
+    }
+
+    fn refused(&self, what: &str, status: &tonic::Status) -> Failure {
+        let failed = || Failure::Failed(anyhow!("{what}: {}", reason(status)));
+        self.does_not_listen(status).unwrap_or_else(failed)
+    }
+
+    /// Nothing was done, since we are not who may ask.
+    fn does_not_listen(&self, status: &tonic::Status) -> Option<Failure> {
+        let why = match &self.place {
+            _ if status.code() == Code::PermissionDenied => reason(status),
+            // Connections that it closes it has not listened to.
+            Place::Socket(socket) if status.source().is_some() => another_user(socket)?,
+            Place::Socket(_) | Place::Member { .. } => return None,
+        };
+        Some(not_listening(&self.place, &why))
     }
 }
 
-/// What the coordinator said, or the code when it said nothing.
+fn not_listening(place: &Place, why: &str) -> Failure {
+    Failure::Unreachable(anyhow!("the coordinator at {place} does not listen: {why}"))
+}
+
+fn unreachable(place: &Place) -> String {
+    format!("cannot reach the coordinator at {place}")
+}
+
+async fn connect_here(socket: &Path) -> Result<Channel, Failure> {
+    let failed = |reason: String, advice: &str| {
+        let at = unreachable(&Place::Socket(socket.to_owned()));
+        Failure::Unreachable(anyhow!("{at}: {reason}; {advice}"))
+    };
+    let is_up = "is baton run up?";
+    let address = socket.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned(), is_up))?;
+    let endpoint = Endpoint::from_shared(format!("unix:{address}"));
+    let endpoint = endpoint.map_err(|error| failed(cause(&error).to_string(), is_up))?;
+    endpoint.connect().await.map_err(|error| {
+        if let Some(why) = another_user(socket) {
+            return not_listening(&Place::Socket(socket.to_owned()), &why);
+        }
+        let cause = cause(&error);
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let forbidden = kind == Some(io::ErrorKind::PermissionDenied);
+        failed(cause.to_string(), if forbidden { "run baton as the coordinator's own user, or as root" } else { is_up })
+    })
+}
+
+async fn call(addr: &str, files: &Tls) -> Result<Channel, Failure> {
+    let credentials = Credentials::read(files).map_err(|error| Failure::BadInput(error.into()))?;
+    let failed = |error| Failure::Unreachable(anyhow!("cannot reach the coordinator at {addr}: {error}"));
+    credentials.call(addr).await.map_err(failed)
+}
+
+/// Why a coordinator that listens at `socket` turns this user away, if it does.
+fn another_user(socket: &Path) -> Option<String> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let theirs = rustix::net::sockopt::socket_peercred(&stream).ok()?.uid.as_raw();
+    let ours = rustix::process::geteuid().as_raw();
+    let why = format!("it is run by user {theirs} and listens to that user and root alone; this is user {ours}");
+    (!is_allowed(ours, theirs)).then_some(why)
+}
+
+/// What the coordinator said, or what the connection met, or the code when there is nothing else.
 fn reason(status: &tonic::Status) -> String {
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+    match status.source() {
+        Some(error) => cause(error).to_string(),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
+    }
 }
 
 /// The innermost cause: the outer ones say only "transport error".
-fn cause(error: &dyn Error) -> String {
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut innermost = error;
     while let Some(inner) = innermost.source() {
         innermost = inner;
     }
-    innermost.to_string()
+    innermost
 }

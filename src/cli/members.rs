@@ -9,9 +9,10 @@ use crate::roster::Vote;
 use crate::wire::proto::member_change_request::Change;
 use crate::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
 
+use super::reach::{Reach, ReachVia};
 use super::status::warnings;
 use super::table::{or_dash, render};
-use super::{Failure, Local, ask, print};
+use super::{Failure, ask, print};
 
 const HEADS: [&str; 7] = ["HOST", "VOTE", "ROLE", "PRIORITY", "ADDRESS", "UP", "STORE"];
 
@@ -23,7 +24,7 @@ pub(super) enum Member {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Take a host in, without a vote: its baton runs already, with member.join = true
     Add {
@@ -39,7 +40,7 @@ pub(super) enum Member {
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
-        local: Local,
+        reach: ReachVia,
     },
     /// Give a learner a vote
     Promote(OfVote),
@@ -57,19 +58,19 @@ pub(super) struct OfVote {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    local: Local,
+    reach: Reach,
 }
 
 pub(super) fn run(member: Member) -> Result<ExitCode, Failure> {
     match member {
-        Member::List { json: as_json, local } => ask(&local, async |client| {
+        Member::List { json: as_json, reach } => ask(&reach, async |client| {
             let answer = client.status().await?;
             print(&if as_json { json(&answer) } else { table(&answer) });
             Ok(ExitCode::SUCCESS)
         }),
-        Member::Add { id, addr, priority, dry_run, local } => {
+        Member::Add { id, addr, priority, dry_run, reach } => {
             let change = Some(Change::Add(AddMember { id, addr, priority }));
-            make(&local, "add", MemberChangeRequest { change, dry_run, force: false })
+            make(&reach.into(), "add", MemberChangeRequest { change, dry_run, force: false })
         }
         Member::Promote(promotion) => promotion.make("promote", Change::Promote),
         Member::Remove(removal) => removal.make("remove", Change::Remove),
@@ -78,13 +79,13 @@ pub(super) fn run(member: Member) -> Result<ExitCode, Failure> {
 
 impl OfVote {
     fn make(self, what: &str, change: fn(String) -> Change) -> Result<ExitCode, Failure> {
-        let OfVote { id, dry_run, force, local } = self;
-        make(&local, what, MemberChangeRequest { change: Some(change(id)), dry_run, force })
+        let OfVote { id, dry_run, force, reach } = self;
+        make(&reach, what, MemberChangeRequest { change: Some(change(id)), dry_run, force })
     }
 }
 
-fn make(local: &Local, what: &str, change: MemberChangeRequest) -> Result<ExitCode, Failure> {
-    ask(local, async |client| {
+fn make(reach: &Reach, what: &str, change: MemberChangeRequest) -> Result<ExitCode, Failure> {
+    ask(reach, async |client| {
         let done = client.change_member(what, change).await?;
         for line in &done.lines {
             print(&format!("{line}\n"));

@@ -2,7 +2,7 @@
 //! calls `main` and nothing else does. A mistake of any kind is one line on standard error.
 //!
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
-//! or the coordinator on this host cannot be reached, and nothing was touched. `canary` has more of them.
+//! or the coordinator cannot be reached or does not listen, and nothing was touched. `canary` has more of them.
 
 mod canary;
 mod cert;
@@ -11,6 +11,7 @@ mod fence;
 mod history;
 mod log;
 mod members;
+mod reach;
 mod status;
 mod table;
 mod threads;
@@ -38,6 +39,7 @@ use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority
 
 use client::Client;
 use log::LogFormat;
+use reach::Reach;
 
 const DEFAULT_CONFIG: &str = "/etc/baton/baton.toml";
 
@@ -73,12 +75,12 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Print the member whose chain node may sign (exit codes as status)
     ActiveValidator {
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Show the moves of the baton, the oldest first
     History {
@@ -86,7 +88,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Say in sentences who holds the baton and why, whether a failover would work now, and what is wrong (exit codes as
     /// status)
@@ -95,7 +97,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Ask a host's metrics address whether its coordinator and chain node do as they should (exit codes: 0 yes, 3 no
     /// answer, 4 the coordinator hangs, 5 no quorum, 6 no chain node runs, 7 not ready)
@@ -128,26 +130,26 @@ enum Command {
         #[arg(long, conflicts_with = "window")]
         dry_run: bool,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Keep a member from taking the baton; a holder hands it over first
     Maintenance {
         switch: Switch,
-        /// The member; without it, the one of this host
+        /// The member; without it, the one that is asked
         #[arg(long, value_name = "ID")]
         member: Option<String>,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Keep the baton where it is: no failover, no move for bad health, no failback
     Pause {
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// End a pause
     Resume {
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Prefer a member more or less than its configuration says
     Priority {
@@ -157,7 +159,7 @@ enum Command {
         #[arg(value_name = "N|configured", value_parser = Preference::parse)]
         priority: Preference,
         #[command(flatten)]
-        local: Local,
+        reach: Reach,
     },
     /// Make the certificates by which members know each other
     Cert {
@@ -200,21 +202,11 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-/// How to find the coordinator of this host.
-#[derive(Debug, Args)]
-struct Local {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The coordinator's socket, instead of a configuration that names its directory
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    socket: Option<PathBuf>,
-}
-
 /// Why a command did not do what it was asked, by exit code.
 enum Failure {
     /// 2: the command line, the configuration or a key file.
     BadInput(anyhow::Error),
-    /// 2: the coordinator of this host.
+    /// 2: the coordinator, which is not there or does not listen to us.
     Unreachable(anyhow::Error),
     /// 1: it was tried.
     Failed(anyhow::Error),
@@ -277,12 +269,12 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Check { file } => check(&file),
         Command::Cert { command } => cert::run(command),
-        Command::Status { json, local } => ask(&local, async |client| {
+        Command::Status { json, reach } => ask(&reach, async |client| {
             let answer = client.status().await?;
             print(&if json { status::json(&answer) } else { status::table(&answer) });
             Ok(status::exit_code(&answer))
         }),
-        Command::ActiveValidator { local } => ask(&local, async |client| {
+        Command::ActiveValidator { reach } => ask(&reach, async |client| {
             let answer = client.status().await?;
             match status::active_holder(&answer) {
                 Some(holder) => print(&format!("Name: {}\n", holder.id)),
@@ -290,12 +282,12 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             }
             Ok(status::exit_code(&answer))
         }),
-        Command::History { json, local } => ask(&local, async |client| {
+        Command::History { json, reach } => ask(&reach, async |client| {
             let moves = client.history().await?;
             print(&if json { history::json(&moves) } else { history::table(&moves) });
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Why { json, local } => ask(&local, async |client| {
+        Command::Why { json, reach } => ask(&reach, async |client| {
             let (status, moves) = (client.status().await?, client.history().await?);
             let why = why::Why::of(&status, &moves, WallTime::now());
             print(&if json { why.json() } else { why.text() });
@@ -303,9 +295,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
-        Command::Handover { to, timeout, window, dry_run, local } => ask(&local, async |client| {
+        Command::Handover { to, timeout, window, dry_run, reach } => ask(&reach, async |client| {
             let timeout = match window {
-                Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
+                Some(length) => window::wait(client, &reach.own_config("--window")?, length, timeout).await?,
                 None => timeout,
             };
             let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
@@ -317,22 +309,22 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             });
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Maintenance { switch, member, local } => {
+        Command::Maintenance { switch, member, reach } => {
             let (member, on) = (member.unwrap_or_default(), matches!(switch, Switch::On));
-            order(&local, "maintenance", Order::Maintenance(SetMaintenance { member, on, at_ns: 0 }))
+            order(&reach, "maintenance", Order::Maintenance(SetMaintenance { member, on, at_ns: 0 }))
         }
-        Command::Pause { local } => order(&local, "pause", Order::Pause(SetPause { on: true, at_ns: 0 })),
-        Command::Resume { local } => order(&local, "resume", Order::Pause(SetPause { on: false, at_ns: 0 })),
-        Command::Priority { id, priority: Preference(priority), local } => {
-            order(&local, "priority", Order::Priority(SetPriority { member: id, priority }))
+        Command::Pause { reach } => order(&reach, "pause", Order::Pause(SetPause { on: true, at_ns: 0 })),
+        Command::Resume { reach } => order(&reach, "resume", Order::Pause(SetPause { on: false, at_ns: 0 })),
+        Command::Priority { id, priority: Preference(priority), reach } => {
+            order(&reach, "priority", Order::Priority(SetPriority { member: id, priority }))
         }
         Command::Member(member) => members::run(member),
     }
 }
 
 /// Gives an order through the coordinator of this host and says what is so now.
-fn order(local: &Local, what: &str, order: Order) -> Result<ExitCode, Failure> {
-    ask(local, async |client| {
+fn order(reach: &Reach, what: &str, order: Order) -> Result<ExitCode, Failure> {
+    ask(reach, async |client| {
         print(&format!("{}\n", client.order(what, order).await?));
         Ok(ExitCode::SUCCESS)
     })
@@ -361,7 +353,7 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
-    let certificates = certificates.map_err(|error| Failure::BadInput(error.into()))?;
+    let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     for warning in config.warnings.iter().chain(&expiry) {
@@ -373,11 +365,11 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Connects to the coordinator of this host and does `work` with it.
-fn ask(local: &Local, work: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
-    let socket = local.socket()?;
+/// Connects to the coordinator that is to be asked and does `work` with it.
+fn ask(reach: &Reach, work: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    let place = reach.place()?;
     let runtime = runtime()?;
-    runtime.block_on(async { work(&mut Client::connect(socket).await?).await })
+    runtime.block_on(async { work(&mut Client::connect(place).await?).await })
 }
 
 /// For a command that asks and ends.
@@ -395,15 +387,6 @@ impl ConfigFile {
     fn load(&self) -> Result<Config, Failure> {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         Config::load(&self.path(), std::env::vars_os().filter_map(text)).map_err(bad_input)
-    }
-}
-
-impl Local {
-    fn socket(&self) -> Result<PathBuf, Failure> {
-        match &self.socket {
-            Some(socket) => Ok(socket.clone()),
-            None => Ok(self.file.load()?.run_dir.join("admin.sock")),
-        }
     }
 }
 

@@ -10,10 +10,13 @@ use tracing::error;
 use crate::admin::{self, Ask};
 use crate::exporter::{self, Vitals};
 use crate::metrics::Metrics;
+use crate::transport::Caller;
 
 /// Where clients connect to.
 pub(super) struct Doors {
     pub admin: UnixListener,
+    /// Admins who came to the port of the members; closed without TLS.
+    pub callers: mpsc::Receiver<Caller>,
     pub exporter: Option<TcpListener>,
 }
 
@@ -34,13 +37,14 @@ pub(super) fn open(
         let admin = UnixListener::from_std(admin).context("listen at the admin socket")?;
         (admin, exporter.context("listen at metrics.listen")?)
     };
+    let callers = doors.callers;
     let serve = async move {
         let exporter = async {
             if let Some(listener) = exporter {
                 exporter::serve(listener, metrics, vitals).await;
             }
         };
-        tokio::join!(admin::serve(admin, asks), exporter);
+        tokio::join!(admin::serve(admin, callers, asks), exporter);
         error!("operators and monitors are not answered any more");
     };
     let thread = std::thread::Builder::new().name("baton-desk".into());
@@ -53,8 +57,16 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::certificates::{Authority, Bearer, Validity};
+    use crate::config::Tls;
     use crate::time::BootTime;
+    use crate::timing::Timing;
+    use crate::transport::{self, Certificates, Credentials, Entrance};
+    use crate::wire::proto::OrderRequest;
+    use crate::wire::proto::admin_client::AdminClient;
 
     #[tokio::test]
     async fn monitors_are_answered_while_the_drivers_runtime_does_something_else() {
@@ -64,7 +76,7 @@ mod tests {
         let addr = listener.local_addr().expect("its address");
         let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(7) });
         let (asks, _driver) = mpsc::channel(1);
-        let doors = Doors { admin, exporter: Some(listener) };
+        let doors = Doors { admin, callers: mpsc::channel(1).1, exporter: Some(listener) };
         open(doors, asks, Metrics::new(BootTime::now()), vitals.subscribe()).expect("opened");
 
         // From here on the one thread of this runtime waits for the answer, and drives nothing.
@@ -74,5 +86,50 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer in time");
         assert!(answer.ends_with("\r\n\r\n7\n"), "{answer}");
+    }
+
+    /// Files of an authority of the test's own: those of member a, and of admin ops.
+    fn files(dir: &std::path::Path) -> [Tls; 2] {
+        Authority::create(dir, Validity::days(2)).expect("an authority");
+        let authority = Authority::open(dir).expect("our own");
+        let bearers = [Bearer::member("a").expect("plain"), Bearer::admin("ops").expect("plain")];
+        bearers.map(|bearer| {
+            let made = authority.issue(&bearer, &["127.0.0.1".into()], Validity::days(1), false).expect("issued");
+            Tls { ca: dir.join("ca.pem"), cert: made.certificate, key: made.key }
+        })
+    }
+
+    /// Says when it has been let in, then asks.
+    fn ask_as_admin(files: &Tls, addr: &str, let_in: oneshot::Sender<()>) -> tonic::Code {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let channel = Credentials::read(files).expect("good files").call(addr).await.expect("let in");
+            let_in.send(()).expect("awaited");
+            let empty = OrderRequest { order: None };
+            AdminClient::new(channel).order(empty).await.expect_err("it orders nothing").code()
+        })
+    }
+
+    #[tokio::test]
+    async fn admins_are_answered_while_the_drivers_runtime_does_something_else() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let [member, ops] = files(dir.path());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("its address").to_string();
+        let certificates = Certificates::read(&member, &"a".into()).expect("good files");
+        let (admins, callers) = mpsc::channel(1);
+        let entrance = Entrance { certificates, admins };
+        let _peers = transport::incoming(listener, Some(entrance), &Timing::LAN);
+        let (asks, _driver) = mpsc::channel(1);
+        let doors = Doors { admin: admin::bind(dir.path()).expect("bound"), callers, exporter: None };
+        let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: None });
+        open(doors, asks, Metrics::new(BootTime::now()), vitals.subscribe()).expect("opened");
+
+        let ((let_in, is_in), (told, answer)) = (oneshot::channel(), std::sync::mpsc::channel());
+        std::thread::spawn(move || told.send(ask_as_admin(&ops, &addr, let_in)));
+        is_in.await.expect("let in");
+        // From here on the one thread of this runtime waits for the answer, and drives nothing.
+        let answer = answer.recv_timeout(std::time::Duration::from_secs(30)).expect("an answer in time");
+        assert_eq!(answer, tonic::Code::InvalidArgument);
     }
 }

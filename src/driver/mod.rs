@@ -44,7 +44,7 @@ use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store};
 use crate::time::{BootTime, WallTime};
-use crate::transport::{self, Certificates};
+use crate::transport::{self, Certificates, Entrance};
 use answers::Answers;
 pub use fence::fence;
 use links::HostLinks;
@@ -60,6 +60,9 @@ const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
 const CLAIM_AGAIN: Duration = Duration::from_millis(2);
 /// The same for every other proposal.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
+
+/// Connections of admins that wait for the desk.
+const CALLERS_MAX: usize = 16;
 
 /// A coordinator that has checked and opened all it needs, and touched no link and no process.
 pub struct Prepared {
@@ -97,7 +100,8 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         }
         None => (None, Vec::new()),
     };
-    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose()?;
+    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
+    let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
     warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
     let listen = config.cluster.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
@@ -205,8 +209,11 @@ impl Prepared {
         let services = Routes::new(consensus.service())
             .add_service(gossip.service())
             .add_service(relay.service(asks_in.clone()))
-            .add_service(doorbell.service());
-        serve_peers(&config, certificates.clone(), listener, services);
+            .add_service(doorbell.service())
+            .add_service(admin::NotHere);
+        let (admins, callers) = mpsc::channel(CALLERS_MAX);
+        let entrance = certificates.clone().map(|certificates| Entrance { certificates, admins });
+        serve_peers(&config, entrance, listener, services);
 
         // Before the guard: whatever is started from here on is ended in good order.
         tokio::spawn(sources::signals(core.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
@@ -231,7 +238,7 @@ impl Prepared {
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
-        let doors = desk::Doors { admin, exporter: exporter_listener };
+        let doors = desk::Doors { admin, callers, exporter: exporter_listener };
         desk::open(doors, asks_in, metrics.clone(), vitals.subscribe())?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
@@ -389,10 +396,10 @@ fn own_member(config: &Config) -> Option<&config::Member> {
     config.cluster.members.iter().find(|member| member.id == config.id)
 }
 
-fn serve_peers(config: &Config, certificates: Option<Certificates>, listener: TcpListener, services: Routes) {
+fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListener, services: Routes) {
     let mut server = transport::server(&config.timing);
     let router = server.add_routes(services);
-    let incoming = transport::incoming(listener, certificates, &config.timing);
+    let incoming = transport::incoming(listener, entrance, &config.timing);
     tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming(incoming).await {
             error!("peers are not answered any more: {error}");

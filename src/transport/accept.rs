@@ -1,16 +1,21 @@
 //! The listening end: connections whose other end is known by its certificate, or, without TLS, by nothing.
 //! Each handshake has a task and a time of its own, so that a peer which says nothing holds up nobody.
+//!
+//! Invariant: what serves members gets no connection of an admin, and what serves admins none of a member.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -19,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use super::certificates::Certificates;
-use super::door::{Door, Limits, Visit};
+use super::door::{Door, Limits, Visit, Visitor};
 use crate::certificates::{Bearer, Facts};
 use crate::timing::Timing;
 
@@ -42,6 +47,35 @@ pub enum Speaker {
     Proven(Bearer),
 }
 
+/// Where connections under TLS lead to.
+pub struct Entrance {
+    pub certificates: Certificates,
+    /// Those of admins. They take no place among the members' and reach none of their services.
+    pub admins: mpsc::Sender<Caller>,
+}
+
+/// An admin whose connection was made at the port of the members, and is to be served elsewhere.
+pub struct Caller {
+    name: String,
+    from: SocketAddr,
+    stream: Box<TlsStream<TcpStream>>,
+}
+
+impl Caller {
+    /// The connection, which costs the runtime that calls this from now on, and costs no other.
+    ///
+    /// # Errors
+    /// No file descriptor is left; the connection ends.
+    pub fn move_here(self) -> io::Result<(Connection, Visitor)> {
+        let Caller { name, from, mut stream } = self;
+        let socket: std::net::TcpStream = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
+        // The one before, which the other runtime watches, is closed here.
+        *stream.get_mut().0 = TcpStream::from_std(socket)?;
+        let visitor = Visitor::from(Speaker::Proven(Bearer::Admin(name))).coming_from(from);
+        Ok((Connection::Tls(stream), visitor))
+    }
+}
+
 /// A connection that may carry requests.
 pub enum Connection {
     Plain(TcpStream),
@@ -50,20 +84,20 @@ pub enum Connection {
 
 type Ready = mpsc::Sender<(Connection, Speaker)>;
 
-/// The connections of peers, who ping twice a lease, until it is dropped. With `certificates`, nobody gets through
-/// who has no certificate of the authority, or one that names nobody. Must be called inside the runtime.
+/// The connections of peers, who ping twice a lease, until it is dropped. With an `entrance`, nobody gets through
+/// who has no certificate of the authority, or one that names no member. Must be called inside the runtime.
 pub fn incoming(
     listener: TcpListener,
-    certificates: Option<Certificates>,
+    entrance: Option<Entrance>,
     timing: &Timing,
 ) -> impl Stream<Item = io::Result<Visit<Connection>>> + use<> {
     let door = Door::new(Limits { connections_max: CONNECTIONS_MAX, silence_max: 3 * timing.lease() });
     let (ready, connections) = mpsc::channel(BACKLOG);
-    tokio::spawn(accept(listener, certificates, ready));
+    tokio::spawn(accept(listener, entrance.map(Arc::new), ready));
     ReceiverStream::new(connections).map(move |(connection, speaker)| Ok(door.admit(connection, speaker.into())))
 }
 
-async fn accept(listener: TcpListener, certificates: Option<Certificates>, ready: Ready) {
+async fn accept(listener: TcpListener, entrance: Option<Arc<Entrance>>, ready: Ready) {
     let mut handshakes = Handshakes::default();
     loop {
         let accepted = tokio::select! {
@@ -72,8 +106,8 @@ async fn accept(listener: TcpListener, certificates: Option<Certificates>, ready
         };
         // Without it on this end too, an answer waits up to 40 ms for the acknowledgement of the one before.
         match accepted.and_then(|(stream, from)| stream.set_nodelay(true).map(|()| (stream, from))) {
-            Ok((stream, from)) => match &certificates {
-                Some(certificates) => handshakes.start(stream, from, certificates.clone(), ready.clone()),
+            Ok((stream, from)) => match &entrance {
+                Some(entrance) => handshakes.start(stream, from, entrance.clone(), ready.clone()),
                 None => {
                     // Its receiver is gone: the next round ends this.
                     let _ = ready.send((Connection::Plain(stream), Speaker::Unproven)).await;
@@ -92,19 +126,26 @@ async fn accept(listener: TcpListener, certificates: Option<Certificates>, ready
 struct Handshakes(VecDeque<AbortHandle>);
 
 impl Handshakes {
-    fn start(&mut self, stream: TcpStream, from: SocketAddr, certificates: Certificates, ready: Ready) {
+    fn start(&mut self, stream: TcpStream, from: SocketAddr, entrance: Arc<Entrance>, ready: Ready) {
         self.0.retain(|handshake| !handshake.is_finished());
         if self.0.len() >= HANDSHAKES_MAX
             && let Some(oldest) = self.0.pop_front()
         {
             oldest.abort();
-            certificates.refusals.note("somebody", format!("{HANDSHAKES_MAX} others came before it was done"));
+            entrance.certificates.refusals.note("somebody", format!("{HANDSHAKES_MAX} others came before it was done"));
         }
         let handshake = tokio::spawn(async move {
-            match shake_hands(stream, &certificates).await {
-                // The server may have ended meanwhile.
-                Ok(proven) => drop(ready.send(proven).await),
-                Err(why) => certificates.refusals.note(from, why),
+            let led = match shake_hands(stream, &entrance.certificates).await {
+                Ok((stream, bearer @ Bearer::Member(_))) => {
+                    // The server may have ended meanwhile.
+                    let _ = ready.send((Connection::Tls(stream), Speaker::Proven(bearer))).await;
+                    Ok(())
+                }
+                Ok((stream, Bearer::Admin(name))) => entrance.lead(Caller { name, from, stream }),
+                Err(why) => Err(why),
+            };
+            if let Err(why) = led {
+                entrance.certificates.refusals.note(from, why);
             }
         });
         self.0.push_back(handshake.abort_handle());
@@ -119,7 +160,10 @@ impl Drop for Handshakes {
 
 /// # Errors
 /// Why whoever is there may not go on.
-async fn shake_hands(stream: TcpStream, certificates: &Certificates) -> Result<(Connection, Speaker), String> {
+async fn shake_hands(
+    stream: TcpStream,
+    certificates: &Certificates,
+) -> Result<(Box<TlsStream<TcpStream>>, Bearer), String> {
     let handshake = TlsAcceptor::from(certificates.server()).accept(stream);
     let stream = timeout(HANDSHAKE_MAX, handshake)
         .await
@@ -127,7 +171,17 @@ async fn shake_hands(stream: TcpStream, certificates: &Certificates) -> Result<(
         .map_err(|error| format!("TLS: {error}"))?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let facts = Facts::read(certificate.map_or(&[], |certificate| certificate)).map_err(|error| error.to_string())?;
-    Ok((Connection::Tls(Box::new(stream)), Speaker::Proven(facts.bearer)))
+    Ok((Box::new(stream), facts.bearer))
+}
+
+impl Entrance {
+    /// Does not wait: whoever serves admins is to keep up, and members come first here.
+    fn lead(&self, admin: Caller) -> Result<(), String> {
+        self.admins.try_send(admin).map_err(|unled| match unled {
+            TrySendError::Full(admin) => format!("admin {}: too many connections of admins at once", admin.name),
+            TrySendError::Closed(admin) => format!("admin {}: nobody here answers admins", admin.name),
+        })
+    }
 }
 
 impl AsyncRead for Connection {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::UnixTime;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, CertificateError as Flaw, ClientConfig, RootCertStore, ServerConfig};
@@ -36,19 +37,24 @@ const ALPN: &[u8] = b"h2";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("[tls] {0}")]
+    #[error("{0}")]
     File(CertificateError),
-    #[error("[tls] {path}: {reason}")]
+    #[error("{path}: {reason}")]
     Named { path: PathBuf, reason: CertificateError },
-    #[error("[tls] {path} names {found}, this is member {me}; issue one with baton cert issue {me}")]
+    #[error("{path} names {found}, this is member {me}; issue one with baton cert issue {me}")]
     OfAnother { path: PathBuf, found: Bearer, me: NodeId },
-    #[error("[tls] {path} expired at {until}; issue a new one with baton cert issue {me} --replace")]
-    Expired { path: PathBuf, until: WallTime, me: NodeId },
-    #[error("[tls] {path} is not signed by the authority in {authority}, so no member would listen: {reason}")]
+    #[error(
+        "{path} names {found}, who gives no orders; name the certificate of an admin, as baton cert issue --admin NAME \
+         makes it"
+    )]
+    OfNoAdmin { path: PathBuf, found: Bearer },
+    #[error("{path} expired at {until}; issue a new one with baton cert issue {whose} --replace")]
+    Expired { path: PathBuf, until: WallTime, whose: String },
+    #[error("{path} is not signed by the authority in {authority}, so no member would listen: {reason}")]
     NotSigned { path: PathBuf, authority: PathBuf, reason: rustls::Error },
-    #[error("[tls] {path} holds no usable authority: {reason}")]
+    #[error("{path} holds no usable authority: {reason}")]
     BadAuthority { path: PathBuf, reason: String },
-    #[error("[tls] {cert} and {key} do not belong together: {reason}")]
+    #[error("{cert} and {key} do not belong together: {reason}")]
     NoPair { cert: PathBuf, key: PathBuf, reason: rustls::Error },
 }
 
@@ -202,46 +208,81 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn read(files: &Tls, me: &NodeId) -> Result<InUse, TlsError> {
-    let Tls { ca, cert, key } = files;
-    let chain = read_certificates(cert)?;
-    let facts = Facts::read(&chain[0]).map_err(|reason| TlsError::Named { path: cert.clone(), reason })?;
-    if facts.bearer != Bearer::Member(me.clone()) {
-        return Err(TlsError::OfAnother { path: cert.clone(), found: facts.bearer, me: me.clone() });
-    }
-    let private = read_key(key)?;
-
-    let bad_authority = |reason: String| TlsError::BadAuthority { path: ca.clone(), reason };
-    let mut roots = RootCertStore::empty();
-    for authority in read_certificates(ca)? {
-        roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
-    }
-    let (provider, roots) = (Arc::new(ring::default_provider()), Arc::new(roots));
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .map_err(|error: VerifierBuilderError| bad_authority(error.to_string()))?;
-    verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map_err(|reason| match reason {
-        rustls::Error::InvalidCertificate(Flaw::Expired | Flaw::ExpiredContext { .. }) => {
-            TlsError::Expired { path: cert.clone(), until: facts.until, me: me.clone() }
-        }
-        reason => TlsError::NotSigned { path: cert.clone(), authority: ca.clone(), reason },
+    let loaded = Loaded::read(files, |found| {
+        let of_another = || TlsError::OfAnother { path: files.cert.clone(), found: found.clone(), me: me.clone() };
+        if *found == Bearer::Member(me.clone()) { Ok(()) } else { Err(of_another()) }
     })?;
-
-    let no_pair = |reason| TlsError::NoPair { cert: cert.clone(), key: key.clone(), reason };
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
+    let (client, until) = (loaded.client()?, loaded.facts.until);
+    let mut server = ServerConfig::builder_with_provider(loaded.provider.clone())
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
-            builder.with_client_cert_verifier(verifier).with_single_cert(chain.clone(), private.clone_key())
+            let builder = builder.with_client_cert_verifier(loaded.verifier.clone());
+            builder.with_single_cert(loaded.chain.clone(), loaded.private.clone_key())
         })
-        .map_err(no_pair)?;
+        .map_err(|reason| loaded.no_pair(reason))?;
     server.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not look at the peer's certificate again.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    let mut client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .and_then(|builder| builder.with_root_certificates(roots).with_client_auth_cert(chain, private))
-        .map_err(no_pair)?;
-    client.alpn_protocols = vec![ALPN.to_vec()];
-    client.resumption = Resumption::disabled();
-    Ok(InUse { server: Arc::new(server), client: Arc::new(client), until: facts.until })
+    Ok(InUse { server: Arc::new(server), client: Arc::new(client), until })
+}
+
+/// What the files hold: a certificate that the authority stands for now.
+pub(super) struct Loaded<'a> {
+    files: &'a Tls,
+    pub(super) facts: Facts,
+    chain: Vec<CertificateDer<'static>>,
+    private: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Loaded<'_> {
+    /// With `check` of whom the certificate names.
+    pub(super) fn read(
+        files: &Tls,
+        check: impl FnOnce(&Bearer) -> Result<(), TlsError>,
+    ) -> Result<Loaded<'_>, TlsError> {
+        let Tls { ca, cert, key } = files;
+        let chain = read_certificates(cert)?;
+        let facts = Facts::read(&chain[0]).map_err(|reason| TlsError::Named { path: cert.clone(), reason })?;
+        check(&facts.bearer)?;
+        let private = read_key(key)?;
+
+        let bad_authority = |reason: String| TlsError::BadAuthority { path: ca.clone(), reason };
+        let mut roots = RootCertStore::empty();
+        for authority in read_certificates(ca)? {
+            roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+        }
+        let (provider, roots) = (Arc::new(ring::default_provider()), Arc::new(roots));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(|error: VerifierBuilderError| bad_authority(error.to_string()))?;
+        verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map_err(|reason| match reason {
+            rustls::Error::InvalidCertificate(Flaw::Expired | Flaw::ExpiredContext { .. }) => {
+                TlsError::Expired { path: cert.clone(), until: facts.until, whose: facts.bearer.argument() }
+            }
+            reason => TlsError::NotSigned { path: cert.clone(), authority: ca.clone(), reason },
+        })?;
+        Ok(Loaded { files, facts, chain, private, roots, provider, verifier })
+    }
+
+    /// For the calling end, which trusts the authority and shows the certificate.
+    pub(super) fn client(&self) -> Result<ClientConfig, TlsError> {
+        let mut client = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .and_then(|builder| {
+                let builder = builder.with_root_certificates(self.roots.clone());
+                builder.with_client_auth_cert(self.chain.clone(), self.private.clone_key())
+            })
+            .map_err(|reason| self.no_pair(reason))?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::disabled();
+        Ok(client)
+    }
+
+    fn no_pair(&self, reason: rustls::Error) -> TlsError {
+        TlsError::NoPair { cert: self.files.cert.clone(), key: self.files.key.clone(), reason }
+    }
 }

@@ -63,7 +63,7 @@ impl Toward {
     }
 }
 
-fn server_name(addr: &str) -> Option<ServerName<'static>> {
+pub(super) fn server_name(addr: &str) -> Option<ServerName<'static>> {
     let (host, _port) = addr.rsplit_once(':')?;
     ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned()).ok()
 }

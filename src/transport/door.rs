@@ -3,6 +3,7 @@
 //! proven to be a member. Used by the servers of peers and of operators.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,7 @@ pub struct Visitor {
     /// What its connection says of it; nothing on a socket of this host.
     speaker: Option<Speaker>,
     is_member: Arc<AtomicBool>,
+    from: Option<SocketAddr>,
 }
 
 impl From<Speaker> for Visitor {
@@ -45,6 +47,15 @@ impl Visitor {
 
     pub fn speaker(&self) -> Option<&Speaker> {
         self.speaker.as_ref()
+    }
+
+    pub fn coming_from(self, from: SocketAddr) -> Visitor {
+        Visitor { from: Some(from), ..self }
+    }
+
+    /// Where its connection comes from, when that was noted.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.from
     }
 
     /// A request of it has passed every check of who speaks.

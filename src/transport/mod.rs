@@ -3,6 +3,7 @@
 //! decided above.
 
 mod accept;
+mod call;
 mod certificates;
 mod dial;
 mod door;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-pub use accept::{Connection, HANDSHAKE_MAX, HANDSHAKES_MAX, Speaker, incoming};
+pub use accept::{Caller, Connection, Entrance, HANDSHAKE_MAX, HANDSHAKES_MAX, Speaker, incoming};
+pub use call::{CallError, Credentials};
 pub use certificates::{Certificates, EXPIRY_NEAR, TlsError};
 pub use dial::Toward;
 pub use door::{Door, Limits, Visit, Visitor};

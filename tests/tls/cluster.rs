@@ -164,6 +164,37 @@ impl Cluster {
     }
 }
 
+/// Given to host-b, which passes them on to whoever has to do with them.
+fn orders_of_an_admin_stand_in_the_log(cluster: &Cluster) {
+    let certs = cluster.dir.path().join("certs");
+    let at = |file: &str| certs.join(file).to_str().expect("UTF-8").to_owned();
+    assert!(baton(&["cert", "issue", "--admin", "ops", "--dir", certs.to_str().expect("UTF-8")]).status.success());
+    let (ca, cert, key) = (at("ca.pem"), at("admin-ops.pem"), at("admin-ops.key"));
+    let by_admin = |args: &[&str]| {
+        let files = ["--addr", cluster.addr("host-b"), "--ca", &ca, "--cert", &cert, "--key", &key];
+        baton(&[args, &files].concat())
+    };
+    let status = by_admin(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!((&status["cluster"], &status["member"]), (&"one".into(), &"host-b".into()));
+    let paused = by_admin(&["pause"]);
+    assert!(paused.status.success() && paused.stdout.starts_with(b"paused: "), "{paused:?}");
+    assert!(by_admin(&["resume"]).status.success());
+    // There is no other validator.
+    let refused = by_admin(&["handover", "--to", "host-c"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let log = cluster.log("host-b");
+    for line in [
+        "admin ops orders: pause",
+        "the order of admin ops is done: pause",
+        "admin ops orders: resume",
+        "admin ops orders: handover to \"host-c\"",
+        "the order of admin ops is not done: handover to \"host-c\": ",
+    ] {
+        assert!(log.contains(line), "{line}:\n{log}");
+    }
+}
+
 fn sender(member: &str) -> Option<Sender> {
     Some(Sender { cluster: "one".into(), member: member.into(), incarnation: 1, protocol: PROTOCOL, founders: 0 })
 }
@@ -193,6 +224,8 @@ async fn three_members_under_tls_elect_refuse_impostors_and_renew_while_they_run
     let push = ExchangeRequest { sender: sender("host-a"), records: vec![record], ..ExchangeRequest::default() };
     let refused = GossipClient::new(to_b).exchange(push).await.expect_err("no record");
     assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, reason));
+
+    orders_of_an_admin_stand_in_the_log(&cluster);
 
     // A garbled certificate is left aside, the old one goes on.
     let (files, before) = (cluster.files("host-b"), cluster.shown("host-b", "host-a").await);

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::admin::Ask;
+use baton::admin::{self, Ask};
 use baton::certificates::{Authority, Bearer, Validity};
 use baton::config::{self, Tls};
 use baton::identity::{Identity, Known};
@@ -15,7 +15,7 @@ use baton::relay::Relay;
 use baton::roster::Roster;
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
-use baton::transport::{self, Certificates};
+use baton::transport::{self, Certificates, Entrance};
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::relay_client::RelayClient;
 use baton::wire::proto::{OrderRequest, RelayedOrder, SetPause};
@@ -41,11 +41,16 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 
 /// `baton` with these arguments, run to its end.
 pub fn baton(args: &[&str]) -> Output {
+    baton_with(args, &[])
+}
+
+/// As [`baton`], with `variables` and no other one of ours.
+pub fn baton_with(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
         command.env_remove(name);
     }
-    command.args(args).stdin(Stdio::null()).output().expect("the baton program starts")
+    command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("the baton program starts")
 }
 
 /// An authority and what it has issued.
@@ -83,6 +88,15 @@ impl Certs {
         Tls { ca: path("ca.pem".into()), cert: path(format!("{name}.pem")), key: path(format!("{name}.key")) }
     }
 
+    /// The files of admin `name`, made if need be.
+    pub fn of_admin(&self, name: &str) -> Tls {
+        let tls = self.files(&format!("admin-{name}"));
+        if !tls.cert.exists() {
+            self.issue(&Bearer::admin(name).expect("a plain name"), Validity::days(5));
+        }
+        tls
+    }
+
     pub fn certificates(&self, id: &str) -> Certificates {
         Certificates::read(&self.of(id), &id.into()).expect("good certificates")
     }
@@ -94,7 +108,7 @@ pub fn expired() -> Validity {
     Validity { from: ago(48), until: ago(24) }
 }
 
-fn identity(me: &str) -> Arc<Identity> {
+pub fn identity(me: &str) -> Arc<Identity> {
     Arc::new(Identity::new(CLUSTER, me.into(), 1, Known::listed(["a", "b", "c"].map(NodeId::from))))
 }
 
@@ -109,12 +123,13 @@ fn alone(me: &str) -> Arc<Roster> {
     Roster::new(me.into(), &cluster, watch::channel(Arc::default()).1, None, unhurried())
 }
 
-/// A member that takes orders from others and does nothing; all ends with it.
+/// A member that takes orders from others and from admins, and does nothing; all ends with it.
 pub struct Served {
     pub addr: String,
     pub certificates: Certificates,
     pub asked: mpsc::Receiver<Ask>,
     _tasks: JoinSet<()>,
+    _run_dir: TempDir,
 }
 
 pub async fn serve(id: &str, certs: &Certs) -> Served {
@@ -122,15 +137,21 @@ pub async fn serve(id: &str, certs: &Certs) -> Served {
     let addr = listener.local_addr().expect("an address").to_string();
     let certificates = certs.certificates(id);
     let (asks, asked) = mpsc::channel(64);
-    let server = transport::server(&unhurried()).add_service(Relay::new(identity(id), alone(id)).service(asks));
-    let incoming = transport::incoming(listener, Some(certificates.clone()), &unhurried());
+    let relay = Relay::new(identity(id), alone(id)).service(asks.clone());
+    let server = transport::server(&unhurried()).add_service(relay).add_service(admin::NotHere);
+    let (admins, callers) = mpsc::channel(16);
+    let entrance = Entrance { certificates: certificates.clone(), admins };
+    let incoming = transport::incoming(listener, Some(entrance), &unhurried());
+    let run_dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = admin::bind(run_dir.path()).expect("bound");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("it serves") });
-    Served { addr, certificates, asked, _tasks: tasks }
+    tasks.spawn(admin::serve(socket, callers, asks));
+    Served { addr, certificates, asked, _tasks: tasks, _run_dir: run_dir }
 }
 
 /// With time for everything on a busy machine.
-fn unhurried() -> Timing {
+pub fn unhurried() -> Timing {
     Timing::new(Duration::from_secs(1), 2 * LONG, Duration::from_millis(50), 1000).expect("safe")
 }
 

@@ -4,4 +4,5 @@
 mod cluster;
 mod kit;
 mod making;
+mod remote;
 mod strangers;

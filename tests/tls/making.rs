@@ -69,6 +69,38 @@ fn an_authority_is_never_overwritten_and_a_member_only_when_it_is_said() {
 }
 
 #[test]
+fn an_admin_has_a_certificate_that_no_member_could_have() {
+    let certs = Certs::new();
+    let at = certs.dir().to_str().expect("UTF-8");
+    let issue = ["cert", "issue", "--admin", "a", "--dir", at, "--days", "5"];
+    let issued = baton(&issue);
+    assert!(issued.status.success(), "{issued:?}");
+    let said = text(&issued.stdout);
+    let usage = "baton status --addr HOST:PORT --ca ca.pem --cert admin-a.pem --key admin-a.key\n";
+    assert!(said.contains(usage), "{said}");
+    let (certificate, key) = (certs.dir().join("admin-a.pem"), certs.dir().join("admin-a.key"));
+    for file in [&certificate, &key] {
+        assert_eq!(fs::metadata(file).expect("there").permissions().mode() & 0o7777, 0o600, "{file:?}");
+    }
+    let bearer = |path| Facts::read(&read_certificates(path).expect("a certificate")[0]).expect("a name").bearer;
+    assert_eq!(bearer(&certificate), Bearer::Admin("a".into()));
+
+    // A member of the same name, and one that is called as the admin's files are.
+    for id in ["a", "admin-a"] {
+        let issued = baton(&["cert", "issue", id, "--addr", "10.0.0.1", "--dir", at, "--days", "5", "--replace"]);
+        assert!(issued.status.success(), "{issued:?}");
+    }
+    assert_eq!(bearer(&certificate), Bearer::Admin("a".into()));
+    assert_eq!(bearer(&certs.dir().join("member-admin-a.pem")), Bearer::Member("admin-a".into()));
+
+    assert!(refusal(&issue).contains("admin-a.pem is there already"));
+    fs::copy(certs.dir().join("a.pem"), &certificate).expect("copied");
+    let line = refusal(&[&issue[..], &["--replace"]].concat());
+    assert!(line.contains("admin-a.pem is a certificate of member a and makes no room for one of admin a"), "{line}");
+    assert!(refusal(&["cert", "issue", "--admin", "a", "--addr", "h", "--dir", at]).contains("cannot be used with"));
+}
+
+#[test]
 fn what_cannot_be_issued_is_refused_in_one_line() {
     let certs = Certs::new();
     let at = certs.dir().to_str().expect("UTF-8");
