@@ -129,7 +129,7 @@ impl Walk {
                 self.t.pair();
                 self.terminate("host-a");
             }
-            ("Move the baton", 0) => {
+            ("From another machine", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
                 self.t.pair();
             }
@@ -169,7 +169,9 @@ impl Walk {
     fn run(&mut self, shown: &Shown) {
         let Answer { code, stdout, stderr } = self.t.or_logs(self.ask(shown));
         let told = format!("{stdout}{stderr}");
-        if let ["cert", "issue", id, ..] = shown.args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        if let ["cert", "issue", id, ..] = shown.args.iter().map(String::as_str).collect::<Vec<_>>()[..]
+            && id != "--admin"
+        {
             self.copy_certificate(id);
         }
         let fails = shown.output.starts_with("baton: ");
