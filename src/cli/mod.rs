@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
 //! or the coordinator on this host cannot be reached, and nothing was touched. `canary` has more of them.
 
+mod at;
 mod canary;
 mod cert;
 mod client;
@@ -35,6 +36,7 @@ use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
+use at::At;
 use client::Client;
 use log::LogFormat;
 
@@ -126,6 +128,10 @@ enum Command {
         /// Only say what would happen (exit code 1: it would be refused)
         #[arg(long, conflicts_with = "window")]
         dry_run: bool,
+        /// Ask for it then and not before: RFC 3339 with a zone, HH:MM[:SS] of the next 24 hours in UTC, or +DURATION.
+        /// Ctrl-C until then cancels it
+        #[arg(long, value_name = "TIME", conflicts_with = "window", value_parser = At::parse)]
+        at: Option<At>,
         #[command(flatten)]
         local: Local,
     },
@@ -302,20 +308,10 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
-        Command::Handover { to, timeout, window, dry_run, local } => ask(&local, async |client| {
-            let timeout = match window {
-                Some(length) => window::wait(client, &local.file.load()?, length, timeout).await?,
-                None => timeout,
-            };
+        Command::Handover { to, timeout, window, dry_run, at, local } => {
             let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
-            let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
-            print(&if dry_run {
-                format!("{from} -> {to} would be tried now; {from} keeps the baton under epoch {epoch}\n")
-            } else {
-                format!("{from} -> {to} under epoch {epoch} in {} ms\n", took_ns / 1_000_000)
-            });
-            Ok(ExitCode::SUCCESS)
-        }),
+            handover(&local, wanted, window, at)
+        }
         Command::Maintenance { switch, member, local } => {
             let (member, on) = (member.unwrap_or_default(), matches!(switch, Switch::On));
             order(&local, "maintenance", Order::Maintenance(SetMaintenance { member, on, at_ns: 0 }))
@@ -327,6 +323,44 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Member(member) => members::run(member),
     }
+}
+
+/// `window` and `at` say when to ask, and not both do.
+fn handover(
+    local: &Local,
+    mut wanted: WantedHandover,
+    window: Option<Option<Duration>>,
+    at: Option<At>,
+) -> Result<ExitCode, Failure> {
+    let due = at.map(|at| at.after(WallTime::now())).transpose()?;
+    let socket = local.socket()?;
+    runtime()?.block_on(async {
+        let mut client = Client::connect(socket.clone()).await?;
+        if let Some(due) = due.filter(|_| !wanted.dry_run) {
+            // Whoever waits for hours learned before that somebody is there to ask. It may be another coordinator by then.
+            drop(client);
+            at::wait(due).await?;
+            client = Client::connect(socket).await?;
+        }
+        if let Some(length) = window {
+            wanted.timeout = window::wait(&mut client, &local.file.load()?, length, wanted.timeout).await?;
+        }
+        let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
+        print(&match due {
+            Some(due) if wanted.dry_run => {
+                let left = at::how_long(due, WallTime::now());
+                format!(
+                    "{from} -> {to} would be tried at {due}, {left}, if all is as it is now; {from} keeps the baton under epoch \
+                     {epoch}\n"
+                )
+            }
+            None if wanted.dry_run => {
+                format!("{from} -> {to} would be tried now; {from} keeps the baton under epoch {epoch}\n")
+            }
+            Some(_) | None => format!("{from} -> {to} under epoch {epoch} in {} ms\n", took_ns / 1_000_000),
+        });
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Gives an order through the coordinator of this host and says what is so now.

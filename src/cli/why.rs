@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::status::active_holder;
+use super::table::ago;
 use crate::ids::Role;
 use crate::roster::Vote;
 use crate::time::WallTime;
@@ -283,18 +284,6 @@ fn in_words(reason: &str) -> &str {
         "taken-up-again" => "nobody else took it",
         "start" => "the cluster began",
         other => other,
-    }
-}
-
-/// Two units at most: `3 d 4 h`, `12 min`, `40 s`.
-fn ago(since: Duration) -> String {
-    let secs = since.as_secs();
-    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{secs} s"),
-        (0, 0, _) => format!("{minutes} min"),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        (_, _, _) => format!("{days} d {hours} h"),
     }
 }
 
