@@ -11,8 +11,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::ends::{Ends, end_by};
 use super::table::ago;
 use super::{Failure, print};
 use crate::chain::parse_rfc3339;
@@ -88,17 +88,16 @@ pub(super) fn how_long(due: WallTime, now: WallTime) -> String {
 /// to any other command.
 ///
 /// # Errors
-/// SIGINT or SIGTERM came first.
+/// A signal to end came first.
 pub(super) async fn wait(due: WallTime) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Failed(anyhow!("handover: not begun: wait for {due}: {error}"));
     // Before anything is said, so that nobody who reads it is too early.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut ends = Ends::catch().map_err(failed)?;
     let alarm = Alarm::new().map_err(failed)?;
     print(&format!("handover at {due}, {}; until then Ctrl-C cancels it\n", how_long(due, WallTime::now())));
     let waited = tokio::select! {
         waited = until(due, WallTime::now, async |due| alarm.ring(due).await) => waited,
-        _ = ended(&mut interrupt, &mut terminate) => {
+        _ = ends.next() => {
             let error = anyhow!("handover: cancelled before {due}; nothing was asked of the cluster");
             return Err(Failure::Failed(error));
         }
@@ -108,19 +107,8 @@ pub(super) async fn wait(due: WallTime) -> Result<(), Failure> {
     if now.since(due) > LATE {
         print(&format!("it is {now}, {} after that: this host slept, or its clock was set\n", ago(now.since(due))));
     }
-    tokio::spawn(async move {
-        let signal = ended(&mut interrupt, &mut terminate).await;
-        // It does not return: both end a process.
-        let _ = signal_hook::low_level::emulate_default_handler(signal.as_raw_value());
-    });
+    tokio::spawn(async move { end_by(ends.next().await) });
     Ok(())
-}
-
-async fn ended(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
-    tokio::select! {
-        _ = interrupt.recv() => SignalKind::interrupt(),
-        _ = terminate.recv() => SignalKind::terminate(),
-    }
 }
 
 /// `ring` returns at the time that it is given, or earlier when it cannot know when that is any more.
@@ -139,9 +127,12 @@ async fn until(
 struct Alarm(AsyncFd<OwnedFd>);
 
 impl Alarm {
+    #[allow(unsafe_code)]
     fn new() -> io::Result<Alarm> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        AsyncFd::register(timer).map(Alarm)
+        // SAFETY: an `OwnedFd` names one file descriptor for as long as it lives, and lives in the `AsyncFd`.
+        let timer = unsafe { AsyncFd::register(timer) };
+        Ok(Alarm(timer?))
     }
 
     /// Returns at `due`, and whenever the clock is set.

@@ -8,12 +8,14 @@ mod at;
 mod canary;
 mod cert;
 mod client;
+mod ends;
 mod fence;
 mod history;
 mod log;
 mod members;
 mod status;
 mod table;
+mod watch;
 mod why;
 mod window;
 
@@ -73,6 +75,12 @@ enum Command {
         /// One JSON object
         #[arg(long)]
         json: bool,
+        /// Show it on this terminal, with the last moves and what is wrong, until q, Esc or Ctrl-C
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+        /// With --watch, how often to ask, from 200ms to 1m
+        #[arg(long, value_name = "DURATION", default_value = "1s", requires = "watch", value_parser = watch::every)]
+        every: Duration,
         #[command(flatten)]
         local: Local,
     },
@@ -227,18 +235,26 @@ enum Failure {
     Coded(anyhow::Error, u8),
 }
 
+impl Failure {
+    /// In one line, with the exit code.
+    fn told(self) -> (String, u8) {
+        let (error, code) = match self {
+            Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
+            Failure::Failed(error) => (error, 1),
+            Failure::Coded(error, code) => (error, code),
+        };
+        (one_line(&format!("{error:#}")), code)
+    }
+}
+
 /// Runs the command of this process and says how it ended.
 pub fn main() -> ExitCode {
     match parse(std::env::args_os()).and_then(dispatch) {
         Ok(code) => code,
         Err(failure) => {
-            let (error, code) = match failure {
-                Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
-                Failure::Failed(error) => (error, 1),
-                Failure::Coded(error, code) => (error, code),
-            };
+            let (line, code) = failure.told();
             // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "baton: {}", one_line(&format!("{error:#}")));
+            let _ = writeln!(std::io::stderr(), "baton: {line}");
             ExitCode::from(code)
         }
     }
@@ -282,7 +298,8 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Check { file } => check(&file),
         Command::Cert { command } => cert::run(command),
-        Command::Status { json, local } => ask(&local, async |client| {
+        Command::Status { watch: true, every, local, json: _ } => watch::watch(&local, every),
+        Command::Status { json, local, watch: false, every: _ } => ask(&local, async |client| {
             let answer = client.status().await?;
             print(&if json { status::json(&answer) } else { status::table(&answer) });
             Ok(status::exit_code(&answer))

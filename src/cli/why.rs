@@ -54,6 +54,16 @@ impl Why {
         }
     }
 
+    /// The gravest first; none when all is well.
+    pub(super) fn wrong(&self) -> &[String] {
+        &self.wrong
+    }
+
+    /// Who would take the baton now, or the sentence that says why nobody would.
+    pub(super) fn successor(&self) -> Result<&str, &str> {
+        self.failover.to.as_deref().ok_or(&self.failover.because)
+    }
+
     pub(super) fn json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("strings, numbers and booleans have a JSON form");
         format!("{text}\n")
