@@ -29,7 +29,8 @@ const JOINER: &str = "host-d";
 const BOUND: Duration = Duration::from_secs(60);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("status --watch --every", include_str!("../../tests/watch.rs")),
     ("run --stop-node", include_str!("e2e_restart.rs")),
     ("run --key-signed-outside", include_str!("../../tests/bad_input.rs")),
     ("member add --addr --priority", include_str!("../../tests/cli.rs")),
@@ -138,8 +139,13 @@ impl Walk {
                 self.stopped = faults::find(&self.t.net, "host-b", What::Coordinator).unwrap();
                 procs::signal(&self.stopped, Signal::STOP).unwrap();
             }
-            ("Work on a host: maintenance", 0) => {
+            ("At a time of your choice", 0) => {
                 procs::signal(&self.stopped, Signal::CONT).unwrap();
+                self.t.pair();
+            }
+            ("Work on a host: maintenance", 0) => {
+                self.t.pair();
+                common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
                 self.t.pair();
             }
             ("Work on a host: maintenance", 1) => {
@@ -194,8 +200,11 @@ impl Walk {
         demo::ask_baton(&self.t.net, &shown.prompt, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The page's addresses are those of hosts on a network of their own: `10.0.0.N` is the `N`th.
+    /// The page's addresses are those of hosts on a network of their own: `10.0.0.N` is the `N`th. Its night comes soon.
     fn real(&self, arg: &str) -> String {
+        if arg == "03:00" {
+            return "+1s".to_owned();
+        }
         let Some(rest) = arg.strip_prefix("10.0.0.") else { return arg.to_owned() };
         let (number, port) = rest.split_once(':').unwrap_or((rest, ""));
         let place: usize = number.parse().unwrap();

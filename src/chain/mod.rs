@@ -20,6 +20,7 @@ use crate::config::{Chain, DriverKind};
 use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
+pub use answer::parse_rfc3339;
 pub use near::Reload;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in

@@ -63,9 +63,13 @@ pub(super) fn table(moves: &[Move]) -> String {
 
 fn cells(m: &Move) -> Vec<String> {
     let claimed = WallTime::from_nanos(m.claimed_at_ns).to_string();
-    let gap = if finished(m) { format!("{}ms", m.gap_ns / 1_000_000) } else { "unfinished".to_owned() };
+    let gap = gap(m);
     let source = or_dash(told(m).map_or("", |floor| floor.source.as_str()));
     vec![or_dash(&m.from), m.to.clone(), m.epoch.to_string(), m.kind.clone(), claimed, gap, source]
+}
+
+pub(super) fn gap(m: &Move) -> String {
+    if finished(m) { format!("{}ms", m.gap_ns / 1_000_000) } else { "unfinished".to_owned() }
 }
 
 fn note(m: &Move) -> Option<String> {

@@ -4,9 +4,11 @@
 //! Exit codes: 0 done, or a holder is active; 1 not done, or no holder is active; 2 the input is wrong
 //! or the coordinator cannot be reached or does not listen, and nothing was touched. `canary` has more of them.
 
+mod at;
 mod canary;
 mod cert;
 mod client;
+mod ends;
 mod fence;
 mod history;
 mod log;
@@ -15,6 +17,7 @@ mod reach;
 mod status;
 mod table;
 mod threads;
+mod watch;
 mod why;
 mod window;
 
@@ -37,6 +40,7 @@ use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
+use at::At;
 use client::Client;
 use log::LogFormat;
 use reach::Reach;
@@ -74,6 +78,12 @@ enum Command {
         /// One JSON object
         #[arg(long)]
         json: bool,
+        /// Show it on this terminal, with the last moves and what is wrong, until q, Esc or Ctrl-C
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+        /// With --watch, how often to ask, from 200ms to 1m
+        #[arg(long, value_name = "DURATION", default_value = "1s", requires = "watch", value_parser = watch::every)]
+        every: Duration,
         #[command(flatten)]
         reach: Reach,
     },
@@ -129,6 +139,10 @@ enum Command {
         /// Only say what would happen (exit code 1: it would be refused)
         #[arg(long, conflicts_with = "window")]
         dry_run: bool,
+        /// Ask for it then and not before: RFC 3339 with a zone, HH:MM[:SS] of the next 24 hours in UTC, or +DURATION.
+        /// Ctrl-C until then cancels it
+        #[arg(long, value_name = "TIME", conflicts_with = "window", value_parser = At::parse)]
+        at: Option<At>,
         #[command(flatten)]
         reach: Reach,
     },
@@ -214,18 +228,26 @@ enum Failure {
     Coded(anyhow::Error, u8),
 }
 
+impl Failure {
+    /// In one line, with the exit code.
+    fn told(self) -> (String, u8) {
+        let (error, code) = match self {
+            Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
+            Failure::Failed(error) => (error, 1),
+            Failure::Coded(error, code) => (error, code),
+        };
+        (one_line(&format!("{error:#}")), code)
+    }
+}
+
 /// Runs the command of this process and says how it ended.
 pub fn main() -> ExitCode {
     match parse(std::env::args_os()).and_then(dispatch) {
         Ok(code) => code,
         Err(failure) => {
-            let (error, code) = match failure {
-                Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
-                Failure::Failed(error) => (error, 1),
-                Failure::Coded(error, code) => (error, code),
-            };
+            let (line, code) = failure.told();
             // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr(), "baton: {}", one_line(&format!("{error:#}")));
+            let _ = writeln!(std::io::stderr(), "baton: {line}");
             ExitCode::from(code)
         }
     }
@@ -269,7 +291,8 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Check { file } => check(&file),
         Command::Cert { command } => cert::run(command),
-        Command::Status { json, reach } => ask(&reach, async |client| {
+        Command::Status { watch: true, every, reach, json: _ } => watch::watch(&reach, every),
+        Command::Status { json, reach, watch: false, every: _ } => ask(&reach, async |client| {
             let answer = client.status().await?;
             print(&if json { status::json(&answer) } else { status::table(&answer) });
             Ok(status::exit_code(&answer))
@@ -295,20 +318,10 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
-        Command::Handover { to, timeout, window, dry_run, reach } => ask(&reach, async |client| {
-            let timeout = match window {
-                Some(length) => window::wait(client, &reach.own_config("--window")?, length, timeout).await?,
-                None => timeout,
-            };
+        Command::Handover { to, timeout, window, dry_run, at, reach } => {
             let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
-            let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
-            print(&if dry_run {
-                format!("{from} -> {to} would be tried now; {from} keeps the baton under epoch {epoch}\n")
-            } else {
-                format!("{from} -> {to} under epoch {epoch} in {} ms\n", took_ns / 1_000_000)
-            });
-            Ok(ExitCode::SUCCESS)
-        }),
+            handover(&reach, wanted, window, at)
+        }
         Command::Maintenance { switch, member, reach } => {
             let (member, on) = (member.unwrap_or_default(), matches!(switch, Switch::On));
             order(&reach, "maintenance", Order::Maintenance(SetMaintenance { member, on, at_ns: 0 }))
@@ -320,6 +333,44 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Member(member) => members::run(member),
     }
+}
+
+/// `window` and `at` say when to ask, and not both do.
+fn handover(
+    reach: &Reach,
+    mut wanted: WantedHandover,
+    window: Option<Option<Duration>>,
+    at: Option<At>,
+) -> Result<ExitCode, Failure> {
+    let due = at.map(|at| at.after(WallTime::now())).transpose()?;
+    let place = reach.place()?;
+    runtime()?.block_on(async {
+        let mut client = Client::connect(place.clone()).await?;
+        if let Some(due) = due.filter(|_| !wanted.dry_run) {
+            // Whoever waits for hours learned before that somebody is there to ask. It may be another coordinator by then.
+            drop(client);
+            at::wait(due).await?;
+            client = Client::connect(place).await?;
+        }
+        if let Some(length) = window {
+            wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
+        }
+        let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
+        print(&match due {
+            Some(due) if wanted.dry_run => {
+                let left = at::how_long(due, WallTime::now());
+                format!(
+                    "{from} -> {to} would be tried at {due}, {left}, if all is as it is now; {from} keeps the baton under epoch \
+                     {epoch}\n"
+                )
+            }
+            None if wanted.dry_run => {
+                format!("{from} -> {to} would be tried now; {from} keeps the baton under epoch {epoch}\n")
+            }
+            Some(_) | None => format!("{from} -> {to} under epoch {epoch} in {} ms\n", took_ns / 1_000_000),
+        });
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Gives an order through the coordinator of this host and says what is so now.

@@ -177,13 +177,20 @@ fn note(member: &MemberStatus, paused: bool) -> Option<String> {
         _ if member.role == Role::Arbiter.as_str() => None,
         reason => Some(format!("not ready: {reason}")),
     };
-    let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    let certificate = certificate_note(member, WallTime::now());
-    let settling = (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling));
     let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
     let lines: Vec<String> =
-        settling.into_iter().chain(learner).chain(fitness).chain(of_node).chain(certificate).collect();
+        settling(member).into_iter().chain(learner).chain(fitness).chain(defects(member, WallTime::now())).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+pub(super) fn settling(member: &MemberStatus) -> Option<String> {
+    (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling))
+}
+
+/// What is to be known of a member that does not keep it from taking the baton.
+pub(super) fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
+    let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
+    of_node.into_iter().chain(certificate_note(member, now))
 }
 
 fn certificate_until(member: &MemberStatus) -> Option<WallTime> {

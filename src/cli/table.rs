@@ -1,30 +1,21 @@
 //! Plain columns for a terminal of 80 characters. The first column gives way when a line would not
 //! fit, and a note goes below its row.
 
+use std::time::Duration;
+
 /// Widest line, in characters.
 pub(super) const WIDTH: usize = 80;
 
-const FIRST_MIN: usize = 4;
+/// Of the column that gives way.
+const GIVING_MIN: usize = 4;
 
 /// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines.
 pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> String {
-    let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
-    for (cells, _) in rows {
-        for (width, cell) in widths.iter_mut().zip(cells) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let gaps = widths.len().saturating_sub(1);
-    let total: usize = widths.iter().sum();
-    let gap = if total + 2 * gaps <= WIDTH { "  " } else { " " };
-    let excess = (total + gap.len() * gaps).saturating_sub(WIDTH);
-    if let Some(first) = widths.first_mut() {
-        *first = first.saturating_sub(excess).max(FIRST_MIN);
-    }
-    let heads = heads.iter().map(|head| head.to_string()).collect::<Vec<_>>();
-    let mut out = line(&heads, &widths, gap);
-    for (cells, note) in rows {
-        out.push_str(&line(cells, &widths, gap));
+    let cells: Vec<Vec<String>> = rows.iter().map(|(cells, _)| cells.clone()).collect();
+    let mut lines = columns(heads, &cells, WIDTH, 0).into_iter();
+    let mut out = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, (_, note)) in lines.zip(rows) {
+        out.push_str(&format!("{line}\n"));
         for note in note.iter().flat_map(|note| note.lines()) {
             out.push_str(&format!("  {}\n", cut(note, WIDTH - 2)));
         }
@@ -32,35 +23,70 @@ pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> 
     out
 }
 
-/// `text` in lines of at most [`WIDTH`] characters, broken between words.
+/// The line of the heads and one for each row. Column number `gives` gives way when they would be wider than `width`.
+pub(super) fn columns(heads: &[&str], rows: &[Vec<String>], width: usize, gives: usize) -> Vec<String> {
+    let heads: Vec<String> = heads.iter().map(|head| head.to_string()).collect();
+    let mut widths: Vec<usize> = vec![0; heads.len()];
+    for cells in std::iter::once(&heads).chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let gaps = widths.len().saturating_sub(1);
+    let total: usize = widths.iter().sum();
+    let gap = if total + 2 * gaps <= width { "  " } else { " " };
+    let excess = (total + gap.len() * gaps).saturating_sub(width);
+    if let Some(giving) = widths.get_mut(gives) {
+        *giving = giving.saturating_sub(excess).max(GIVING_MIN.min(*giving));
+    }
+    std::iter::once(&heads).chain(rows).map(|cells| line(cells, &widths, gap)).collect()
+}
+
+/// `text` in lines of at most [`WIDTH`] characters, all but the first indented.
 pub(super) fn folded(text: &str) -> String {
-    let mut out = String::new();
-    let mut left = 0;
+    format!("{}\n", fold(text, WIDTH - 2).join("\n  "))
+}
+
+/// `text` in lines of at most `width` characters, broken between words; a word that is longer is broken, too.
+pub(super) fn fold(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        match left {
-            0 => {}
-            _ if length < left => out.push(' '),
-            _ => {
-                out.push_str("\n  ");
-                left = WIDTH - 1;
-            }
+        if used > 0 && used + 1 + length > width {
+            lines.push(String::new());
+            used = 0;
         }
-        left = if left == 0 { WIDTH } else { left - 1 }.saturating_sub(length).max(1);
-        out.push_str(word);
+        let last = lines.last_mut().expect("never empty");
+        if used > 0 {
+            last.push(' ');
+            used += 1;
+        }
+        if length <= width {
+            last.push_str(word);
+            used += length;
+            continue;
+        }
+        for c in word.chars() {
+            if used >= width.max(1) {
+                lines.push(String::new());
+                used = 0;
+            }
+            lines.last_mut().expect("never empty").push(c);
+            used += 1;
+        }
     }
-    out.push('\n');
-    out
+    lines
 }
 
 fn line(cells: &[String], widths: &[usize], gap: &str) -> String {
     let padded: Vec<String> =
         cells.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", cut(cell, *width))).collect();
-    format!("{}\n", padded.join(gap).trim_end())
+    padded.join(gap).trim_end().to_owned()
 }
 
 /// At most `width` characters, the last one `…` when some were taken away.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -72,6 +98,18 @@ fn cut(text: &str, width: usize) -> String {
 /// `-` in place of nothing.
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// Two units at most: `3 d 4 h`, `12 min`, `40 s`.
+pub(super) fn ago(since: Duration) -> String {
+    let secs = since.as_secs();
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (_, _, _) => format!("{days} d {hours} h"),
+    }
 }
 
 #[cfg(test)]
@@ -86,5 +124,6 @@ mod tests {
         assert!(shown.lines().count() > 2, "{shown}");
         assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
         assert_eq!(folded("short"), "short\n");
+        assert_eq!(fold("a /very/long/path b", 8), ["a", "/very/lo", "ng/path", "b"]);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::status::active_holder;
+use super::table::ago;
 use crate::ids::Role;
 use crate::roster::Vote;
 use crate::time::WallTime;
@@ -51,6 +52,16 @@ impl Why {
             failover: seen.failover(),
             wrong: seen.wrong(),
         }
+    }
+
+    /// The gravest first; none when all is well.
+    pub(super) fn wrong(&self) -> &[String] {
+        &self.wrong
+    }
+
+    /// Who would take the baton now, or the sentence that says why nobody would.
+    pub(super) fn successor(&self) -> Result<&str, &str> {
+        self.failover.to.as_deref().ok_or(&self.failover.because)
     }
 
     pub(super) fn json(&self) -> String {
@@ -283,18 +294,6 @@ fn in_words(reason: &str) -> &str {
         "taken-up-again" => "nobody else took it",
         "start" => "the cluster began",
         other => other,
-    }
-}
-
-/// Two units at most: `3 d 4 h`, `12 min`, `40 s`.
-fn ago(since: Duration) -> String {
-    let secs = since.as_secs();
-    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{secs} s"),
-        (0, 0, _) => format!("{minutes} min"),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        (_, _, _) => format!("{days} d {hours} h"),
     }
 }
 
