@@ -10,10 +10,10 @@ mod fair;
 mod host;
 #[path = "model/machine.rs"]
 mod machine;
-#[allow(dead_code)] // Membership does not change in the model.
+#[allow(dead_code)] // Learners are there from the start.
 #[path = "sim/members.rs"]
 mod members;
-#[allow(dead_code)] // As before.
+#[allow(dead_code)] // No disk and no transfer are in the model.
 #[path = "sim/raft.rs"]
 mod raft;
 #[path = "model/rules.rs"]
@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use baton::core::Stage as Phase;
 use fair::Healed;
+use members::{Change, Members};
 use rules::{FAST, Rules, SLOW, Without};
 use stage::Stage;
 use stateright::{Checker, HasDiscoveries, Model, Path, Property};
@@ -232,6 +233,80 @@ fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other_however
         to_the_end("without rule (c), to the end", Without::NodeProof, |_| {}),
         to_the_end("without the own promise, to the end", Without::OwnPromise, |_| {}),
     ]);
+}
+
+/// `c` learns, `a` and `b` vote.
+const LEARNER: Members = Members { leaving: None, voters: 0b011, learners: 0b100 };
+/// `b` and `c` learn.
+const LEARNERS: Members = Members { leaving: None, voters: 0b001, learners: 0b110 };
+const PROMOTE_B: Change = Change::Promote(1);
+const PROMOTE_C: Change = Change::Promote(2);
+
+/// A leader changes the voters by one, at any moment. Histories of up to some steps, `deeper` more than the usual ones.
+fn changes(without: Without, deeper: isize) -> Vec<Bound> {
+    let bound = |what, from, steps: usize, change: fn(&mut Rules)| {
+        let rules = rules(without, change);
+        Bound { what, rules, from, steps: steps.saturating_add_signed(deeper) }
+    };
+    fn promotes(rules: &mut Rules) {
+        (rules.members, rules.changes) = (LEARNER, &[PROMOTE_C]);
+    }
+    fn removes(rules: &mut Rules) {
+        rules.changes = &[Change::Remove(0), Change::Remove(1), Change::Remove(2)];
+    }
+    fn faults(rules: &mut Rules) {
+        (rules.restarts_max, rules.power, rules.late_max) = (1, true, 1);
+    }
+    vec![
+        bound("c is promoted", Stage::Held, 10, promotes),
+        bound("c is being promoted", Stage::Joint(PROMOTE_C), 10, promotes),
+        bound("c is promoted, restart, late message", Stage::Joint(PROMOTE_C), 7, |rules| {
+            promotes(rules);
+            faults(rules);
+        }),
+        bound("one is removed", Stage::Held, 9, removes),
+        bound("c is being removed", Stage::Joint(Change::Remove(2)), 10, removes),
+        bound("c is removed, restart, late message", Stage::Joint(Change::Remove(2)), 7, |rules| {
+            removes(rules);
+            faults(rules);
+        }),
+    ]
+}
+
+#[test]
+fn no_two_of_three_members_sign_at_one_moment_while_a_member_comes_or_goes() {
+    assert_safe(&changes(Without::Nothing, 0));
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn no_two_of_three_members_sign_at_one_moment_while_a_member_comes_or_goes_within_wider_bounds() {
+    assert_safe(&changes(Without::Nothing, 2));
+}
+
+#[test]
+fn without_the_promise_of_a_member_that_does_not_know_of_its_vote_two_nodes_sign() {
+    assert_needed(Without::LearnersPromise, Stage::Joint(PROMOTE_C), |rules| {
+        (rules.members, rules.changes) = (LEARNER, &[PROMOTE_C]);
+    });
+}
+
+#[test]
+fn with_a_leader_that_does_not_hear_of_two_new_voters_two_nodes_sign() {
+    assert_needed(Without::Voters, Stage::Changed(&[PROMOTE_B, PROMOTE_C]), |rules| {
+        (rules.members, rules.changes, rules.changes_max) = (LEARNERS, &[PROMOTE_B, PROMOTE_C], 2);
+        rules.late_max = 1;
+    });
+}
+
+/// One change at a time never moves a majority so far that a wrong count of it would matter; see docs/safety.md.
+#[test]
+#[ignore = "takes minutes"]
+fn a_lease_that_is_counted_over_one_set_of_a_change_still_meets_every_election() {
+    for without in [Without::OlderSet, Without::NewerSet, Without::TwoSets, Without::VotersAtAppend] {
+        eprintln!("without {without:?}");
+        assert_safe(&changes(without, 0));
+    }
 }
 
 /// What the model would prove nothing about if it could not happen in it.

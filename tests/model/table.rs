@@ -12,6 +12,7 @@ use std::time::Duration;
 use baton::core::Event;
 
 use crate::host::{Host, NAMES, Wants};
+use crate::members::Change;
 use crate::raft::{Append, Appended, Ballot, Id};
 use crate::rules::Rules;
 
@@ -49,6 +50,7 @@ pub enum Op {
     Work,
     Kill,
     Handover,
+    Change(Change),
     Restart,
     LosePower,
     /// Nothing but time, as the core is told it.
@@ -88,6 +90,7 @@ pub struct Known {
     pub host: Host,
     /// For each candidate, whether the vote gate lets it pass.
     pub gate: [bool; 3],
+    pub changes: Vec<Change>,
     pub may_sign: bool,
 }
 
@@ -116,10 +119,10 @@ impl Table {
             return known.clone();
         }
         let gate = [0, 1, 2].map(|candidate| candidate < NAMES.len() && host.gate(rules, candidate));
-        let may_sign = host.machine.may_sign();
+        let (changes, may_sign) = (host.changes(rules), host.machine.may_sign());
         let mut known = self.known.write().unwrap();
         let id = known.len() as u32;
-        known.entry(hash).or_insert_with(|| Arc::new(Known { id, host, gate, may_sign })).clone()
+        known.entry(hash).or_insert_with(|| Arc::new(Known { id, host, gate, changes, may_sign })).clone()
     }
 
     pub fn after(&self, rules: &Rules, before: &Arc<Known>, op: Op) -> Done {
@@ -165,6 +168,7 @@ fn perform(rules: &Rules, host: &mut Host, before: &Known, op: Op) -> Answer {
         Op::Work => host.work(rules),
         Op::Kill => host.kill(rules),
         Op::Handover => host.step(rules, Event::HandoverWanted { to: None, timeout: Duration::from_secs(60) }),
+        Op::Change(change) => host.change(rules, change),
         Op::Restart => host.restart(rules),
         Op::LosePower => host.lose_power(rules),
         Op::Wake => host.step(rules, Event::Tick),
