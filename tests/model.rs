@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use baton::core::Stage as Phase;
 use fair::Healed;
+use host::Host;
 use members::{Change, Members};
 use rules::{FAST, Rules, SLOW, Without};
 use stage::Stage;
@@ -126,7 +127,7 @@ fn up_to(without: Without, deeper: isize) -> Vec<Bound> {
         Bound { what, rules, from, steps: steps.saturating_add_signed(deeper) }
     };
     vec![
-        bound("a slow holder", Stage::Held, 13, |_| {}),
+        bound("a slow holder", Stage::Held, 12, |_| {}),
         bound("a fast holder", Stage::Held, 12, |rules| rules.rates = [FAST, SLOW, SLOW]),
         bound("an arbiter", Stage::Held, 12, |rules| rules.arbiter = true),
         bound("two restarts", Stage::Held, 9, |rules| (rules.restarts_max, rules.power) = (2, true)),
@@ -222,7 +223,7 @@ fn with_a_second_claim_in_a_released_term_two_nodes_sign() {
 fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other() {
     for without in [Without::NodeProof, Without::OwnPromise] {
         eprintln!("without {without:?}");
-        assert_safe(&up_to(without, -1));
+        assert_safe(&up_to(without, -2));
     }
 }
 
@@ -241,6 +242,15 @@ const LEARNER: Members = Members { leaving: None, voters: 0b011, learners: 0b100
 const LEARNERS: Members = Members { leaving: None, voters: 0b001, learners: 0b110 };
 const PROMOTE_B: Change = Change::Promote(1);
 const PROMOTE_C: Change = Change::Promote(2);
+const REMOVE_C: Change = Change::Remove(2);
+
+fn promotes(rules: &mut Rules) {
+    (rules.members, rules.changes) = (LEARNER, &[PROMOTE_C]);
+}
+
+fn removes(rules: &mut Rules) {
+    rules.changes = &[Change::Remove(0), Change::Remove(1), REMOVE_C];
+}
 
 /// A leader changes the voters by one, at any moment. Histories of up to some steps, `deeper` more than the usual ones.
 fn changes(without: Without, deeper: isize) -> Vec<Bound> {
@@ -248,25 +258,27 @@ fn changes(without: Without, deeper: isize) -> Vec<Bound> {
         let rules = rules(without, change);
         Bound { what, rules, from, steps: steps.saturating_add_signed(deeper) }
     };
-    fn promotes(rules: &mut Rules) {
-        (rules.members, rules.changes) = (LEARNER, &[PROMOTE_C]);
-    }
-    fn removes(rules: &mut Rules) {
-        rules.changes = &[Change::Remove(0), Change::Remove(1), Change::Remove(2)];
-    }
     fn faults(rules: &mut Rules) {
         (rules.restarts_max, rules.power, rules.late_max) = (1, true, 1);
     }
     vec![
         bound("c is promoted", Stage::Held, 10, promotes),
         bound("c is being promoted", Stage::Joint(PROMOTE_C), 10, promotes),
-        bound("c is promoted, restart, late message", Stage::Joint(PROMOTE_C), 7, |rules| {
+        bound("c is promoted, its leader lost", Stage::Inherited(PROMOTE_C, 1), 9, |rules| {
+            promotes(rules);
+            (rules.terms_max, rules.epochs_max) = (3, 3);
+        }),
+        bound("c is promoted, restart, late message", Stage::Joint(PROMOTE_C), 6, |rules| {
             promotes(rules);
             faults(rules);
         }),
         bound("one is removed", Stage::Held, 9, removes),
-        bound("c is being removed", Stage::Joint(Change::Remove(2)), 10, removes),
-        bound("c is removed, restart, late message", Stage::Joint(Change::Remove(2)), 7, |rules| {
+        bound("c is being removed", Stage::Joint(REMOVE_C), 10, removes),
+        bound("c is removed, and leads", Stage::Inherited(REMOVE_C, 2), 9, |rules| {
+            removes(rules);
+            (rules.terms_max, rules.epochs_max) = (3, 3);
+        }),
+        bound("c is removed, restart, late message", Stage::Joint(REMOVE_C), 7, |rules| {
             removes(rules);
             faults(rules);
         }),
@@ -286,9 +298,7 @@ fn no_two_of_three_members_sign_at_one_moment_while_a_member_comes_or_goes_withi
 
 #[test]
 fn without_the_promise_of_a_member_that_does_not_know_of_its_vote_two_nodes_sign() {
-    assert_needed(Without::LearnersPromise, Stage::Joint(PROMOTE_C), |rules| {
-        (rules.members, rules.changes) = (LEARNER, &[PROMOTE_C]);
-    });
+    assert_needed(Without::LearnersPromise, Stage::Joint(PROMOTE_C), promotes);
 }
 
 #[test]
@@ -305,8 +315,33 @@ fn with_a_leader_that_does_not_hear_of_two_new_voters_two_nodes_sign() {
 fn a_lease_that_is_counted_over_one_set_of_a_change_still_meets_every_election() {
     for without in [Without::OlderSet, Without::NewerSet, Without::TwoSets, Without::VotersAtAppend] {
         eprintln!("without {without:?}");
-        assert_safe(&changes(without, 0));
+        assert_safe(&changes(without, -1));
     }
+}
+
+#[test]
+fn the_model_reaches_changes_that_a_successor_ends_and_a_holder_by_a_new_vote() {
+    /// By a membership that is complete and committed.
+    fn holds(state: &State, member: usize, term: u64, voters: u32) -> bool {
+        let Host { core, raft, .. } = state.host(member);
+        let complete = Members { leaving: None, voters, learners: 0 };
+        core.is_active() && raft.term == term && raft.members == complete && raft.commit == raft.log.len()
+    }
+    fn reaches(from: Stage, change: fn(&mut Rules), sought: fn() -> Vec<Property<Cluster>>) {
+        let (mut cluster, state) = from.set(&rules(Without::Nothing, change));
+        (cluster.init, cluster.properties) = (vec![state], sought);
+        let checker = cluster.checker().finish_when(HasDiscoveries::All).target_max_depth(10).spawn_bfs().join();
+        assert_eq!(checker.discoveries().len(), 1, "from {from:?}");
+    }
+    reaches(Stage::Inherited(PROMOTE_C, 1), promotes, || {
+        vec![Property::sometimes("b has completed it", |_, state| holds(state, 1, 2, 0b111))]
+    });
+    reaches(Stage::Inherited(REMOVE_C, 2), removes, || {
+        vec![Property::sometimes("c has taken it back", |_, state| holds(state, 2, 2, 0b111))]
+    });
+    reaches(Stage::Changed(&[PROMOTE_C]), promotes, || {
+        vec![Property::sometimes("c holds by its new vote and b's", |_, state| holds(state, 2, 2, 0b111))]
+    });
 }
 
 /// What the model would prove nothing about if it could not happen in it.

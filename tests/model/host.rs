@@ -240,15 +240,7 @@ impl Host {
     fn tell_voters(&mut self, rules: &Rules) {
         let at_commit = rules.without == Without::VotersAtAppend;
         let members = if at_commit { self.raft.members_before(self.raft.commit) } else { self.raft.members };
-        let mut sets: Vec<Set> = members.sets().collect();
-        if let Some(older) = members.leaving {
-            match rules.without {
-                Without::OlderSet => sets = vec![members.voters],
-                Without::NewerSet => sets = vec![older],
-                Without::TwoSets => sets = vec![members.voters | older],
-                _ => {}
-            }
-        }
+        let sets = rules.without.counted(&members);
         let is_deaf = rules.without == Without::Voters && self.raft.leads() && !self.voters.is_empty();
         if self.voters != sets && !is_deaf {
             let named = sets.iter().map(|set| ids(*set).map(name).collect()).collect();
@@ -402,6 +394,10 @@ impl Host {
     pub fn consider(&mut self, rules: &Rules) -> Option<(Considered, bool)> {
         let considered = self.considering.take()?;
         let granted = self.raft.on_vote(considered.from, &considered.ballot);
+        if rules.past.is_zero() {
+            // Nor does it note that a vote which it gave puts off its own campaign.
+            self.leave_campaigns_to_the_model(rules);
+        }
         self.step(rules, Event::Considered { term: self.raft.term });
         self.leave_campaigns_to_the_model(rules);
         self.report_lead(rules);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton::timing::Timing;
 
 use crate::host::NAMES;
-use crate::members::{Change, Members};
+use crate::members::{Change, Members, Set};
 
 /// Nanoseconds that a clock advances in a tick of true time (100 ms).
 pub const SLOW: u64 = 90_000_000;
@@ -52,6 +52,20 @@ impl Without {
     /// What else is left out once rule (c) is.
     pub fn but_for_the_node(self) -> Without {
         if self == Without::NodeProofAndOwnPromise { Without::OwnPromise } else { Without::Nothing }
+    }
+
+    /// The sets of which a lease needs a quorum each.
+    pub fn counted(self, members: &Members) -> Vec<Set> {
+        let (older, newer) = (members.leaving.unwrap_or(members.voters), members.voters);
+        if self == Without::OlderSet {
+            vec![newer]
+        } else if self == Without::NewerSet {
+            vec![older]
+        } else if self == Without::TwoSets {
+            vec![older | newer]
+        } else {
+            members.sets().collect()
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Stage {
     HandedOver,
     /// `a` holds, a change is joint and committed, and `c` has not heard of it.
     Joint(Change),
+    /// `a` lost its lease when a change was joint, and all have elected the other.
+    Inherited(Change, Id),
     /// `a` holds, the changes are complete, and everybody knows.
     Changed(&'static [Change]),
 }
@@ -40,6 +42,14 @@ impl Stage {
         }
         match self {
             Stage::Joint(change) => step(&cluster, &mut state, change, &[1]),
+            Stage::Inherited(change, heir) => {
+                step(&cluster, &mut state, change, &[1, 2]);
+                for _ in 0..4 {
+                    cluster.tick(&mut state);
+                    work_off(&cluster, &mut state);
+                }
+                elect(&cluster, &mut state, heir);
+            }
             Stage::Changed(changes) => {
                 for change in changes.iter().flat_map(|change| [*change, Change::Settle]) {
                     step(&cluster, &mut state, change, &[1, 2]);
@@ -71,8 +81,7 @@ fn work_off(cluster: &Cluster, state: &mut State) {
     }
 }
 
-/// `host` is elected by all, and takes the baton while only `hearers` hear of it.
-fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
+fn elect(cluster: &Cluster, state: &mut State, host: Id) {
     cluster.own(state, host, Op::Campaign);
     for to in others(host) {
         cluster.ask_vote(state, host, to, Fate::Answered);
@@ -81,6 +90,12 @@ fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
             cluster.own(state, to, Op::NoticeLoss);
         }
     }
+    assert!(state.host(host).core.leads().is_some());
+}
+
+/// `host` is elected by all, and takes the baton while only `hearers` hear of it.
+fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
+    elect(cluster, state, host);
     for _ in 0..3 {
         for to in hearers {
             cluster.append(state, host, *to, true, Fate::Answered);
