@@ -14,8 +14,8 @@ use baton::ids::{NodeId, Role};
 use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
-use crate::members::Members;
-use crate::raft::{Append, Appended, Ballot, Id, Raft, Role as RaftRole};
+use crate::members::{Change, Set, ids};
+use crate::raft::{Append, Appended, Ballot, Id, Payload, Raft, Role as RaftRole};
 use crate::rules::{Rules, Without};
 use crate::shift::{ORIGIN, hash_shifted};
 
@@ -59,6 +59,8 @@ pub struct Host {
     /// The guard's word, as the coordinator has it.
     pub armed: Option<Armed>,
     pub considering: Option<Considered>,
+    /// What the core was told of voters.
+    voters: Vec<Set>,
     /// When this member last took up a lead.
     led_at: BootTime,
     lease: Duration,
@@ -85,7 +87,7 @@ impl Hash for Host {
 
 impl Host {
     pub fn new(me: Id, rules: &Rules) -> Host {
-        let raft = Raft::new(me, NAMES.len(), Members::first(NAMES.len()));
+        let raft = Raft::new(me, NAMES.len(), rules.members);
         let core = Core::new(settings(me, rules), memory(&raft, true), BootTime::from_nanos(ORIGIN));
         let mut host = Host {
             me,
@@ -97,6 +99,7 @@ impl Host {
             machine: Machine::default(),
             armed: None,
             considering: None,
+            voters: Vec::new(),
             led_at: BootTime::from_nanos(ORIGIN),
             lease: rules.timing.lease(),
             past: rules.past,
@@ -119,6 +122,7 @@ impl Host {
         self.jobs.clear();
         self.armed = None;
         self.considering = None;
+        self.voters.clear();
         self.attach(rules);
     }
 
@@ -129,6 +133,7 @@ impl Host {
     }
 
     fn attach(&mut self, rules: &Rules) {
+        self.tell_voters(rules);
         let peers = (0..NAMES.len()).filter(|peer| *peer != self.me).map(|peer| {
             let peer_now = Peer { ready: !is_arbiter(peer, rules), reachable: true, ..Peer::default() };
             (name(peer), peer_now)
@@ -200,6 +205,47 @@ impl Host {
         if self.raft.log.len() < rules.entries_max {
             self.raft.propose(command);
             self.wrote();
+            self.apply_committed(rules);
+        }
+    }
+
+    /// The one step or the other of a change of the membership.
+    pub fn change(&mut self, rules: &Rules, change: Change) {
+        if self.may_change(rules, change) {
+            self.raft.change(change);
+            self.tell_voters(rules);
+            self.wrote();
+            self.apply_committed(rules);
+        }
+    }
+
+    /// What this member may begin or end now.
+    pub fn changes(&self, rules: &Rules) -> Vec<Change> {
+        if rules.changes.is_empty() || !self.raft.leads() {
+            return Vec::new();
+        }
+        let end = self.raft.members.end_by(self.me);
+        rules.changes.iter().copied().chain([end]).filter(|change| self.may_change(rules, *change)).collect()
+    }
+
+    fn may_change(&self, rules: &Rules, change: Change) -> bool {
+        let members = |entry: &&crate::raft::Entry| matches!(entry.payload, Payload::Members(_));
+        let changed = self.raft.log.iter().filter(members).count();
+        let bounded = changed < 2 * rules.changes_max && self.raft.log.len() < rules.entries_max;
+        let takes_own_vote = change == Change::Remove(self.me);
+        bounded && !takes_own_vote && self.raft.clone().change(change).is_some()
+    }
+
+    /// As of the append to the log, before anybody else hears of it.
+    fn tell_voters(&mut self, rules: &Rules) {
+        let at_commit = rules.without == Without::VotersAtAppend;
+        let members = if at_commit { self.raft.members_before(self.raft.commit) } else { self.raft.members };
+        let sets = rules.without.counted(&members);
+        let is_deaf = rules.without == Without::Voters && self.raft.leads() && !self.voters.is_empty();
+        if self.voters != sets && !is_deaf {
+            let named = sets.iter().map(|set| ids(*set).map(name).collect()).collect();
+            self.voters = sets;
+            self.step(rules, Event::Voters(named));
         }
     }
 
@@ -210,8 +256,11 @@ impl Host {
 
     /// The vote gate, with the rule left out that `rules` leaves out.
     pub fn gate(&self, rules: &Rules, candidate: Id) -> bool {
-        let candidate = name(candidate);
-        let refusal = match self.core.may_vote(self.now(), &candidate) {
+        let asked = match candidate == self.me {
+            true => self.core.may_campaign(self.now()),
+            false => self.core.may_vote(self.now(), &name(candidate)),
+        };
+        let refusal = match asked {
             Ok(()) => return true,
             Err(refusal) => refusal,
         };
@@ -221,8 +270,9 @@ impl Host {
             (Without::OwnPromise | Without::NodeProofAndOwnPromise, Refusal::Promised { .. }) => own_promise,
             (Without::NodeProof | Without::NodeProofAndOwnPromise, Refusal::NodeNotProven) => {
                 let rules = Rules { without: rules.without.but_for_the_node(), ..*rules };
-                self.with_proven_node(&rules).gate(&rules, id(&candidate))
+                self.with_proven_node(&rules).gate(&rules, candidate)
             }
+            (Without::LearnersPromise, Refusal::Promised { .. }) => !self.raft.members.is_voter(self.me),
             (Without::ReleaseOfTheTerm, Refusal::Promised { .. } | Refusal::Quarantine { .. }) => {
                 self.raft.ends_released()
             }
@@ -250,6 +300,11 @@ impl Host {
         if !loses_lead {
             self.report(rules);
         }
+        self.tell_voters(rules);
+        self.apply_committed(rules);
+    }
+
+    fn apply_committed(&mut self, rules: &Rules) {
         while self.raft.applied < self.raft.commit {
             self.apply(rules);
         }
@@ -307,6 +362,7 @@ impl Host {
     /// An append is accepted or not, and answered. It arrived at `arrived_at`.
     pub fn on_append(&mut self, rules: &Rules, from: Id, append: &Append, arrived_at: BootTime) -> Appended {
         let appended = self.raft.on_append(from, append);
+        self.tell_voters(rules);
         if !matches!(appended, Appended::HigherVote(..)) {
             self.step(rules, Event::Accepted { leader: name(from), term: append.term, arrived_at });
         }
@@ -338,6 +394,10 @@ impl Host {
     pub fn consider(&mut self, rules: &Rules) -> Option<(Considered, bool)> {
         let considered = self.considering.take()?;
         let granted = self.raft.on_vote(considered.from, &considered.ballot);
+        if rules.past.is_zero() {
+            // Nor does it note that a vote which it gave puts off its own campaign.
+            self.leave_campaigns_to_the_model(rules);
+        }
         self.step(rules, Event::Considered { term: self.raft.term });
         self.leave_campaigns_to_the_model(rules);
         self.report_lead(rules);
@@ -348,6 +408,10 @@ impl Host {
     pub fn elect(&mut self, rules: &Rules) {
         if let Some(ballot) = self.raft.elect(false) {
             self.step(rules, Event::Voted { term: ballot.term });
+            // Its own vote is all that an only voter needs.
+            if self.raft.on_vote_answer(self.me, ballot.term, true, (ballot.term, Some(self.me))) {
+                self.wrote();
+            }
             self.raft_changed(rules);
         }
     }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use baton::timing::Timing;
 
+use crate::host::NAMES;
+use crate::members::{Change, Members, Set};
+
 /// Nanoseconds that a clock advances in a tick of true time (100 ms).
 pub const SLOW: u64 = 90_000_000;
 pub const FAST: u64 = 110_000_000;
@@ -31,12 +34,38 @@ pub enum Without {
     Deadline,
     /// The timing is made for clocks without error.
     Drift,
+    /// Rule (b) at a member that has no vote by its own log.
+    LearnersPromise,
+    /// A leader's core hears of no new voters.
+    Voters,
+    /// The core hears of voters when their entry is committed, not when it stands in the log.
+    VotersAtAppend,
+    /// A lease is counted over the newer set of a joint membership alone.
+    OlderSet,
+    /// A lease is counted over the older set of a joint membership alone.
+    NewerSet,
+    /// A lease is counted over all voters of a joint membership as if they were one set.
+    TwoSets,
 }
 
 impl Without {
     /// What else is left out once rule (c) is.
     pub fn but_for_the_node(self) -> Without {
         if self == Without::NodeProofAndOwnPromise { Without::OwnPromise } else { Without::Nothing }
+    }
+
+    /// The sets of which a lease needs a quorum each.
+    pub fn counted(self, members: &Members) -> Vec<Set> {
+        let (older, newer) = (members.leaving.unwrap_or(members.voters), members.voters);
+        if self == Without::OlderSet {
+            vec![newer]
+        } else if self == Without::NewerSet {
+            vec![older]
+        } else if self == Without::TwoSets {
+            vec![older | newer]
+        } else {
+            members.sets().collect()
+        }
     }
 }
 
@@ -61,6 +90,12 @@ pub struct Rules {
     pub handovers: bool,
     /// Whether `c` runs no chain node.
     pub arbiter: bool,
+    /// Before the first change.
+    pub members: Members,
+    /// What a leader may begin, of others than itself.
+    pub changes: &'static [Change],
+    /// Of what it has begun and ended, in one log.
+    pub changes_max: usize,
     /// Moments that lie further back than this are all the same. What decides who may sign needs none of them; when
     /// a member campaigns depends on the last ones.
     pub past: Duration,
@@ -82,6 +117,9 @@ impl Rules {
             late_max: 0,
             handovers: false,
             arbiter: false,
+            members: Members::first(NAMES.len()),
+            changes: &[],
+            changes_max: 1,
             past: Duration::ZERO,
         }
     }

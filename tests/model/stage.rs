@@ -1,6 +1,7 @@
 //! Where explorations begin: states that are reached by a short history without faults.
 
 use crate::host::NAMES;
+use crate::members::Change;
 use crate::raft::Id;
 use crate::rules::Rules;
 use crate::table::Op;
@@ -14,6 +15,12 @@ pub enum Stage {
     Held,
     /// `a` has released, `b` holds in term 2 by the word of `a`, and `c` has not heard of its claim.
     HandedOver,
+    /// `a` holds, a change is joint and committed, and `c` has not heard of it.
+    Joint(Change),
+    /// `a` lost its lease when a change was joint, and all have elected the other.
+    Inherited(Change, Id),
+    /// `a` holds, the changes are complete, and everybody knows.
+    Changed(&'static [Change]),
 }
 
 impl Stage {
@@ -33,8 +40,37 @@ impl Stage {
             cluster.append(&mut state, 0, 1, true, Fate::Answered);
             take(&cluster, &mut state, 1, &[0]);
         }
+        match self {
+            Stage::Joint(change) => step(&cluster, &mut state, change, &[1]),
+            Stage::Inherited(change, heir) => {
+                step(&cluster, &mut state, change, &[1, 2]);
+                for _ in 0..4 {
+                    cluster.tick(&mut state);
+                    work_off(&cluster, &mut state);
+                }
+                elect(&cluster, &mut state, heir);
+            }
+            Stage::Changed(changes) => {
+                for change in changes.iter().flat_map(|change| [*change, Change::Settle]) {
+                    step(&cluster, &mut state, change, &[1, 2]);
+                }
+            }
+            Stage::Fresh | Stage::Held | Stage::HandedOver => {}
+        }
         (cluster, state)
     }
+}
+
+/// A step of a change by `a`, of which `hearers` hear, and that it is committed.
+fn step(cluster: &Cluster, state: &mut State, change: Change, hearers: &[Id]) {
+    cluster.own(state, 0, Op::Change(change));
+    for _ in 0..2 {
+        for to in hearers {
+            cluster.append(state, 0, *to, true, Fate::Answered);
+        }
+    }
+    let raft = &state.host(0).raft;
+    assert!(raft.commit == raft.log.len() && raft.members.leaving.is_some() != (change == Change::Settle));
 }
 
 fn work_off(cluster: &Cluster, state: &mut State) {
@@ -45,8 +81,7 @@ fn work_off(cluster: &Cluster, state: &mut State) {
     }
 }
 
-/// `host` is elected by all, and takes the baton while only `hearers` hear of it.
-fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
+fn elect(cluster: &Cluster, state: &mut State, host: Id) {
     cluster.own(state, host, Op::Campaign);
     for to in others(host) {
         cluster.ask_vote(state, host, to, Fate::Answered);
@@ -55,6 +90,12 @@ fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
             cluster.own(state, to, Op::NoticeLoss);
         }
     }
+    assert!(state.host(host).core.leads().is_some());
+}
+
+/// `host` is elected by all, and takes the baton while only `hearers` hear of it.
+fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
+    elect(cluster, state, host);
     for _ in 0..3 {
         for to in hearers {
             cluster.append(state, host, *to, true, Fate::Answered);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use stateright::{Model, Property};
 
 use crate::host::{Host, NAMES, Wants};
+use crate::members::Change;
 use crate::raft::{Append, Appended, Ballot, Id};
 use crate::rules::Rules;
 use crate::table::{Answer, Known, Op, Table};
@@ -60,6 +61,7 @@ pub enum Action {
     Work(Id),
     Kill(Id),
     Handover(Id),
+    Change { leader: Id, change: Change },
     Restart(Id),
     LosePower(Id),
 }
@@ -164,7 +166,7 @@ impl Cluster {
 
     fn append_once(&self, state: &mut State, from: Id, to: Id, entries: bool, fate: Fate) {
         let (term, commit) = (state.host(from).raft.term, state.host(from).raft.commit);
-        while state.host(from).raft.leads() {
+        while state.host(from).raft.leads() && state.host(from).raft.members.contains(to) {
             let append = if entries {
                 let Answer::Append(append) = self.own(state, from, Op::Replicate { to }) else { unreachable!() };
                 append
@@ -186,7 +188,9 @@ impl Cluster {
     }
 
     pub fn ask_vote(&self, state: &mut State, from: Id, to: Id, fate: Fate) {
-        let Some(ballot) = state.host(from).ballot() else { return };
+        let Some(ballot) = state.host(from).ballot().filter(|_| state.host(from).raft.members.is_voter(to)) else {
+            return;
+        };
         if fate == Fate::Late {
             return delay(state, Late { from, to, message: Message::Vote(ballot), sent: 0, arrived: 0 });
         }
@@ -302,6 +306,9 @@ impl Cluster {
             if peer.considering.is_some() {
                 continue;
             }
+            if !host.raft.members.contains(to) {
+                continue;
+            }
             if host.raft.leads() {
                 // A heartbeat whose answer is lost only makes a follower refuse for longer. One that is late says no
                 // more than one that was answered late.
@@ -313,7 +320,7 @@ impl Cluster {
                     let fates = self.fates(state, true);
                     actions.extend(fates.iter().map(|fate| Action::Replicate { from, to, fate: *fate }));
                 }
-            } else if host.lacks_vote_of(to) {
+            } else if host.lacks_vote_of(to) && host.raft.members.is_voter(to) {
                 let fates = self.fates(state, true);
                 actions.extend(fates.iter().map(|fate| Action::AskVote { from, to, fate: *fate }));
             }
@@ -340,6 +347,8 @@ impl Cluster {
         if rules.handovers && host.core.is_active() {
             actions.push(Action::Handover(me));
         }
+        let changes = state.hosts[me].changes.iter();
+        actions.extend(changes.map(|change| Action::Change { leader: me, change: *change }));
         if state.restarts < rules.restarts_max {
             actions.push(Action::Restart(me));
             if rules.power {
@@ -393,6 +402,7 @@ impl Model for Cluster {
             Action::Wake(host) => drop(self.own(&mut state, host, Op::Wake)),
             Action::Work(host) => drop(self.own(&mut state, host, Op::Work)),
             Action::Kill(host) => drop(self.own(&mut state, host, Op::Kill)),
+            Action::Change { leader, change } => drop(self.own(&mut state, leader, Op::Change(change))),
             Action::Handover(host) => drop(self.own(&mut state, host, Op::Handover)),
         }
         self.prune(&mut state);

@@ -231,7 +231,8 @@ impl World {
     /// Whether a change that lost its leader goes on by it.
     fn settle(&mut self) -> bool {
         let Some(leader) = self.leader() else { return false };
-        let settles = self.propose_change(leader, Change::Settle);
+        let end = self.hosts[leader].raft.members.end_by(leader);
+        let settles = self.propose_change(leader, end);
         if settles {
             self.tally.note(Kind::ChangeTakenOver);
         }

@@ -19,8 +19,10 @@ pub enum Change {
     Add(Id),
     Promote(Id),
     Remove(Id),
-    /// The end of a change whose leader was lost in the midst of it.
+    /// The end of a change: its second step, also when its leader was lost in the midst of it.
     Settle,
+    /// The other end, by a leader that would lose its vote by the change.
+    TakeBack,
 }
 
 impl Members {
@@ -45,6 +47,11 @@ impl Members {
         self.is_voter(id) || self.is_learner(id)
     }
 
+    /// What a leader ends the change with that another one has begun.
+    pub fn end_by(&self, leader: Id) -> Change {
+        if self.voters & 1 << leader != 0 { Change::Settle } else { Change::TakeBack }
+    }
+
     pub fn is_quorum(&self, granted: Set) -> bool {
         self.sets().all(|set| (granted & set).count_ones() > set.count_ones() / 2)
     }
@@ -63,7 +70,8 @@ impl Members {
     pub fn changed(&self, change: Change) -> Option<Members> {
         match (change, self.leaving) {
             (Change::Settle, Some(_)) => Some(Members { leaving: None, ..*self }),
-            (Change::Settle, None) => None,
+            (Change::TakeBack, Some(before)) => Some(Members { leaving: None, voters: before, ..*self }),
+            (Change::Settle | Change::TakeBack, None) => None,
             (Change::Add(_) | Change::Promote(_) | Change::Remove(_), Some(_)) => None,
             (Change::Add(id), None) => {
                 (!self.contains(id)).then(|| Members { learners: self.learners | 1 << id, ..*self })

@@ -147,7 +147,7 @@ impl Raft {
     }
 
     /// In force as of the first `entries` of the log.
-    fn members_before(&self, entries: usize) -> Members {
+    pub fn members_before(&self, entries: usize) -> Members {
         let newest = self.log[..entries].iter().rev().find_map(|entry| match &entry.payload {
             Payload::Members(members) => Some(*members),
             Payload::Blank | Payload::Command(_) => None,
