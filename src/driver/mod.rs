@@ -12,7 +12,7 @@ mod report;
 mod sources;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
-use crate::chain::Driver;
+use crate::chain::{Driver, KeyReader};
 use crate::config::{self, Chain, Config, OnHalt};
 use crate::consensus::{self, Consensus, Origin};
 use crate::core::members::Member;
@@ -124,7 +124,7 @@ fn create_dir(key: &str, dir: &Path) -> Result<()> {
 }
 
 async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks, Vec<String>)> {
-    let driver = Driver::new(chain, &config.state_dir)?;
+    let driver = Driver::new(chain, &config.state_dir, key_reader()?)?;
     let links = HostLinks::of(&config.run_dir, chain, driver.links());
     links.check()?;
     let warnings = driver.check().await?;
@@ -400,9 +400,18 @@ fn serve_peers(config: &Config, certificates: Option<Certificates>, listener: Tc
     });
 }
 
+fn guard_binary() -> Result<PathBuf> {
+    default_binary().context("find baton-guard beside baton")
+}
+
+/// What reads key files for this process, which does not.
+pub fn key_reader() -> Result<KeyReader> {
+    Ok(KeyReader::new(guard_binary()?))
+}
+
 fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
     Ok(GuardSettings {
-        binary: default_binary().context("find baton-guard beside baton")?,
+        binary: guard_binary()?,
         socket: effects::guard_socket(&config.run_dir),
         member: config.id.clone(),
         links: links.switched.clone(),
