@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::roster::Roster;
 use crate::shared_core::SharedCore;
-use crate::store::{MarkFile, Opened, Store};
+use crate::store::{MarkFile, Opened, Store, count_start};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates};
 use answers::Answers;
@@ -67,6 +67,8 @@ pub struct Prepared {
     chain: Option<(Driver, HostLinks)>,
     certificates: Option<Certificates>,
     opened: Opened,
+    /// The number of this one, by the store.
+    start: u64,
     mark_file: MarkFile,
     listener: TcpListener,
     admin: UnixListener,
@@ -108,6 +110,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         None => None,
     };
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+    let start = count_start(&config.state_dir)?;
     if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
         check_signed(driver, &opened.store).await?;
     }
@@ -115,7 +118,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings })
+    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -157,7 +160,8 @@ impl Prepared {
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self, stop_node: bool) -> Result<()> {
-        let Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
+        let Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings: _ } =
+            self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
@@ -180,7 +184,8 @@ impl Prepared {
             members: opened.store.members(),
             applied: opened.store.applied(),
         };
-        let identity = Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known));
+        let identity = Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known);
+        let identity = Arc::new(identity.in_session(start, &config.timing));
         let cluster = &config.cluster;
         let roster =
             Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);

@@ -165,7 +165,15 @@ impl Cluster {
 }
 
 fn sender(member: &str) -> Option<Sender> {
-    Some(Sender { cluster: "one".into(), member: member.into(), incarnation: 1, protocol: PROTOCOL, founders: 0 })
+    Some(Sender {
+        cluster: "one".into(),
+        member: member.into(),
+        incarnation: 1,
+        protocol: PROTOCOL,
+        founders: 0,
+        session: 0,
+        start: 0,
+    })
 }
 
 fn replace(from: &Path, to: &Path) {
