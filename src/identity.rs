@@ -1,7 +1,10 @@
 //! Who this member is to its peers, and whom it listens to.
 //!
 //! Invariant: a member whose store was wiped or copied has forgotten promises and votes. Nothing that
-//! it says counts as a vote or an acknowledgement once its first incarnation was recorded.
+//! it says counts as a vote or an acknowledgement once its first incarnation was recorded. A copy that still has its
+//! original's incarnation is told by [`sessions`].
+
+mod sessions;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,14 +14,20 @@ use tokio::sync::watch;
 use crate::certificates::Bearer;
 use crate::core::members::Members;
 use crate::ids::NodeId;
+use crate::time::BootTime;
+use crate::timing::Timing;
 use crate::transport::{Speaker, Visitor};
-use crate::wire::{AppliedState, PROTOCOL, Sender};
+use crate::wire::{AppliedState, PROTOCOL, Sender, Session};
+use sessions::{Heard, Sessions};
 
 pub struct Identity {
     cluster: String,
     me: NodeId,
     incarnation: u64,
+    session: Session,
     known: Known,
+    /// `None` where processes are not told apart.
+    sessions: Option<Sessions>,
 }
 
 /// What a member knows of the others.
@@ -63,11 +72,32 @@ pub enum Stranger {
          forgotten a vote; remove the member from the cluster and add it again"
     )]
     OtherStore { member: NodeId, joined: u64, got: u64 },
+    #[error(
+        "another process speaks for {member} (start {known} of its store, and this is start {start}): one of the two has \
+         a copy of the other's store and certificate; stop it, and remove what was copied"
+    )]
+    SecondProcess { member: NodeId, start: u64, known: u64 },
 }
 
 impl Identity {
     pub fn new(cluster: &str, me: NodeId, incarnation: u64, known: Known) -> Identity {
-        Identity { cluster: cluster.to_string(), me, incarnation, known }
+        let session = Session::default();
+        Identity { cluster: cluster.to_string(), me, incarnation, session, known, sessions: None }
+    }
+
+    /// This process's `start`th: it says so, and listens to one process a member from now on.
+    pub fn in_session(self, start: u64, timing: &Timing) -> Identity {
+        let session = Session { number: rand::random_range(1..=u64::MAX), start };
+        Identity { session, sessions: Some(Sessions::new(timing)), ..self }
+    }
+
+    /// What an operator should know of who speaks for other members, one a line.
+    pub fn warnings(&self, now: BootTime) -> Vec<String> {
+        self.sessions.as_ref().map(|sessions| sessions.warnings(now)).unwrap_or_default()
+    }
+
+    fn admit(&self, sender: &Sender, heard: Heard) -> Result<(), Stranger> {
+        self.sessions.as_ref().map_or(Ok(()), |sessions| sessions.admit(sender, heard, BootTime::now()))
     }
 
     pub fn member(&self) -> &NodeId {
@@ -85,6 +115,7 @@ impl Identity {
             member: self.me.clone(),
             incarnation: self.incarnation,
             protocol: PROTOCOL,
+            session: self.session,
             founders: number_of(&self.known.applied.borrow().replicated.founders),
         }
     }
@@ -93,6 +124,7 @@ impl Identity {
     pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
         self.check(sender)?;
+        self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
         Ok(())
     }
@@ -101,6 +133,7 @@ impl Identity {
     pub fn check_raft_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
         self.check_raft(sender)?;
+        self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
         Ok(())
     }
@@ -182,7 +215,8 @@ impl Identity {
             let (expected, got) = (expected.clone(), sender.member.clone());
             return Err(Stranger::Impostor { expected, got });
         }
-        self.check(sender)
+        self.check(sender)?;
+        self.admit(sender, Heard::Answering)
     }
 }
 
@@ -237,7 +271,8 @@ mod tests {
     }
 
     fn sender(member: &str, incarnation: u64) -> Sender {
-        Sender { cluster: "net".into(), member: member.into(), incarnation, protocol: PROTOCOL, founders: 0 }
+        let (cluster, session) = ("net".into(), Session::default());
+        Sender { cluster, member: member.into(), incarnation, protocol: PROTOCOL, founders: 0, session }
     }
 
     #[test]

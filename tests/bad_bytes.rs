@@ -13,7 +13,7 @@ use baton::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
 use baton::ids::Epoch;
 use baton::time::BootTime;
 use baton::wire::proto;
-use baton::wire::{Message, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use baton::wire::{Message, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -39,7 +39,14 @@ fn stored(target: &str) -> Vec<(String, Vec<u8>)> {
 fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = |name: &str| fs::read(manifest.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let sender = Sender { cluster: "test".into(), member: "b".into(), incarnation: 7, protocol: PROTOCOL, founders: 0 };
+    let sender = Sender {
+        cluster: "test".into(),
+        member: "b".into(),
+        incarnation: 7,
+        protocol: PROTOCOL,
+        founders: 0,
+        session: Session { number: 9, start: 2 },
+    };
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
     let link = LinkSpec { link: "/home/key".into(), validating: "/keys/key".into(), standby: Some("/keys/own".into()) };
     let node = NodeSpec {

@@ -313,6 +313,8 @@ fn sender(member: &str) -> Sender {
         incarnation: incarnation(member),
         protocol: PROTOCOL,
         founders: 0,
+        session: 0,
+        start: 0,
     }
 }
 

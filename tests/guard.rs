@@ -486,3 +486,28 @@ fn the_chain_node_gets_a_session_the_marker_and_its_old_priority() {
     let blocked = status.lines().find(|line| line.starts_with("SigBlk")).unwrap();
     assert!(blocked.ends_with("0000000000000000"), "{blocked}");
 }
+
+#[test]
+fn a_guard_without_a_file_descriptor_left_is_not_busy_and_fences_in_time() {
+    let place = Place::new();
+    let guard = place.guard();
+    let mut wire = place.welcomed();
+    let (pid, deadline) = validator(&place, &mut wire, FOREVER, ms(2500));
+    let before = guard.allow_files(Some(guard.files_in_use()));
+    // Nobody can let it in: it waits and keeps the listener readable.
+    let mut knocks = Wire::connect(&place.socket());
+    let (busy, began_at) = (guard.cpu_time(), BootTime::now());
+    assert!(matches!(wire.next(), FromGuard::Exited { pid: exited, cause: ExitCause::Fenced, .. } if exited == pid));
+    let fenced_at = BootTime::now();
+    let (busy, took) = (guard.cpu_time() - busy, fenced_at.since(began_at));
+    assert!(busy < took / 4, "{busy:?} of {took:?} with nothing to do");
+    assert!(fenced_at.since(deadline) < ms(1000), "{:?} too late", fenced_at.since(deadline));
+    assert!(!lives(pid));
+    assert_eq!(place.key_links().state(), LinkState::Standby);
+
+    guard.allow_files(before);
+    knocks.send(&place.hello("host-a", GUARD_PROTOCOL));
+    assert!(matches!(knocks.next(), FromGuard::Welcome { .. }), "let in as soon as that can be");
+    let told = place.guard_log().matches("cannot accept a connection").count();
+    assert_eq!(told, 1, "{}", place.guard_log());
+}

@@ -11,7 +11,7 @@ use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Rep
 use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::time::WallTime;
 use baton::wire::{
-    AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, SnapshotMeta, SnapshotRequest,
+    AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest,
     StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto, read_entry,
 };
 use openraft::EntryPayload;
@@ -24,7 +24,14 @@ use proptest::option;
 use proptest::prelude::*;
 
 fn sender() -> Sender {
-    Sender { cluster: "test".into(), member: "a".into(), incarnation: u64::MAX, protocol: PROTOCOL, founders: 77 }
+    Sender {
+        cluster: "test".into(),
+        member: "a".into(),
+        incarnation: u64::MAX,
+        protocol: PROTOCOL,
+        founders: 77,
+        session: Session { number: u64::MAX - 1, start: 5 },
+    }
 }
 
 fn names() -> impl Strategy<Value = NodeId> {

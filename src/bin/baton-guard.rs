@@ -1,47 +1,75 @@
-//! `baton-guard --socket PATH`: the small process between coordinator and chain node. All it does is in
-//! `guard/`; here are its arguments and its last words.
+//! `baton-guard --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
+//! smaller one, which reads a key file for the coordinator. All they do is in `guard/`; here are their arguments and
+//! their last words.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{run, say};
+use baton::guard::{public_key, run, say};
+use baton::public_key::KeyFormat;
 
-const USAGE: &str = "usage: baton-guard --socket PATH (absolute); started by `baton run`, not by hand";
+const USAGE: &str = "usage: baton-guard --socket PATH (absolute), started by `baton run` and not by hand; \
+                     or baton-guard public-key --format near|cometbft FILE";
+
+enum Task {
+    Help,
+    Guard { socket: PathBuf },
+    PublicKey { format: KeyFormat, file: PathBuf },
+}
 
 fn main() -> ExitCode {
-    let socket = match parse(std::env::args_os().skip(1)) {
-        Ok(Some(socket)) => socket,
-        Ok(None) => {
+    match parse(std::env::args_os().skip(1)) {
+        Ok(Task::Help) => {
             println!("{USAGE}");
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
+        }
+        Ok(Task::Guard { socket }) => ended(run(&socket, tell_ready).map_err(|error| error.to_string())),
+        Ok(Task::PublicKey { format, file }) => {
+            let key = public_key(format, &file).map_err(|reason| format!("{}: {reason}", file.display()));
+            ended(key.map(|key| println!("{key}")))
         }
         Err(reason) => {
             say(&format!("{reason}; {USAGE}"));
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    match run(&socket, tell_ready) {
+    }
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&e.to_string());
+        Err(reason) => {
+            say(&reason);
             ExitCode::FAILURE
         }
     }
 }
 
-/// The socket, or `None` for `--help`.
-fn parse(mut args: impl Iterator<Item = std::ffi::OsString>) -> Result<Option<PathBuf>, String> {
-    let socket = match args.next() {
-        Some(arg) if arg == "--help" || arg == "-h" => return Ok(None),
-        Some(arg) if arg == "--socket" => PathBuf::from(args.next().ok_or("--socket needs a path")?),
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, String> {
+    let task = match args.next() {
+        Some(arg) if arg == "--help" || arg == "-h" => return Ok(Task::Help),
+        Some(arg) if arg == "--socket" => Task::Guard { socket: absolute(args.next(), "--socket")? },
+        Some(arg) if arg == "public-key" => {
+            if args.next().is_none_or(|option| option != "--format") {
+                return Err("public-key needs --format".into());
+            }
+            let format = args.next().unwrap_or_default();
+            let format = format.to_str().and_then(KeyFormat::named).ok_or("--format is near or cometbft")?;
+            Task::PublicKey { format, file: args.next().ok_or("public-key needs a file")?.into() }
+        }
         Some(arg) => return Err(format!("unknown argument {}", arg.display())),
         None => return Err("--socket is missing".into()),
     };
     match args.next() {
         Some(arg) => Err(format!("unknown argument {}", arg.display())),
-        None if !socket.is_absolute() => Err(format!("--socket {} is not an absolute path", socket.display())),
-        None => Ok(Some(socket)),
+        None => Ok(task),
     }
+}
+
+fn absolute(path: Option<OsString>, option: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path.ok_or_else(|| format!("{option} needs a path"))?);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{option} {} is not an absolute path", path.display())) }
 }
 
 /// One line for whoever started us; then standard output is where standard error is, so that a reader

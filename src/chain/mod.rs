@@ -2,7 +2,7 @@
 //! or signals the chain node and never touches a link; `effects` does that with what the driver says.
 //!
 //! [`ChainDriver`] is what a driver says, [`Driver`] whichever of them is configured. To add a chain,
-//! follow docs/adding-a-chain.md. `http`, `answer`, `exec` and `files` are what drivers share.
+//! follow docs/adding-a-chain.md. `http`, `answer`, `exec`, `files` and `key_reader` are what drivers share.
 
 mod answer;
 pub mod cometbft;
@@ -10,6 +10,7 @@ mod exec;
 mod files;
 pub mod generic;
 mod http;
+mod key_reader;
 pub mod near;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
 pub use answer::parse_rfc3339;
+pub use key_reader::KeyReader;
 pub use near::Reload;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
@@ -119,13 +121,13 @@ macro_rules! each {
 
 impl Driver {
     /// A driver whose settings make sense by themselves; nothing on disk or network was looked at.
-    /// `state_dir` is the member's own, for what a driver keeps between runs of the chain node.
-    pub fn new(chain: &Chain, state_dir: &Path) -> Result<Driver, DriverError> {
+    /// `state_dir` is the member's own, for what a driver keeps between runs of the chain node; `keys` reads key files.
+    pub fn new(chain: &Chain, state_dir: &Path, keys: KeyReader) -> Result<Driver, DriverError> {
         check_settings(chain)?;
         Ok(match chain.driver {
             DriverKind::Generic => Driver::Generic(generic::Generic::new(chain)?),
-            DriverKind::Near => Driver::Near(near::Near::new(chain)?),
-            DriverKind::CometBft => Driver::CometBft(cometbft::CometBft::new(chain, state_dir)?),
+            DriverKind::Near => Driver::Near(near::Near::new(chain, keys)?),
+            DriverKind::CometBft => Driver::CometBft(cometbft::CometBft::new(chain, state_dir, keys)?),
         })
     }
 

@@ -9,16 +9,16 @@ pub mod windows;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
-use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use tracing::info;
 
 use super::files::blocking;
 use super::http::HttpClient;
+use super::key_reader::KeyReader;
 use super::{ChainDriver, DriverError, Health, KeyState, MetFloor, OnChain, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 pub use reload::Reload;
@@ -35,18 +35,13 @@ pub struct Near {
     client: HttpClient,
     rpc: Rpc,
     pointers: Pointers,
+    keys: KeyReader,
     /// Of the shared key, once its file was read.
-    account: OnceLock<String>,
-}
-
-/// Of a key file: the private half is not even parsed.
-#[derive(Deserialize)]
-struct KeyFile {
-    account_id: String,
+    account: OnceCell<String>,
 }
 
 impl Near {
-    pub fn new(chain: &Chain) -> Result<Near, DriverError> {
+    pub fn new(chain: &Chain, keys: KeyReader) -> Result<Near, DriverError> {
         let ProbeTarget::Http { url, .. } = &chain.probe.target else {
             return Err(DriverError::setting("chain.probe", "near is probed by `url`, neard's http://ADDRESS/status"));
         };
@@ -60,7 +55,7 @@ impl Near {
             // No peers: /status tells of none.
             ..Pointers::default()
         };
-        Ok(Near { chain: chain.clone(), client, rpc: Rpc::new(url)?, pointers, account: OnceLock::new() })
+        Ok(Near { chain: chain.clone(), client, rpc: Rpc::new(url)?, pointers, keys, account: OnceCell::new() })
     }
 }
 
@@ -82,7 +77,7 @@ impl ChainDriver for Near {
     }
 
     async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let account = self.account()?;
+        let account = self.account().await?;
         let file = self.config_file();
         let text = config_json::read(&file)?;
         let config = config_json::parse(&text).map_err(|reason| DriverError::file("read", &file, reason))?;
@@ -115,7 +110,7 @@ impl ChainDriver for Near {
 
     /// What the chain counts of the shared account in the present epoch.
     async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
-        let account = self.account().map_err(|error| self.unanswerable(error))?;
+        let account = self.account().await.map_err(|error| self.unanswerable(error))?;
         self.rpc.on_chain(account).await.map(Some)
     }
 
@@ -149,7 +144,7 @@ impl Near {
 
     /// Where the chain is and the next maintenance window of the shared account that is long enough.
     pub async fn next_window(&self, length: Duration) -> Result<(Pace, Option<Window>), ProbeError> {
-        let account = self.account().map_err(|error| self.unanswerable(error))?;
+        let account = self.account().await.map_err(|error| self.unanswerable(error))?;
         let head = self.probe().await?;
         let (before, then) = self.rpc.block_time(head.height.saturating_sub(PACE_BLOCKS)).await?;
         let took = head.head_time.map(|now| now.since(then)).unwrap_or_default();
@@ -165,10 +160,7 @@ impl Near {
     }
 
     /// The account that the hosts validate as.
-    pub fn account(&self) -> Result<&str, DriverError> {
-        if let Some(account) = self.account.get() {
-            return Ok(account);
-        }
+    pub async fn account(&self) -> Result<&str, DriverError> {
         let link = self.chain.home.join("validator_key.json");
         let Some(spec) = self.chain.links.iter().find(|spec| spec.link == link) else {
             return Err(DriverError::setting(
@@ -176,10 +168,8 @@ impl Near {
                 format!("{} is not among them; without it no host can become validator", link.display()),
             ));
         };
-        let read = |error: String| DriverError::file("read the validator key", &spec.validating, error);
-        let content = std::fs::read(&spec.validating).map_err(|error| read(error.to_string()))?;
-        let key: KeyFile = serde_json::from_slice(&content).map_err(|error| read(error.to_string()))?;
-        Ok(self.account.get_or_init(|| key.account_id))
+        let read = async || self.keys.near(&spec.validating).await.map(|key| key.account_id);
+        self.account.get_or_try_init(read).await.map(String::as_str)
     }
 
     fn config_file(&self) -> PathBuf {

@@ -10,6 +10,7 @@ use crate::chain::near::Near;
 use crate::chain::near::windows::Window;
 use crate::chain_node::Activation;
 use crate::config::{Chain, Config, DriverKind};
+use crate::driver;
 
 use super::client::Client;
 use super::{Failure, print};
@@ -46,8 +47,9 @@ pub(super) async fn wait(
         };
         return Err(Failure::Failed(error));
     }
-    let near = Near::new(chain).map_err(|error| Failure::BadInput(error.into()))?;
-    near.account().map_err(|error| Failure::BadInput(error.into()))?;
+    let keys = driver::key_reader().map_err(Failure::BadInput)?;
+    let near = Near::new(chain, keys).map_err(|error| Failure::BadInput(error.into()))?;
+    near.account().await.map_err(|error| Failure::BadInput(error.into()))?;
     let length = length.unwrap_or_else(|| default_length(chain));
     Search { near, length, timeout, give_up_at, shown: None }.run().await?;
     Ok(give_up_at.saturating_duration_since(Instant::now()))

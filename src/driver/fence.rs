@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, bail};
 
 use super::links::HostLinks;
-use super::{Driver, create_dir, guard_settings};
+use super::{Driver, create_dir, guard_settings, key_reader};
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::guard_client::{self, Ended};
@@ -30,7 +30,7 @@ pub async fn fence(config: Config) -> Result<Option<Ended>> {
         ),
         Err(other) => return Err(other.into()),
     };
-    let driver = Driver::new(chain, &config.state_dir)?;
+    let driver = Driver::new(chain, &config.state_dir, key_reader()?)?;
     let links = HostLinks::of(&config.run_dir, chain, driver.links());
     let switched = KeyLinks::new(links.switched.clone())?;
     // A node that is started meanwhile, by whomever, finds no key; but it is the proof below that counts.

@@ -201,11 +201,17 @@ fn sentence(change: &Change) -> String {
 mod tests {
     use super::*;
     use crate::ids::Role;
-    use crate::wire::{PROTOCOL, Sender};
+    use crate::wire::{PROTOCOL, Sender, Session};
 
     fn found(member: &str, founders: u64, led: bool, joins: bool) -> Introduced {
-        let sender =
-            Sender { cluster: "net".into(), member: member.into(), incarnation: 4, protocol: PROTOCOL, founders };
+        let sender = Sender {
+            cluster: "net".into(),
+            member: member.into(),
+            incarnation: 4,
+            protocol: PROTOCOL,
+            founders,
+            session: Session::default(),
+        };
         Introduced { sender, role: Role::Validator, priority: 9, led, joins }
     }
 

@@ -12,7 +12,7 @@ mod report;
 mod sources;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Ask};
-use crate::chain::Driver;
+use crate::chain::{Driver, KeyReader};
 use crate::config::{self, Chain, Config, OnHalt};
 use crate::consensus::{self, Consensus, Origin};
 use crate::core::members::Member;
@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::roster::Roster;
 use crate::shared_core::SharedCore;
-use crate::store::{MarkFile, Opened, Store};
+use crate::store::{MarkFile, Opened, Store, count_start};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates, Entrance};
 use answers::Answers;
@@ -70,6 +70,8 @@ pub struct Prepared {
     chain: Option<(Driver, HostLinks)>,
     certificates: Option<Certificates>,
     opened: Opened,
+    /// The number of this one, by the store.
+    start: u64,
     mark_file: MarkFile,
     listener: TcpListener,
     admin: UnixListener,
@@ -112,6 +114,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         None => None,
     };
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+    let start = count_start(&config.state_dir)?;
     if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
         check_signed(driver, &opened.store).await?;
     }
@@ -119,7 +122,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings })
+    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -128,7 +131,7 @@ fn create_dir(key: &str, dir: &Path) -> Result<()> {
 }
 
 async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks, Vec<String>)> {
-    let driver = Driver::new(chain, &config.state_dir)?;
+    let driver = Driver::new(chain, &config.state_dir, key_reader()?)?;
     let links = HostLinks::of(&config.run_dir, chain, driver.links());
     links.check()?;
     let warnings = driver.check().await?;
@@ -161,7 +164,8 @@ impl Prepared {
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self, stop_node: bool) -> Result<()> {
-        let Prepared { config, chain, certificates, opened, mark_file, listener, admin, metrics, warnings: _ } = self;
+        let Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings: _ } =
+            self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
@@ -184,7 +188,8 @@ impl Prepared {
             members: opened.store.members(),
             applied: opened.store.applied(),
         };
-        let identity = Arc::new(Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known));
+        let identity = Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known);
+        let identity = Arc::new(identity.in_session(start, &config.timing));
         let cluster = &config.cluster;
         let roster =
             Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);
@@ -407,9 +412,18 @@ fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListene
     });
 }
 
+fn guard_binary() -> Result<PathBuf> {
+    default_binary().context("find baton-guard beside baton")
+}
+
+/// What reads key files for this process, which does not.
+pub fn key_reader() -> Result<KeyReader> {
+    Ok(KeyReader::new(guard_binary()?))
+}
+
 fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
     Ok(GuardSettings {
-        binary: default_binary().context("find baton-guard beside baton")?,
+        binary: guard_binary()?,
         socket: effects::guard_socket(&config.run_dir),
         member: config.id.clone(),
         links: links.switched.clone(),

@@ -152,7 +152,7 @@ impl Reporter {
             holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
             paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: self.has_quorum(&members),
-            warnings: self.membership_warnings(),
+            warnings: [self.membership_warnings(), self.identity.warnings(BootTime::now())].concat(),
             members,
             lease_ms: self.config.timing.lease().as_millis() as u32,
             promise_ms: self.config.timing.promise().as_millis() as u32,

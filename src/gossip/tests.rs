@@ -20,6 +20,7 @@ fn table(owner: usize, generation: u64) -> Table {
         incarnation: 100 + owner as u64,
         protocol: crate::wire::PROTOCOL,
         founders: 0,
+        session: crate::wire::Session::default(),
     };
     Table::new(&me, generation, others)
 }

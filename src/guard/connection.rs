@@ -2,7 +2,7 @@
 //! nonsense loses its connection and costs the guard no time.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -56,14 +56,16 @@ impl Listener {
         Ok(Listener { listener, path: path.to_path_buf(), _lock: lock })
     }
 
-    /// The next waiting connection; `None` when there is none. One of another user is closed.
-    pub(super) fn accept(&self) -> Option<Result<Connection, String>> {
-        let stream = match self.listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-            Err(e) => return Some(Err(format!("accept: {e}"))),
-        };
-        Some(Connection::admit(stream))
+    /// The next waiting connection, or why it was closed, which is that of another user; `None` when there is none.
+    ///
+    /// # Errors
+    /// It goes on waiting, and the listener goes on being readable.
+    pub(super) fn accept(&self) -> io::Result<Option<Result<Connection, String>>> {
+        match self.listener.accept() {
+            Ok((stream, _)) => Ok(Some(Connection::admit(stream))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod family;
 pub mod fence;
 mod host;
 mod node;
+mod public_key;
 mod say;
 mod state;
 mod wake;
@@ -17,6 +18,7 @@ mod wake;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getppid;
@@ -25,12 +27,16 @@ use crate::guard_frame::{FromGuard, ToGuard};
 use crate::time::BootTime;
 use backstop::Backstop;
 use connection::{Connection, Listener};
+pub use public_key::public_key;
 pub use say::say;
 use state::{Answer, Guard};
 use wake::{Alarm, Signals};
 
 /// News kept for a coordinator that is not there, the newest.
 const UNHEARD_MAX: usize = 16;
+
+/// After a failed accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -54,11 +60,14 @@ pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
     family::rehearse();
     ready();
     say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));
-    Loop { listener, signals, alarm, guard, connections: Vec::new(), unheard: VecDeque::new(), told: false }.serve()
+    let (connections, unheard) = (Vec::new(), VecDeque::new());
+    Loop { listener, accept_at: None, signals, alarm, guard, connections, unheard, told: false }.serve()
 }
 
 struct Loop {
     listener: Listener,
+    /// Not before then, since it failed; what waits keeps the listener readable and would keep us busy.
+    accept_at: Option<BootTime>,
     signals: Signals,
     alarm: Alarm,
     guard: Guard,
@@ -89,7 +98,7 @@ impl Loop {
             }
             self.guard.advance(now);
             self.tell();
-            self.admit();
+            self.admit(now);
             self.hear();
             if self.guard.has_left() {
                 self.tell();
@@ -102,7 +111,10 @@ impl Loop {
 
     /// Until there is something to do. Interrupted or refused, it only comes back early.
     fn wait(&self, now: BootTime) {
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.alarm, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN)];
+        if self.accept_at.is_none() {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
         fds.extend(self.signals.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let node = self.guard.node();
         fds.extend(node.and_then(|n| n.pidfd()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -110,7 +122,7 @@ impl Loop {
             let write = if connection.wants_write() { PollFlags::OUT } else { PollFlags::empty() };
             fds.push(PollFd::new(connection, PollFlags::IN | write));
         }
-        let left = node.and_then(|n| n.wake_at(now)).map(|at| at.since(now));
+        let left = node.and_then(|n| n.wake_at(now)).into_iter().chain(self.accept_at).min().map(|at| at.since(now));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let _ = poll(&mut fds, timeout.as_ref());
     }
@@ -129,18 +141,30 @@ impl Loop {
         }
     }
 
-    fn admit(&mut self) {
-        while let Some(admitted) = self.listener.accept() {
+    fn admit(&mut self, now: BootTime) {
+        if self.accept_at.is_some_and(|at| now < at) {
+            return;
+        }
+        loop {
+            let admitted = match self.listener.accept() {
+                Ok(admitted) => admitted,
+                Err(e) => {
+                    if self.accept_at.is_none() {
+                        say(&format!("cannot accept a connection: {e}; trying again every {ACCEPT_PAUSE:?}"));
+                    }
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            };
+            self.accept_at = None;
+            let Some(admitted) = admitted else { return };
             match admitted {
                 Ok(connection) => {
                     // A newcomer replaces a newcomer; it replaces the coordinator only once it is greeted.
                     self.connections.retain(|c| c.greeted);
                     self.connections.push(connection);
                 }
-                Err(reason) => {
-                    say(&reason);
-                    return;
-                }
+                Err(reason) => say(&reason),
             }
         }
     }

@@ -33,6 +33,7 @@ mod log;
 mod mark_file;
 mod seal;
 mod sealed_file;
+mod start_file;
 mod state_machine;
 mod vote_file;
 mod writer;
@@ -47,6 +48,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::log::LogStore;
 pub use self::mark_file::MarkFile;
+pub use self::start_file::count_start;
 pub use self::state_machine::{SnapshotBuilder, StateMachine};
 pub use crate::wire::AppliedState;
 

@@ -23,6 +23,16 @@ pub struct Sender {
     pub protocol: u32,
     /// See `proto::Sender`; zero while the sender does not know.
     pub founders: u64,
+    pub session: Session,
+}
+
+/// One process of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Random, drawn at its start; zero of a version that draws none.
+    pub number: u64,
+    /// How often the member's coordinator was started with this store, this time included.
+    pub start: u64,
 }
 
 impl From<&Sender> for proto::Sender {
@@ -33,6 +43,8 @@ impl From<&Sender> for proto::Sender {
             incarnation: sender.incarnation,
             protocol: sender.protocol,
             founders: sender.founders,
+            session: sender.session.number,
+            start: sender.session.start,
         }
     }
 }
@@ -54,6 +66,7 @@ impl TryFrom<proto::Sender> for Sender {
             incarnation: sender.incarnation,
             protocol: sender.protocol,
             founders: sender.founders,
+            session: Session { number: sender.session, start: sender.start },
         })
     }
 }

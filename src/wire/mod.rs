@@ -7,7 +7,7 @@ mod messages;
 mod parts;
 mod stored;
 
-pub use messages::{Message, PROTOCOL, Sender, SnapshotRequest, TransferAnswer};
+pub use messages::{Message, PROTOCOL, Sender, Session, SnapshotRequest, TransferAnswer};
 pub use parts::{members, read_entry};
 pub use stored::AppliedState;
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use baton::chain::{Activation, Driver, Health, KeyState, ProbeError, SignFloor};
+use baton::chain::{Activation, Driver, Health, KeyReader, KeyState, ProbeError, SignFloor};
 use baton::config::{Chain, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::guard_frame::LinkSpec;
 use baton::ids::SignMark;
@@ -58,12 +58,16 @@ fn at(pointer: &str) -> Option<String> {
     Some(pointer.to_owned())
 }
 
+fn keys() -> KeyReader {
+    KeyReader::new(env!("CARGO_BIN_EXE_baton-guard"))
+}
+
 fn driver(chain: &Chain, state_dir: &Path) -> Driver {
-    Driver::new(chain, state_dir).unwrap_or_else(|error| panic!("{error}"))
+    Driver::new(chain, state_dir, keys()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn refusal(chain: &Chain) -> String {
-    match Driver::new(chain, &chain.home) {
+    match Driver::new(chain, &chain.home, keys()) {
         Ok(_) => panic!("accepted: {chain:?}"),
         Err(error) => error.to_string(),
     }

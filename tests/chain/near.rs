@@ -268,7 +268,7 @@ async fn maintenance_windows_are_read_in_both_shapes_and_under_both_names() {
     use baton::chain::near::Near;
     let place = home("{}");
     let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
-    let near = Near::new(&near_chain(place.path(), node.url("/status"))).expect("near");
+    let near = Near::new(&near_chain(place.path(), node.url("/status")), keys()).expect("near");
     // The head of the status is 18, of 23:46:07.44; 18 blocks before it took 36 s.
     let genesis = 1_795_218_367_443_701_848_u64 - 36_000_000_000;
     node.answer(

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ use baton::identity::{Identity, Known};
 use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::roster::Roster;
 use baton::shared_core::SharedCore;
-use baton::store::{AppliedEntry, News, Opened, Store, StoreError};
+use baton::store::{AppliedEntry, News, Opened, Store, StoreError, count_start};
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Entry, LogId, Message, PROTOCOL, Sender, TransferAnswer, TypeConfig, Vote};
+use baton::wire::{Entry, LogId, Message, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tempfile::TempDir;
@@ -51,6 +52,11 @@ pub fn short_lease() -> Timing {
     Timing::new(ms(150), ms(900), ms(50), 1000).expect("safe")
 }
 
+/// One that runs out, but not on a busy machine.
+pub fn patient_lease() -> Timing {
+    Timing::new(ms(400), Duration::from_secs(3), ms(50), 1000).expect("safe")
+}
+
 /// What the members of a test are like.
 #[derive(Clone)]
 pub struct Shape {
@@ -58,11 +64,13 @@ pub struct Shape {
     pub roles: [Role; 3],
     /// Campaigns when the core asks for it, and lets it know that time passes, as the driver would.
     pub obeys_core: bool,
+    /// They tell the processes of one member apart. Without gossip a restart is known to the leader alone.
+    pub sessions: bool,
 }
 
 impl Shape {
     pub fn arbiters(timing: Timing) -> Shape {
-        Shape { timing, roles: [Role::Arbiter; 3], obeys_core: false }
+        Shape { timing, roles: [Role::Arbiter; 3], obeys_core: false, sessions: false }
     }
 }
 
@@ -85,6 +93,7 @@ pub struct Running {
     pub core: Arc<SharedCore>,
     pub store: Store,
     pub incarnation: u64,
+    pub identity: Arc<Identity>,
     /// What the core has asked for.
     pub asked: Arc<Mutex<Vec<Action>>>,
     /// Where it answers, without its front.
@@ -238,20 +247,34 @@ impl Cluster {
     }
 
     pub async fn start_member(&mut self, name: &str) {
-        let opened = self.open_store(name).await;
-        let listed = self.members.iter().enumerate().filter(|(place, m)| *place < 3 || m.id == name.into());
-        let addrs: BTreeMap<NodeId, String> = listed.map(|(_, m)| (m.id.clone(), m.front.addr.clone())).collect();
-        let running = start(&self.shape, &name.into(), self.member(name).joins, addrs, opened).await;
+        let running = self.start_in(name, self.dir(name)).await;
         let member = self.member_mut(name);
         member.front.lead_to(Some(running.direct.clone()));
         member.running = Some(running);
     }
 
+    /// `name`, which is down, with what it has on disk, in another directory.
+    pub async fn copy_of(&self, name: &str) -> TempDir {
+        drop(self.open_store(self.dir(name), name).await);
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        copy_all(self.dir(name), copy.path());
+        copy
+    }
+
+    /// One more process of `name`, which nobody's requests reach.
+    pub async fn start_in(&self, name: &str, dir: &Path) -> Running {
+        let opened = self.open_store(dir, name).await;
+        let start_number = self.shape.sessions.then(|| count_start(dir).expect("counted"));
+        let listed = self.members.iter().enumerate().filter(|(place, m)| *place < 3 || m.id == name.into());
+        let addrs: BTreeMap<NodeId, String> = listed.map(|(_, m)| (m.id.clone(), m.front.addr.clone())).collect();
+        start(&self.shape, &name.into(), self.member(name).joins, addrs, opened, start_number).await
+    }
+
     /// A store is let go of when the last task that uses it has ended, some time after it was told to.
-    async fn open_store(&self, name: &str) -> Opened {
+    async fn open_store(&self, dir: &Path, name: &str) -> Opened {
         let began_at = BootTime::now();
         loop {
-            match Store::open(self.dir(name), CLUSTER, &name.into()) {
+            match Store::open(dir, CLUSTER, &name.into()) {
                 Ok(opened) => return opened,
                 Err(StoreError::InUse { .. }) if BootTime::now().since(began_at) < LONG => sleep(ms(10)).await,
                 Err(error) => panic!("open the store of {name}: {error}"),
@@ -271,8 +294,10 @@ impl Cluster {
 /// Requests that no member would make by itself.
 impl Cluster {
     pub fn sender(&self, name: &str) -> Sender {
-        let incarnation = self.member(name).running.as_ref().map_or(7, |running| running.incarnation);
-        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL, founders: 0 }
+        let running = self.member(name).running.as_ref();
+        let incarnation = running.map_or(7, |running| running.incarnation);
+        let session = running.map_or(Session::default(), |running| running.identity.me().session);
+        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL, founders: 0, session }
     }
 
     pub async fn ask_vote(
@@ -356,7 +381,14 @@ fn listed(addrs: &BTreeMap<NodeId, String>) -> config::Cluster {
     }
 }
 
-async fn start(shape: &Shape, me: &NodeId, joins: bool, addrs: BTreeMap<NodeId, String>, opened: Opened) -> Running {
+async fn start(
+    shape: &Shape,
+    me: &NodeId,
+    joins: bool,
+    addrs: BTreeMap<NodeId, String>,
+    opened: Opened,
+    start_number: Option<u64>,
+) -> Running {
     let memory = Memory {
         fresh: opened.fresh,
         vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
@@ -369,7 +401,11 @@ async fn start(shape: &Shape, me: &NodeId, joins: bool, addrs: BTreeMap<NodeId, 
     let core = Arc::new(core);
     let (members, applied) = (opened.store.members(), opened.store.applied());
     let known = Known { listed: addrs.keys().cloned().collect(), members: members.clone(), applied };
-    let identity = Arc::new(Identity::new(CLUSTER, me.clone(), opened.incarnation, known));
+    let identity = Identity::new(CLUSTER, me.clone(), opened.incarnation, known);
+    let identity = Arc::new(match start_number {
+        Some(start) => identity.in_session(start, &shape.timing),
+        None => identity,
+    });
     let roster = Roster::new(me.clone(), &listed(&addrs), members, None, shape.timing);
     let founder = |(id, addr): (&NodeId, &String)| {
         (id.clone(), Belonging { addr: addr.clone(), role: Role::Arbiter, priority: 0, incarnation: None })
@@ -379,7 +415,7 @@ async fn start(shape: &Shape, me: &NodeId, joins: bool, addrs: BTreeMap<NodeId, 
         cluster: CLUSTER.into(),
         origin,
         joined: opened.joined,
-        identity,
+        identity: identity.clone(),
         roster,
         timing: shape.timing,
         log: opened.log,
@@ -406,7 +442,19 @@ async fn start(shape: &Shape, me: &NodeId, joins: bool, addrs: BTreeMap<NodeId, 
     }
     let server = tokio::spawn(async { server.await.expect("peers are answered") });
     let (store, incarnation) = (opened.store, opened.incarnation);
-    Running { consensus, core, store, incarnation, asked, addr, direct, stop: Some(stop), server, tasks }
+    Running { consensus, core, store, incarnation, identity, asked, addr, direct, stop: Some(stop), server, tasks }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
+        if path.is_dir() {
+            std::fs::create_dir(to.join(&name)).expect("a directory");
+            copy_all(&path, &to.join(&name));
+        } else {
+            std::fs::copy(&path, to.join(&name)).expect("copied");
+        }
+    }
 }
 
 fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Settings {

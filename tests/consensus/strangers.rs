@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Message, PROTOCOL, Sender, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use baton::wire::{Message, PROTOCOL, Sender, Session, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::front::Call;
-use super::kit::{Cluster, Shape, candidacy, eventually, release, short_lease};
+use super::kit::{Cluster, Shape, candidacy, eventually, patient_lease, release, short_lease};
 
 /// b is down with an empty store, and the others know which one it had.
 async fn wipe_known_b(cluster: &mut Cluster) {
@@ -73,6 +73,65 @@ async fn a_wiped_member_gets_no_vote_for_its_own_candidacy() {
     }
     assert_eq!(cluster.front("c").count(|seen| seen.from == "b" && seen.call == Call::Vote), 0);
     assert_eq!(cluster.vote_term("b"), 0);
+}
+
+/// Of a member and a copy of it, both with the store that joined, `first` asks before `second`.
+async fn one_vote_of_a_term(copy_is_first: bool) {
+    let mut cluster = Cluster::led_by_a(Shape { sessions: true, ..Shape::arbiters(patient_lease()) }).await;
+    cluster.stop_member("b").await;
+    let copy = cluster.copy_of("b").await;
+    cluster.start_member("b").await;
+    let copied = cluster.start_in("b", copy.path()).await;
+    let (b, second) = (cluster.sender("b"), cluster.sender("b"));
+    let second = Sender { session: copied.identity.me().session, ..second };
+    assert_eq!((b.incarnation, b.session.start), (copied.incarnation, second.session.start), "nothing else tells them");
+    assert_ne!(b.session, second.session);
+    cluster.isolate("a");
+    let c = &cluster.at("c").core;
+    eventually("c's promise runs out", || c.read(|core, now| core.may_vote(now.boot, &"b".into())).is_ok()).await;
+
+    let (heard, unheard) = if copy_is_first { (second, b) } else { (b, second) };
+    let granted = cluster.ask_vote("c", &heard, candidacy("b", 9)).await.expect("it is listened to");
+    assert!(granted.vote_granted, "{granted:?}");
+    // Raft alone gives the same candidate the same vote once more.
+    let restarted =
+        Sender { session: Session { start: unheard.session.start + 1, ..unheard.session }, ..unheard.clone() };
+    for other in [unheard, restarted] {
+        let refused = cluster.ask_vote("c", &other, candidacy("b", 9)).await.expect_err("one process speaks for b");
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().starts_with("another process speaks for b (start 2 of its store"), "{refused}");
+    }
+    let again = cluster.ask_vote("c", &heard, candidacy("b", 9)).await.expect("it is listened to");
+    assert!(again.vote_granted, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_and_a_copy_of_its_store_get_one_vote_of_a_term_between_them() {
+    one_vote_of_a_term(false).await;
+    one_vote_of_a_term(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_an_earlier_store_that_answers_in_its_members_place_carries_no_lease() {
+    let mut cluster = Cluster::led_by_a(Shape { sessions: true, ..Shape::arbiters(patient_lease()) }).await;
+    cluster.stop_member("b").await;
+    let copy = cluster.copy_of("b").await;
+    cluster.start_member("b").await;
+    cluster.stop_member("b").await;
+    cluster.start_member("b").await;
+    cluster.front("c").cut("a");
+    cluster.front("b").forget_seen();
+    cluster.front("b").await_seen(6, |seen| seen.call == Call::Append).await;
+    eventually("b, started anew, carries a's lease", || cluster.lease("a").is_some()).await;
+
+    let copied = cluster.start_in("b", copy.path()).await;
+    cluster.front("b").lead_to(Some(copied.direct.clone()));
+    eventually("a's lease runs out", || cluster.lease("a").is_none()).await;
+    cluster.front("b").forget_seen();
+    cluster.front("b").await_seen(6, |seen| seen.call == Call::Append).await;
+    assert_eq!(cluster.lease("a"), None, "carried by the answers of a copy");
+    cluster.front("b").lead_to(Some(cluster.at("b").direct.clone()));
+    eventually("b carries a's lease again", || cluster.lease("a").is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,10 +65,19 @@ pub enum Step {
     Said(String),
 }
 
+/// An attempt to open a file below the directory, whatever came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    pub path: PathBuf,
+    /// Whether the memory of the process could be dumped then.
+    pub dumpable: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Recording {
     pub calls: Vec<Change>,
     pub steps: Vec<Step>,
+    pub opens: Vec<Open>,
     /// Every stop at the begin of a system call once the process was let go, whatever it does.
     pub entries: usize,
     /// The process ended by itself and well.
@@ -144,7 +153,10 @@ impl Tracee {
 
     /// Traces every thread. What a traced thread starts is traced, so two looks without a new one are enough.
     fn seize(&self) -> Result<(), TraceError> {
-        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_EXITKILL;
         let mut known = Vec::new();
         loop {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(io_error("list the threads"))?;
@@ -194,6 +206,7 @@ struct Tracer {
     doing: HashMap<Pid, Doing>,
     recording: Recording,
     ready: bool,
+    dumpable: bool,
 }
 
 /// A system call, as far as it matters here.
@@ -224,10 +237,15 @@ fn stop_of(thread: Pid) -> Result<Stop, Errno> {
     })
 }
 
+/// That of the program that the process runs now.
+fn open_memory(leader: Pid) -> Result<File, TraceError> {
+    File::open(format!("/proc/{leader}/mem")).map_err(io_error("open the process's memory"))
+}
+
 impl Tracer {
     fn new(leader: Pid, root: PathBuf) -> Result<Tracer, TraceError> {
-        let memory = File::open(format!("/proc/{leader}/mem")).map_err(io_error("open the process's memory"))?;
-        Ok(Tracer { leader, root, memory, doing: HashMap::new(), recording: Recording::default(), ready: false })
+        let (memory, recording) = (open_memory(leader)?, Recording::default());
+        Ok(Tracer { leader, root, memory, doing: HashMap::new(), recording, ready: false, dumpable: true })
     }
 
     fn run(&mut self, mut stop: impl FnMut(usize) -> bool) -> Result<(), TraceError> {
@@ -252,7 +270,12 @@ impl Tracer {
                     (thread, None)
                 }
                 WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
-                WaitStatus::PtraceEvent(thread, _, _) => (thread, None::<Signal>),
+                WaitStatus::PtraceEvent(thread, _, event) => {
+                    if event == libc::PTRACE_EVENT_EXEC {
+                        (self.memory, self.dumpable) = (open_memory(self.leader)?, true);
+                    }
+                    (thread, None::<Signal>)
+                }
                 WaitStatus::Exited(thread, code) if thread == self.leader => {
                     self.recording.ended = code == 0;
                     return Ok(());
@@ -283,12 +306,17 @@ impl Tracer {
         let change = match *number {
             libc::SYS_openat => {
                 let path = self.path_at(args[0], args[1])?;
+                self.recording.opens.push(Open { path: path.clone(), dumpable: self.dumpable });
                 let flags = args[2] as i32;
                 if flags & (libc::O_CREAT | libc::O_TRUNC) == 0 {
                     return None;
                 }
                 let was_there = fs::symlink_metadata(self.root.join(&path)).is_ok();
                 return Some(Doing::Open { path, was_there, cuts: flags & libc::O_TRUNC != 0 });
+            }
+            libc::SYS_prctl if args[0] == libc::PR_SET_DUMPABLE as u64 => {
+                self.dumpable = args[1] != 0;
+                return None;
             }
             libc::SYS_write if args[0] == 1 => {
                 let said = String::from_utf8_lossy(&self.bytes(args[1], args[2])).into_owned();

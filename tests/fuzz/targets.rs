@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use baton::admin::WantedHandover;
-use baton::chain::{Driver, SignFloor};
+use baton::chain::{Driver, KeyReader, SignFloor};
 use baton::config::{Cluster, Config, Member};
 use baton::gossip::Gossip;
 use baton::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
 use baton::identity::{Identity, Known};
 use baton::ids::{NodeId, Role, SignMark};
+use baton::public_key::KeyFormat;
 use baton::roster::Roster;
 use baton::store::MarkFile;
 use baton::timing::Timing;
@@ -205,12 +206,18 @@ pub fn chain_files(bytes: &[u8]) {
     let dir = directory();
     let path = |name: &str| dir.path().join(name);
     match file % 9 {
-        0 => cometbft(dir.path(), "keys/validator.json", content),
+        0 => {
+            public_half(KeyFormat::CometBft, content);
+            cometbft(dir.path(), "keys/validator.json", content);
+        }
         1 => cometbft(dir.path(), "keys/standby.json", content),
         2 => cometbft(dir.path(), "data/priv_validator_state.json", content),
         3 => cometbft(dir.path(), "config/genesis.json", content),
         4 => cometbft(dir.path(), "config/config.toml", content),
-        5 => near(dir.path(), "shared_key.json", content),
+        5 => {
+            public_half(KeyFormat::Near, content);
+            near(dir.path(), "shared_key.json", content);
+        }
         6 => near(dir.path(), "config.json", content),
         7 => last_signed(dir.path(), content),
         _ => {
@@ -231,7 +238,19 @@ fn driver(dir: &Path, section: &str) -> Driver {
     fs::write(&file, format!("{head}{section}")).expect("write the configuration");
     let config = Config::load(&file, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
     fs::create_dir_all(&config.state_dir).expect("the state directory");
-    Driver::new(config.chain.as_ref().expect("a chain"), &config.state_dir).expect("a driver")
+    let keys = KeyReader::new(GUARD.unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/debug/baton-guard")));
+    Driver::new(config.chain.as_ref().expect("a chain"), &config.state_dir, keys).expect("a driver")
+}
+
+/// What reads key files. The fuzzer, which is another package, takes the one that `cargo build` made.
+const GUARD: Option<&str> = option_env!("CARGO_BIN_EXE_baton-guard");
+
+/// What is answered in place of a key file is JSON of one line.
+fn public_half(format: KeyFormat, content: &[u8]) {
+    match format.public_half(content) {
+        Ok(half) => assert!(!half.contains('\n') && half.starts_with('{'), "{half:?}"),
+        Err(error) => one_line(error),
+    }
 }
 
 fn put(dir: &Path, files: &[(&str, &str)], bad: &str, content: &[u8]) {
@@ -292,7 +311,7 @@ fn near(dir: &Path, bad: &str, content: &[u8]) {
             Err(error) => one_line(error),
         }
         if let Driver::Near(near) = &driver {
-            match near.account() {
+            match near.account().await {
                 Ok(_) => {}
                 Err(error) => one_line(error),
             }

@@ -15,7 +15,8 @@ use baton::guard_frame::{
 use baton::ids::Epoch;
 use baton::key_links::KeyLinks;
 use baton::time::BootTime;
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::param::clock_ticks_per_second;
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, set_parent_process_death_signal};
 
 pub const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 /// For anything that must happen at all.
@@ -150,6 +151,31 @@ pub struct GuardProcess {
 impl GuardProcess {
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The lowest file descriptor that is free: under a limit of it, no file can be opened any more.
+    pub fn files_in_use(&self) -> u64 {
+        let open = |fd: &u64| std::fs::symlink_metadata(format!("/proc/{}/fd/{fd}", self.pid())).is_ok();
+        (0..).take_while(open).count() as u64
+    }
+
+    /// Sets the soft limit of open files; what it was.
+    pub fn allow_files(&self, files: Option<u64>) -> Option<u64> {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.pid())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        // "unlimited" is none.
+        let maximum = line.split_whitespace().nth(1).unwrap().parse().ok();
+        let limit = Rlimit { current: files, maximum };
+        prlimit(Pid::from_raw(self.pid() as i32), Resource::Nofile, limit).unwrap().current
+    }
+
+    /// What it has used of a processor so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // proc(5): utime and stime are the 14th and 15th field, of which the name was the second.
+        let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap()).sum();
+        Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64)
     }
 
     pub fn exit_code(&mut self) -> Option<i32> {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton::chain::Driver;
+use baton::chain::{Driver, KeyReader};
 use baton::chain_node::Activation;
 use baton::config::{Chain, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::core::replicated::{Command as Entry, Replicated};
@@ -88,7 +88,7 @@ impl Host {
         let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()));
         let core = Arc::new(core);
         let setup = Setup {
-            chain: Driver::new(&chain, &path).expect("a driver"),
+            chain: Driver::new(&chain, &path, KeyReader::new(GUARD)).expect("a driver"),
             links: KeyLinks::new(chain.links.clone()).expect("links"),
             guard: GuardSettings {
                 binary: GUARD.into(),

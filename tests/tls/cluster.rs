@@ -196,7 +196,15 @@ fn orders_of_an_admin_stand_in_the_log(cluster: &Cluster) {
 }
 
 fn sender(member: &str) -> Option<Sender> {
-    Some(Sender { cluster: "one".into(), member: member.into(), incarnation: 1, protocol: PROTOCOL, founders: 0 })
+    Some(Sender {
+        cluster: "one".into(),
+        member: member.into(),
+        incarnation: 1,
+        protocol: PROTOCOL,
+        founders: 0,
+        session: 0,
+        start: 0,
+    })
 }
 
 fn replace(from: &Path, to: &Path) {

@@ -1,5 +1,5 @@
 //! The two keys that the link can name, by their public halves: the shared validator key and a
-//! throwaway that is in no validator set, for a node that has to have some key. Blocking.
+//! throwaway that is in no validator set, for a node that has to have some key.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
@@ -12,7 +12,10 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::chain::{DriverError, files};
+use crate::chain::DriverError;
+use crate::chain::files::{self, blocking};
+use crate::chain::key_reader::KeyReader;
+use crate::public_key::TypedKey;
 
 const OWN_STANDBY_FILE: &str = "standby_priv_validator_key.json";
 
@@ -24,21 +27,8 @@ pub struct KeyFiles {
 
 /// The public halves.
 pub struct Keys {
-    pub validating: PublicKey,
-    pub standby: PublicKey,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct PublicKey {
-    #[serde(rename = "type")]
-    kind: String,
-    value: String,
-}
-
-/// Of a key file: the private half is not even parsed.
-#[derive(Deserialize)]
-struct KeyFile {
-    pub_key: PublicKey,
+    pub validating: TypedKey,
+    pub standby: TypedKey,
 }
 
 /// Of a genesis file, which can be large: the initial validators, in the place of CometBFT or of the
@@ -56,7 +46,7 @@ struct GenesisConsensus {
 
 #[derive(Deserialize)]
 struct GenesisValidator {
-    pub_key: Option<PublicKey>,
+    pub_key: Option<TypedKey>,
 }
 
 /// Where the standby key of a member is that has configured none.
@@ -65,24 +55,26 @@ pub fn own_standby_file(state_dir: &Path) -> PathBuf {
 }
 
 impl Keys {
-    pub fn read(files: &KeyFiles) -> Result<Keys, DriverError> {
-        let read = |path: &Path| {
-            read_key(path)?.ok_or_else(|| DriverError::file("read the public key from", path, "no such file"))
+    pub async fn read(reader: &KeyReader, files: &KeyFiles) -> Result<Keys, DriverError> {
+        let read = async |path: &Path| match reader.cometbft(path).await? {
+            Some(key) => Ok(key.pub_key),
+            None => Err(DriverError::file("read the public key from", path, "no such file")),
         };
-        Ok(Keys { validating: read(&files.validating)?, standby: read(&files.standby)? })
+        Ok(Keys { validating: read(&files.validating).await?, standby: read(&files.standby).await? })
     }
 
     /// As [`Keys::read`], after a throwaway standby key was made where there is none. The two differ
     /// and no initial validator of `genesis` has the standby key.
-    pub fn prepare(files: &KeyFiles, genesis: &Path) -> Result<Keys, DriverError> {
-        if read_key(&files.validating)?.is_none() {
+    pub async fn prepare(reader: &KeyReader, files: &KeyFiles, genesis: PathBuf) -> Result<Keys, DriverError> {
+        if !exists(&files.validating)? {
             let reason = "no such file; put the shared validator key there";
             return Err(DriverError::file("read the validator key", &files.validating, reason));
         }
-        if read_key(&files.standby)?.is_none() {
-            make_throwaway_key(&files.standby)?;
+        if !exists(&files.standby)? {
+            let path = files.standby.clone();
+            blocking(move || make_throwaway_key(&path)).await?;
         }
-        let keys = Keys::read(files)?;
+        let keys = Keys::read(reader, files).await?;
         let standby = files.standby.display();
         let refuse = |what: String| {
             let advice = "remove that file, and a throwaway key is made in its place";
@@ -92,27 +84,20 @@ impl Keys {
             let validating = files.validating.display();
             return refuse(format!("is the validator key {validating} itself: every standby would sign"));
         }
-        if genesis_validators(genesis)?.contains(&keys.standby) {
-            return refuse(format!("belongs to a validator of {}: every standby would sign", genesis.display()));
+        let shown = genesis.display().to_string();
+        if blocking(move || genesis_validators(&genesis)).await?.contains(&keys.standby) {
+            return refuse(format!("belongs to a validator of {shown}: every standby would sign"));
         }
         Ok(keys)
     }
 }
 
-fn read_key(path: &Path) -> Result<Option<PublicKey>, DriverError> {
-    let Some(content) = files::read_if_present(path)? else { return Ok(None) };
-    match serde_json::from_slice::<KeyFile>(&content) {
-        Ok(file) => Ok(Some(file.pub_key)),
-        // serde's own text could quote the file: say where, not what.
-        Err(error) => {
-            let reason = format!("no `pub_key` with `type` and `value` (line {})", error.line());
-            Err(DriverError::file("read the public key from", path, reason))
-        }
-    }
+fn exists(path: &Path) -> Result<bool, DriverError> {
+    path.try_exists().map_err(|error| DriverError::file("look for", path, error))
 }
 
 /// None when there is no file: whether the node starts without one is its own business.
-fn genesis_validators(path: &Path) -> Result<Vec<PublicKey>, DriverError> {
+fn genesis_validators(path: &Path) -> Result<Vec<TypedKey>, DriverError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

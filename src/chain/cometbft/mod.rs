@@ -10,19 +10,22 @@ mod keys;
 mod state;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize as _;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::files::blocking;
 use super::http::HttpClient;
+use super::key_reader::KeyReader;
 use super::{Activation, ChainDriver, DriverError, Health, KeyState, MetFloor, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 use crate::guard_frame::LinkSpec;
 use crate::ids::SignMark;
-use keys::{KeyFiles, Keys, PublicKey};
+use crate::public_key::TypedKey;
+use keys::{KeyFiles, Keys};
 use state::SignState;
 
 const KEY_FILE: &str = "config/priv_validator_key.json";
@@ -43,7 +46,8 @@ pub struct CometBft {
     pointers: Pointers,
     files: Arc<StateFiles>,
     key_files: KeyFiles,
-    keys: OnceLock<Keys>,
+    key_reader: KeyReader,
+    keys: OnceCell<Keys>,
     peers: Mutex<Option<(Instant, Option<u32>)>>,
 }
 
@@ -58,7 +62,7 @@ struct StateFiles {
 }
 
 impl CometBft {
-    pub fn new(chain: &Chain, state_dir: &Path) -> Result<CometBft, DriverError> {
+    pub fn new(chain: &Chain, state_dir: &Path, key_reader: KeyReader) -> Result<CometBft, DriverError> {
         let ProbeTarget::Http { url, .. } = &chain.probe.target else {
             return Err(DriverError::setting("chain.probe", "cometbft is probed by `url`, http://RPC_ADDRESS/status"));
         };
@@ -84,7 +88,8 @@ impl CometBft {
             }),
             links,
             key_files,
-            keys: OnceLock::new(),
+            key_reader,
+            keys: OnceCell::new(),
             peers: Mutex::new(None),
             chain: chain.clone(),
         })
@@ -102,20 +107,20 @@ impl ChainDriver for CometBft {
 
     /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
     async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let (chain, files, key_files) = (self.chain.clone(), Arc::clone(&self.files), self.key_files.clone());
-        let (keys, warnings) = blocking(move || {
-            let node = config::check(&chain)?;
-            let keys = Keys::prepare(&key_files, &node.genesis)?;
+        let (chain, files) = (self.chain.clone(), Arc::clone(&self.files));
+        let node = blocking(move || config::check(&chain)).await?;
+        let keys = Keys::prepare(&self.key_reader, &self.key_files, node.genesis).await?;
+        blocking(move || {
             if SignState::read(&files.live)?.is_none() {
                 let _changing = lock(&files.changing);
                 files.highest()?.write(&files.live)?;
             }
-            Ok((keys, node.warnings))
+            Ok(())
         })
         .await?;
         // A second check finds the same files; the first answer stays.
         let _ = self.keys.set(keys);
-        Ok(warnings)
+        Ok(node.warnings)
     }
 
     async fn probe(&self) -> Result<Health, ProbeError> {
@@ -124,7 +129,7 @@ impl ChainDriver for CometBft {
         let latency = asked_at.elapsed();
         let bad = |reason: String| ProbeError::BadAnswer { target: self.client.target(), reason };
         let health = answer::health(&status, &self.pointers).map_err(bad)?;
-        let key = self.key_state(&status);
+        let key = self.key_state(&status).await;
         self.check_standby(key, &status).map_err(bad)?;
         let peers = self.peers(self.chain.probe.timeout.saturating_sub(latency)).await;
         Ok(Health { key, peers, latency, ..health })
@@ -203,10 +208,10 @@ impl CometBft {
     }
 
     /// `Absent` needs the standby key by name: with any third key nothing is proven.
-    fn key_state(&self, status: &Value) -> KeyState {
+    async fn key_state(&self, status: &Value) -> KeyState {
         let loaded = status.pointer("/result/validator_info/pub_key");
-        let loaded = loaded.and_then(|key| PublicKey::deserialize(key).ok());
-        let (Some(keys), Some(loaded)) = (self.keys(), loaded) else { return KeyState::Untold };
+        let loaded = loaded.and_then(|key| TypedKey::deserialize(key).ok());
+        let (Some(keys), Some(loaded)) = (self.keys().await, loaded) else { return KeyState::Untold };
         if loaded == keys.validating {
             KeyState::Loaded
         } else if loaded == keys.standby {
@@ -229,15 +234,9 @@ impl CometBft {
         }
     }
 
-    /// Read once, by `check` or by the first probe that finds both files.
-    fn keys(&self) -> Option<&Keys> {
-        if self.keys.get().is_none()
-            && let Ok(keys) = Keys::read(&self.key_files)
-        {
-            // Another probe may have been first, with the same files.
-            let _ = self.keys.set(keys);
-        }
-        self.keys.get()
+    /// Read once: by `check`, or at its first probe by a driver that was not checked.
+    async fn keys(&self) -> Option<&Keys> {
+        self.keys.get_or_try_init(|| Keys::read(&self.key_reader, &self.key_files)).await.ok()
     }
 
     /// Asked for now and then; the last answer in between, and no matter when it fails.

@@ -1,0 +1,68 @@
+//! What a driver may know of a validator's key: its public half.
+//!
+//! Invariant: no byte of a validator's key file comes into this process. A helper, `baton-guard public-key`, opens the
+//! file, answers with the public half and ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::DriverError;
+use crate::public_key::{CometBftKey, KeyFormat, NearKey};
+
+/// It takes milliseconds; this is for a disk that hangs.
+const ANSWER_BOUND: Duration = Duration::from_secs(10);
+
+/// Asks the helper.
+#[derive(Clone, Debug)]
+pub struct KeyReader {
+    binary: PathBuf,
+}
+
+impl KeyReader {
+    /// `binary` is that of the guard.
+    pub fn new(binary: impl Into<PathBuf>) -> KeyReader {
+        KeyReader { binary: binary.into() }
+    }
+
+    pub async fn near(&self, file: &Path) -> Result<NearKey, DriverError> {
+        self.ask(KeyFormat::Near, file).await
+    }
+
+    /// `None` when there is no file.
+    pub async fn cometbft(&self, file: &Path) -> Result<Option<CometBftKey>, DriverError> {
+        let there = file.try_exists().map_err(|error| unread(file, error))?;
+        if there { self.ask(KeyFormat::CometBft, file).await.map(Some) } else { Ok(None) }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, format: KeyFormat, file: &Path) -> Result<T, DriverError> {
+        let helper = self.binary.display();
+        let mut command = Command::new(&self.binary);
+        command.args(["public-key", "--format", format.as_str()]).arg(file).stdin(Stdio::null()).kill_on_drop(true);
+        let output = match timeout(ANSWER_BOUND, command.output()).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => {
+                return Err(unread(file, format!("{helper} cannot be started: {error}; install it beside baton")));
+            }
+            Err(_) => return Err(unread(file, format!("no answer of {helper} within {ANSWER_BOUND:?}"))),
+        };
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let reason = said.trim_end().strip_prefix(&format!("baton-guard: {}: ", file.display()));
+            return Err(match reason {
+                Some(reason) => unread(file, reason),
+                None => unread(file, format!("{helper}: {}: {}", output.status, super::http::excerpt(&output.stderr))),
+            });
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| unread(file, format!("{helper} gave no answer of this version; install it anew beside baton")))
+    }
+}
+
+fn unread(file: &Path, reason: impl ToString) -> DriverError {
+    DriverError::file("read the public key from", file, reason)
+}
