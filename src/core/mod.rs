@@ -171,7 +171,8 @@ impl Core {
 
     fn note(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Tick => {}
+            // Nobody acknowledges the lease of a sole voter: it lasts from now on, again and again.
+            Event::Tick => self.renew(now, out),
             Event::Slept => self.note_slept(now, out),
             Event::Accepted { leader, term, arrived_at } => self.gate.note_accepted(&leader, term, arrived_at),
             Event::Voting { term } => self.note_voting(now, term, out),
