@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -72,7 +71,9 @@ fn arbiter(dir: &Path) -> (Running, PathBuf) {
     let mut coordinator = Running(command.spawn().expect("it starts"));
     let socket = dir.join("run/admin.sock");
     let began = Instant::now();
-    while UnixStream::connect(&socket).is_err() {
+    // The socket is there before the store is open, and nobody is answered before that.
+    let asks = ["status", "--socket", socket.to_str().expect("UTF-8")];
+    while baton(&asks).output().expect("baton starts").status.code() == Some(2) {
         assert_eq!(coordinator.0.try_wait().expect("ours"), None, "it ended");
         assert!(began.elapsed() < GENEROUS, "no coordinator at {}", socket.display());
         sleep(Duration::from_millis(10));
