@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
-use crate::identity::Identity;
+use crate::identity::{Identity, Stranger};
 use crate::ids::NodeId;
 use crate::roster::Roster;
 use crate::transport::Visitor;
@@ -31,6 +31,9 @@ use crate::wire::{Sender, proto};
 const ORDER_MAX: Duration = Duration::from_secs(1);
 /// Of an order or a handover: names, numbers and a reason.
 const ORDER_BYTES_MAX: usize = 64 * 1024;
+/// For a member to hear that this process speaks in the place of an earlier one, which it does as soon as it has dialled it.
+const HEARD_MAX: Duration = Duration::from_secs(8);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// By how much the answer to a handover is late at most.
 const LATE_MAX: Duration = Duration::from_millis(500);
 
@@ -70,7 +73,15 @@ impl Relay {
     pub async fn handover(&self, holder: &NodeId, wanted: &WantedHandover) -> Result<HandoverResponse, NotDone> {
         let mut client = self.client(holder)?;
         let request = RelayedHandover { sender: self.sender(), handover: Some(wanted.request()) };
-        let asked = async { client.handover(request).await?.into_inner().message().await };
+        let heard_by = Instant::now() + HEARD_MAX;
+        let asked = async {
+            loop {
+                match client.handover(request.clone()).await {
+                    Err(status) if status.code() == NOT_HEARD && Instant::now() < heard_by => sleep(ASK_AGAIN).await,
+                    answer => return answer?.into_inner().message().await,
+                }
+            }
+        };
         match timeout(wanted.timeout + LATE_MAX, asked).await {
             Ok(Ok(Some(done))) => Ok(done),
             Ok(Ok(None)) => Err(NotDone::NotNow(format!("{holder} ended without an answer"))),
@@ -111,6 +122,9 @@ impl Relay {
     }
 }
 
+/// Another process spoke for the asking member until now. It may be the one that it has just taken the place of.
+const NOT_HEARD: Code = Code::AlreadyExists;
+
 /// The code says whether it is worth asking again.
 fn not_done(member: &NodeId, status: &Status) -> NotDone {
     let reason = status.message();
@@ -145,9 +159,10 @@ impl RelayService {
         let sender: Result<Sender, _> =
             sender.ok_or_else(|| Status::invalid_argument("the request has no sender"))?.try_into();
         let sender = sender.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.identity
-            .check_request(&sender, visitor)
-            .map_err(|stranger| Status::permission_denied(stranger.to_string()))
+        self.identity.check_request(&sender, visitor).map_err(|stranger| match stranger {
+            Stranger::SecondProcess { .. } => Status::new(NOT_HEARD, stranger.to_string()),
+            stranger => Status::permission_denied(stranger.to_string()),
+        })
     }
 }
 

@@ -22,6 +22,12 @@ fn identity(cluster: &str, me: &str) -> Arc<Identity> {
     Arc::new(Identity::new(cluster, me.into(), 1, Known::listed(["a", "b"].map(NodeId::from))))
 }
 
+/// The `start`th of `me`.
+fn process(me: &str, start: u64) -> Arc<Identity> {
+    let identity = Identity::new("net", me.into(), 1, Known::listed(["a", "b"].map(NodeId::from)));
+    Arc::new(identity.in_session(start, &Timing::LAN))
+}
+
 /// a and b, of whom b is at `addr`.
 fn roster(addr: &str) -> Arc<Roster> {
     let member =
@@ -37,7 +43,7 @@ async fn serve_b(answer: fn(Ask)) -> (JoinSet<()>, String) {
     let (asks, mut asked) = mpsc::channel(4);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let service = Relay::new(identity("net", "b"), roster(&addr)).service(asks);
+    let service = Relay::new(process("b", 1), roster(&addr)).service(asks);
     let server = transport::server(&Timing::LAN).add_service(service);
     let mut tasks = JoinSet::new();
     tasks.spawn(
@@ -101,6 +107,20 @@ async fn a_handover_may_take_longer_than_a_request() {
     let (done, refused) = tokio::join!(relay.handover(&holder, &done), relay.handover(&holder, &refused));
     assert_eq!(done, Ok(HandoverResponse { to: "a".into(), epoch: 7, ..HandoverResponse::default() }));
     assert_eq!(refused, Err(NotDone::Refused("b holds the baton already".into())));
+}
+
+#[tokio::test]
+async fn a_handover_waits_until_a_restarted_member_is_listened_to() {
+    let (_b, addr) = serve_b(answer).await;
+    let [before, after] = [1, 2].map(|start| Relay::new(process("a", start), roster(&addr)));
+    let b = "b".into();
+    assert_eq!(before.order(&b, maintenance("a")).await, Ok("a is in maintenance".into()));
+    match after.order(&b, maintenance("a")).await {
+        Err(NotDone::NotNow(reason)) => assert!(reason.contains("another process speaks for a"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let wanted = WantedHandover { to: Some("a".into()), dry_run: false, timeout: Duration::from_secs(30) };
+    assert_eq!(after.handover(&b, &wanted).await.map(|done| done.epoch), Ok(7));
 }
 
 #[tokio::test]

@@ -97,10 +97,15 @@ impl Walk {
         launch::start(&self.t.net, |_| ()).unwrap();
         if self.t.pair().holder == "host-a" {
             common::said(&self.t, "host-b", &["handover"], 0);
+        }
+        self.bring_to_host_a();
+    }
+
+    fn bring_to_host_a(&self) {
+        if self.t.pair().holder != "host-a" {
+            common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
             self.t.pair();
         }
-        common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
-        self.t.pair();
     }
 
     /// As the command that has issued it says.
@@ -144,9 +149,7 @@ impl Walk {
                 self.t.pair();
             }
             ("Work on a host: maintenance", 0) => {
-                self.t.pair();
-                common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
-                self.t.pair();
+                self.bring_to_host_a();
             }
             ("Work on a host: maintenance", 1) => {
                 let rests = |status: &Status| is_active(status, "host-b") && state(status, "host-a") == "Registering";

@@ -85,7 +85,7 @@ fn shape(text: &str) -> Vec<String> {
             if !after_number {
                 words.push("#".into());
             }
-        } else if !(after_number && UNITS.contains(&word)) {
+        } else if !(after_number && UNITS.contains(&word.trim_end_matches([',', ';', '.']))) {
             words.push(word.into());
         }
     }
