@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use book::Shown;
 use common::{Ground, TestNet};
+use localnet::demo::{self, Pair};
 use localnet::faults::{self, What};
+use localnet::hosts;
 use localnet::launch;
 use localnet::net::{ChainKind, Shape, write_file};
 use localnet::procs::{self, Awaited};
 use localnet::status::{Answer, Status, query_host, run_bounded};
-use localnet::{demo, hosts};
 use rustix::process::Signal;
 
 const PAGE: &str = include_str!("../../docs/operating.md");
@@ -95,16 +96,16 @@ impl Walk {
     /// With the certificates that were made at the desk. An operator has moved the baton to host-a when it ends.
     fn start(&mut self) {
         launch::start(&self.t.net, |_| ()).unwrap();
-        if self.t.pair().holder == "host-a" {
+        if self.settle() == "host-a" {
             common::said(&self.t, "host-b", &["handover"], 0);
         }
         self.bring_to_host_a();
     }
 
     fn bring_to_host_a(&self) {
-        if self.t.pair().holder != "host-a" {
+        if self.settle() != "host-a" {
             common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
-            self.t.pair();
+            self.settle();
         }
     }
 
@@ -132,21 +133,21 @@ impl Walk {
             }
             ("Be certain that a host does not sign: fence", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
-                self.t.pair();
+                self.settle();
                 self.terminate("host-a");
             }
             ("From another machine", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
-                self.t.pair();
+                self.settle();
             }
             ("Move the baton", 2) => {
-                self.t.pair();
+                self.settle();
                 self.stopped = faults::find(&self.t.net, "host-b", What::Coordinator).unwrap();
                 procs::signal(&self.stopped, Signal::STOP).unwrap();
             }
             ("At a time of your choice", 0) => {
                 procs::signal(&self.stopped, Signal::CONT).unwrap();
-                self.t.pair();
+                self.settle();
             }
             ("Work on a host: maintenance", 0) => {
                 self.bring_to_host_a();
@@ -156,7 +157,7 @@ impl Walk {
                 self.await_answer("host-b", "host-b is Active, and host-a in sync again", rests);
             }
             ("Touch nothing: pause", _) | ("Prefer a host: priority", 0) => {
-                self.t.pair();
+                self.settle();
             }
             ("Who belongs: members", 0) => {
                 self.kill("host-b");
@@ -228,6 +229,13 @@ impl Walk {
         let awaited = Awaited::new(&targets);
         procs::signal(&targets, Signal::TERM).unwrap();
         assert!(awaited.ended_within(BOUND), "{host} goes on after SIGTERM");
+    }
+
+    /// Who holds the baton, once the holder itself knows of a ready standby.
+    fn settle(&self) -> String {
+        let Pair { holder, standby } = self.t.pair();
+        self.await_answer(&holder, "the standby is ready", |status| status.is_ready_standby(&standby));
+        holder
     }
 
     /// Waits until `host` sees it so.
