@@ -216,7 +216,8 @@ pub struct LinkSpec {
 pub enum FrameError {
     #[error("a frame of {len} bytes is longer than the {FRAME_MAX} allowed")]
     TooLong { len: usize },
-    #[error("a frame is not understood: {0}")]
+    /// serde repeats what it has read, and that may have any control character in it.
+    #[error("a frame is not understood: {}", .0.to_string().replace(char::is_control, " "))]
     Garbled(serde_json::Error),
     #[error("a frame cannot be written: {0}; every path in it must be UTF-8")]
     Unwritable(serde_json::Error),
