@@ -17,8 +17,9 @@ use super::crash_kit::trace::{Change, Recording, Step, TraceError, record};
 use super::script::{Heard, Model, Script};
 use super::{seeded, victim_command};
 
-/// Victims one after the other, each on what a cut has left of the one before.
-const LIVES: usize = 5;
+/// Victims one after the other, each on what a cut has left of the one before: as many as it takes for `CUTS_MIN`, which
+/// depends on what they happen to write.
+const LIVES_MAX: usize = 10;
 const OPS: u64 = 40;
 const CUTS_MIN: usize = 1000;
 const WORKERS: usize = 2;
@@ -228,7 +229,10 @@ async fn try_one(place: &Path, start: &Start, found: &Found) -> Result<Model, St
 fn no_cut_between_two_writes_loses_what_was_acknowledged() {
     let (mut rng, replay) = seeded("no_cut_between");
     let (mut next, mut acknowledged, mut kills, mut power_cuts) = (nothing(Syncs::All), 0, 0, 0);
-    for number in 0..LIVES {
+    for number in 0..LIVES_MAX {
+        if kills >= CUTS_MIN && power_cuts >= CUTS_MIN {
+            break;
+        }
         let script = Script { seed: rng.random(), ops: OPS, too_early: false };
         let life = live(next, &script);
         if !may_trace(&life) {
