@@ -68,6 +68,15 @@ validating = "keys/validator_key.json"
 
 struct Host(tempfile::TempDir);
 
+/// A guard outlives its coordinator, also that of a test that fails.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.path("run/guard.sock").exists() {
+            let _ = Command::new(BATON).args(["fence", "--config"]).arg(self.path("baton.toml")).output();
+        }
+    }
+}
+
 impl Host {
     fn new(driver: &str, links: &str, key: &Value) -> Host {
         let host = Host(tempfile::tempdir().expect("a directory"));
