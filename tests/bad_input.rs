@@ -2,22 +2,23 @@
 //! that names the thing and what to do, before any link or process is touched. What the configuration
 //! alone shows is in `tests/config`, the command line in `tests/cli.rs`.
 
+mod program_kit;
 mod storage_kit;
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use baton::store::{Opened, Store};
 use baton::wire::Vote;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use program_kit::{Running, baton, end_with_us, fence, free_addresses};
+use rustix::process::{Pid, Signal, kill_process};
 use storage_kit::{apply, claim, entry, release};
 
 const CONFIG: &str = r#"
@@ -65,7 +66,8 @@ impl Host {
         symlink("nowhere", path("home/validator_key.json")).expect("a dangling link");
         fs::write(path("validator_key.json"), "{}").expect("a key");
         fs::set_permissions(path("validator_key.json"), Permissions::from_mode(0o600)).expect("chmod");
-        let text = CONFIG.replace("PEERS", &free_address()).replace("METRICS", &free_address());
+        let [peers, metrics] = free_addresses();
+        let text = CONFIG.replace("PEERS", &peers).replace("METRICS", &metrics);
         fs::write(path("baton.toml"), text).expect("a configuration");
         let before = files(&path("home"));
         Host { dir, before }
@@ -117,8 +119,7 @@ impl Host {
     /// Runs the coordinator until it has a guard, and ends both.
     fn starts(&self, arguments: &[&str]) {
         let mut coordinator = command(&self.path("baton.toml"));
-        let mut coordinator =
-            Coordinator(coordinator.args(arguments).stderr(Stdio::null()).spawn().expect("it starts"));
+        let mut coordinator = Running(coordinator.args(arguments).stderr(Stdio::null()).spawn().expect("it starts"));
         let began_at = Instant::now();
         while UnixStream::connect(self.path("run/guard.sock")).is_err() {
             assert!(began_at.elapsed() < Duration::from_secs(20), "no guard");
@@ -131,7 +132,7 @@ impl Host {
     }
 
     /// Starts another coordinator, an arbiter, in directories of this host, and waits until it answers.
-    fn occupied_by_an_arbiter(&self, state_dir: &str, run_dir: &str) -> Coordinator {
+    fn occupied_by_an_arbiter(&self, state_dir: &str, run_dir: &str) -> Running {
         let text = fs::read_to_string(self.path("baton.toml")).expect("readable");
         let (head, _) = text.split_once("[chain]").expect("the section");
         let text = head
@@ -143,10 +144,11 @@ impl Host {
                 &format!("members = [\n{{ id = \"host-c\", addr = \"{0}\", role = \"arbiter\" }},", "127.0.0.1:8"),
             );
         let listen = text.lines().find(|line| line.starts_with("listen")).expect("the key").to_owned();
-        let text = text.replace(&listen, &format!("listen = \"{}\"", free_address()));
+        let [free] = free_addresses();
+        let text = text.replace(&listen, &format!("listen = {free:?}"));
         fs::write(self.path("arbiter.toml"), text).expect("writable");
         let coordinator =
-            Coordinator(command(&self.path("arbiter.toml")).stderr(Stdio::null()).spawn().expect("it starts"));
+            Running(command(&self.path("arbiter.toml")).stderr(Stdio::null()).spawn().expect("it starts"));
         let (socket, asked_at) = (self.path(run_dir).join("admin.sock"), Instant::now());
         while UnixStream::connect(&socket).is_err() {
             assert!(asked_at.elapsed() < Duration::from_secs(20), "no coordinator at {}", socket.display());
@@ -161,40 +163,17 @@ impl Host {
     }
 }
 
-/// A guard outlives its coordinator, also that of a test that fails.
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.path("run/guard.sock").exists() {
-            let _ = Command::new(env!("CARGO_BIN_EXE_baton"))
-                .args(["fence", "--config"])
-                .arg(self.path("baton.toml"))
-                .output();
-        }
-    }
-}
-
-struct Coordinator(Child);
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        // It is ours and not waited for yet, so it cannot be another process by now.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        fence(self.dir.path());
     }
 }
 
 /// `baton run`, which dies with the thread that starts it.
-#[allow(unsafe_code)]
 fn command(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BATON_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(["run", "--config"]).arg(config).stdin(Stdio::null());
-    // SAFETY: one system call, no allocation and no lock.
-    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+    let mut command = baton(&["run", "--config"]);
+    command.arg(config).stdin(Stdio::null());
+    end_with_us(&mut command);
     command
 }
 
@@ -209,11 +188,6 @@ fn run_to_its_end(config: &Path) -> Output {
         sleep(Duration::from_millis(5));
     }
     child.wait_with_output().expect("it has ended")
-}
-
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 fn files(dir: &Path) -> Vec<File> {

@@ -4,11 +4,12 @@
 #[path = "chain/fake_node.rs"]
 #[allow(dead_code)] // The driver's tests use the rest.
 mod fake_node;
+mod program_kit;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use baton::wire::proto::admin_server::{Admin, AdminServer};
@@ -29,13 +30,8 @@ const EXAMPLE: &str = include_str!("data/design-example.toml");
 
 /// Runs `baton` to its end. Nothing of this process's own BATON_ variables reaches it.
 fn baton(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BATON_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(args).envs(env.iter().copied()).stdin(Stdio::null());
+    let mut command = program_kit::baton(args);
+    command.envs(env.iter().copied()).stdin(Stdio::null());
     command.output().expect("the baton program starts")
 }
 

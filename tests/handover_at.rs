@@ -1,6 +1,8 @@
 //! `baton handover --at` as an operator meets it. The coordinator is a small server in this process that remembers what it
 //! was asked, and when.
 
+mod program_kit;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -13,6 +15,7 @@ use baton::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
     OrderRequest, OrderResponse, StatusRequest, StatusResponse,
 };
+use program_kit::baton;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -81,8 +84,8 @@ impl Host {
 }
 
 fn handover(socket: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    command.arg("handover").arg("--socket").arg(socket).args(args).stdin(Stdio::null());
+    let mut command = baton(&["handover", "--socket"]);
+    command.arg(socket).args(args).stdin(Stdio::null());
     command
 }
 

@@ -1,19 +1,20 @@
 //! A coordinator whose file descriptors run out: it neither ends nor keeps a processor busy, its lease is renewed, its chain node
 //! runs on as the only one, and when there are some again it answers as before.
 
+mod program_kit;
+
 use std::fs::{self, Permissions};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use program_kit::{baton, end_with_us, free_addresses};
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, set_parent_process_death_signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-const BATON: &str = env!("CARGO_BIN_EXE_baton");
 const BOUND: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = r#"
@@ -79,9 +80,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     fn start() -> Cluster {
-        let listeners: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let free: Vec<String> = listeners.iter().map(|l| l.local_addr().expect("an address").to_string()).collect();
-        drop(listeners);
+        let free: [String; 4] = free_addresses();
         let dir = tempfile::tempdir().expect("a directory");
         let (peers, metrics) = (free[0].clone(), free[3].clone());
         let mut cluster = Cluster { dir, peers, metrics, coordinators: Vec::new() };
@@ -99,14 +98,12 @@ impl Cluster {
     }
 
     /// Dies with the thread that starts it.
-    #[allow(unsafe_code)]
     fn run(&self, id: &str) -> Child {
         let log = fs::File::create(self.dir.path().join(id).join("log")).expect("a log");
-        let mut command = Command::new(BATON);
-        command.args(["run", "--config", "baton.toml"]).current_dir(self.dir.path().join(id));
+        let mut command = baton(&["run", "--config", "baton.toml"]);
+        command.current_dir(self.dir.path().join(id));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        // SAFETY: one system call, no allocation and no lock.
-        unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        end_with_us(&mut command);
         command.spawn().expect("it starts")
     }
 
@@ -132,8 +129,8 @@ impl Cluster {
     }
 
     fn is_active(&self) -> bool {
-        let mut status = Command::new(BATON);
-        status.args(["status", "--config", "baton.toml"]).current_dir(self.dir.path().join("a"));
+        let mut status = baton(&["status", "--config", "baton.toml"]);
+        status.current_dir(self.dir.path().join("a"));
         status.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs").success()
     }
 

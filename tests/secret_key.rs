@@ -2,6 +2,7 @@
 //! calls, by its memory and by its log. The helper that does read the key file closes its memory first.
 
 mod crash_kit;
+mod program_kit;
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -16,10 +17,10 @@ use std::time::{Duration, Instant};
 use baton::time::WallTime;
 use crash_kit::may_trace;
 use crash_kit::trace::{Open, Recording, TraceError, record};
+use program_kit::{BATON, baton, command, fence, free_addresses};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-const BATON: &str = env!("CARGO_BIN_EXE_baton");
 const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 const KEY: &str = "keys/validator_key.json";
 
@@ -68,12 +69,9 @@ validating = "keys/validator_key.json"
 
 struct Host(tempfile::TempDir);
 
-/// A guard outlives its coordinator, also that of a test that fails.
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.path("run/guard.sock").exists() {
-            let _ = Command::new(BATON).args(["fence", "--config"]).arg(self.path("baton.toml")).output();
-        }
+        fence(self.0.path());
     }
 }
 
@@ -91,7 +89,7 @@ impl Host {
         let addr = node.local_addr().expect("an address").to_string();
         let link = host.path("home/validator_key.json");
         thread::spawn(move || serve(&node, &link));
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string();
+        let [free] = free_addresses();
         let text = CONFIG.replace("PEERS", &free).replace("NODE", &addr);
         let text = text.replace("[chain]", &format!("[chain]\ndriver = {driver:?}"));
         fs::write(host.path("baton.toml"), text + links).expect("a configuration");
@@ -121,12 +119,7 @@ impl Host {
     }
 
     fn shell(&self, script: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("sh");
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BATON_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = command("sh");
         command.args(["-c", script]).args(arguments).current_dir(self.0.path());
         command
     }
@@ -151,8 +144,8 @@ impl Host {
     }
 
     fn is_active(&self) -> Option<()> {
-        let mut status = Command::new(BATON);
-        status.args(["status", "--config", "baton.toml"]).current_dir(self.0.path());
+        let mut status = baton(&["status", "--config", "baton.toml"]);
+        status.current_dir(self.0.path());
         let status = status.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs");
         status.success().then_some(())
     }

@@ -1,19 +1,21 @@
 //! `baton status --watch` on a pseudo terminal of its own, in front of a real coordinator: an arbiter whose peers are not
 //! there. What a screen says is tested beside the code that draws it, in `src/cli/watch`.
 
+mod program_kit;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, set_parent_process_death_signal, setsid};
+use program_kit::{Running, baton, end_with_us, free_addresses};
+use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, setsid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{ControlModes, InputModes, LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -35,39 +37,14 @@ members = [
 ]
 "#;
 
-/// Killed when it is dropped. It is ours and not waited for before, so it cannot be another process by then.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn baton(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BATON_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(args);
-    command
-}
-
 /// A coordinator that answers at the socket.
-#[allow(unsafe_code)]
 fn arbiter(dir: &Path) -> (Running, PathBuf) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let peers = listener.local_addr().expect("an address").to_string();
-    drop(listener);
+    let [peers] = free_addresses();
     let config = dir.join("baton.toml");
     fs::write(&config, ARBITER.replace("PEERS", &peers)).expect("a configuration");
     let mut command = baton(&["run", "--config", config.to_str().expect("UTF-8")]);
     command.stdin(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: one system call, no allocation and no lock.
-    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+    end_with_us(&mut command);
     let mut coordinator = Running(command.spawn().expect("it starts"));
     let socket = dir.join("run/admin.sock");
     let began = Instant::now();
@@ -148,10 +125,10 @@ impl Terminal {
         let end = || Stdio::from(self.slave.try_clone().expect("a copy"));
         command.env("TERM", "xterm").env_remove("NO_COLOR").envs(env.iter().copied());
         command.stdin(end()).stdout(end()).stderr(end());
-        // SAFETY: three system calls, no allocation and no lock.
+        end_with_us(&mut command);
+        // SAFETY: two system calls, no allocation and no lock.
         unsafe {
             command.pre_exec(|| {
-                set_parent_process_death_signal(Some(Signal::KILL))?;
                 setsid()?;
                 Ok(ioctl_tiocsctty(std::io::stdin())?)
             })

@@ -2,10 +2,8 @@
 //! speaks in another's name, and take new certificates up while they run.
 
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use baton::certificates::Facts;
 use baton::config::Tls;
@@ -16,28 +14,19 @@ use baton::wire::PROTOCOL;
 use baton::wire::proto::gossip_client::GossipClient;
 use baton::wire::proto::raft_client::RaftClient;
 use baton::wire::proto::{Ballot, ExchangeRequest, Record, Sender, VoteRequest};
-use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 use tonic::Code;
 
 use super::kit::{admitted, baton, connect, eventually};
+use super::program_kit::{self, Running, end_with_us, free_addresses};
 
 const IDS: [&str; 3] = ["host-a", "host-b", "host-c"];
 
 struct Cluster {
+    /// Coordinators, and host-a's guard. They end before their files go.
+    processes: Vec<Running>,
     dir: TempDir,
-    addrs: Vec<String>,
-    /// Coordinators, and host-a's guard.
-    processes: Vec<Child>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for process in &mut self.processes {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
+    addrs: [String; 3],
 }
 
 impl Cluster {
@@ -47,10 +36,7 @@ impl Cluster {
         let certs = dir.path().join("certs");
         let at = certs.to_str().expect("UTF-8");
         assert!(baton(&["cert", "ca", "--dir", at]).status.success());
-        let listeners = IDS.map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let addrs = listeners.iter().map(|l| l.local_addr().expect("an address").to_string()).collect();
-        drop(listeners);
-        let mut cluster = Cluster { dir, addrs, processes: Vec::new() };
+        let mut cluster = Cluster { dir, addrs: free_addresses(), processes: Vec::new() };
         for id in IDS {
             let issued = baton(&["cert", "issue", id, "--addr", "127.0.0.1", "--dir", at]);
             assert!(issued.status.success(), "{issued:?}");
@@ -98,17 +84,17 @@ impl Cluster {
         )
     }
 
-    fn run(&self, id: &str) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.args(["run", "--config"]).arg(self.home(id).join("baton.toml"));
+    fn run(&self, id: &str) -> Running {
+        let mut command = program_kit::baton(&["run", "--config"]);
+        command.arg(self.home(id).join("baton.toml"));
         self.spawn(id, "log", command)
     }
 
     /// One that the coordinator finds and does not start, since what it starts outlives it.
-    fn run_guard(&self, id: &str) -> Child {
+    fn run_guard(&self, id: &str) -> Running {
         let run_dir = self.home(id).join("run");
         fs::create_dir_all(&run_dir).expect("a directory");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton-guard"));
+        let mut command = program_kit::command(env!("CARGO_BIN_EXE_baton-guard"));
         let socket = run_dir.join("guard.sock");
         command.arg("--socket").arg(&socket);
         let guard = self.spawn(id, "guard.log", command);
@@ -121,13 +107,11 @@ impl Cluster {
     }
 
     /// Dies with the thread that starts it.
-    #[allow(unsafe_code)]
-    fn spawn(&self, id: &str, log: &str, mut command: Command) -> Child {
+    fn spawn(&self, id: &str, log: &str, mut command: Command) -> Running {
         let log = fs::File::create(self.home(id).join(log)).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        // SAFETY: one system call, no allocation and no lock.
-        unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
-        command.spawn().expect("it starts")
+        end_with_us(&mut command);
+        Running(command.spawn().expect("it starts"))
     }
 
     fn log(&self, id: &str) -> String {

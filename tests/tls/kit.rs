@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +46,8 @@ pub fn baton(args: &[&str]) -> Output {
 
 /// As [`baton`], with `variables` and no other one of ours.
 pub fn baton_with(args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
-        command.env_remove(name);
-    }
-    command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("the baton program starts")
+    let mut command = super::program_kit::baton(args);
+    command.envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("the baton program starts")
 }
 
 /// An authority and what it has issued.

@@ -4,5 +4,7 @@
 mod cluster;
 mod kit;
 mod making;
+#[path = "../program_kit/mod.rs"]
+mod program_kit;
 mod remote;
 mod strangers;

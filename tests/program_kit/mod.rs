@@ -1,0 +1,58 @@
+//! The programs as the tests run them: without this process's own BATON_ variables, and no longer than the test.
+
+#![allow(dead_code)] // Every test file uses a part of this.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
+
+/// Nothing of this process's own BATON_ variables reaches `program`.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn baton(args: &[&str]) -> Command {
+    let mut command = command(BATON);
+    command.args(args);
+    command
+}
+
+/// What `command` starts dies with the thread that starts it.
+#[allow(unsafe_code)]
+pub fn end_with_us(command: &mut Command) {
+    // SAFETY: one system call, no allocation and no lock.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
+/// Killed when it is dropped. It is ours and not waited for before, so it cannot be another process by then.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ends what the coordinator of `dir/baton.toml` has left, whose run directory is `dir/run`: a guard outlives its
+/// coordinator, also that of a test that fails.
+pub fn fence(dir: &Path) {
+    if dir.join("run/guard.sock").exists() {
+        let _ = baton(&["fence", "--config"]).arg(dir.join("baton.toml")).output();
+    }
+}
+
+/// Loopback addresses at which nobody listens, each another one.
+pub fn free_addresses<const N: usize>() -> [String; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("an address").to_string())
+}
