@@ -121,7 +121,8 @@ impl Host {
         let mut coordinator = command(&self.path("baton.toml"));
         let mut coordinator = Running(coordinator.args(arguments).stderr(Stdio::null()).spawn().expect("it starts"));
         let began_at = Instant::now();
-        while UnixStream::connect(self.path("run/guard.sock")).is_err() {
+        // No connection: the guard would take it in the place of the coordinator's.
+        while !self.path("run/guard.sock").exists() {
             assert!(began_at.elapsed() < Duration::from_secs(20), "no guard");
             assert_eq!(coordinator.0.try_wait().expect("ours"), None, "it ended");
             sleep(Duration::from_millis(10));
