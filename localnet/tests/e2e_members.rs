@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use baton::time::BootTime;
 use common::{TestNet, said};
 use localnet::demo::Pair;
-use localnet::faults::{self, What};
 use localnet::net::write_file;
 use localnet::signlog::{self, Signature};
 use localnet::status::{Status, await_status, query, query_host};
@@ -27,20 +26,6 @@ fn very_long_leases(config: String) -> String {
     config.replace("profile = \"lan\"", "heartbeat = \"500ms\"\nlease = \"8s\"\nkill_max = \"500ms\"")
 }
 
-fn kill(t: &TestNet, host: &str) {
-    let targets = t.or_logs(faults::find(&t.net, host, What::Host));
-    t.or_logs(faults::kill_host(&t.net, host, &targets));
-}
-
-fn await_log(t: &TestNet, host: &str, words: &str, times: usize) {
-    let start = Instant::now();
-    let file = t.net.host_dir(host).join("coordinator.log");
-    while !fs::read_to_string(&file).is_ok_and(|text| text.matches(words).count() >= times) {
-        assert!(start.elapsed() < BOUND, "{host} never says {words:?}\n{}", launch::diagnosis(&t.net));
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Between two signatures of `host`.
 fn longest_pause(log: &[Signature], host: &str) -> Duration {
     let mut times: Vec<u64> =
@@ -54,7 +39,7 @@ fn longest_pause(log: &[Signature], host: &str) -> Duration {
 fn a_dead_host_is_replaced_while_the_holder_signs_on() {
     let mut t = TestNet::up_with(very_long_leases);
     let Pair { holder, standby: dead } = t.pair();
-    kill(&t, &dead);
+    t.kill_host(&dead);
     let before = t.or_logs(query(&t.net));
     let began = BootTime::now().as_nanos();
 
@@ -65,7 +50,7 @@ fn a_dead_host_is_replaced_while_the_holder_signs_on() {
     let absent = said(&t, ARBITER, &["member", "add", NEW, "--addr", &addr], 1);
     assert!(absent.contains("start baton there first, with member.join = true"), "{absent}");
     t.or_logs(launch::start_coordinator(&t.net, NEW));
-    await_log(&t, NEW, "coordinator runs", 1);
+    t.await_log(NEW, "coordinator runs", 1, BOUND);
 
     let foreseen = said(&t, ARBITER, &["member", "add", NEW, "--addr", &addr, "--dry-run"], 0);
     assert!(foreseen.contains(&format!("add {NEW} (validator, priority 50, {addr}) as a learner")), "{foreseen}");
@@ -101,14 +86,14 @@ fn a_dead_host_is_replaced_while_the_holder_signs_on() {
         assert_eq!((status.term, status.epoch), (before.term, before.epoch), "{status:#?}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    await_log(&t, &dead, "is not a member of this cluster", 1);
-    kill(&t, &dead);
+    t.await_log(&dead, "is not a member of this cluster", 1, BOUND);
+    t.kill_host(&dead);
     let state = t.net.host_dir(&dead).join("state");
     fs::remove_dir_all(&state).unwrap();
     hosts::make_dir(&state).unwrap();
     t.or_logs(launch::start_coordinator(&t.net, &dead));
-    await_log(&t, &dead, "says that the cluster exists: this empty store does not form it once more", 1);
-    await_log(&t, &dead, "coordinator runs", 3);
+    t.await_log(&dead, "says that the cluster exists: this empty store does not form it once more", 1, BOUND);
+    t.await_log(&dead, "coordinator runs", 3, BOUND);
     let addr = t.net.host(&dead).unwrap().raft().to_string();
     let refused = said(&t, &holder, &["member", "add", &dead, "--addr", &addr], 1);
     assert!(refused.contains("set member.join = true in its configuration"), "{refused}");

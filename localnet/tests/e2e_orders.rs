@@ -52,8 +52,7 @@ fn a_holder_in_maintenance_hands_over_and_takes_the_baton_only_after_it() {
     let refused = said(&t, ARBITER, &["handover", "--to", &holder], 1);
     assert!(refused.contains(&format!("{holder} is in maintenance")), "{refused}");
     // With the other host gone, it leads perhaps, but does not hold.
-    let targets = faults::find(&t.net, &standby, What::Host).unwrap();
-    faults::kill_host(&t.net, &standby, &targets).unwrap();
+    t.kill_host(&standby);
     assert_nobody_takes_it(&t, &standby);
     // Of itself: no member is named.
     assert_eq!(said(&t, &holder, &["maintenance", "off"], 0), format!("{holder} is not in maintenance"));
@@ -70,8 +69,7 @@ fn a_paused_cluster_lets_nobody_take_the_baton_until_it_is_resumed() {
     let line = said(&t, &standby, &["pause"], 0);
     assert_eq!(line, format!("paused: the baton stays with {holder} until baton resume"));
     assert!(t.or_logs(query_host(&t.net, &standby)).paused, "the host that was asked shows it at once");
-    let targets = faults::find(&t.net, &holder, What::Host).unwrap();
-    faults::kill_host(&t.net, &holder, &targets).unwrap();
+    t.kill_host(&holder);
     assert_nobody_takes_it(&t, &holder);
     assert_eq!(said(&t, ARBITER, &["resume"], 0), "not paused: the baton moves by itself");
     await_active(&t, &standby);
@@ -86,8 +84,7 @@ fn in_a_pause_a_restarted_holder_goes_on_and_a_handover_still_works() {
     let Pair { holder, standby } = t.pair();
     said(&t, &holder, &["pause"], 0);
     let before = t.or_logs(query(&t.net)).epoch;
-    let targets = faults::find(&t.net, &holder, What::Host).unwrap();
-    faults::kill_host(&t.net, &holder, &targets).unwrap();
+    t.kill_host(&holder);
     launch::start_coordinator(&t.net, &holder).unwrap();
     // Gossip remembers the dead holder for a moment.
     let again = |status: &Status| status.epoch > before && status.active().is_some_and(|member| member.id == holder);
@@ -133,8 +130,7 @@ fn an_order_that_cannot_be_committed_is_answered_in_time() {
     assert!(status.members.iter().any(|m| m.id == standby && m.priority == Some(300)), "{status:#?}");
 
     for host in [&holder, &standby] {
-        let targets = faults::find(&t.net, host, What::Host).unwrap();
-        faults::kill_host(&t.net, host, &targets).unwrap();
+        t.kill_host(host);
     }
     let began = Instant::now();
     let line = said(&t, ARBITER, &["pause"], 1);

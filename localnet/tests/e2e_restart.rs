@@ -10,21 +10,11 @@ use common::TestNet;
 use localnet::demo::{Pair, ask_baton};
 use localnet::faults::{self, What};
 use localnet::launch;
-use localnet::procs::{self, Awaited, Proc};
+use localnet::procs::{self, Proc};
 use localnet::status::{await_status, query_host};
 use rustix::process::Signal;
 
-/// Longer than a handover and the stop of a node together.
-const END_BOUND: Duration = Duration::from_secs(30);
 const ADOPT_BOUND: Duration = Duration::from_secs(15);
-
-/// Signals the coordinator of `host` and waits for its end.
-fn end_coordinator(t: &TestNet, host: &str, signal: Signal) {
-    let coordinator = faults::find(&t.net, host, What::Coordinator).unwrap();
-    let awaited = Awaited::new(&coordinator);
-    procs::signal(&coordinator, signal).unwrap();
-    assert!(awaited.ended_within(END_BOUND), "{signal:?} did not end the coordinator of {host}");
-}
 
 fn processes(t: &TestNet, host: &str) -> Vec<Proc> {
     faults::of_host(&t.net, host, What::Host)
@@ -62,14 +52,14 @@ fn assert_adopted(t: &TestNet, host: &str, node: i32) {
 fn a_restart_leaves_the_standby_node_running_and_a_holder_hands_over_first() {
     let t = TestNet::up(&[]);
     let Pair { holder, standby } = t.pair();
-    end_coordinator(&t, &holder, Signal::TERM);
+    t.end_coordinator(&holder, Signal::TERM);
     let node = assert_standby_left(&t, &holder);
     let moved = t.active(&standby);
     assert_eq!((&moved["kind"], &moved["reason"]), (&"handover".into(), &"shutdown".into()), "{moved}");
     assert_adopted(&t, &holder, node);
     assert_eq!(t.pair(), Pair { holder: standby.clone(), standby: holder.clone() });
 
-    end_coordinator(&t, &holder, Signal::TERM);
+    t.end_coordinator(&holder, Signal::TERM);
     assert_eq!(assert_standby_left(&t, &holder), node);
     assert_adopted(&t, &holder, node);
     assert_eq!(t.pair(), Pair { holder: standby, standby: holder });
@@ -80,9 +70,8 @@ fn a_restart_leaves_the_standby_node_running_and_a_holder_hands_over_first() {
 fn a_holder_without_a_standby_lets_go_and_takes_the_baton_up_again() {
     let t = TestNet::up(&[]);
     let Pair { holder, standby } = t.pair();
-    let lost = faults::find(&t.net, &standby, What::Host).unwrap();
-    faults::kill_host(&t.net, &standby, &lost).unwrap();
-    end_coordinator(&t, &holder, Signal::TERM);
+    t.kill_host(&standby);
+    t.end_coordinator(&holder, Signal::TERM);
     let node = assert_standby_left(&t, &holder);
     launch::start_coordinator(&t.net, &holder).unwrap();
     let again = t.active(&holder);
@@ -98,7 +87,7 @@ fn ctrl_c_and_sigterm_with_stop_node_leave_nothing_of_a_host_running() {
     let t = TestNet::up(&[]);
     let Pair { holder, standby } = t.pair();
     for host in [&standby, &holder] {
-        end_coordinator(&t, host, Signal::INT);
+        t.end_coordinator(host, Signal::INT);
         assert_eq!(processes(&t, host), [], "{host}");
     }
     for host in [&standby, &holder] {
@@ -107,7 +96,7 @@ fn ctrl_c_and_sigterm_with_stop_node_leave_nothing_of_a_host_running() {
         launch::spawn(&t.net, command, host, &t.net.host_dir(host).join("coordinator.log"), None).unwrap();
     }
     for host in [t.pair().standby, t.pair().holder] {
-        end_coordinator(&t, &host, Signal::TERM);
+        t.end_coordinator(&host, Signal::TERM);
         assert_eq!(processes(&t, &host), [], "{host}");
     }
     t.assert_nothing_signed_twice();
@@ -136,7 +125,7 @@ fn a_fence_ends_what_a_coordinator_left_and_is_certain_of_it() {
     assert!(refused.starts_with("baton: fence: not proven: a coordinator runs on this host ("), "{refused}");
     assert_eq!(processes(&t, &holder), before, "a refused fence touches nothing");
 
-    end_coordinator(&t, &standby, Signal::TERM);
+    t.end_coordinator(&standby, Signal::TERM);
     let node = assert_standby_left(&t, &standby);
     let said = fence(&t, &standby, 0);
     assert!(

@@ -62,8 +62,7 @@ fn a_height_signed_in_the_instant_of_death_is_not_signed_again() {
     }
     assert!(released > 0, "{}", launch::diagnosis(&t.net));
     let (pair, moved) = die(&t, |pair| {
-        let targets = faults::find(&t.net, &pair.holder, What::Host).unwrap();
-        faults::kill_host(&t.net, &pair.holder, &targets).unwrap();
+        t.kill_host(&pair.holder);
     });
     assert_eq!(
         (moved["kind"].as_str(), moved["floor_source"].as_str()),
@@ -92,8 +91,7 @@ fn a_halted_chain_goes_on_by_the_mark_that_a_restarted_receiver_kept() {
     // This chain's nodes call themselves out of sync when it stands still; neard and CometBFT do not.
     t.pretend(&pair.standby, "in-sync");
     procs::signal(&validators(&t), Signal::STOP).unwrap();
-    let targets = faults::find(&t.net, &pair.holder, What::Host).unwrap();
-    faults::kill_host(&t.net, &pair.holder, &targets).unwrap();
+    t.kill_host(&pair.holder);
     for host in t.net.hosts.iter().filter(|host| host.id != pair.holder) {
         faults::kill(&faults::find(&t.net, &host.id, What::Coordinator).unwrap()).unwrap();
     }

@@ -18,7 +18,7 @@ use localnet::faults::{self, What};
 use localnet::hosts;
 use localnet::launch;
 use localnet::net::{ChainKind, Shape, write_file};
-use localnet::procs::{self, Awaited};
+use localnet::procs;
 use localnet::status::{Answer, Status, query_host, run_bounded};
 use rustix::process::Signal;
 
@@ -28,6 +28,8 @@ const CERTIFICATES: &str = "Certificates";
 const DESK: &str = "desk";
 const JOINER: &str = "host-d";
 const BOUND: Duration = Duration::from_secs(60);
+/// For a coordinator to run.
+const START_BOUND: Duration = Duration::from_secs(20);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
 const ELSEWHERE: [(&str, &str); 4] = [
@@ -128,13 +130,13 @@ impl Walk {
     fn meanwhile(&mut self, section: &str, nth: usize) {
         match (section, nth) {
             ("An incident", 0) => {
-                self.kill("host-a");
+                self.t.kill_host("host-a");
                 self.await_answer("host-b", "it is Active", |status| is_active(status, "host-b"));
             }
             ("Be certain that a host does not sign: fence", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
                 self.settle();
-                self.terminate("host-a");
+                self.t.end_coordinator("host-a", Signal::TERM);
             }
             ("From another machine", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
@@ -160,16 +162,16 @@ impl Walk {
                 self.settle();
             }
             ("Who belongs: members", 0) => {
-                self.kill("host-b");
+                self.t.kill_host("host-b");
                 self.await_answer("host-a", "host-b is gone", |status| !is_reachable(status, "host-b"));
             }
             ("Replace a dead host", 0) => hosts::add_joiner(&mut self.t.net, JOINER).unwrap(),
             ("Replace a dead host", 1) => {
                 launch::start_coordinator(&self.t.net, JOINER).unwrap();
-                self.await_word(JOINER, "coordinator runs");
+                self.t.await_log(JOINER, "coordinator runs", 1, START_BOUND);
             }
             ("Without a quorum", 0) => {
-                ["host-c", JOINER].iter().for_each(|host| self.kill(host));
+                ["host-c", JOINER].iter().for_each(|host| self.t.kill_host(host));
                 self.await_answer("host-a", "there is no quorum", |status| !status.quorum);
             }
             _ => {}
@@ -219,18 +221,6 @@ impl Walk {
         }
     }
 
-    fn kill(&self, host: &str) {
-        let targets = self.t.or_logs(faults::find(&self.t.net, host, What::Host));
-        self.t.or_logs(faults::kill_host(&self.t.net, host, &targets));
-    }
-
-    fn terminate(&self, host: &str) {
-        let targets = self.t.or_logs(faults::find(&self.t.net, host, What::Coordinator));
-        let awaited = Awaited::new(&targets);
-        procs::signal(&targets, Signal::TERM).unwrap();
-        assert!(awaited.ended_within(BOUND), "{host} goes on after SIGTERM");
-    }
-
     /// Who holds the baton, once the holder itself knows of a ready standby.
     fn settle(&self) -> String {
         let Pair { holder, standby } = self.t.pair();
@@ -243,15 +233,6 @@ impl Walk {
         self.t.or_logs(launch::await_step(|| match query_host(&self.t.net, host)? {
             status if so(&status) => Ok(()),
             status => anyhow::bail!("{host} does not see that {what}: {status:#?}"),
-        }));
-    }
-
-    fn await_word(&self, host: &str, word: &str) {
-        let log = self.t.net.host_dir(host).join("coordinator.log");
-        let has_word = || fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
-        self.t.or_logs(launch::await_step(|| match has_word() {
-            true => Ok(()),
-            false => anyhow::bail!("{host} has not said {word:?}"),
         }));
     }
 }

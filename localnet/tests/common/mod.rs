@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use localnet::check::check;
 use localnet::demo::{Pair, ask_baton, await_pair};
+use localnet::faults::{self, What};
 use localnet::http;
 use localnet::keeper::Keeper;
 use localnet::launch::{self, diagnosis};
 use localnet::net::{ChainKind, Net, Shape, write_file};
+use localnet::procs::{self, Awaited};
 use localnet::status::{Answer, POLL_EVERY, Status, await_status, run_bounded};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -22,6 +25,9 @@ pub const LOCALNET: &str = env!("CARGO_BIN_EXE_localnet");
 
 /// For a member to become Active by a move that was caused.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
+
+/// Longer than a handover and the stop of a node together.
+const END_BOUND: Duration = Duration::from_secs(30);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -147,6 +153,30 @@ impl TestNet {
     /// The value, or a failure that shows what runs and the ends of the logs.
     pub fn or_logs<T>(&self, result: anyhow::Result<T>) -> T {
         result.unwrap_or_else(|error| panic!("{error:#}\n{}", diagnosis(&self.net)))
+    }
+
+    /// Nothing of `host`, which runs, is left running.
+    pub fn kill_host(&self, host: &str) {
+        let targets = self.or_logs(faults::find(&self.net, host, What::Host));
+        self.or_logs(faults::kill_host(&self.net, host, &targets));
+    }
+
+    /// Signals the coordinator of `host` and waits for its end.
+    pub fn end_coordinator(&self, host: &str, signal: Signal) {
+        let coordinator = self.or_logs(faults::find(&self.net, host, What::Coordinator));
+        let awaited = Awaited::new(&coordinator);
+        self.or_logs(procs::signal(&coordinator, signal));
+        assert!(awaited.ended_within(END_BOUND), "{signal:?} did not end the coordinator of {host}");
+    }
+
+    /// Waits until the coordinators of `host` have said `words` so many times.
+    pub fn await_log(&self, host: &str, words: &str, times: usize, bound: Duration) {
+        let start = Instant::now();
+        let file = self.net.host_dir(host).join("coordinator.log");
+        while !std::fs::read_to_string(&file).is_ok_and(|text| text.matches(words).count() >= times) {
+            assert!(start.elapsed() < bound, "{host} never says {words:?}\n{}", diagnosis(&self.net));
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// By the checker, over everything signed since the start.
