@@ -46,6 +46,7 @@ pub struct Member {
     pub links: Option<String>,
     pub node_pid: Option<u32>,
     pub node_note: String,
+    pub not_ready_because: String,
 }
 
 impl Status {
@@ -56,7 +57,8 @@ impl Status {
 
     /// Whether `id` could take the baton now.
     pub fn is_ready_standby(&self, id: &str) -> bool {
-        self.members.iter().any(|m| m.id == id && m.reachable && m.state == "Voting" && m.synced == Some(true))
+        let is_ready = |m: &Member| m.reachable && m.state == "Voting" && m.not_ready_because.is_empty();
+        self.members.iter().any(|m| m.id == id && m.synced == Some(true) && is_ready(m))
     }
 
     /// One line that changes when a state does, and not with heights and times.
@@ -178,10 +180,13 @@ mod tests {
             "reachable":true,"synced":true,"height":9,"priority":90,"maintenance":false,"lease_remaining_ms":700,
             "guard":"armed","links":"validating","node_pid":12,"version":"x"},
             {"id":"host-a","role":"validator","state":"Voting","phase":null,"reachable":true,"synced":true,
-            "lease_remaining_ms":null,"node_pid":null}]}"#;
+            "lease_remaining_ms":null,"node_pid":null},
+            {"id":"host-d","role":"validator","state":"Voting","reachable":true,"synced":true,
+            "not_ready_because":"the chain node crashed"}]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(status.active().unwrap().id, "host-b");
         assert!(status.is_ready_standby("host-a") && !status.is_ready_standby("host-b"));
+        assert!(!status.is_ready_standby("host-d"), "it says why it could not take the baton");
         assert!(status.summary().contains("host-b Validating/Active"), "{}", status.summary());
     }
 
