@@ -226,14 +226,18 @@ pub fn start_coordinator_on(net: &Net, host: &str, name: &str) -> Result<()> {
     let mut command = Command::new(&net.programs.baton);
     command.args(["run", "--config"]).arg(net.config_file(name));
     clock::give_to(net, host, &mut command);
-    let namespace = match net.ground {
-        Ground::Loopback => None,
+    spawn(net, command, name, &net.host_dir(name).join("coordinator.log"), namespace_of(net, host)?.as_deref())
+}
+
+/// The network that is `host`'s own, where hosts have one.
+pub fn namespace_of(net: &Net, host: &str) -> Result<Option<PathBuf>> {
+    match net.ground {
+        Ground::Loopback => Ok(None),
         Ground::Namespaces => {
             let wires = wires::ask(&net.wires_socket(), &Request::List)?;
-            Some(wires.namespaces.get(host).with_context(|| format!("{host} has no network"))?.clone())
+            Ok(Some(wires.namespaces.get(host).with_context(|| format!("{host} has no network"))?.clone()))
         }
-    };
-    spawn(net, command, name, &net.host_dir(name).join("coordinator.log"), namespace.as_deref())
+    }
 }
 
 /// Starts a marked process in a group of its own, its output appended to `log`; it is reaped when it

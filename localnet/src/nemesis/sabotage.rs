@@ -9,8 +9,7 @@ use super::SIGN_BOUND;
 use crate::demo::Pair;
 use crate::faults::{self, What};
 use crate::measure::Watch;
-use crate::net::{ChainKind, Ground, Net, Usage};
-use crate::wires::{self, Request};
+use crate::net::{ChainKind, Net, Usage};
 use crate::{chain_sim, launch, ports};
 
 /// Signatures of either host while both nodes have the key.
@@ -48,13 +47,7 @@ fn key_by_hand(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<()> {
     chain_sim::write_key_home(net, &home)?;
     let [rpc, p2p] = ports::pick(2)?[..] else { bail!("two ports were asked for") };
     let command = chain_sim::node_command(net, &host.id, &home, (host.addr, rpc).into(), (host.addr, p2p).into());
-    let namespace = match net.ground {
-        Ground::Loopback => None,
-        Ground::Namespaces => {
-            let wires = wires::ask(&net.wires_socket(), &Request::List)?;
-            Some(wires.namespaces.get(&host.id).with_context(|| format!("{} has no network", host.id))?.clone())
-        }
-    };
+    let namespace = launch::namespace_of(net, &host.id)?;
     launch::spawn(net, command, &host.id, &home.join("node.log"), namespace.as_deref())?;
     eprintln!("nemesis: sabotage: {} runs a node with the key of {} by hand", pair.standby, pair.holder);
     let by_hand = watch.await_by(&pair.standby, SIDE_BY_SIDE, SIGN_BOUND);
