@@ -197,6 +197,15 @@ pub async fn connect(addr: &str, files: Option<&Tls>, ca: &Path) -> std::io::Res
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
+/// Each of `visitors` is turned away by `member` with its alert, and counted.
+pub async fn are_refused(member: &Served, ca: &Path, visitors: &[(Option<Tls>, &str)]) {
+    for (number, (files, alert)) in visitors.iter().enumerate() {
+        let refused = admitted(&member.addr, files.as_ref(), ca).await.expect_err(alert);
+        assert!(refused.contains(alert), "{alert}: {refused}");
+        assert_eq!(member.certificates.refused(), number as u64 + 1);
+    }
+}
+
 /// Whether the server begins to speak HTTP/2 with whoever has `files`.
 ///
 /// # Errors

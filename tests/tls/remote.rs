@@ -27,7 +27,7 @@ use tokio_rustls::rustls::version::TLS13;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
-use super::kit::{Certs, LONG, PREFACE, admitted, baton_with, causes, connect, expired, identity, serve, unhurried};
+use super::kit::{Certs, LONG, PREFACE, are_refused, baton_with, causes, connect, expired, identity, serve, unhurried};
 
 /// `baton` with these arguments, the address and the files in its variables.
 async fn asked_by(args: &'static [&'static str], addr: &str, files: &Tls) -> Output {
@@ -164,18 +164,12 @@ async fn an_admin_without_a_good_certificate_is_refused() {
     let mut b = serve("b", &certs).await;
     let ca = certs.files("a").ca;
     certs.issue(&baton::certificates::Bearer::admin("old").expect("plain"), expired());
-    for (number, (files, alert)) in [
+    let visitors = [
         (None, "CertificateRequired"),
         (Some(foreign.of_admin("ops")), "UnknownCA"),
         (Some(certs.files("admin-old")), "CertificateExpired"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let refused = admitted(&b.addr, files.as_ref(), &ca).await.expect_err(alert);
-        assert!(refused.contains(alert), "{alert}: {refused}");
-        assert_eq!(b.certificates.refused(), number as u64 + 1);
-    }
+    ];
+    are_refused(&b, &ca, &visitors).await;
     // What the command can tell by itself, and what only the connection shows.
     let output = asked_by(&["pause"], &b.addr, &certs.files("admin-old")).await;
     assert!(refusal(&output).ends_with("issue a new one with baton cert issue --admin old --replace"), "{output:?}");
