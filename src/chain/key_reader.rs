@@ -33,10 +33,8 @@ impl KeyReader {
         self.ask(KeyFormat::Near, file).await
     }
 
-    /// `None` when there is no file.
-    pub async fn cometbft(&self, file: &Path) -> Result<Option<CometBftKey>, DriverError> {
-        let there = file.try_exists().map_err(|error| unread(file, error))?;
-        if there { self.ask(KeyFormat::CometBft, file).await.map(Some) } else { Ok(None) }
+    pub async fn cometbft(&self, file: &Path) -> Result<CometBftKey, DriverError> {
+        self.ask(KeyFormat::CometBft, file).await
     }
 
     async fn ask<T: DeserializeOwned>(&self, format: KeyFormat, file: &Path) -> Result<T, DriverError> {

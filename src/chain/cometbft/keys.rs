@@ -56,9 +56,11 @@ pub fn own_standby_file(state_dir: &Path) -> PathBuf {
 
 impl Keys {
     pub async fn read(reader: &KeyReader, files: &KeyFiles) -> Result<Keys, DriverError> {
-        let read = async |path: &Path| match reader.cometbft(path).await? {
-            Some(key) => Ok(key.pub_key),
-            None => Err(DriverError::file("read the public key from", path, "no such file")),
+        let read = async |path: &Path| {
+            if !exists(path)? {
+                return Err(DriverError::file("read the public key from", path, "no such file"));
+            }
+            reader.cometbft(path).await.map(|key| key.pub_key)
         };
         Ok(Keys { validating: read(&files.validating).await?, standby: read(&files.standby).await? })
     }
