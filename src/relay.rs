@@ -17,7 +17,7 @@ use crate::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
 use crate::identity::{Identity, Stranger};
 use crate::ids::NodeId;
 use crate::roster::Roster;
-use crate::transport::Visitor;
+use crate::transport::{self, Visitor};
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::relay_client::RelayClient;
 use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
@@ -135,10 +135,7 @@ fn not_done(member: &NodeId, status: &Status) -> NotDone {
         Code::Unimplemented => {
             NotDone::Refused(format!("{member} runs a version that knows no such order; upgrade it"))
         }
-        code => NotDone::NotNow(format!(
-            "{member} cannot be asked: {}",
-            if reason.is_empty() { code.description() } else { reason }
-        )),
+        _ => NotDone::NotNow(format!("{member} cannot be asked: {}", transport::reason(status))),
     }
 }
 

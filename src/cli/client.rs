@@ -15,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover, is_allowed};
 use crate::config::Tls;
-use crate::transport::Credentials;
+use crate::transport::{Credentials, cause, reason};
 use crate::wire::proto::admin_client::AdminClient;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{
@@ -168,22 +168,4 @@ fn another_user(socket: &Path) -> Option<String> {
     let ours = rustix::process::geteuid().as_raw();
     let why = format!("it is run by user {theirs} and listens to that user and root alone; this is user {ours}");
     (!is_allowed(ours, theirs)).then_some(why)
-}
-
-/// What the coordinator said, or what the connection met, or the code when there is nothing else.
-fn reason(status: &tonic::Status) -> String {
-    match status.source() {
-        Some(error) => cause(error).to_string(),
-        None if status.message().is_empty() => status.code().to_string(),
-        None => status.message().to_owned(),
-    }
-}
-
-/// The innermost cause: the outer ones say only "transport error".
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut innermost = error;
-    while let Some(inner) = innermost.source() {
-        innermost = inner;
-    }
-    innermost
 }

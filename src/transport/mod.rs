@@ -7,6 +7,7 @@ mod call;
 mod certificates;
 mod dial;
 mod door;
+mod reason;
 mod refusals;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use call::{CallError, Credentials};
 pub use certificates::{Certificates, EXPIRY_NEAR, TlsError};
 pub use dial::Toward;
 pub use door::{Door, Limits, Visit, Visitor};
+pub use reason::{cause, reason};
 
 use crate::timing::Timing;
 
