@@ -44,15 +44,19 @@ pub struct Snapshot<'a> {
     pub term: u64,
     pub is_leader: bool,
     pub is_holder: bool,
+    /// Whether some member is seen to be Active as holder, be it this one.
+    pub holder_seen: bool,
     /// Zero without a lease.
     pub lease_remaining: Duration,
+    /// What a renewal that took no time would leave of it.
+    pub lease_max: Duration,
     pub guard_armed: bool,
     /// One of the three of [`LinkState`].
     pub links: &'a str,
-    /// Zero while none is known.
-    pub node_height: u64,
-    pub node_synced: bool,
-    pub node_peers: u32,
+    /// `None` where no chain node belongs to the host: on an arbiter.
+    pub node: Option<NodeSeen>,
+    /// The highest of any member's chain node; `None` until one was told.
+    pub cluster_height: Option<u64>,
     pub standbys_ready: usize,
     pub paused: bool,
     pub maintenance: bool,
@@ -64,6 +68,24 @@ pub struct Snapshot<'a> {
     pub connections_refused: u64,
     pub voters: usize,
     pub learners: usize,
+    /// `None` when the file system of the state directory does not tell.
+    pub state_dir: Option<DiskSpace>,
+}
+
+/// The own chain node. Everything is zero while it does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    pub height: u64,
+    pub synced: bool,
+    pub peers: u32,
+}
+
+/// A file system, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What an unprivileged process can still write.
+    pub free: u64,
+    pub size: u64,
 }
 
 /// Another member, as this one sees it.
@@ -71,8 +93,10 @@ pub struct Snapshot<'a> {
 pub struct PeerSeen {
     pub id: NodeId,
     pub up: bool,
-    /// `None` until one was measured.
+    /// `None` until one was measured, and while the member cannot be reached.
     pub rtt: Option<Duration>,
+    /// Its wall clock minus this host's, seconds; `None` as above.
+    pub clock_offset: Option<f64>,
 }
 
 struct All {
@@ -86,17 +110,21 @@ struct All {
     term: IntGauge,
     is_leader: IntGauge,
     is_holder: IntGauge,
+    holder_seen: IntGauge,
     lease_remaining: Gauge,
+    lease_max: Gauge,
     moves: IntCounterVec,
     move_gap: Histogram,
     fences: IntCounterVec,
     guard_armed: IntGauge,
     links: IntGaugeVec,
-    node_height: IntGauge,
-    node_synced: IntGauge,
-    node_peers: IntGauge,
+    node_height: IntGaugeVec,
+    node_synced: IntGaugeVec,
+    node_peers: IntGaugeVec,
+    cluster_height: IntGaugeVec,
     peer_up: IntGaugeVec,
     peer_rtt: GaugeVec,
+    peer_clock_offset: GaugeVec,
     standbys_ready: IntGauge,
     paused: IntGauge,
     maintenance: IntGauge,
@@ -105,6 +133,8 @@ struct All {
     connections_refused: IntCounter,
     voters: IntGauge,
     learners: IntGauge,
+    state_dir_free: IntGaugeVec,
+    state_dir_size: IntGaugeVec,
 }
 
 impl Metrics {
@@ -115,6 +145,8 @@ impl Metrics {
         all.set_links(LinkState::Standby.as_str());
         // Shown before it happens: an alert on its increase would miss the first one otherwise.
         all.fences.with_label_values(&[FENCED_BY_DEADLINE]);
+        let build = gauges(&all.registry, "baton_build_info", "Version of this coordinator, always 1", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics { all: Arc::new(Mutex::new(all)) }
     }
 
@@ -127,24 +159,24 @@ impl Metrics {
         all.term.set(whole(s.term));
         all.is_leader.set(s.is_leader.into());
         all.is_holder.set(s.is_holder.into());
+        all.holder_seen.set(s.holder_seen.into());
         all.lease_remaining.set(s.lease_remaining.as_secs_f64());
+        all.lease_max.set(s.lease_max.as_secs_f64());
         all.guard_armed.set(s.guard_armed.into());
-        all.node_height.set(whole(s.node_height));
-        all.node_synced.set(s.node_synced.into());
-        all.node_peers.set(s.node_peers.into());
+        show(&all.node_height, s.node.map(|node| whole(node.height)));
+        show(&all.node_synced, s.node.map(|node| node.synced.into()));
+        show(&all.node_peers, s.node.map(|node| node.peers.into()));
+        show(&all.cluster_height, s.cluster_height.map(whole));
         all.standbys_ready.set(whole(s.standbys_ready as u64));
         all.paused.set(s.paused.into());
         all.maintenance.set(s.maintenance.into());
         all.insecure.set(s.insecure.into());
-        match s.certificate_until {
-            Some(until) => {
-                all.certificate_until.with_label_values(&NO_LABEL).set(whole(until.as_nanos() / 1_000_000_000))
-            }
-            None => all.certificate_until.reset(),
-        }
+        show(&all.certificate_until, s.certificate_until.map(|until| whole(until.as_nanos() / 1_000_000_000)));
         all.connections_refused.inc_by(s.connections_refused.saturating_sub(all.connections_refused.get()));
         all.voters.set(whole(s.voters as u64));
         all.learners.set(whole(s.learners as u64));
+        show(&all.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
+        show(&all.state_dir_size, s.state_dir.map(|disk| whole(disk.size)));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -153,15 +185,13 @@ impl Metrics {
         let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
         for gone in all.peers.difference(&now) {
             forget(all.peer_up.remove_label_values(&[gone]));
-            forget(all.peer_rtt.remove_label_values(&[gone]));
+            show_of_peer(&all.peer_rtt, gone, None);
+            show_of_peer(&all.peer_clock_offset, gone, None);
         }
-        for PeerSeen { id, up, rtt } in peers {
-            let label = [id.as_str()];
-            all.peer_up.with_label_values(&label).set((*up).into());
-            match rtt {
-                Some(rtt) => all.peer_rtt.with_label_values(&label).set(rtt.as_secs_f64()),
-                None => forget(all.peer_rtt.remove_label_values(&label)),
-            }
+        for PeerSeen { id, up, rtt, clock_offset } in peers {
+            all.peer_up.with_label_values(&[id.as_str()]).set((*up).into());
+            show_of_peer(&all.peer_rtt, id.as_str(), rtt.map(|rtt| rtt.as_secs_f64()));
+            show_of_peer(&all.peer_clock_offset, id.as_str(), *clock_offset);
         }
         all.peers = now;
     }
@@ -218,22 +248,42 @@ impl All {
             term: gauge(r, "baton_raft_term", "Raft term that this member is in, a number that only grows"),
             is_leader: gauge(r, "baton_is_leader", "Whether this member leads the cluster, 1 or 0"),
             is_holder: gauge(r, "baton_is_holder", "Whether the chain node of this member may sign, 1 or 0"),
-            lease_remaining: add(r, Gauge::new("baton_lease_remaining_seconds", "Rest of the own lease, seconds")),
+            holder_seen: gauge(
+                r,
+                "baton_holder_seen",
+                "Whether this member sees an active holder, itself or another, 1 or 0",
+            ),
+            lease_remaining: add(
+                r,
+                Gauge::new(
+                    "baton_lease_remaining_seconds",
+                    "Time until the own guard fires, zero without a lease, seconds",
+                ),
+            ),
+            lease_max: add(
+                r,
+                Gauge::new("baton_lease_max_seconds", "Most that a renewal can leave until the guard fires, seconds"),
+            ),
             moves: counters(r, "baton_moves_total", "Moves of the baton, count since start", &["kind", "reason"]),
             move_gap: add(r, Histogram::with_opts(gap.buckets(GAP_SECONDS.to_vec()))),
             fences: counters(r, "baton_fence_total", "Chain nodes killed by a fence, count since start", &["cause"]),
             guard_armed: gauge(r, "baton_guard_armed", "Whether the guard has a deadline to kill at, 1 or 0"),
             links: gauges(r, "baton_links", "State of the links: 1 for the one they are in, else 0", &["state"]),
-            node_height: gauge(r, "baton_node_height", "Latest height of the chain node, blocks"),
-            node_synced: gauge(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0"),
-            node_peers: gauge(r, "baton_node_peers", "Peers of the chain node, count"),
-            peer_up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
-            peer_rtt: add(
+            node_height: gauges(r, "baton_node_height", "Latest height of the chain node, blocks", &NO_LABEL),
+            node_synced: gauges(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0", &NO_LABEL),
+            node_peers: gauges(r, "baton_node_peers", "Peers of the chain node, count", &NO_LABEL),
+            cluster_height: gauges(
                 r,
-                GaugeVec::new(
-                    Opts::new("baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
-                    &["peer"],
-                ),
+                "baton_cluster_height",
+                "Highest height of any member's chain node, blocks",
+                &NO_LABEL,
+            ),
+            peer_up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
+            peer_rtt: of_peers(r, "baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
+            peer_clock_offset: of_peers(
+                r,
+                "baton_peer_clock_offset_seconds",
+                "Wall clock of the other member minus the own, seconds",
             ),
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
             paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
@@ -252,6 +302,18 @@ impl All {
             ),
             voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
             learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
+            state_dir_free: gauges(
+                r,
+                "baton_state_dir_free_bytes",
+                "Space that is left in the file system of the state directory, bytes",
+                &NO_LABEL,
+            ),
+            state_dir_size: gauges(
+                r,
+                "baton_state_dir_size_bytes",
+                "Size of the file system of the state directory, bytes",
+                &NO_LABEL,
+            ),
             registry,
         }
     }
@@ -297,6 +359,25 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     add(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn of_peers(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    add(registry, GaugeVec::new(Opts::new(name, help), &["peer"]))
+}
+
+/// The one number of a gauge that can be absent.
+fn show(gauge: &IntGaugeVec, number: Option<i64>) {
+    match number {
+        Some(number) => gauge.with_label_values(&NO_LABEL).set(number),
+        None => gauge.reset(),
+    }
+}
+
+fn show_of_peer(gauges: &GaugeVec, peer: &str, number: Option<f64>) {
+    match number {
+        Some(number) => gauges.with_label_values(&[peer]).set(number),
+        None => forget(gauges.remove_label_values(&[peer])),
+    }
 }
 
 fn whole(number: u64) -> i64 {
