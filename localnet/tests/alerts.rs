@@ -149,8 +149,12 @@ impl<'a> Desk<'a> {
     /// All hosts are scraped, one holds the baton, another is ready, and no alert even waits.
     fn await_quiet(&self) {
         let start = Instant::now();
-        let facts =
-            [("sum(up{job=\"baton\"})", 3.0), ("sum(baton_holder_seen)", 3.0), ("min(baton_standbys_ready)", 1.0)];
+        let facts = [
+            ("sum(up{job=\"baton\"})", 3.0),
+            ("sum(baton_holder_seen)", 3.0),
+            ("max(baton_node_restarts_total)", 0.0),
+            ("min(baton_standbys_ready)", 1.0),
+        ];
         loop {
             let told = facts.map(|(expr, _)| self.t.or_logs(self.monitors.ask(expr)));
             let alerts = self.alerts();
