@@ -1,6 +1,11 @@
 //! What `/metrics` shows: the names and labels of the contract, a help text with a unit for each, and
 //! one-of-many gauges that are never two or none, not even while they change.
 
+#[path = "metrics/alerts.rs"]
+mod alerts;
+#[path = "metrics/page.rs"]
+mod page;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
