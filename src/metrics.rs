@@ -102,7 +102,6 @@ pub struct PeerSeen {
 struct All {
     started_at: BootTime,
     registry: Registry,
-    peers: BTreeSet<String>,
     state: IntGaugeVec,
     node_restarts: IntCounter,
     uptime: Gauge,
@@ -118,21 +117,37 @@ struct All {
     fences: IntCounterVec,
     guard_armed: IntGauge,
     links: IntGaugeVec,
-    node_height: IntGaugeVec,
-    node_synced: IntGaugeVec,
-    node_peers: IntGaugeVec,
-    cluster_height: IntGaugeVec,
-    peer_up: IntGaugeVec,
-    peer_rtt: GaugeVec,
-    peer_clock_offset: GaugeVec,
+    node: OfNode,
+    peers: OfPeers,
     standbys_ready: IntGauge,
     paused: IntGauge,
     maintenance: IntGauge,
+    host: OfHost,
+    voters: IntGauge,
+    learners: IntGauge,
+}
+
+/// Of the chain node, and of the others' to compare with.
+struct OfNode {
+    height: IntGaugeVec,
+    synced: IntGaugeVec,
+    peers: IntGaugeVec,
+    cluster_height: IntGaugeVec,
+}
+
+/// Of the other members, one series each.
+struct OfPeers {
+    shown: BTreeSet<String>,
+    up: IntGaugeVec,
+    rtt: GaugeVec,
+    clock_offset: GaugeVec,
+}
+
+/// Of what the coordinator rests on: its disk, and how members reach it.
+struct OfHost {
     insecure: IntGauge,
     certificate_until: IntGaugeVec,
     connections_refused: IntCounter,
-    voters: IntGauge,
-    learners: IntGauge,
     state_dir_free: IntGaugeVec,
     state_dir_size: IntGaugeVec,
 }
@@ -163,37 +178,26 @@ impl Metrics {
         all.lease_remaining.set(s.lease_remaining.as_secs_f64());
         all.lease_max.set(s.lease_max.as_secs_f64());
         all.guard_armed.set(s.guard_armed.into());
-        show(&all.node_height, s.node.map(|node| whole(node.height)));
-        show(&all.node_synced, s.node.map(|node| node.synced.into()));
-        show(&all.node_peers, s.node.map(|node| node.peers.into()));
-        show(&all.cluster_height, s.cluster_height.map(whole));
+        show(&all.node.height, s.node.map(|node| whole(node.height)));
+        show(&all.node.synced, s.node.map(|node| node.synced.into()));
+        show(&all.node.peers, s.node.map(|node| node.peers.into()));
+        show(&all.node.cluster_height, s.cluster_height.map(whole));
         all.standbys_ready.set(whole(s.standbys_ready as u64));
         all.paused.set(s.paused.into());
         all.maintenance.set(s.maintenance.into());
-        all.insecure.set(s.insecure.into());
-        show(&all.certificate_until, s.certificate_until.map(|until| whole(until.as_nanos() / 1_000_000_000)));
-        all.connections_refused.inc_by(s.connections_refused.saturating_sub(all.connections_refused.get()));
+        all.host.insecure.set(s.insecure.into());
+        show(&all.host.certificate_until, s.certificate_until.map(|until| whole(until.as_nanos() / 1_000_000_000)));
+        let refused = &all.host.connections_refused;
+        refused.inc_by(s.connections_refused.saturating_sub(refused.get()));
         all.voters.set(whole(s.voters as u64));
         all.learners.set(whole(s.learners as u64));
-        show(&all.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
-        show(&all.state_dir_size, s.state_dir.map(|disk| whole(disk.size)));
+        show(&all.host.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
+        show(&all.host.state_dir_size, s.state_dir.map(|disk| whole(disk.size)));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
     pub fn publish_peers(&self, peers: &[PeerSeen]) {
-        let mut all = self.lock();
-        let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
-        for gone in all.peers.difference(&now) {
-            forget(all.peer_up.remove_label_values(&[gone]));
-            show_of_peer(&all.peer_rtt, gone, None);
-            show_of_peer(&all.peer_clock_offset, gone, None);
-        }
-        for PeerSeen { id, up, rtt, clock_offset } in peers {
-            all.peer_up.with_label_values(&[id.as_str()]).set((*up).into());
-            show_of_peer(&all.peer_rtt, id.as_str(), rtt.map(|rtt| rtt.as_secs_f64()));
-            show_of_peer(&all.peer_clock_offset, id.as_str(), *clock_offset);
-        }
-        all.peers = now;
+        self.lock().peers.publish(peers);
     }
 
     /// One more start of the chain node after its first.
@@ -240,7 +244,6 @@ impl All {
         let gap = HistogramOpts::new("baton_move_gap_seconds", "Time without a signer in a move of the baton, seconds");
         All {
             started_at,
-            peers: BTreeSet::new(),
             state: gauges(r, "baton_state", "State of this member: 1 for the one it is in, else 0", &["type"]),
             node_restarts: counter(r, "baton_node_restarts_total", "Restarts of the chain node, count since start"),
             uptime: add(r, Gauge::new("baton_uptime_seconds", "Time since the coordinator started, seconds")),
@@ -269,51 +272,14 @@ impl All {
             fences: counters(r, "baton_fence_total", "Chain nodes killed by a fence, count since start", &["cause"]),
             guard_armed: gauge(r, "baton_guard_armed", "Whether the guard has a deadline to kill at, 1 or 0"),
             links: gauges(r, "baton_links", "State of the links: 1 for the one they are in, else 0", &["state"]),
-            node_height: gauges(r, "baton_node_height", "Latest height of the chain node, blocks", &NO_LABEL),
-            node_synced: gauges(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0", &NO_LABEL),
-            node_peers: gauges(r, "baton_node_peers", "Peers of the chain node, count", &NO_LABEL),
-            cluster_height: gauges(
-                r,
-                "baton_cluster_height",
-                "Highest height of any member's chain node, blocks",
-                &NO_LABEL,
-            ),
-            peer_up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
-            peer_rtt: of_peers(r, "baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
-            peer_clock_offset: of_peers(
-                r,
-                "baton_peer_clock_offset_seconds",
-                "Wall clock of the other member minus the own, seconds",
-            ),
+            node: OfNode::new(r),
+            peers: OfPeers::new(r),
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
             paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
             maintenance: gauge(r, "baton_maintenance", "Whether this member is in maintenance, 1 or 0"),
-            insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
-            certificate_until: gauges(
-                r,
-                "baton_certificate_expiry_timestamp_seconds",
-                "End of the own certificate, absent without TLS, seconds since 1970",
-                &NO_LABEL,
-            ),
-            connections_refused: counter(
-                r,
-                "baton_connections_refused_total",
-                "Connections to the peer port refused for want of a good certificate, count since start",
-            ),
+            host: OfHost::new(r),
             voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
             learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
-            state_dir_free: gauges(
-                r,
-                "baton_state_dir_free_bytes",
-                "Space that is left in the file system of the state directory, bytes",
-                &NO_LABEL,
-            ),
-            state_dir_size: gauges(
-                r,
-                "baton_state_dir_size_bytes",
-                "Size of the file system of the state directory, bytes",
-                &NO_LABEL,
-            ),
             registry,
         }
     }
@@ -324,6 +290,61 @@ impl All {
 
     fn set_links(&self, now: &str) {
         exactly_one(&self.links, LINK_STATES.iter().map(|state| state.as_str()), now);
+    }
+}
+
+impl OfNode {
+    fn new(r: &Registry) -> OfNode {
+        let blocks = "Highest height of any member's chain node, blocks";
+        OfNode {
+            height: gauges(r, "baton_node_height", "Latest height of the chain node, blocks", &NO_LABEL),
+            synced: gauges(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0", &NO_LABEL),
+            peers: gauges(r, "baton_node_peers", "Peers of the chain node, count", &NO_LABEL),
+            cluster_height: gauges(r, "baton_cluster_height", blocks, &NO_LABEL),
+        }
+    }
+}
+
+impl OfPeers {
+    fn new(r: &Registry) -> OfPeers {
+        let offset = "Wall clock of the other member minus the own, seconds";
+        OfPeers {
+            shown: BTreeSet::new(),
+            up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
+            rtt: of_peers(r, "baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
+            clock_offset: of_peers(r, "baton_peer_clock_offset_seconds", offset),
+        }
+    }
+
+    fn publish(&mut self, peers: &[PeerSeen]) {
+        let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
+        for gone in self.shown.difference(&now) {
+            forget(self.up.remove_label_values(&[gone]));
+            show_of_peer(&self.rtt, gone, None);
+            show_of_peer(&self.clock_offset, gone, None);
+        }
+        for PeerSeen { id, up, rtt, clock_offset } in peers {
+            self.up.with_label_values(&[id.as_str()]).set((*up).into());
+            show_of_peer(&self.rtt, id.as_str(), rtt.map(|rtt| rtt.as_secs_f64()));
+            show_of_peer(&self.clock_offset, id.as_str(), *clock_offset);
+        }
+        self.shown = now;
+    }
+}
+
+impl OfHost {
+    fn new(r: &Registry) -> OfHost {
+        let expiry = "End of the own certificate, absent without TLS, seconds since 1970";
+        let refused = "Connections to the peer port refused for want of a good certificate, count since start";
+        let free = "Space that is left in the file system of the state directory, bytes";
+        let size = "Size of the file system of the state directory, bytes";
+        OfHost {
+            insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
+            certificate_until: gauges(r, "baton_certificate_expiry_timestamp_seconds", expiry, &NO_LABEL),
+            connections_refused: counter(r, "baton_connections_refused_total", refused),
+            state_dir_free: gauges(r, "baton_state_dir_free_bytes", free, &NO_LABEL),
+            state_dir_size: gauges(r, "baton_state_dir_size_bytes", size, &NO_LABEL),
+        }
     }
 }
 
