@@ -44,15 +44,19 @@ pub struct Snapshot<'a> {
     pub term: u64,
     pub is_leader: bool,
     pub is_holder: bool,
+    /// Whether some member is seen to be Active as holder, be it this one.
+    pub holder_seen: bool,
     /// Zero without a lease.
     pub lease_remaining: Duration,
+    /// What a renewal that took no time would leave of it.
+    pub lease_max: Duration,
     pub guard_armed: bool,
     /// One of the three of [`LinkState`].
     pub links: &'a str,
-    /// Zero while none is known.
-    pub node_height: u64,
-    pub node_synced: bool,
-    pub node_peers: u32,
+    /// `None` where no chain node belongs to the host: on an arbiter.
+    pub node: Option<NodeSeen>,
+    /// The highest of any member's chain node; `None` until one was told.
+    pub cluster_height: Option<u64>,
     pub standbys_ready: usize,
     pub paused: bool,
     pub maintenance: bool,
@@ -64,6 +68,24 @@ pub struct Snapshot<'a> {
     pub connections_refused: u64,
     pub voters: usize,
     pub learners: usize,
+    /// `None` when the file system of the state directory does not tell.
+    pub state_dir: Option<DiskSpace>,
+}
+
+/// The own chain node. Everything is zero while it does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    pub height: u64,
+    pub synced: bool,
+    pub peers: u32,
+}
+
+/// A file system, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What an unprivileged process can still write.
+    pub free: u64,
+    pub size: u64,
 }
 
 /// Another member, as this one sees it.
@@ -71,14 +93,15 @@ pub struct Snapshot<'a> {
 pub struct PeerSeen {
     pub id: NodeId,
     pub up: bool,
-    /// `None` until one was measured.
+    /// `None` until one was measured, and while the member cannot be reached.
     pub rtt: Option<Duration>,
+    /// Its wall clock minus this host's, seconds; `None` as above.
+    pub clock_offset: Option<f64>,
 }
 
 struct All {
     started_at: BootTime,
     registry: Registry,
-    peers: BTreeSet<String>,
     state: IntGaugeVec,
     node_restarts: IntCounter,
     uptime: Gauge,
@@ -86,25 +109,47 @@ struct All {
     term: IntGauge,
     is_leader: IntGauge,
     is_holder: IntGauge,
+    holder_seen: IntGauge,
     lease_remaining: Gauge,
+    lease_max: Gauge,
     moves: IntCounterVec,
     move_gap: Histogram,
     fences: IntCounterVec,
     guard_armed: IntGauge,
     links: IntGaugeVec,
-    node_height: IntGauge,
-    node_synced: IntGauge,
-    node_peers: IntGauge,
-    peer_up: IntGaugeVec,
-    peer_rtt: GaugeVec,
+    node: OfNode,
+    peers: OfPeers,
     standbys_ready: IntGauge,
     paused: IntGauge,
     maintenance: IntGauge,
+    host: OfHost,
+    voters: IntGauge,
+    learners: IntGauge,
+}
+
+/// Of the chain node, and of the others' to compare with.
+struct OfNode {
+    height: IntGaugeVec,
+    synced: IntGaugeVec,
+    peers: IntGaugeVec,
+    cluster_height: IntGaugeVec,
+}
+
+/// Of the other members, one series each.
+struct OfPeers {
+    shown: BTreeSet<String>,
+    up: IntGaugeVec,
+    rtt: GaugeVec,
+    clock_offset: GaugeVec,
+}
+
+/// Of what the coordinator rests on: its disk, and how members reach it.
+struct OfHost {
     insecure: IntGauge,
     certificate_until: IntGaugeVec,
     connections_refused: IntCounter,
-    voters: IntGauge,
-    learners: IntGauge,
+    state_dir_free: IntGaugeVec,
+    state_dir_size: IntGaugeVec,
 }
 
 impl Metrics {
@@ -115,6 +160,8 @@ impl Metrics {
         all.set_links(LinkState::Standby.as_str());
         // Shown before it happens: an alert on its increase would miss the first one otherwise.
         all.fences.with_label_values(&[FENCED_BY_DEADLINE]);
+        let build = gauges(&all.registry, "baton_build_info", "Version of this coordinator, always 1", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Metrics { all: Arc::new(Mutex::new(all)) }
     }
 
@@ -127,43 +174,30 @@ impl Metrics {
         all.term.set(whole(s.term));
         all.is_leader.set(s.is_leader.into());
         all.is_holder.set(s.is_holder.into());
+        all.holder_seen.set(s.holder_seen.into());
         all.lease_remaining.set(s.lease_remaining.as_secs_f64());
+        all.lease_max.set(s.lease_max.as_secs_f64());
         all.guard_armed.set(s.guard_armed.into());
-        all.node_height.set(whole(s.node_height));
-        all.node_synced.set(s.node_synced.into());
-        all.node_peers.set(s.node_peers.into());
+        show(&all.node.height, s.node.map(|node| whole(node.height)));
+        show(&all.node.synced, s.node.map(|node| node.synced.into()));
+        show(&all.node.peers, s.node.map(|node| node.peers.into()));
+        show(&all.node.cluster_height, s.cluster_height.map(whole));
         all.standbys_ready.set(whole(s.standbys_ready as u64));
         all.paused.set(s.paused.into());
         all.maintenance.set(s.maintenance.into());
-        all.insecure.set(s.insecure.into());
-        match s.certificate_until {
-            Some(until) => {
-                all.certificate_until.with_label_values(&NO_LABEL).set(whole(until.as_nanos() / 1_000_000_000))
-            }
-            None => all.certificate_until.reset(),
-        }
-        all.connections_refused.inc_by(s.connections_refused.saturating_sub(all.connections_refused.get()));
+        all.host.insecure.set(s.insecure.into());
+        show(&all.host.certificate_until, s.certificate_until.map(|until| whole(until.as_nanos() / 1_000_000_000)));
+        let refused = &all.host.connections_refused;
+        refused.inc_by(s.connections_refused.saturating_sub(refused.get()));
         all.voters.set(whole(s.voters as u64));
         all.learners.set(whole(s.learners as u64));
+        show(&all.host.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
+        show(&all.host.state_dir_size, s.state_dir.map(|disk| whole(disk.size)));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
     pub fn publish_peers(&self, peers: &[PeerSeen]) {
-        let mut all = self.lock();
-        let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
-        for gone in all.peers.difference(&now) {
-            forget(all.peer_up.remove_label_values(&[gone]));
-            forget(all.peer_rtt.remove_label_values(&[gone]));
-        }
-        for PeerSeen { id, up, rtt } in peers {
-            let label = [id.as_str()];
-            all.peer_up.with_label_values(&label).set((*up).into());
-            match rtt {
-                Some(rtt) => all.peer_rtt.with_label_values(&label).set(rtt.as_secs_f64()),
-                None => forget(all.peer_rtt.remove_label_values(&label)),
-            }
-        }
-        all.peers = now;
+        self.lock().peers.publish(peers);
     }
 
     /// One more start of the chain node after its first.
@@ -210,7 +244,6 @@ impl All {
         let gap = HistogramOpts::new("baton_move_gap_seconds", "Time without a signer in a move of the baton, seconds");
         All {
             started_at,
-            peers: BTreeSet::new(),
             state: gauges(r, "baton_state", "State of this member: 1 for the one it is in, else 0", &["type"]),
             node_restarts: counter(r, "baton_node_restarts_total", "Restarts of the chain node, count since start"),
             uptime: add(r, Gauge::new("baton_uptime_seconds", "Time since the coordinator started, seconds")),
@@ -218,38 +251,33 @@ impl All {
             term: gauge(r, "baton_raft_term", "Raft term that this member is in, a number that only grows"),
             is_leader: gauge(r, "baton_is_leader", "Whether this member leads the cluster, 1 or 0"),
             is_holder: gauge(r, "baton_is_holder", "Whether the chain node of this member may sign, 1 or 0"),
-            lease_remaining: add(r, Gauge::new("baton_lease_remaining_seconds", "Rest of the own lease, seconds")),
+            holder_seen: gauge(
+                r,
+                "baton_holder_seen",
+                "Whether this member sees an active holder, itself or another, 1 or 0",
+            ),
+            lease_remaining: add(
+                r,
+                Gauge::new(
+                    "baton_lease_remaining_seconds",
+                    "Time until the own guard fires, zero without a lease, seconds",
+                ),
+            ),
+            lease_max: add(
+                r,
+                Gauge::new("baton_lease_max_seconds", "Most that a renewal can leave until the guard fires, seconds"),
+            ),
             moves: counters(r, "baton_moves_total", "Moves of the baton, count since start", &["kind", "reason"]),
             move_gap: add(r, Histogram::with_opts(gap.buckets(GAP_SECONDS.to_vec()))),
             fences: counters(r, "baton_fence_total", "Chain nodes killed by a fence, count since start", &["cause"]),
             guard_armed: gauge(r, "baton_guard_armed", "Whether the guard has a deadline to kill at, 1 or 0"),
             links: gauges(r, "baton_links", "State of the links: 1 for the one they are in, else 0", &["state"]),
-            node_height: gauge(r, "baton_node_height", "Latest height of the chain node, blocks"),
-            node_synced: gauge(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0"),
-            node_peers: gauge(r, "baton_node_peers", "Peers of the chain node, count"),
-            peer_up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
-            peer_rtt: add(
-                r,
-                GaugeVec::new(
-                    Opts::new("baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
-                    &["peer"],
-                ),
-            ),
+            node: OfNode::new(r),
+            peers: OfPeers::new(r),
             standbys_ready: gauge(r, "baton_standbys_ready", "Other members that could take the baton now, count"),
             paused: gauge(r, "baton_paused", "Whether an operator has paused the cluster, 1 or 0"),
             maintenance: gauge(r, "baton_maintenance", "Whether this member is in maintenance, 1 or 0"),
-            insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
-            certificate_until: gauges(
-                r,
-                "baton_certificate_expiry_timestamp_seconds",
-                "End of the own certificate, absent without TLS, seconds since 1970",
-                &NO_LABEL,
-            ),
-            connections_refused: counter(
-                r,
-                "baton_connections_refused_total",
-                "Connections to the peer port refused for want of a good certificate, count since start",
-            ),
+            host: OfHost::new(r),
             voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
             learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
             registry,
@@ -262,6 +290,61 @@ impl All {
 
     fn set_links(&self, now: &str) {
         exactly_one(&self.links, LINK_STATES.iter().map(|state| state.as_str()), now);
+    }
+}
+
+impl OfNode {
+    fn new(r: &Registry) -> OfNode {
+        let blocks = "Highest height of any member's chain node, blocks";
+        OfNode {
+            height: gauges(r, "baton_node_height", "Latest height of the chain node, blocks", &NO_LABEL),
+            synced: gauges(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0", &NO_LABEL),
+            peers: gauges(r, "baton_node_peers", "Peers of the chain node, count", &NO_LABEL),
+            cluster_height: gauges(r, "baton_cluster_height", blocks, &NO_LABEL),
+        }
+    }
+}
+
+impl OfPeers {
+    fn new(r: &Registry) -> OfPeers {
+        let offset = "Wall clock of the other member minus the own, seconds";
+        OfPeers {
+            shown: BTreeSet::new(),
+            up: gauges(r, "baton_peer_up", "Whether the other member can be reached, 1 or 0", &["peer"]),
+            rtt: of_peers(r, "baton_peer_rtt_seconds", "Round trip to the other member, seconds"),
+            clock_offset: of_peers(r, "baton_peer_clock_offset_seconds", offset),
+        }
+    }
+
+    fn publish(&mut self, peers: &[PeerSeen]) {
+        let now: BTreeSet<String> = peers.iter().map(|peer| peer.id.to_string()).collect();
+        for gone in self.shown.difference(&now) {
+            forget(self.up.remove_label_values(&[gone]));
+            show_of_peer(&self.rtt, gone, None);
+            show_of_peer(&self.clock_offset, gone, None);
+        }
+        for PeerSeen { id, up, rtt, clock_offset } in peers {
+            self.up.with_label_values(&[id.as_str()]).set((*up).into());
+            show_of_peer(&self.rtt, id.as_str(), rtt.map(|rtt| rtt.as_secs_f64()));
+            show_of_peer(&self.clock_offset, id.as_str(), *clock_offset);
+        }
+        self.shown = now;
+    }
+}
+
+impl OfHost {
+    fn new(r: &Registry) -> OfHost {
+        let expiry = "End of the own certificate, absent without TLS, seconds since 1970";
+        let refused = "Connections to the peer port refused for want of a good certificate, count since start";
+        let free = "Space that is left in the file system of the state directory, bytes";
+        let size = "Size of the file system of the state directory, bytes";
+        OfHost {
+            insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
+            certificate_until: gauges(r, "baton_certificate_expiry_timestamp_seconds", expiry, &NO_LABEL),
+            connections_refused: counter(r, "baton_connections_refused_total", refused),
+            state_dir_free: gauges(r, "baton_state_dir_free_bytes", free, &NO_LABEL),
+            state_dir_size: gauges(r, "baton_state_dir_size_bytes", size, &NO_LABEL),
+        }
     }
 }
 
@@ -297,6 +380,25 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     add(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn of_peers(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    add(registry, GaugeVec::new(Opts::new(name, help), &["peer"]))
+}
+
+/// The one number of a gauge that can be absent.
+fn show(gauge: &IntGaugeVec, number: Option<i64>) {
+    match number {
+        Some(number) => gauge.with_label_values(&NO_LABEL).set(number),
+        None => gauge.reset(),
+    }
+}
+
+fn show_of_peer(gauges: &GaugeVec, peer: &str, number: Option<f64>) {
+    match number {
+        Some(number) => gauges.with_label_values(&[peer]).set(number),
+        None => forget(gauges.remove_label_values(&[peer])),
+    }
 }
 
 fn whole(number: u64) -> i64 {

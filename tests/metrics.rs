@@ -1,15 +1,20 @@
 //! What `/metrics` shows: the names and labels of the contract, a help text with a unit for each, and
 //! one-of-many gauges that are never two or none, not even while they change.
 
+#[path = "metrics/alerts.rs"]
+mod alerts;
+#[path = "metrics/page.rs"]
+mod page;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use baton::ids::NodeId;
-use baton::metrics::{Metrics, PeerSeen, Snapshot};
+use baton::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 26] = [
+const CONTRACT: [(&str, &str, &[&str]); 33] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -17,7 +22,9 @@ const CONTRACT: [(&str, &str, &[&str]); 26] = [
     ("baton_raft_term", "gauge", &[]),
     ("baton_is_leader", "gauge", &[]),
     ("baton_is_holder", "gauge", &[]),
+    ("baton_holder_seen", "gauge", &[]),
     ("baton_lease_remaining_seconds", "gauge", &[]),
+    ("baton_lease_max_seconds", "gauge", &[]),
     ("baton_moves_total", "counter", &["kind", "reason"]),
     ("baton_move_gap_seconds", "histogram", &[]),
     ("baton_fence_total", "counter", &["cause"]),
@@ -27,7 +34,9 @@ const CONTRACT: [(&str, &str, &[&str]); 26] = [
     ("baton_node_synced", "gauge", &[]),
     ("baton_node_peers", "gauge", &[]),
     ("baton_peer_up", "gauge", &["peer"]),
+    ("baton_cluster_height", "gauge", &[]),
     ("baton_peer_rtt_seconds", "gauge", &["peer"]),
+    ("baton_peer_clock_offset_seconds", "gauge", &["peer"]),
     ("baton_standbys_ready", "gauge", &[]),
     ("baton_paused", "gauge", &[]),
     ("baton_maintenance", "gauge", &[]),
@@ -36,6 +45,9 @@ const CONTRACT: [(&str, &str, &[&str]); 26] = [
     ("baton_connections_refused_total", "counter", &[]),
     ("baton_voters", "gauge", &[]),
     ("baton_learners", "gauge", &[]),
+    ("baton_state_dir_free_bytes", "gauge", &[]),
+    ("baton_state_dir_size_bytes", "gauge", &[]),
+    ("baton_build_info", "gauge", &["version"]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -47,12 +59,13 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         term: 12,
         is_leader: true,
         is_holder: true,
+        holder_seen: true,
         lease_remaining: Duration::from_millis(750),
+        lease_max: Duration::from_millis(849),
         guard_armed: true,
         links,
-        node_height: 4_000_000_000,
-        node_synced: true,
-        node_peers: 31,
+        node: Some(NodeSeen { height: 4_000_000_000, synced: true, peers: 31 }),
+        cluster_height: Some(4_000_000_002),
         standbys_ready: 2,
         paused: true,
         maintenance: true,
@@ -61,11 +74,13 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         connections_refused: 5,
         voters: 3,
         learners: 1,
+        state_dir: Some(DiskSpace { free: 5_000_000_000, size: 20_000_000_000 }),
     }
 }
 
 fn peer(id: &str, up: bool, rtt_ms: Option<u64>) -> PeerSeen {
-    PeerSeen { id: NodeId::from(id), up, rtt: rtt_ms.map(Duration::from_millis) }
+    let clock_offset = rtt_ms.map(|_| -0.0125);
+    PeerSeen { id: NodeId::from(id), up, rtt: rtt_ms.map(Duration::from_millis), clock_offset }
 }
 
 /// Metrics in which everything has happened once.
@@ -134,6 +149,8 @@ fn every_help_text_names_the_unit() {
             "counter" => &["count since start"],
             _ if name.ends_with("_timestamp_seconds") => &["seconds since 1970"],
             _ if name.ends_with("_seconds") => &["seconds"],
+            _ if name.ends_with("_bytes") => &["bytes"],
+            _ if name.ends_with("_info") => &["always 1"],
             _ => &["1 or 0", "else 0", "count", "blocks", "a number that only grows"],
         };
         assert!(units.iter().any(|unit| help.ends_with(unit)), "{name}: {help}");
@@ -184,11 +201,14 @@ fn numbers_are_shown_in_their_units() {
         ("baton_raft_term", 12.0),
         ("baton_is_leader", 1.0),
         ("baton_is_holder", 1.0),
+        ("baton_holder_seen", 1.0),
         ("baton_lease_remaining_seconds", 0.75),
+        ("baton_lease_max_seconds", 0.849),
         ("baton_guard_armed", 1.0),
         ("baton_node_height", 4e9),
         ("baton_node_synced", 1.0),
         ("baton_node_peers", 31.0),
+        ("baton_cluster_height", 4_000_000_002.0),
         ("baton_standbys_ready", 2.0),
         ("baton_paused", 1.0),
         ("baton_maintenance", 1.0),
@@ -197,12 +217,15 @@ fn numbers_are_shown_in_their_units() {
         ("baton_connections_refused_total", 5.0),
         ("baton_voters", 3.0),
         ("baton_learners", 1.0),
+        ("baton_state_dir_free_bytes", 5e9),
+        ("baton_state_dir_size_bytes", 2e10),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),
         ("baton_peer_up{peer=\"host-b\"}", 1.0),
         ("baton_peer_up{peer=\"host-c\"}", 0.0),
         ("baton_peer_rtt_seconds{peer=\"host-b\"}", 0.003),
+        ("baton_peer_clock_offset_seconds{peer=\"host-b\"}", -0.0125),
     ] {
         assert_eq!(value(&metrics, series), expected, "{series}");
     }
@@ -223,11 +246,22 @@ fn the_gap_histogram_reaches_from_50_ms_to_60_s_and_counts_known_gaps_only() {
 }
 
 #[test]
-fn without_tls_no_expiry_is_shown_that_an_alert_would_take_for_one() {
+fn what_is_not_there_is_not_shown_as_a_number_that_an_alert_would_take_for_one() {
     let metrics = lively();
-    metrics.publish(&Snapshot { certificate_until: None, ..snapshot("Voting", "standby") });
+    let without = Snapshot {
+        certificate_until: None,
+        node: None,
+        cluster_height: None,
+        state_dir: None,
+        ..snapshot("Voting", "standby")
+    };
+    metrics.publish(&without);
     let text = metrics.encode();
-    assert!(!text.contains("\nbaton_certificate_expiry_timestamp_seconds"), "{text}");
+    for prefix in ["certificate_", "node_height", "node_synced", "node_peers", "cluster_height", "state_dir_"] {
+        assert!(!text.contains(&format!("\nbaton_{prefix}")), "{prefix}: {text}");
+    }
+    metrics.publish(&snapshot("Voting", "standby"));
+    assert_eq!(value(&metrics, "baton_node_peers"), 31.0, "it is shown again");
 }
 
 #[test]
@@ -239,12 +273,13 @@ fn uptime_counts_from_the_start_on_the_boot_clock() {
 }
 
 #[test]
-fn a_peer_that_left_and_a_round_trip_that_is_unknown_again_are_no_longer_shown() {
+fn a_peer_that_left_and_measures_of_a_lost_one_are_no_longer_shown() {
     let metrics = lively();
     metrics.publish_peers(&[peer("host-b", false, None)]);
     let text = metrics.encode();
     assert!(text.contains("baton_peer_up{peer=\"host-b\"} 0\n"), "{text}");
     assert!(!text.contains("host-c") && !text.contains("baton_peer_rtt_seconds{"), "{text}");
+    assert!(!text.contains("baton_peer_clock_offset_seconds{"), "{text}");
 }
 
 #[test]

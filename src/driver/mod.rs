@@ -3,6 +3,7 @@
 
 mod answers;
 mod desk;
+mod disk;
 mod fence;
 mod links;
 mod marks;
@@ -228,6 +229,7 @@ impl Prepared {
         };
         let answers = Answers::default();
         let reporter = Reporter {
+            disk: disk::watch(config.state_dir.clone()),
             config: Arc::new(config),
             core: core.clone(),
             consensus: consensus.clone(),

@@ -18,7 +18,7 @@ use crate::exporter::{NO_QUORUM, Vitals};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::NodeId;
-use crate::metrics::{Metrics, PeerSeen, Snapshot};
+use crate::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
 use crate::roster::{Roster, Vote};
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
@@ -45,6 +45,8 @@ pub(super) struct Reporter {
     pub metrics: Metrics,
     /// `None` without TLS.
     pub certificates: Option<Certificates>,
+    /// Of the state directory.
+    pub disk: watch::Receiver<Option<DiskSpace>>,
 }
 
 /// Keeps gossip, metrics and vitals up to date.
@@ -120,7 +122,7 @@ impl Reporter {
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
             links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
             node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
-            disk_free_bytes: disk_free(&self.config.state_dir),
+            disk_free_bytes: self.disk.borrow().map_or(0, |disk| disk.free),
             term: self.consensus.leader().1,
             epoch: epoch.0,
             lease_remaining_ms: lease.as_millis() as i64,
@@ -270,7 +272,8 @@ impl Reporter {
         let ready = table.others().filter(|(_, heard)| {
             heard.is_reachable(now) && heard.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
         });
-        let chain = record.chain.clone().unwrap_or_default();
+        let told = table.others().filter_map(|(_, heard)| heard.record.as_deref()?.chain.as_ref());
+        let holder_seen = active || table.others().any(|(_, heard)| heard.is_reachable(now) && says_active(heard));
         let members = self.consensus.members();
         self.metrics.publish(&Snapshot {
             state: &record.state,
@@ -278,12 +281,13 @@ impl Reporter {
             term: record.term,
             is_leader,
             is_holder: active,
+            holder_seen,
             lease_remaining: lease,
+            lease_max: self.config.timing.lease_min() - self.config.timing.kill_max(),
             guard_armed: record.guard == GuardState::Armed.as_str(),
             links: &record.links,
-            node_height: chain.height,
-            node_synced: chain.synced,
-            node_peers: chain.peers,
+            node: self.config.chain.as_ref().map(|_| record.chain.as_ref().map(node_seen).unwrap_or_default()),
+            cluster_height: told.chain(&record.chain).map(|chain| chain.height).filter(|height| *height > 0).max(),
             paused,
             maintenance: record.maintenance,
             insecure: self.config.insecure,
@@ -291,6 +295,7 @@ impl Reporter {
             connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
             voters: members.final_voters().len(),
             learners: members.learners().count(),
+            state_dir: *self.disk.borrow(),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
@@ -299,7 +304,18 @@ impl Reporter {
 }
 
 fn peer_seen(id: &NodeId, heard: &Heard, now: BootTime) -> PeerSeen {
-    PeerSeen { id: id.clone(), up: heard.is_reachable(now), rtt: heard.rtt }
+    let up = heard.is_reachable(now);
+    // What was measured before it was lost is not so any more.
+    let clock_offset = heard.clock_offset.filter(|_| up).map(|nanos| nanos as f64 / 1e9);
+    PeerSeen { id: id.clone(), up, rtt: heard.rtt.filter(|_| up), clock_offset }
+}
+
+fn says_active(heard: &Heard) -> bool {
+    heard.record.as_deref().is_some_and(is_active)
+}
+
+fn node_seen(chain: &ChainHealth) -> NodeSeen {
+    NodeSeen { height: chain.height, synced: chain.synced, peers: chain.peers }
 }
 
 fn history_row(row: &Move) -> proto::Move {
@@ -335,9 +351,4 @@ fn awaited((floor, basis): (SignFloor, FloorBasis)) -> String {
         SignFloor::Mark(mark) => format!("{basis}: its chain node to reach height {}", mark.height),
         SignFloor::BlockAfter(_) => format!("{basis}: {floor}"),
     }
-}
-
-/// Bytes that an unprivileged process can still write; zero when the file system does not tell.
-fn disk_free(dir: &std::path::Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(0, |fs| fs.f_bavail * fs.f_frsize)
 }

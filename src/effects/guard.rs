@@ -23,6 +23,7 @@ pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver
     info!(guard = attached.guard_pid, node = ?attached.node.as_ref().map(|n| n.pid), "guard attached");
     hands.guard().client = Some(client);
     hands.attached.send_replace(true);
+    hands.node_ran.fetch_or(attached.node.is_some(), Ordering::Relaxed);
     hands.node.send_replace(attached.node.clone().map_or(NodeSeen::Stopped, NodeSeen::Running));
     hands.core.step(Event::GuardAttached { node: attached.node, armed: attached.armed });
     Ok(receiver)
@@ -78,7 +79,9 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
         FromGuard::Started { node } => {
             let validator_epoch = node.validator_epoch;
             info!(pid = node.pid, validator_epoch = ?validator_epoch.map(|e| e.0), "chain node started");
-            hands.metrics.node_restarted();
+            if hands.node_ran.swap(true, Ordering::Relaxed) {
+                hands.metrics.node_restarted();
+            }
             hands.node.send_replace(NodeSeen::Running(node));
             hands.core.step(Event::NodeStarted { validator_epoch });
         }

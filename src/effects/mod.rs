@@ -62,6 +62,8 @@ struct Hands {
     guard: Mutex<GuardLink>,
     /// What the guard last said of the chain node.
     node: watch::Sender<NodeSeen>,
+    /// Whether this coordinator has known a chain node to run: the next start is a restart.
+    node_ran: AtomicBool,
     /// The coordinator is ending: a guard that goes is not replaced.
     leaving: AtomicBool,
     /// Whether a guard answers.
@@ -137,6 +139,7 @@ impl Effects {
             metrics: setup.metrics,
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
+            node_ran: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
