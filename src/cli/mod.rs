@@ -18,7 +18,6 @@ mod status;
 mod table;
 mod threads;
 mod watch;
-mod why;
 mod window;
 
 use std::ffi::OsString;
@@ -34,6 +33,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
 use crate::driver::{self, KeyUse};
+use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
@@ -299,7 +299,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::ActiveValidator { reach } => ask(&reach, async |client| {
             let answer = client.status().await?;
-            match status::active_holder(&answer) {
+            match active_holder(&answer) {
                 Some(holder) => print(&format!("Name: {}\n", holder.id)),
                 None => return Err(Failure::Failed(anyhow::anyhow!("no holder is active; see baton status"))),
             }
@@ -312,7 +312,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Why { json, reach } => ask(&reach, async |client| {
             let (status, moves) = (client.status().await?, client.history().await?);
-            let why = why::Why::of(&status, &moves, WallTime::now());
+            let why = Why::of(&status, &moves, WallTime::now());
             print(&if json { why.json() } else { why.text() });
             Ok(status::exit_code(&status))
         }),
