@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::service::Routes;
 use tracing::{error, info, warn};
@@ -239,12 +239,12 @@ impl Prepared {
             metrics: metrics.clone(),
             certificates: certificates.clone(),
         };
-        let vitals = watch::Sender::new(reporter.vitals());
+        let (publisher, published) = report::Publisher::new(reporter.clone());
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
         let doors = desk::Doors { admin, callers, exporter: exporter_listener };
-        desk::open(doors, asks_in, metrics.clone(), vitals.subscribe())?;
+        desk::open(doors, asks_in, published)?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
@@ -253,7 +253,7 @@ impl Prepared {
         tokio::spawn(sources::unfinished_changes(reporter.clone()));
         tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
-        tokio::spawn(report::publish(reporter.clone(), vitals));
+        tokio::spawn(publisher.run());
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();

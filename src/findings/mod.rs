@@ -5,5 +5,5 @@
 mod why;
 mod words;
 
-pub use why::Why;
+pub use why::{Why, in_words};
 pub use words::{active_holder, ago, certificate_until, defects, finished, gap, notes, or_dash, settling};

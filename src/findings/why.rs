@@ -282,7 +282,7 @@ fn unready(member: &MemberStatus) -> String {
 }
 
 /// What stands in the history, for people. What a newer version wrote is said as it is.
-fn in_words(reason: &str) -> &str {
+pub fn in_words(reason: &str) -> &str {
     match reason {
         "operator" => "an operator ordered it",
         "maintenance" => "its host went into maintenance",
