@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 
 use super::Overview;
 use super::html::Html;
-use crate::findings::{Why, active_holder, ago, finished, in_words, notes, or_dash};
+use crate::findings::{Why, active_holder, ago, finished, in_words, is_good_news, notes, or_dash};
 use crate::ids::Role;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move};
@@ -144,7 +144,7 @@ impl Page<'_> {
         html.raw("<p>").text(holder, SENTENCE_MAX).raw("</p>\n<p>").text(failover, SENTENCE_MAX).raw("</p>\n");
         let reachable = status.members.iter().filter(|member| member.reachable).count() as u64;
         html.raw("<dl>\n<div><dt>Quorum</dt><dd>").raw(if status.quorum { "✓ yes" } else { "✕ NO" });
-        html.raw(", ").number(reachable).raw(" of ").number(status.members.len() as u64).raw(" reachable</dd></div>\n");
+        html.raw(", ").number(reachable).raw(" of ").number(status.members.len() as u64).raw(" up</dd></div>\n");
         html.raw("<div><dt>Holder</dt><dd>").text(&or_none(&status.holder), NAME_MAX);
         html.raw("</dd></div>\n<div><dt>Epoch</dt><dd>").number(status.epoch);
         html.raw("</dd></div>\n<div><dt>Leader</dt><dd>").text(&or_none(&status.leader), NAME_MAX);
@@ -228,7 +228,9 @@ impl Page<'_> {
         if !notes.is_empty() {
             html.raw("<tr role=\"row\" class=\"note\"><td role=\"cell\" colspan=\"6\">");
             for note in notes.iter().take(NOTES_MAX) {
-                html.raw("<p>! ").text(note, SENTENCE_MAX).raw("</p>");
+                html.raw(if is_good_news(note) { "<p class=\"fine\">✓ " } else { "<p>! " })
+                    .text(note, SENTENCE_MAX)
+                    .raw("</p>");
             }
             html.raw("</td></tr>\n");
         }

@@ -6,4 +6,6 @@ mod why;
 mod words;
 
 pub use why::{Why, in_words};
-pub use words::{active_holder, ago, certificate_until, defects, finished, gap, notes, or_dash, settling};
+pub use words::{
+    active_holder, ago, certificate_until, defects, finished, gap, is_good_news, notes, or_dash, settling,
+};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::words::{active_holder, ago, defects, settling};
+use super::words::{active_holder, ago, defects, is_good_news, settling};
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -58,7 +58,7 @@ impl Why {
         texts.extend(self.successor().err().map(str::to_owned));
         texts.extend(status.warnings.iter().cloned());
         for member in &status.members {
-            let of_member = settling(member).into_iter().chain(defects(member, now));
+            let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
             texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
         }
         texts

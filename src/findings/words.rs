@@ -62,6 +62,12 @@ pub fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = Str
     of_node.into_iter().chain(certificate_note(member, now))
 }
 
+/// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A
+/// member tells that in the same field as its troubles, hence by these words.
+pub fn is_good_news(note: &str) -> bool {
+    note.starts_with("first ") && note.contains(" on chain ")
+}
+
 /// `None` without TLS.
 pub fn certificate_until(member: &MemberStatus) -> Option<WallTime> {
     Some(member.certificate_until_ns).filter(|until| *until > 0).map(WallTime::from_nanos)
