@@ -22,7 +22,7 @@ use tokio::time::sleep;
 pub use end::{Ended, end_all};
 pub use sweep::SweepError;
 
-use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinkSpec, NodeProcess, ToGuard, encode};
+use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinesAs, LinkSpec, NodeProcess, ToGuard, encode};
 use crate::ids::NodeId;
 use crate::time::BootTime;
 use sweep::Held;
@@ -41,6 +41,8 @@ pub struct GuardSettings {
     pub links: Vec<LinkSpec>,
     /// What the guard itself says is appended here; `None` inherits our standard error.
     pub log: Option<PathBuf>,
+    /// Of a guard that is started; one that runs already keeps its own.
+    pub lines_as: LinesAs,
     /// From `Timing`: a guard that is silent for half of it after its deadline is overdue.
     pub kill_max: Duration,
 }

@@ -26,6 +26,18 @@ pub const FRAME_MAX: usize = 1 << 20;
 /// the path of the guard's socket. What carries it after its guard is dead is a stray.
 pub const GUARD_MARKER: &str = "BATON_GUARD";
 
+/// How a guard's own lines look, which it says on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinesAs {
+    #[default]
+    Text,
+    /// An object each, with the fields of docs/logs.md.
+    Json,
+}
+
+/// The argument of `baton-guard` for [`LinesAs::Json`].
+pub const JSON_LINES: &str = "--json-lines";
+
 /// From the coordinator to the guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuard {

@@ -139,6 +139,26 @@ impl Role {
     }
 }
 
+/// What a member may do in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vote {
+    Voter,
+    /// It gets the log.
+    Learner,
+    /// It stands in the configuration of a host whose log knows no membership yet.
+    Unknown,
+}
+
+impl Vote {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Vote::Voter => "voter",
+            Vote::Learner => "learner",
+            Vote::Unknown => "unknown",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

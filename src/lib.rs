@@ -3,7 +3,7 @@
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
 //! L0 `ids`, `time`, `realtime`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`; L2 `core` (pure), `config`,
 //! `key_links`, `certificates`; L3 `shared_core`, `shared_answer`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`;
-//! L4 `store`, `identity`, `roster`, `admin`, `exporter`, `effects`; L5 `consensus`, `gossip`, `relay`, `joining`;
+//! L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`; L5 `consensus`, `gossip`, `relay`, `joining`, `exporter`;
 //! L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
@@ -31,12 +31,13 @@ pub mod wire;
 
 pub mod admin;
 pub mod effects;
-pub mod exporter;
+pub mod findings;
 pub mod identity;
 pub mod roster;
 pub mod store;
 
 pub mod consensus;
+pub mod exporter;
 pub mod gossip;
 pub mod joining;
 pub mod relay;

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use crate::config::{Cluster, Member};
 use crate::core::members::Members;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Vote};
 use crate::timing::Timing;
 use crate::transport::{Certificates, channel};
 
@@ -22,26 +22,6 @@ pub struct Roster {
     timing: Timing,
     /// The address that each leads to, and the connection.
     channels: Mutex<BTreeMap<NodeId, (String, Channel)>>,
-}
-
-/// What a member may do in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vote {
-    Voter,
-    /// It gets the log.
-    Learner,
-    /// It stands in the configuration of a host whose log knows no membership yet.
-    Unknown,
-}
-
-impl Vote {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Vote::Voter => "voter",
-            Vote::Learner => "learner",
-            Vote::Unknown => "unknown",
-        }
-    }
 }
 
 impl Roster {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::core::{Action, Core, Event};
-use crate::time::{Now, suspended};
+use crate::core::{Action, Core, Event, Standing};
+use crate::ids::{Epoch, Term};
+use crate::time::{BootTime, Now, suspended};
 
 /// CLOCK_BOOTTIME and CLOCK_MONOTONIC are read one after the other; a process that was preempted in
 /// between sees a difference that is no suspend. Half of the shortest allowed `kill_max`.
@@ -24,13 +25,26 @@ pub struct SharedCore {
 struct Inner {
     core: Core,
     suspended: Duration,
+    /// Where the member stood last, and who wants to know when that changes.
+    told: Option<(Standing, Epoch, mpsc::UnboundedSender<Change>)>,
+}
+
+/// A change of what operators are shown: of the state, of the phase, or of both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub from: Standing,
+    pub to: Standing,
+    pub why: String,
+    /// Of the tenure that begins, goes on or ends with it; outside of one, the newest that is known.
+    pub epoch: Epoch,
+    pub term: Term,
 }
 
 impl SharedCore {
     /// The core, and the actions that follow from its steps.
     pub fn new(core: Core) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
         let (actions, receiver) = mpsc::unbounded_channel();
-        let inner = Mutex::new(Inner { core, suspended: suspended() });
+        let inner = Mutex::new(Inner { core, suspended: suspended(), told: None });
         (SharedCore { inner, actions, steps: watch::Sender::new(0) }, receiver)
     }
 
@@ -45,7 +59,17 @@ impl SharedCore {
             self.take(&mut inner, Event::Slept);
         }
         self.take(&mut inner, event);
+        inner.tell_change(BootTime::now());
         self.steps.send_modify(|steps| *steps += 1);
+    }
+
+    /// Every change from here on, in order. What a step passes through without waiting is no change, and what time alone
+    /// brings about is noticed with the next step. Only the newest receiver gets any.
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (told, changes) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        inner.told = Some((inner.core.standing(BootTime::now()), inner.core.epoch(), told));
+        changes
     }
 
     /// Reads the core at one moment.
@@ -68,5 +92,23 @@ impl SharedCore {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("a step of the core panicked; its state cannot be trusted")
+    }
+}
+
+impl Inner {
+    fn tell_change(&mut self, now: BootTime) {
+        let Inner { core, told, suspended: _ } = self;
+        let Some((from, epoch, changes)) = told else { return };
+        let (to, before) = (core.standing(now), *epoch);
+        *epoch = core.epoch();
+        if to == *from {
+            return;
+        }
+        // A tenure whose claim came to nothing had an epoch that nobody knows any more.
+        let epoch = if from.stage.is_some() && to.stage.is_none() { before } else { *epoch };
+        let change = Change { from: *from, to, why: core.why_standing(now), epoch, term: core.term() };
+        *from = to;
+        // Nobody listens any more once the coordinator is ending.
+        let _ = changes.send(change);
     }
 }

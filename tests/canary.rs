@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use baton::exporter::{self, NO_QUORUM, Vitals};
+use baton::exporter::{self, NO_QUORUM, Published, Vitals};
 use baton::metrics::Metrics;
 use baton::time::BootTime;
 use tokio::sync::watch;
@@ -29,7 +29,10 @@ impl Host {
         let addr = listener.local_addr().expect("an address");
         let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(77) });
         let mut tasks = JoinSet::new();
-        tasks.spawn(exporter::serve(listener, Metrics::new(BootTime::now()), vitals.subscribe()));
+        let metrics = Metrics::new(BootTime::now());
+        let overview = watch::Sender::default().subscribe();
+        let published = Published { metrics, vitals: vitals.subscribe(), overview };
+        tasks.spawn(exporter::serve(listener, published));
         Host { addr, vitals, tasks }
     }
 

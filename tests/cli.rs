@@ -291,12 +291,14 @@ fn a_key_that_others_can_read_stops_run_and_check_before_anything_happens() {
 }
 
 #[test]
-fn an_unreadable_log_level_stops_run() {
+fn an_unreadable_log_level_or_format_stops_run() {
     let host = Host::new();
     let output = baton(&["run", "--config", &host.config()], &[("BATON_LOG", "info=loud")]);
     let line = text(&output.stderr);
     assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
     assert!(line.starts_with("baton: BATON_LOG=\"info=loud\": write a level"), "{line}");
+    let output = baton(&["run", "--config", &host.config()], &[("BATON_LOG_FORMAT", "xml")]);
+    assert_refused(&output, 2, "baton: BATON_LOG_FORMAT=\"xml\": write human or json");
 }
 
 #[test]

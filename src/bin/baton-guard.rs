@@ -1,4 +1,4 @@
-//! `baton-guard --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
+//! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
 //! smaller one, which reads a key file for the coordinator. All they do is in `guard/`; here are their arguments and
 //! their last words.
 
@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{public_key, run, say};
+use baton::guard::{public_key, run, say, speak};
+use baton::guard_frame::{JSON_LINES, LinesAs};
 use baton::public_key::KeyFormat;
 
-const USAGE: &str = "usage: baton-guard --socket PATH (absolute), started by `baton run` and not by hand; \
+const USAGE: &str = "usage: baton-guard [--json-lines] --socket PATH (absolute), started by `baton run` and not by hand; \
                      or baton-guard public-key --format near|cometbft FILE";
 
 enum Task {
@@ -47,7 +48,12 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, String> {
-    let task = match args.next() {
+    let mut first = args.next();
+    if first.as_ref().is_some_and(|arg| arg == JSON_LINES) {
+        speak(LinesAs::Json);
+        first = args.next();
+    }
+    let task = match first {
         Some(arg) if arg == "--help" || arg == "-h" => return Ok(Task::Help),
         Some(arg) if arg == "--socket" => Task::Guard { socket: absolute(args.next(), "--socket")? },
         Some(arg) if arg == "public-key" => {

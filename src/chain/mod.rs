@@ -155,7 +155,7 @@ impl Driver {
             argv: chain.command.clone(),
             env: chain.env.clone(),
             cwd: chain.home.clone(),
-            log: chain.log.clone(),
+            log: chain.log.as_ref().map(|log| log.file.clone()),
         }
     }
 

@@ -116,7 +116,7 @@ impl ChainDriver for Near {
 
     /// To be called just before a reload is asked for.
     fn begin_reload(&self) -> Reload {
-        Reload::begin(self.chain.log.clone())
+        Reload::begin(self.chain.log.as_ref().map(|log| log.file.clone()))
     }
 
     /// Why neard kept its old key and configuration when it was told to read them again; `None` when

@@ -13,10 +13,10 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 use super::ends::{Ends, end_by};
-use super::table::ago;
 use super::{Failure, print};
 use crate::chain::parse_rfc3339;
 use crate::config::units;
+use crate::findings::ago;
 use crate::time::WallTime;
 
 const DAY: Duration = Duration::from_secs(86_400);

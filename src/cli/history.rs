@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use crate::findings::{finished, gap, or_dash};
 use crate::time::WallTime;
 use crate::wire::proto::{Move, MoveFloor};
 
-use super::table::{or_dash, render};
+use super::table::render;
 
 const HEADS: [&str; 7] = ["FROM", "TO", "EPOCH", "KIND", "CLAIMED", "GAP", "FLOOR"];
 
@@ -68,10 +69,6 @@ fn cells(m: &Move) -> Vec<String> {
     vec![or_dash(&m.from), m.to.clone(), m.epoch.to_string(), m.kind.clone(), claimed, gap, source]
 }
 
-pub(super) fn gap(m: &Move) -> String {
-    if finished(m) { format!("{}ms", m.gap_ns / 1_000_000) } else { "unfinished".to_owned() }
-}
-
 fn note(m: &Move) -> Option<String> {
     let floor = m.floor.as_ref().map(floor_line);
     let lines: Vec<String> = [m.reason.clone()].into_iter().filter(|reason| !reason.is_empty()).chain(floor).collect();
@@ -90,8 +87,4 @@ pub(super) fn floor_line(floor: &MoveFloor) -> String {
 /// The floor, when the version that recorded it told all of it.
 fn told(m: &Move) -> Option<&MoveFloor> {
     m.floor.as_ref().filter(|floor| !floor.source.is_empty())
-}
-
-fn finished(m: &Move) -> bool {
-    m.active_at_ns != 0
 }

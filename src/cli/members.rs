@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::roster::Vote;
+use crate::findings::or_dash;
+use crate::ids::Vote;
 use crate::wire::proto::member_change_request::Change;
 use crate::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
 
 use super::reach::{Reach, ReachVia};
 use super::status::warnings;
-use super::table::{or_dash, render};
+use super::table::render;
 use super::{Failure, ask, print};
 
 const HEADS: [&str; 7] = ["HOST", "VOTE", "ROLE", "PRIORITY", "ADDRESS", "UP", "STORE"];

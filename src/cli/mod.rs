@@ -18,7 +18,6 @@ mod status;
 mod table;
 mod threads;
 mod watch;
-mod why;
 mod window;
 
 use std::ffi::OsString;
@@ -34,6 +33,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::admin::WantedHandover;
 use crate::config::{Config, check_keys, units};
 use crate::driver::{self, KeyUse};
+use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
@@ -69,9 +69,9 @@ enum Command {
         /// next holder waits for a later block
         #[arg(long)]
         key_signed_outside: bool,
-        /// How log lines look
-        #[arg(long, value_enum, default_value = "human")]
-        log_format: LogFormat,
+        /// How log lines look; without it as BATON_LOG_FORMAT says, or else for people
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
     },
     /// Show every member, the leader and the holder (exit code 0: a holder is active, 1: none)
     Status {
@@ -299,7 +299,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::ActiveValidator { reach } => ask(&reach, async |client| {
             let answer = client.status().await?;
-            match status::active_holder(&answer) {
+            match active_holder(&answer) {
                 Some(holder) => print(&format!("Name: {}\n", holder.id)),
                 None => return Err(Failure::Failed(anyhow::anyhow!("no holder is active; see baton status"))),
             }
@@ -312,7 +312,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Why { json, reach } => ask(&reach, async |client| {
             let (status, moves) = (client.status().await?, client.history().await?);
-            let why = why::Why::of(&status, &moves, WallTime::now());
+            let why = Why::of(&status, &moves, WallTime::now());
             print(&if json { why.json() } else { why.text() });
             Ok(status::exit_code(&status))
         }),
@@ -381,21 +381,32 @@ fn order(reach: &Reach, what: &str, order: Order) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run(file: &ConfigFile, stop_node: bool, key_use: KeyUse, log_format: LogFormat) -> Result<ExitCode, Failure> {
+fn run(
+    file: &ConfigFile,
+    stop_node: bool,
+    key_use: KeyUse,
+    log_format: Option<LogFormat>,
+) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
+    let log_format = LogFormat::chosen(log_format).map_err(Failure::BadInput)?;
+    let member = config.id.clone();
+    let mixed = log_format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
     let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
     runtime.block_on(async {
         let prepared = driver::prepare(config, key_use).await.map_err(Failure::BadInput)?;
         // Not earlier: a start that is refused says why in one line, and nothing before it.
-        log::start(log_format, filter).map_err(Failure::BadInput)?;
+        log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
         // Not earlier either: the store's threads begin where they are started from.
         threads::carry_the_lease();
         for warning in prepared.warnings() {
             tracing::warn!("{warning}");
         }
-        prepared.run(stop_node).await.map_err(Failure::Failed)
+        if mixed {
+            tracing::warn!("chain.log is not set: what the chain node says stands between these lines, and is no JSON");
+        }
+        prepared.run(stop_node, log_format.of_guard()).await.map_err(Failure::Failed)
     })?;
     Ok(ExitCode::SUCCESS)
 }

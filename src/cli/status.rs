@@ -4,14 +4,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::ids::Role;
-use crate::roster::Vote;
+use crate::findings::{active_holder, certificate_until, notes, or_dash};
 use crate::time::WallTime;
-use crate::transport::EXPIRY_NEAR;
 use crate::wire::proto::{MemberStatus, StatusResponse};
 
 use super::history::floor_line;
-use super::table::{folded, or_dash, render};
+use super::table::{folded, render};
 
 const HEADS: [&str; 8] = ["HOST", "ROLE", "STATE", "PHASE", "HEIGHT", "LINKS", "GUARD", "LEASE"];
 
@@ -138,7 +136,9 @@ pub(super) fn table(status: &StatusResponse) -> String {
     }
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
-    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member, paused))).collect();
+    let now = WallTime::now();
+    let note = |member| Some(notes(member, paused, now).join("\n")).filter(|note| !note.is_empty());
+    let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
     out.push_str(&render(&HEADS, &rows));
     out.push_str(&warnings(status));
     out
@@ -164,58 +164,6 @@ fn cells(member: &MemberStatus) -> Vec<String> {
     vec![member.id.clone(), or_dash(&member.role), state, phase, height, links, guard, lease]
 }
 
-fn note(member: &MemberStatus, paused: bool) -> Option<String> {
-    let fitness = match member.not_ready_because.as_str() {
-        _ if member.maintenance && !member.phase.is_empty() => Some(if paused {
-            "in maintenance: keeps the baton while the cluster is paused".to_owned()
-        } else {
-            "in maintenance: hands over as soon as another member is ready".to_owned()
-        }),
-        _ if member.maintenance => Some("in maintenance".to_owned()),
-        "" => None,
-        // It never is, and is not meant to be.
-        _ if member.role == Role::Arbiter.as_str() => None,
-        reason => Some(format!("not ready: {reason}")),
-    };
-    let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
-    let lines: Vec<String> =
-        settling(member).into_iter().chain(learner).chain(fitness).chain(defects(member, WallTime::now())).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-pub(super) fn settling(member: &MemberStatus) -> Option<String> {
-    (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling))
-}
-
-/// What is to be known of a member that does not keep it from taking the baton.
-pub(super) fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
-    let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    of_node.into_iter().chain(certificate_note(member, now))
-}
-
-fn certificate_until(member: &MemberStatus) -> Option<WallTime> {
-    Some(member.certificate_until_ns).filter(|until| *until > 0).map(WallTime::from_nanos)
-}
-
-fn certificate_note(member: &MemberStatus, now: WallTime) -> Option<String> {
-    if member.transport == "insecure" {
-        return Some("INSECURE: whoever reaches its port can speak as any member (tls.insecure)".to_owned());
-    }
-    let until = certificate_until(member)?;
-    let left = until.since(now);
-    match left.as_secs() / 86_400 {
-        _ if left.is_zero() => Some(format!("certificate EXPIRED at {until}: no member listens to it")),
-        days if left <= EXPIRY_NEAR => Some(format!("certificate expires in {days} days, at {until}")),
-        _ => None,
-    }
-}
-
-/// The holder, when it says itself that its chain node signs.
-pub(super) fn active_holder(status: &StatusResponse) -> Option<&MemberStatus> {
-    let holder = some(&status.holder)?;
-    status.members.iter().find(|member| member.id == holder && member.reachable && member.phase == "Active")
-}
-
 /// 0: a holder is active; 1: none.
 pub(super) fn exit_code(status: &StatusResponse) -> ExitCode {
     ExitCode::from(u8::from(active_holder(status).is_none()))
@@ -228,25 +176,6 @@ fn some(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_wrong_with_the_connections_of_a_member_stands_below_it() {
-        let day = std::time::Duration::from_secs(86_400);
-        let now = WallTime::from_nanos(1_800_000_000_000_000_000);
-        let until = |until: WallTime| MemberStatus {
-            transport: "tls".to_owned(),
-            certificate_until_ns: until.as_nanos(),
-            ..MemberStatus::default()
-        };
-        assert_eq!(certificate_note(&until(now + 31 * day), now), None);
-        let soon = certificate_note(&until(now + 12 * day), now).expect("a note");
-        assert_eq!(soon, "certificate expires in 12 days, at 2027-01-27T08:00:00.000Z");
-        let over = certificate_note(&until(now), now).expect("a note");
-        assert_eq!(over, "certificate EXPIRED at 2027-01-15T08:00:00.000Z: no member listens to it");
-        assert_eq!(certificate_note(&MemberStatus::default(), now), None, "without TLS, on loopback");
-        let insecure = MemberStatus { transport: "insecure".to_owned(), ..MemberStatus::default() };
-        assert!(certificate_note(&insecure, now).is_some_and(|note| note.starts_with("INSECURE")));
-    }
 
     #[test]
     fn the_longest_words_fit_a_terminal_of_80_characters() {

@@ -1,8 +1,6 @@
 //! Plain columns for a terminal of 80 characters. The first column gives way when a line would not
 //! fit, and a note goes below its row.
 
-use std::time::Duration;
-
 /// Widest line, in characters.
 pub(super) const WIDTH: usize = 80;
 
@@ -93,23 +91,6 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     let mut kept: String = text.chars().take(width.saturating_sub(1)).collect();
     kept.push('…');
     kept
-}
-
-/// `-` in place of nothing.
-pub(super) fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
-}
-
-/// Two units at most: `3 d 4 h`, `12 min`, `40 s`.
-pub(super) fn ago(since: Duration) -> String {
-    let secs = since.as_secs();
-    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{secs} s"),
-        (0, 0, _) => format!("{minutes} min"),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        (_, _, _) => format!("{days} d {hours} h"),
-    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
 use super::{
-    Chain, DriverKind, KeyNames, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall, TargetHeight,
-    reference,
+    Chain, ChainLog, DriverKind, KeyNames, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall,
+    TargetHeight, reference,
 };
 
 const fn ms(millis: u64) -> Duration {
@@ -48,7 +48,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         driver,
         command,
         env: doc.variables("chain.env")?,
-        log: doc.path("chain.log")?,
+        log: log(doc)?,
         stop_timeout: doc.duration_within("chain.stop_timeout", ms(100), ms(600_000))?.unwrap_or(ms(30_000)),
         clock_skew: doc.duration_within("chain.clock_skew", ms(1), ms(10_000))?.unwrap_or(ms(200)),
         on_halt,
@@ -61,6 +61,22 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         near_addrs,
         home,
     })
+}
+
+fn log(doc: &Document) -> Result<Option<ChainLog>, ConfigError> {
+    let mib = doc.integer("chain.log_max_mib", 1, 65_536)?;
+    let kept = doc.integer("chain.log_kept", 1, 100)?;
+    match doc.path("chain.log")? {
+        Some(file) => {
+            let usual = ChainLog::at(file);
+            let bytes_max = mib.map_or(usual.bytes_max, |mib| u64::from(mib) << 20);
+            Ok(Some(ChainLog { bytes_max, kept: kept.unwrap_or(usual.kept), ..usual }))
+        }
+        None => match mib.map(|_| "chain.log_max_mib").or(kept.map(|_| "chain.log_kept")) {
+            Some(key) => Err(doc.bad(key, "means nothing without chain.log; remove it or name a file in chain.log")),
+            None => Ok(None),
+        },
+    }
 }
 
 fn halt_after(doc: &Document, on_halt: OnHalt) -> Result<Duration, ConfigError> {

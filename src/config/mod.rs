@@ -94,6 +94,23 @@ pub enum DriverKind {
     CometBft,
 }
 
+/// A file of its own for what the chain node says, and how much of it stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainLog {
+    pub file: PathBuf,
+    /// From here on its older part is set aside.
+    pub bytes_max: u64,
+    /// Older parts that stay beside it; at least one.
+    pub kept: u32,
+}
+
+impl ChainLog {
+    /// With the usual bounds.
+    pub fn at(file: PathBuf) -> ChainLog {
+        ChainLog { file, bytes_max: 64 << 20, kept: 4 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     pub driver: DriverKind,
@@ -102,7 +119,7 @@ pub struct Chain {
     pub command: Vec<String>,
     pub env: BTreeMap<String, String>,
     /// Where the node's standard output and error go; `None` inherits.
-    pub log: Option<PathBuf>,
+    pub log: Option<ChainLog>,
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     /// Largest assumed difference between this host's wall clock and a block header's.

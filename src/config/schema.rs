@@ -44,6 +44,8 @@ pub(super) const KEYS: &[Key] = &[
     compound("chain.command", r#"command = ["neard", "--home", "/var/lib/near", "run"]"#),
     compound("chain.env", r#"env = { RUST_LOG = "info" }"#),
     scalar("chain.log", r#"log = "/var/log/near.log""#),
+    scalar("chain.log_max_mib", "log_max_mib = 64"),
+    scalar("chain.log_kept", "log_kept = 4"),
     scalar("chain.stop_timeout", r#"stop_timeout = "30s""#),
     scalar("chain.clock_skew", r#"clock_skew = "200ms""#),
     scalar("chain.on_halt", r#"on_halt = "wait""#),

@@ -17,6 +17,7 @@ pub mod orders;
 pub mod peers;
 pub mod replicated;
 mod settings;
+pub mod standing;
 pub mod tenure;
 pub mod votes;
 
@@ -27,6 +28,7 @@ pub use event::{Action, Event, Handover, View};
 pub use host::NotReady;
 pub use peers::Peer;
 pub use settings::{Memory, Settings};
+pub use standing::Standing;
 pub use tenure::Stage;
 
 use crate::ids::{NodeId, Role, SignMark, Term};

@@ -43,6 +43,21 @@ pub enum Command {
     SetPriority { member: NodeId, priority: Option<u32> },
 }
 
+impl Command {
+    /// Of the tenure that it is about, if it is about one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Command::Claim { epoch, .. } | Command::Release { epoch, .. } | Command::Activated { epoch, .. } => {
+                Some(*epoch)
+            }
+            Command::Join { .. }
+            | Command::SetMaintenance { .. }
+            | Command::SetPause { .. }
+            | Command::SetPriority { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,12 +4,11 @@
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::admin::{self, Ask};
-use crate::exporter::{self, Vitals};
-use crate::metrics::Metrics;
+use crate::exporter::{self, Published};
 use crate::transport::Caller;
 
 /// Where clients connect to.
@@ -21,12 +20,7 @@ pub(super) struct Doors {
 }
 
 /// Both are served until the process ends. Called inside the driver's runtime, which the listeners leave here.
-pub(super) fn open(
-    doors: Doors,
-    asks: mpsc::Sender<Ask>,
-    metrics: Metrics,
-    vitals: watch::Receiver<Vitals>,
-) -> Result<()> {
+pub(super) fn open(doors: Doors, asks: mpsc::Sender<Ask>, published: Published) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build().context("start the desk's runtime")?;
     let (admin, exporter) = {
         let admin = doors.admin.into_std().context("hand the admin socket to the desk")?;
@@ -41,7 +35,7 @@ pub(super) fn open(
     let serve = async move {
         let exporter = async {
             if let Some(listener) = exporter {
-                exporter::serve(listener, metrics, vitals).await;
+                exporter::serve(listener, published).await;
             }
         };
         tokio::join!(admin::serve(admin, callers, asks), exporter);
@@ -57,16 +51,24 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
-    use tokio::sync::oneshot;
+    use tokio::sync::{oneshot, watch};
 
     use super::*;
     use crate::certificates::{Authority, Bearer, Validity};
     use crate::config::Tls;
+    use crate::exporter::Vitals;
+    use crate::metrics::Metrics;
     use crate::time::BootTime;
     use crate::timing::Timing;
     use crate::transport::{self, Certificates, Credentials, Entrance};
     use crate::wire::proto::OrderRequest;
     use crate::wire::proto::admin_client::AdminClient;
+
+    fn published(node_pid: Option<u32>) -> Published {
+        let vitals = Vitals { beat: BootTime::now(), ready: Ok(()), node_pid };
+        let overview = watch::Sender::new(Default::default()).subscribe();
+        Published { metrics: Metrics::new(BootTime::now()), vitals: watch::Sender::new(vitals).subscribe(), overview }
+    }
 
     #[tokio::test]
     async fn monitors_are_answered_while_the_drivers_runtime_does_something_else() {
@@ -74,10 +76,9 @@ mod tests {
         let admin = admin::bind(dir.path()).expect("bound");
         let listener = exporter::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let addr = listener.local_addr().expect("its address");
-        let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(7) });
         let (asks, _driver) = mpsc::channel(1);
         let doors = Doors { admin, callers: mpsc::channel(1).1, exporter: Some(listener) };
-        open(doors, asks, Metrics::new(BootTime::now()), vitals.subscribe()).expect("opened");
+        open(doors, asks, published(Some(7))).expect("opened");
 
         // From here on the one thread of this runtime waits for the answer, and drives nothing.
         let mut stream = TcpStream::connect(addr).expect("connected");
@@ -122,8 +123,7 @@ mod tests {
         let _peers = transport::incoming(listener, Some(entrance), &Timing::LAN);
         let (asks, _driver) = mpsc::channel(1);
         let doors = Doors { admin: admin::bind(dir.path()).expect("bound"), callers, exporter: None };
-        let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: None });
-        open(doors, asks, Metrics::new(BootTime::now()), vitals.subscribe()).expect("opened");
+        open(doors, asks, published(None)).expect("opened");
 
         let ((let_in, is_in), (told, answer)) = (oneshot::channel(), std::sync::mpsc::channel());
         std::thread::spawn(move || told.send(ask_as_admin(&ops, &addr, let_in)));

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tonic::service::Routes;
 use tracing::{error, info, warn};
@@ -35,6 +35,7 @@ use crate::effects::{self, Effects};
 use crate::exporter;
 use crate::gossip::Gossip;
 use crate::guard_client::{GuardSettings, default_binary};
+use crate::guard_frame::LinesAs;
 use crate::identity::{Identity, Known};
 use crate::ids::{NodeId, Role};
 use crate::joining::{Doorbell, cluster_exists};
@@ -160,11 +161,12 @@ impl Prepared {
     }
 
     /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard and
-    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing.
+    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing. A guard that is started
+    /// says its lines in the form of `guard_says`.
     ///
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
-    pub async fn run(self, stop_node: bool) -> Result<()> {
+    pub async fn run(self, stop_node: bool, guard_says: LinesAs) -> Result<()> {
         let Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings: _ } =
             self;
         let exporter_listener = metrics;
@@ -182,6 +184,7 @@ impl Prepared {
             started_at,
         ));
         let core = Arc::new(core);
+        tokio::spawn(sources::changes(core.changes()));
         let metrics = Metrics::new(started_at);
 
         let known = Known {
@@ -224,7 +227,7 @@ impl Prepared {
         // Before the guard: whatever is started from here on is ended in good order.
         tokio::spawn(sources::signals(core.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
         let effects = match chain {
-            Some((driver, links)) => Some(start_effects(&config, driver, links, &core, &metrics).await?),
+            Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core, &metrics).await?),
             None => None,
         };
         let answers = Answers::default();
@@ -241,12 +244,12 @@ impl Prepared {
             metrics: metrics.clone(),
             certificates: certificates.clone(),
         };
-        let vitals = watch::Sender::new(reporter.vitals());
+        let (publisher, published) = report::Publisher::new(reporter.clone());
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
         let doors = desk::Doors { admin, callers, exporter: exporter_listener };
-        desk::open(doors, asks_in, metrics.clone(), vitals.subscribe())?;
+        desk::open(doors, asks_in, published)?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
@@ -255,8 +258,8 @@ impl Prepared {
         tokio::spawn(sources::unfinished_changes(reporter.clone()));
         tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
-        tokio::spawn(report::publish(reporter.clone(), vitals));
-        info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
+        tokio::spawn(publisher.run());
+        info!(cluster = %reporter.config.cluster.name, id = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
@@ -322,7 +325,7 @@ impl Performer {
                 tokio::spawn(async move { consensus.campaign().await });
             }
             Action::TransferLead { to } => {
-                info!(%to, "offering the lead");
+                info!(%to, epoch = self.core.read(|core, _| core.epoch().0), "offering the lead");
                 let consensus = self.consensus.clone();
                 tokio::spawn(async move { consensus.transfer_lead(to).await });
             }
@@ -339,7 +342,7 @@ impl Performer {
     }
 
     fn propose(&self, command: Command) {
-        info!("proposing {command}");
+        info!(epoch = command.epoch().map(|epoch| epoch.0), "proposing {command}");
         let (consensus, core) = (self.consensus.clone(), self.core.clone());
         let again = if matches!(command, Command::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
         tokio::spawn(async move {
@@ -430,6 +433,7 @@ fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
         member: config.id.clone(),
         links: links.switched.clone(),
         log: None,
+        lines_as: LinesAs::Text,
         kill_max: config.timing.kill_max(),
     })
 }
@@ -438,18 +442,20 @@ async fn start_effects(
     config: &Config,
     chain: Driver,
     links: HostLinks,
+    guard_says: LinesAs,
     core: &Arc<SharedCore>,
     metrics: &Metrics,
 ) -> Result<Effects> {
     let section = config.chain.as_ref().context("a chain node without [chain]")?;
     links.lay_routes()?;
-    let guard = guard_settings(config, &links)?;
+    let guard = GuardSettings { lines_as: guard_says, ..guard_settings(config, &links)? };
     let setup = effects::Setup {
         chain,
         links: KeyLinks::new(links.switched)?,
         guard,
         stop_timeout: section.stop_timeout,
         probe_every: section.probe.every,
+        node_log: section.log.clone(),
         core: core.clone(),
         metrics: metrics.clone(),
     };

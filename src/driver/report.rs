@@ -14,12 +14,12 @@ use crate::core::members::voters_warning;
 use crate::core::orders::Orders;
 use crate::core::replicated::Move;
 use crate::effects::{Effects, GuardState, Seen};
-use crate::exporter::{NO_QUORUM, Vitals};
+use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Vote};
 use crate::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
-use crate::roster::{Roster, Vote};
+use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
@@ -49,25 +49,58 @@ pub(super) struct Reporter {
     pub disk: watch::Receiver<Option<DiskSpace>>,
 }
 
-/// Keeps gossip, metrics and vitals up to date.
-pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
-    let mut steps = reporter.core.steps();
-    let mut metrics_at = Instant::now();
-    let mut told = (String::new(), String::new());
-    loop {
-        let record = reporter.record();
-        let state = (record.state.clone(), record.phase.clone());
-        if state != told || Instant::now() >= metrics_at {
-            metrics_at = Instant::now() + METRICS_EVERY;
-            told = state;
-            reporter.publish_metrics(&record);
-            vitals.send_replace(reporter.vitals());
+/// Keeps gossip, and all that the exporter shows, up to date.
+pub(super) struct Publisher {
+    reporter: Reporter,
+    vitals: watch::Sender<Vitals>,
+    overview: watch::Sender<Arc<Overview>>,
+    /// Changes with the history.
+    applied: watch::Receiver<AppliedState>,
+    moves: Arc<Vec<proto::Move>>,
+}
+
+impl Publisher {
+    pub(super) fn new(reporter: Reporter) -> (Publisher, Published) {
+        let moves = Arc::new(reporter.history().moves);
+        let status = reporter.status();
+        let vitals = watch::Sender::new(reporter.vitals(&status));
+        let overview = watch::Sender::new(Arc::new(Overview { status, moves: moves.clone(), at: WallTime::now() }));
+        let metrics = reporter.metrics.clone();
+        let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
+        let applied = reporter.applied.clone();
+        (Publisher { reporter, vitals, overview, applied, moves }, published)
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut steps = self.reporter.core.steps();
+        let mut metrics_at = Instant::now();
+        let mut told = (String::new(), String::new());
+        loop {
+            let record = self.reporter.record();
+            let state = (record.state.clone(), record.phase.clone());
+            if state != told || Instant::now() >= metrics_at {
+                metrics_at = Instant::now() + METRICS_EVERY;
+                told = state;
+                self.reporter.publish_metrics(&record);
+                self.publish_overview();
+            }
+            self.reporter.gossip.publish(record);
+            sleep(RECORD_EVERY_MIN).await;
+            if let Ok(Err(_)) = timeout_at(metrics_at, steps.changed()).await {
+                return;
+            }
         }
-        reporter.gossip.publish(record);
-        sleep(RECORD_EVERY_MIN).await;
-        if let Ok(Err(_)) = timeout_at(metrics_at, steps.changed()).await {
-            return;
+    }
+
+    fn publish_overview(&mut self) {
+        if self.applied.has_changed().unwrap_or(false) {
+            self.applied.mark_unchanged();
+            self.moves = Arc::new(self.reporter.history().moves);
         }
+        let status = self.reporter.status();
+        self.vitals.send_replace(self.reporter.vitals(&status));
+        let overview = Overview { status, moves: self.moves.clone(), at: WallTime::now() };
+        self.overview.send_replace(Arc::new(overview));
     }
 }
 
@@ -240,8 +273,7 @@ impl Reporter {
         HistoryResponse { moves: self.applied.borrow().replicated.moves.iter().map(history_row).collect() }
     }
 
-    pub(super) fn vitals(&self) -> Vitals {
-        let status = self.status();
+    fn vitals(&self, status: &StatusResponse) -> Vitals {
         let mine = status.members.iter().find(|member| member.id == status.member);
         let ready = match mine {
             _ if !status.quorum => Err(format!("{NO_QUORUM} of members can be reached")),

@@ -17,7 +17,7 @@ use crate::core::replicated::Command;
 use crate::core::{Event, Peer};
 use crate::gossip::{Heard, Table};
 use crate::ids::NodeId;
-use crate::shared_core::SharedCore;
+use crate::shared_core::{Change, SharedCore};
 use crate::store::{AppliedEntry, Health, News};
 use crate::time::BootTime;
 use crate::timing::Timing;
@@ -29,7 +29,7 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
         let AppliedEntry { term, index, command, result, view } = match news {
             News::Entry(entry) => entry,
             News::Snapshot(view) => {
-                info!(epoch = %view.epoch, "took over another member's snapshot");
+                info!(epoch = view.epoch.0, "took over another member's snapshot");
                 core.step(Event::Restored { view });
                 continue;
             }
@@ -38,12 +38,19 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
                 continue;
             }
         };
-        info!(term, index, ?result, "applied {command}");
+        info!(term, index, epoch = command.epoch().map(|epoch| epoch.0), ?result, "applied {command}");
         let activated = matches!(command, Command::Activated { .. });
         core.step(Event::Applied { term, command, outcome: result, view });
         if activated {
             reporter.count_move();
         }
+    }
+}
+
+/// Says every change of state or phase, one line each.
+pub(super) async fn changes(mut changes: mpsc::UnboundedReceiver<Change>) {
+    while let Some(Change { from, to, why, epoch, term }) = changes.recv().await {
+        info!(%from, %to, why, epoch = epoch.0, term, "state changed");
     }
 }
 

@@ -41,12 +41,12 @@ pub(super) async fn watch(hands: Arc<Hands>, epoch: Epoch) {
     let tell = |news: News| match news {
         News::First { what, after } => {
             let told = format!("first {what} on chain {:.1} s after activation began", after.as_secs_f64());
-            info!(%epoch, "{told}");
+            info!(epoch = epoch.0, "{told}");
             hands.note(told);
         }
         News::Late { trouble } => {
             let told = format!("nothing signed here is on chain yet, long after activation{trouble}");
-            warn!(%epoch, "{told}");
+            warn!(epoch = epoch.0, "{told}");
             hands.note(told);
         }
     };

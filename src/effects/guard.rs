@@ -78,7 +78,7 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
     match frame {
         FromGuard::Started { node } => {
             let validator_epoch = node.validator_epoch;
-            info!(pid = node.pid, validator_epoch = ?validator_epoch.map(|e| e.0), "chain node started");
+            info!(pid = node.pid, epoch = validator_epoch.map(|epoch| epoch.0), "chain node started");
             if hands.node_ran.swap(true, Ordering::Relaxed) {
                 hands.metrics.node_restarted();
             }
@@ -91,12 +91,14 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
                 return;
             }
             let asked = cause != ExitCause::ByItself;
-            info!(pid, ?status, asked, "chain node gone");
+            let epoch = hands.validator_epoch().map(|epoch| epoch.0);
+            info!(pid, ?status, asked, epoch, "chain node gone");
             hands.node.send_replace(NodeSeen::Stopped);
             hands.core.step(Event::NodeExited { cause });
         }
         FromGuard::Fenced { epoch, fired_at, done_at, links_error } => {
-            warn!(%epoch, took_ms = done_at.since(fired_at).as_millis(), "fenced: the lease ran out");
+            let took_ms = done_at.since(fired_at).as_millis() as u64;
+            warn!(epoch = epoch.0, took_ms, "fenced: the lease ran out");
             hands.metrics.fenced(crate::metrics::FENCED_BY_DEADLINE);
             hands.guard().armed = None;
             hands.core.step(Event::Fenced { epoch });

@@ -8,6 +8,7 @@ mod first_signature;
 mod guard;
 mod mark;
 mod node;
+mod node_log;
 mod probe;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::chain::Driver;
 use crate::chain_node::Health;
+use crate::config::ChainLog;
 use crate::core::Action;
 use crate::guard_client::{GuardClient, GuardError, GuardSettings};
 use crate::guard_frame::{ArmedGuard, NodeProcess, ToGuard};
@@ -27,6 +29,7 @@ use crate::key_links::{KeyLinks, LinkState};
 use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use node::Job;
+use node_log::NodeLog;
 
 /// For the guard to take note of the last that is said to it.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +42,8 @@ pub struct Setup {
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     pub probe_every: Duration,
+    /// To be kept within its bounds.
+    pub node_log: Option<ChainLog>,
     pub core: Arc<SharedCore>,
     pub metrics: Metrics,
 }
@@ -154,6 +159,9 @@ impl Effects {
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
+        if let Some(Err(error)) = setup.node_log.map(|log| NodeLog(log).keep_bounded()) {
+            tracing::warn!("the chain node's log is not kept within its bounds: {error}");
+        }
         Ok(Effects { hands, jobs })
     }
 
@@ -249,6 +257,19 @@ impl Effects {
 impl Hands {
     fn guard(&self) -> MutexGuard<'_, GuardLink> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest that is known here, for the log.
+    fn epoch(&self) -> u64 {
+        self.core.read(|core, _| core.epoch().0)
+    }
+
+    /// The epoch under which the running node became a validator.
+    fn validator_epoch(&self) -> Option<Epoch> {
+        match &*self.node.borrow() {
+            NodeSeen::Running(process) => process.validator_epoch,
+            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
+        }
     }
 
     fn runs_node(&self, pid: u32) -> bool {

@@ -86,17 +86,17 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
         let prepared = hands.chain.prepare_validator(&floor, settled.as_ref()).await;
         for warning in prepared.map_err(|error| error.to_string())? {
-            warn!("{warning}");
+            warn!(epoch = epoch.0, "{warning}");
         }
         swap(hands, epoch).await
     };
     match linked.await {
         Ok(()) => {
-            info!(%epoch, %floor, "links validating");
+            info!(epoch = epoch.0, %floor, "links validating");
             hands.core.step(Event::Linked { epoch });
         }
         Err(reason) => {
-            warn!(%epoch, "links not changed: {reason}");
+            warn!(epoch = epoch.0, "links not changed: {reason}");
             hands.core.step(Event::LinksFailed { reason });
         }
     }
@@ -127,7 +127,7 @@ async fn activate(hands: &Arc<Hands>, epoch: Epoch, let_go: &mut watch::Receiver
     match activated {
         Ok(()) => hands.core.step(Event::Activated { epoch }),
         Err(reason) => {
-            warn!(%epoch, "not activated: {reason}");
+            warn!(epoch = epoch.0, "not activated: {reason}");
             hands.core.step(Event::ActivationFailed { epoch, reason });
         }
     }
@@ -223,7 +223,7 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
 async fn deactivate(hands: &Arc<Hands>, kill: bool) {
     let linked = to_standby(hands).await;
     if let Err(reason) = &linked {
-        warn!("links not in standby: {reason}");
+        warn!(epoch = hands.epoch(), "links not in standby: {reason}");
     }
     let gently = !kill && linked.is_ok() && matches!(*hands.node.borrow(), NodeSeen::Running(_));
     let keyless = gently && take_key(hands).await;
@@ -280,6 +280,6 @@ async fn take_key(hands: &Arc<Hands>) -> bool {
         Ok(Err(reason)) => reason,
         Err(_) => format!("it does not say so within {PROOF_MAX:?}"),
     };
-    warn!("the chain node is stopped, since it is not proven keyless: {unproven}");
+    warn!(epoch = hands.epoch(), "the chain node is stopped, since it is not proven keyless: {unproven}");
     false
 }

@@ -28,7 +28,7 @@ use crate::time::BootTime;
 use backstop::Backstop;
 use connection::{Connection, Listener};
 pub use public_key::public_key;
-pub use say::say;
+pub use say::{say, speak};
 use state::{Answer, Guard};
 use wake::{Alarm, Signals};
 

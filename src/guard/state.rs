@@ -9,6 +9,7 @@ use super::fence::Fence;
 use super::host::Before;
 use super::node::Node;
 use super::say;
+use super::say::{say_of, speak_for};
 use crate::guard_frame::{Armed, ExitCause, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeSpec, OTHER_PROTOCOL, ToGuard};
 use crate::ids::{Epoch, NodeId};
 use crate::key_links::KeyLinks;
@@ -83,7 +84,7 @@ impl Guard {
             }
             // Only now, and before anything that may wait for a disk.
             self.unset_backstop();
-            say(&format!("the deadline of epoch {epoch} has passed: fencing"));
+            say_of(Some(epoch), "the deadline has passed: fencing");
             self.advance(now);
         }
     }
@@ -95,7 +96,8 @@ impl Guard {
             && let Some((status, cause)) = node.advance(now)
         {
             exited = Some(FromGuard::Exited { pid: node.process.pid, status, cause });
-            say(&format!("chain node {} is gone: {status:?}, {cause:?}", node.process.pid));
+            let text = format!("chain node {} is gone: {status:?}, {cause:?}", node.process.pid);
+            say_of(node.process.validator_epoch, &text);
             self.node = None;
         }
         let mut fenced = None;
@@ -104,7 +106,7 @@ impl Guard {
         {
             let links_error = self.links_to_standby().err();
             if let Some(error) = &links_error {
-                say(&format!("after the fence of epoch {epoch}: {error}"));
+                say_of(Some(epoch), &format!("after the fence: {error}"));
             }
             fenced = Some(FromGuard::Fenced { epoch, fired_at, done_at: BootTime::now(), links_error });
         }
@@ -174,6 +176,7 @@ impl Guard {
         if self.links.last().is_none_or(|newest| newest.specs() != links) {
             self.links.push(KeyLinks::new(links).map_err(|e| e.to_string())?);
         }
+        speak_for(&member);
         self.member = Some(member);
         self.kill_max = kill_max;
         Ok(FromGuard::Welcome {
@@ -197,10 +200,8 @@ impl Guard {
         }
         let node = Node::start(spec, validator_epoch, &self.socket, &self.before)?;
         let process = node.process.clone();
-        say(&match validator_epoch {
-            Some(epoch) => format!("chain node {} started as validator of epoch {epoch}", process.pid),
-            None => format!("chain node {} started as standby", process.pid),
-        });
+        let role = if validator_epoch.is_some() { "validator" } else { "standby" };
+        say_of(validator_epoch, &format!("chain node {} started as {role}", process.pid));
         self.node = Some(node);
         Ok(FromGuard::Started { node: process })
     }

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 
 use super::sweep::{Held, sweep};
 use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
-use crate::guard_frame::{FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, OTHER_PROTOCOL, ToGuard, encode};
+use crate::guard_frame::{
+    FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, JSON_LINES, LinesAs, OTHER_PROTOCOL, ToGuard, encode,
+};
 
 /// For the answer to `Hello`, and for a new guard until it listens.
 const ANSWER_BOUND: Duration = Duration::from_secs(3);
@@ -152,6 +154,10 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
         }
     };
     let mut command = Command::new(&settings.binary);
+    match settings.lines_as {
+        LinesAs::Text => {}
+        LinesAs::Json => drop(command.arg(JSON_LINES)),
+    }
     command.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(says);
     // What was meant for us alone goes neither to the guard nor to the chain node.
     command.env_remove(GUARD_MARKER).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");

@@ -76,7 +76,7 @@ impl Sessions {
                     speaking.heard(now);
                     return Ok(());
                 }
-                Ok(()) => tracing::info!(member = %id, start = session.start, "a later process speaks for the member"),
+                Ok(()) => tracing::info!(peer = %id, start = session.start, "a later process speaks for the member"),
                 Err(stranger) => {
                     speaking.refuse(&stranger, session, now);
                     return Err(stranger);

@@ -318,8 +318,9 @@ async fn the_node_runs_in_its_home_with_the_configured_argv_environment_and_log(
     for subject in ALL {
         let host = Host::of(subject).await;
         let spec = host.driver.node_spec();
-        let expected = (&host.chain.command, &host.chain.env, &host.chain.log, &host.chain.home);
-        assert_eq!((&spec.argv, &spec.env, &spec.log, &spec.cwd), expected, "{}", subject.name());
+        let log = host.chain.log.as_ref().map(|log| &log.file);
+        let expected = (&host.chain.command, &host.chain.env, log, &host.chain.home);
+        assert_eq!((&spec.argv, &spec.env, spec.log.as_ref(), &spec.cwd), expected, "{}", subject.name());
         assert_eq!(host.driver.activation(), &host.chain.activation, "{}", subject.name());
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use baton::chain::{Activation, Driver, Health, KeyReader, KeyState, ProbeError, SignFloor};
-use baton::config::{Chain, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
+use baton::config::{Chain, ChainLog, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::guard_frame::LinkSpec;
 use baton::ids::SignMark;
 use baton::time::WallTime;
@@ -32,7 +32,7 @@ fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
         home: home.to_owned(),
         command: vec!["sh".into(), "-c".into(), "exec sleep 60".into()],
         env: BTreeMap::from([("BATON_TEST".into(), "yes".into())]),
-        log: Some(home.join("node.log")),
+        log: Some(ChainLog::at(home.join("node.log"))),
         stop_timeout: Duration::from_secs(1),
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,

@@ -107,7 +107,9 @@ fn optional_parts_of_chain_are_carried() {
     );
     let text = text.replace("every = \"1s\"", "every = \"200ms\"");
     let chain = load(&text).expect("sound").chain.expect("chain");
-    assert!(chain.log.is_some_and(|log| log.is_absolute() && log.ends_with("node.log")));
+    let log = chain.log.expect("a log");
+    assert!(log.file.is_absolute() && log.file.ends_with("node.log"), "{log:?}");
+    assert_eq!((log.bytes_max, log.kept), (64 << 20, 4));
     assert_eq!(chain.env.get("RUST_LOG").map(String::as_str), Some("info"));
     assert!(chain.keys_on_tmpfs);
     assert_eq!(chain.stop_timeout, Duration::from_secs(120));

@@ -129,6 +129,16 @@ fn wrong_types_units_and_ranges_say_what_to_write() {
             "chain.stop_timeout in baton.toml:27: 11m is out of range; use 100ms to 10m",
         ),
         (
+            "stop_timeout = \"30s\"",
+            "log_kept = 2",
+            "chain.log_kept in baton.toml:27: means nothing without chain.log; remove it or name a file in chain.log",
+        ),
+        (
+            "stop_timeout = \"30s\"",
+            "log = \"/var/log/near.log\"\nlog_max_mib = 0",
+            "chain.log_max_mib in baton.toml:28: 0 is out of range; use 1 to 65536",
+        ),
+        (
             "clock_skew = \"200ms\"",
             "clock_skew = \"11s\"",
             "chain.clock_skew in baton.toml:28: 11s is out of range; use 1ms to 10s",

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use baton::guard_client::{Attached, GuardClient, GuardError, GuardEvent, GuardSettings};
-use baton::guard_frame::{ExitCause, FromGuard, GUARD_MARKER, ToGuard};
+use baton::guard_frame::{ExitCause, FromGuard, GUARD_MARKER, LinesAs, ToGuard};
 use baton::key_links::LinkState;
 use rustix::process::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,6 +23,7 @@ fn settings(place: &Place) -> GuardSettings {
         member: "host-a".into(),
         links: place.links(),
         log: Some(place.path("guard.log")),
+        lines_as: LinesAs::Text,
         kill_max: ms(150),
     }
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use baton::chain::{Driver, KeyReader};
 use baton::chain_node::Activation;
-use baton::config::{Chain, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
+use baton::config::{Chain, ChainLog, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::core::replicated::{Command as Entry, Replicated};
 use baton::core::{Action, Core, Event, Memory, Peer, Settings, Stage};
 use baton::effects::{Effects, Setup};
 use baton::guard_client::GuardSettings;
-use baton::guard_frame::LinkSpec;
+use baton::guard_frame::{LinesAs, LinkSpec};
 use baton::ids::Role;
 use baton::key_links::KeyLinks;
 use baton::metrics::Metrics;
@@ -96,10 +96,12 @@ impl Host {
                 member: "a".into(),
                 links: chain.links.clone(),
                 log: None,
+                lines_as: LinesAs::Text,
                 kill_max: timing().kill_max(),
             },
             stop_timeout: chain.stop_timeout,
             probe_every: chain.probe.every,
+            node_log: None,
             core: core.clone(),
             metrics: Metrics::new(BootTime::now()),
         };
@@ -269,7 +271,7 @@ fn chain(path: &Path, activation: Activation) -> Chain {
         driver: DriverKind::Near,
         command: [&me, "--ignored", "--exact", "fake_neard_process", "--nocapture"].map(String::from).to_vec(),
         env: BTreeMap::from([(fake_neard::ADDR.to_owned(), addr.clone())]),
-        log: Some(home.join("node.log")),
+        log: Some(ChainLog::at(home.join("node.log"))),
         stop_timeout: Duration::from_secs(2),
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,

@@ -7,10 +7,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
-use crate::cli::history::gap;
-use crate::cli::status::{active_holder, defects, settling};
-use crate::cli::table::{ago, columns, cut, fold, or_dash};
-use crate::cli::why::Why;
+use crate::cli::table::{columns, cut, fold};
+use crate::findings::{Why, active_holder, ago, gap, or_dash};
 use crate::ids::Role;
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -223,13 +221,7 @@ fn lease(left_ms: i64, lease_ms: u32, width: usize) -> String {
 
 /// In words, the gravest first.
 fn warnings(view: &View, why: &Why, width: usize) -> Vec<Row> {
-    let mut texts: Vec<String> = why.wrong().to_vec();
-    texts.extend(why.successor().err().map(str::to_owned));
-    texts.extend(view.status.warnings.iter().cloned());
-    for member in &view.status.members {
-        let of_member = settling(member).into_iter().chain(defects(member, view.answered));
-        texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
-    }
+    let texts = why.warnings(&view.status, view.answered);
     if texts.is_empty() {
         return vec![("Nothing is wrong.".to_owned(), Tone::Plain)];
     }

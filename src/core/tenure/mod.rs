@@ -144,6 +144,15 @@ impl Tenure {
         self.stage
     }
 
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Why it is being ended, once it is.
+    pub fn ending(&self) -> Option<Reason> {
+        self.ending.as_ref().map(|ending| ending.reason)
+    }
+
     /// Whether the chain node is being stopped or started on behalf of this tenure.
     pub fn works_on_node(&self) -> bool {
         match self.stage {

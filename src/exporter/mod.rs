@@ -1,6 +1,9 @@
-//! HTTP for monitors: `/metrics`, `/health`, `/ready` and `/node-pid` on `metrics.listen`. It reads
-//! what the driver has published and can ask nothing of it, so that no client, however slow or many,
-//! holds up a heartbeat. The driver binds it at start and runs `serve` on a thread of its own.
+//! HTTP for people and monitors: the status page at `/`, and `/metrics`, `/health`, `/ready` and `/node-pid`, on
+//! `metrics.listen`. It reads what the driver has published and can ask nothing of it, so that no client, however slow
+//! or many, holds up a heartbeat. The driver binds it at start and runs `serve` on a thread of its own.
+
+mod html;
+mod page;
 
 use std::convert::Infallible;
 use std::io;
@@ -11,8 +14,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -24,7 +29,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics::Metrics;
 use crate::shared_answer::SharedAnswer;
-use crate::time::BootTime;
+use crate::time::{BootTime, WallTime};
+use crate::wire::proto::{Move, StatusResponse};
 
 /// More wait in the kernel's queue until one is done.
 const CONNECTIONS_MAX: usize = 64;
@@ -39,9 +45,10 @@ const BEAT_MAX: Duration = Duration::from_secs(2);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two renderings of the metrics, however often they are scraped.
+/// Between two renderings of the metrics, and of the page, however often they are asked for.
 const RENDER_EVERY: Duration = Duration::from_millis(50);
 
+const HTML_FORMAT: &str = "text/html; charset=utf-8";
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How `/ready` begins when the cluster has no quorum as far as this host sees.
@@ -55,6 +62,24 @@ pub struct Vitals {
     /// Why this member could not take the baton now, or that it could.
     pub ready: Result<(), String>,
     pub node_pid: Option<u32>,
+}
+
+/// What the status page shows: the cluster as this host knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    pub status: StatusResponse,
+    /// The oldest first.
+    pub moves: Arc<Vec<Move>>,
+    /// When it was so.
+    pub at: WallTime,
+}
+
+/// Where the driver publishes what is shown here.
+#[derive(Clone)]
+pub struct Published {
+    pub metrics: Metrics,
+    pub vitals: watch::Receiver<Vitals>,
+    pub overview: watch::Receiver<Arc<Overview>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +99,14 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, ExporterError> {
 }
 
 /// Answers until it is dropped.
-pub async fn serve(listener: TcpListener, metrics: Metrics, vitals: watch::Receiver<Vitals>) {
+pub async fn serve(listener: TcpListener, published: Published) {
     let routes = Router::new()
+        .route("/", get(show_page))
         .route("/metrics", get(show_metrics))
         .route("/health", get(show_health))
         .route("/ready", get(show_ready))
         .route("/node-pid", get(show_node_pid))
-        .with_state(Shown { metrics, text: Arc::new(SharedAnswer::new(RENDER_EVERY)), vitals });
+        .with_state(Shown { published, text: shared(), page: shared() });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -117,23 +143,45 @@ async fn answer(stream: TcpStream, routes: Router) {
 
 #[derive(Clone)]
 struct Shown {
-    metrics: Metrics,
+    published: Published,
     text: Arc<SharedAnswer<Bytes>>,
-    vitals: watch::Receiver<Vitals>,
+    page: Arc<SharedAnswer<Bytes>>,
+}
+
+fn shared() -> Arc<SharedAnswer<Bytes>> {
+    Arc::new(SharedAnswer::new(RENDER_EVERY))
+}
+
+async fn show_page(State(shown): State<Shown>) -> Response {
+    let Published { vitals, overview, metrics: _ } = &shown.published;
+    let render = async {
+        let hung = alive(&vitals.borrow()).is_err();
+        let overview = overview.borrow().clone();
+        Ok::<Bytes, Infallible>(page::render(&overview, hung).into())
+    };
+    let Ok(page) = shown.page.get(render).await;
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(HTML_FORMAT)),
+        (CONTENT_SECURITY_POLICY, page::POLICY.clone()),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, page).into_response()
 }
 
 async fn show_metrics(State(shown): State<Shown>) -> Response {
-    let render = async { Ok::<Bytes, Infallible>(shown.metrics.encode().into()) };
+    let render = async { Ok::<Bytes, Infallible>(shown.published.metrics.encode().into()) };
     let Ok(text) = shown.text.get(render).await;
     ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response()
 }
 
 async fn show_health(State(shown): State<Shown>) -> (StatusCode, String) {
-    answer_to(alive(&shown.vitals.borrow()).map(|()| "ok"))
+    answer_to(alive(&shown.published.vitals.borrow()).map(|()| "ok"))
 }
 
 async fn show_ready(State(shown): State<Shown>) -> (StatusCode, String) {
-    let vitals = shown.vitals.borrow();
+    let vitals = shown.published.vitals.borrow();
     // What a driver that hangs said of itself last is not so any more.
     answer_to(alive(&vitals).and_then(|()| vitals.ready.clone()).map(|()| "ready"))
 }
@@ -156,7 +204,7 @@ fn answer_to(question: Result<&str, String>) -> (StatusCode, String) {
 }
 
 async fn show_node_pid(State(shown): State<Shown>) -> (StatusCode, String) {
-    match shown.vitals.borrow().node_pid {
+    match shown.published.vitals.borrow().node_pid {
         Some(pid) => (StatusCode::OK, format!("{pid}\n")),
         None => (StatusCode::NOT_FOUND, "no chain node runs\n".to_owned()),
     }

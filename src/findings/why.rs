@@ -1,21 +1,18 @@
-//! `baton why`: who holds the baton and why, why this host does not, whether a failover would work now, what is wrong. In
-//! sentences, from the replicated history and from gossip as the coordinator of this host knows them. It judges nothing
-//! that the coordinators do not judge themselves.
+//! Who holds the baton and why, why this host does not, whether a failover would work now, what is wrong: from the
+//! replicated history and from gossip as the coordinator of one host knows them.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::status::active_holder;
-use super::table::ago;
-use crate::ids::Role;
-use crate::roster::Vote;
+use super::words::{active_holder, ago, defects, is_good_news, settling};
+use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
 
 /// The answers. The names are part of baton's contract; the sentences are for people and may change.
 #[derive(Serialize)]
-pub(super) struct Why {
+pub struct Why {
     member: String,
     holder: Option<String>,
     /// The holder signs, by its own word.
@@ -41,7 +38,7 @@ struct Failover {
 
 impl Why {
     /// `moves` is the history, the oldest first.
-    pub(super) fn of(status: &StatusResponse, moves: &[Move], now: WallTime) -> Why {
+    pub fn of(status: &StatusResponse, moves: &[Move], now: WallTime) -> Why {
         let seen = Seen { status, moves, now };
         Why {
             member: status.member.clone(),
@@ -54,23 +51,36 @@ impl Why {
         }
     }
 
-    /// The gravest first; none when all is well.
-    pub(super) fn wrong(&self) -> &[String] {
-        &self.wrong
+    /// What is wrong, why no failover would work, and what else an operator should know; the gravest first, none when all
+    /// is well. `status` is the one that this was made of.
+    pub fn warnings(&self, status: &StatusResponse, now: WallTime) -> Vec<String> {
+        let mut texts = self.wrong.clone();
+        texts.extend(self.successor().err().map(str::to_owned));
+        texts.extend(status.warnings.iter().cloned());
+        for member in &status.members {
+            let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
+            texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
+        }
+        texts
+    }
+
+    /// Who holds the baton, why this host does or does not, and what a failover would do; a sentence or two each.
+    pub fn sentences(&self) -> [&str; 3] {
+        [&self.holder_because, &self.this_host, &self.failover.because]
     }
 
     /// Who would take the baton now, or the sentence that says why nobody would.
-    pub(super) fn successor(&self) -> Result<&str, &str> {
+    pub fn successor(&self) -> Result<&str, &str> {
         self.failover.to.as_deref().ok_or(&self.failover.because)
     }
 
-    pub(super) fn json(&self) -> String {
+    pub fn json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("strings, numbers and booleans have a JSON form");
         format!("{text}\n")
     }
 
-    pub(super) fn text(&self) -> String {
-        let mut out = format!("{}\n{}\n{}\n", self.holder_because, self.this_host, self.failover.because);
+    pub fn text(&self) -> String {
+        let mut out = self.sentences().map(|sentence| format!("{sentence}\n")).concat();
         match self.wrong.as_slice() {
             [] => out.push_str("Nothing is wrong.\n"),
             wrong => {
@@ -272,7 +282,7 @@ fn unready(member: &MemberStatus) -> String {
 }
 
 /// What stands in the history, for people. What a newer version wrote is said as it is.
-fn in_words(reason: &str) -> &str {
+pub fn in_words(reason: &str) -> &str {
     match reason {
         "operator" => "an operator ordered it",
         "maintenance" => "its host went into maintenance",

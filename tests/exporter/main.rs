@@ -1,9 +1,12 @@
 //! The exporter as a monitor meets it: over a real socket, with clients that are slow, many or gone.
 
+mod page;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton::exporter::{self, Vitals};
+use baton::exporter::{self, Overview, Published, Vitals};
 use baton::metrics::Metrics;
 use baton::time::BootTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +22,7 @@ const GENEROUS: Duration = Duration::from_secs(30);
 struct Exporter {
     addr: SocketAddr,
     vitals: watch::Sender<Vitals>,
+    overview: watch::Sender<Arc<Overview>>,
     _task: JoinSet<()>,
 }
 
@@ -33,10 +37,12 @@ fn loopback() -> SocketAddr {
 async fn exporter(vitals: Vitals) -> Exporter {
     let listener = exporter::bind(loopback()).await.expect("a free port");
     let addr = listener.local_addr().expect("its address");
-    let (vitals, watched) = watch::channel(vitals);
+    let (vitals, overview) = (watch::Sender::new(vitals), watch::Sender::default());
+    let metrics = Metrics::new(BootTime::now());
+    let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
     let mut task = JoinSet::new();
-    task.spawn(exporter::serve(listener, Metrics::new(BootTime::now()), watched));
-    Exporter { addr, vitals, _task: task }
+    task.spawn(exporter::serve(listener, published));
+    Exporter { addr, vitals, overview, _task: task }
 }
 
 /// All that the server sends until it closes.
@@ -48,13 +54,19 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 /// Status code, head in lower case, body.
 async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
+    let (code, head, body) = request(addr, "GET", path).await;
+    (code, head.to_lowercase(), body)
+}
+
+/// Status code, head, body.
+async fn request(addr: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(addr).await.expect("connected");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("written");
     let answer = rest(&mut stream).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {answer:?}"));
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (code.unwrap_or_else(|| panic!("no code in {head:?}")), head.to_lowercase(), body.to_owned())
+    (code.unwrap_or_else(|| panic!("no code in {head:?}")), head.to_owned(), body.to_owned())
 }
 
 #[tokio::test]
@@ -133,7 +145,7 @@ async fn the_node_pid_is_a_bare_number_or_404() {
 #[tokio::test]
 async fn the_last_vitals_are_still_told_when_the_driver_is_gone() {
     let exporter = exporter(healthy()).await;
-    let Exporter { addr, vitals, _task } = exporter;
+    let Exporter { addr, vitals, overview: _, _task } = exporter;
     vitals.send_modify(|vitals| vitals.beat = BootTime::from_nanos(0));
     drop(vitals);
     assert_eq!(get(addr, "/health").await.0, 503);

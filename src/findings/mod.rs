@@ -1,0 +1,11 @@
+//! What a coordinator's answers mean to people: who holds the baton and why, whether a failover would work now, what is
+//! wrong. In sentences that `baton why`, `baton status` and the status page share. Reads the answers and nothing else,
+//! and judges nothing that the coordinators do not judge themselves.
+
+mod why;
+mod words;
+
+pub use why::{Why, in_words};
+pub use words::{
+    active_holder, ago, certificate_until, defects, finished, gap, is_good_news, notes, or_dash, settling,
+};
