@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::net::Net;
-use crate::procs;
+use crate::{limits, procs};
 
 const RELEASE: u8 = b'r';
 
@@ -75,6 +75,7 @@ pub fn keep(dir: &Path) -> Result<()> {
 /// many processes were ended.
 pub fn take_down(dir: &Path) -> Result<usize> {
     let ended = procs::sweep(dir)?;
+    limits::remove_groups(dir)?;
     if let Ok(net) = Net::load(dir) {
         remove_sockets(&net)?;
     }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::faults::What;
+use crate::faults::{self, What};
 use crate::hosts::{self, make_dir};
+use crate::limits::Confined;
 use crate::net::{ChainKind, Ground, Net, Programs, Shape};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::status::{self, Status};
@@ -135,10 +136,21 @@ pub fn up(dir: &Path, shape: Shape, seen: impl FnMut(&Status)) -> Result<Net> {
 /// # Errors
 /// As [`up`].
 pub fn start(net: &Net, seen: impl FnMut(&Status)) -> Result<()> {
+    start_confined(net, &Confined::Free, seen)
+}
+
+/// As [`start`], with every host kept within its limits.
+///
+/// # Errors
+/// As [`up`].
+pub fn start_confined(net: &Net, confined: &Confined, seen: impl FnMut(&Status)) -> Result<()> {
     start_wires(net)?;
     start_validators(net)?;
     for host in &net.hosts {
-        start_coordinator(net, &host.id)?;
+        spawn_coordinator(net, &host.id, &host.id, confined)?;
+        // What puts it within its limits becomes the coordinator a moment later.
+        await_step(|| faults::find(net, &host.id, What::Coordinator).map(drop))
+            .with_context(|| format!("start the coordinator of {}", host.id))?;
     }
     with_diagnosis(net, await_holder(net, seen))
 }
@@ -223,10 +235,20 @@ pub fn start_coordinator(net: &Net, host: &str) -> Result<()> {
 
 /// A coordinator runs as `name`, with the files of that name, in the network and with the clock of `host`.
 pub fn start_coordinator_on(net: &Net, host: &str, name: &str) -> Result<()> {
+    spawn_coordinator(net, host, name, &Confined::Free)
+}
+
+fn spawn_coordinator(net: &Net, host: &str, name: &str, confined: &Confined) -> Result<()> {
     let mut command = Command::new(&net.programs.baton);
     command.args(["run", "--config"]).arg(net.config_file(name));
     clock::give_to(net, host, &mut command);
-    spawn(net, command, name, &net.host_dir(name).join("coordinator.log"), namespace_of(net, host)?.as_deref())
+    spawn(
+        net,
+        confined.wrap(host, command),
+        name,
+        &net.host_dir(name).join("coordinator.log"),
+        namespace_of(net, host)?.as_deref(),
+    )
 }
 
 /// The network that is `host`'s own, where hosts have one.

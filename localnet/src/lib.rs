@@ -20,6 +20,7 @@ pub mod chain_cometbft;
 pub mod chain_sim;
 pub mod clock;
 pub mod hosts;
+pub mod limits;
 pub mod switch;
 pub mod tls;
 
@@ -37,3 +38,4 @@ pub mod foreground;
 pub mod idle;
 pub mod load;
 pub mod nemesis;
+pub mod soak;

@@ -16,9 +16,9 @@ use localnet::wires::{Request, Way};
 use localnet::{demo, keeper};
 use rustix::process::Signal;
 
-use crate::cli::args::{BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, Target};
+use crate::cli::args::{BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target};
 use crate::cli::code;
-use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, serve_wires, up};
+use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_soak, serve_wires, up};
 use crate::cli::verbs::{down, hand_over, logs, show_status, start, strike, tell_wires};
 
 /// As a shell tells of SIGINT.
@@ -72,6 +72,8 @@ enum Command {
     Idle(IdleArgs),
     /// Put the holder under load on a starved machine and count the leases that it loses
     Load(LoadArgs),
+    /// Watch memory, processor, store and logs of small hosts for an hour, and fail when something grows
+    Soak(SoakArgs),
     /// Random faults, round after round, under the eyes of the checker
     Nemesis(NemesisArgs),
     /// Show the ends of a host's logs
@@ -128,6 +130,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => run_bench(&dir, args),
         Command::Idle(args) => run_idle(&dir, args),
         Command::Load(args) => run_load(&dir, args),
+        Command::Soak(args) => run_soak(&dir, args),
         Command::Nemesis(args) => run_nemesis(&dir, args),
         Command::Keeper => keeper::keep(&dir).map(|()| ExitCode::SUCCESS),
         Command::Wires => serve_wires(&dir),

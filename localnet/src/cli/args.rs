@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use localnet::bench::{Against, Fault};
 use localnet::faults::What;
+use localnet::limits::Confine;
 use localnet::nemesis::{Kind, Sabotage};
 use localnet::net::{ChainKind, HOSTS, Shape};
 
@@ -93,6 +94,32 @@ pub(crate) struct LoadArgs {
     /// Busy loops for every core
     #[arg(long, default_value_t = 2)]
     pub(crate) busy: usize,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakArgs {
+    #[arg(long, default_value_t = 60.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// Seconds between two samples
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) every_s: u64,
+    /// Seconds between two handovers
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    pub(crate) handover_every_s: u64,
+    /// How hosts are kept to their size
+    #[arg(long, value_enum, default_value = "cgroup")]
+    pub(crate) confine: Confine,
+    /// Processors of each host
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) cpus: f64,
+    /// Memory of each host
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub(crate) memory_mib: u64,
     /// One JSON object on standard output, and nothing else there
     #[arg(long)]
     pub(crate) json: bool,

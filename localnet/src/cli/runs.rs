@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail};
 use baton::realtime::{self, Priority};
 use localnet::bench::{self, Against, Comparison, Fault, Plan};
 use localnet::foreground::{Afterwards, foreground};
+use localnet::limits::Size;
 use localnet::nemesis::{self, Kind};
 use localnet::net::{ChainKind, Ground, Net, Shape};
-use localnet::{idle, launch, load, proxy, switch};
+use localnet::{idle, launch, load, proxy, soak, switch};
 
-use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs};
+use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, SoakArgs};
 use super::code;
 
 pub(crate) fn up(dir: &Path, shape: Shape) -> Result<()> {
@@ -80,6 +81,21 @@ pub(crate) fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
     let during = Duration::from_secs_f64(args.minutes * 60.0);
     let plan = load::Plan { shape: args.chain.shape(), during, calls_per_s: args.calls, busy_per_core: args.busy };
     let report = foreground(dir, Afterwards::Sweep, move |dir| load::run(dir, &plan))?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    print!("{text}");
+    Ok(code(report.is_good()))
+}
+
+pub(crate) fn run_soak(dir: &Path, args: SoakArgs) -> Result<ExitCode> {
+    let plan = soak::Plan {
+        shape: args.chain.shape(),
+        during: Duration::from_secs_f64(args.minutes * 60.0),
+        every: Duration::from_secs(args.every_s),
+        handover_every: Duration::from_secs(args.handover_every_s),
+        confine: args.confine,
+        size: Size { cpus: args.cpus, memory_mib: args.memory_mib },
+    };
+    let report = foreground(dir, Afterwards::Sweep, move |dir| soak::run(dir, &plan))?;
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
     print!("{text}");
     Ok(code(report.is_good()))
