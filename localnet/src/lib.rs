@@ -19,6 +19,7 @@ pub mod status;
 pub mod chain_cometbft;
 pub mod chain_sim;
 pub mod clock;
+pub mod compose;
 pub mod hosts;
 pub mod limits;
 pub mod switch;
@@ -28,7 +29,9 @@ pub mod check;
 pub mod cost;
 pub mod faults;
 pub mod launch;
+pub mod logs;
 pub mod measure;
+pub mod programs;
 pub mod table;
 
 pub mod bench;

@@ -17,8 +17,9 @@ const PERIOD_US: u64 = 100_000;
 const MIB: u64 = 1 << 20;
 /// For the kernel to let go of the last process of a group.
 const EMPTY_BOUND: Duration = Duration::from_secs(5);
-/// Of every processor's second for threads at a real-time priority, where groups share that out (version 1).
-const REALTIME_US: u64 = 300_000;
+/// Of every processor's second for threads at a real-time priority, where groups share that out (version 1): all of
+/// the hosts together, and less than the kernel's own limit of 950 000.
+const REALTIME_US: u64 = 900_000;
 
 /// What one host has of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -147,11 +148,11 @@ impl Group {
         for folder in group.folders() {
             fs::create_dir(folder).with_context(|| format!("create {}", folder.display()))?;
         }
-        group.limit(root, size)?;
+        group.limit(root, net.hosts.len() as u64, size)?;
         Ok(group)
     }
 
-    fn limit(&self, root: &Path, size: Size) -> Result<()> {
+    fn limit(&self, root: &Path, hosts: u64, size: Size) -> Result<()> {
         let (quota, bytes) = ((size.cpus * PERIOD_US as f64) as u64, size.memory_mib * MIB);
         match self {
             Group::V2(folder) => {
@@ -164,7 +165,7 @@ impl Group {
                 put(&cpu.join("cpu.cfs_quota_us"), &quota.to_string())?;
                 let realtime = cpu.join("cpu.rt_runtime_us");
                 if realtime.exists() {
-                    put(&realtime, &REALTIME_US.to_string())?;
+                    put(&realtime, &(REALTIME_US / hosts).to_string())?;
                 }
                 put(&memory.join("memory.limit_in_bytes"), &bytes.to_string())
             }
@@ -228,10 +229,14 @@ fn list_of(dir: &Path) -> PathBuf {
 }
 
 fn remember(net: &Net, group: &Group) -> Result<()> {
-    let list = list_of(&net.dir);
+    group.folders().into_iter().try_for_each(|folder| remove_at_end(&net.dir, folder))
+}
+
+/// Whoever sweeps the network under `dir` removes this control group then, and those below it.
+pub fn remove_at_end(dir: &Path, group: &Path) -> Result<()> {
+    let list = list_of(dir);
     let known = fs::read_to_string(&list).unwrap_or_default();
-    let folders: String = group.folders().iter().map(|folder| format!("{}\n", folder.display())).collect();
-    fs::write(&list, known + &folders).with_context(|| format!("write {}", list.display()))
+    fs::write(&list, format!("{known}{}\n", group.display())).with_context(|| format!("write {}", list.display()))
 }
 
 /// The groups that the network under `dir` had are gone; nothing may run in them any more.
@@ -249,6 +254,11 @@ pub fn remove_groups(dir: &Path) -> Result<()> {
 
 /// A process leaves its group a moment after it is seen to have ended.
 fn remove_empty(folder: &Path) -> io::Result<()> {
+    for below in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&below.path())?;
+        }
+    }
     let deadline = Instant::now() + EMPTY_BOUND;
     loop {
         match fs::remove_dir(folder) {

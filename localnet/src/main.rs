@@ -16,10 +16,10 @@ use localnet::wires::{Request, Way};
 use localnet::{demo, keeper};
 use rustix::process::Signal;
 
-use crate::cli::args::{BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target};
+use crate::cli::args::{BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target, UpArgs};
 use crate::cli::code;
 use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_soak, serve_wires, up};
-use crate::cli::verbs::{down, hand_over, logs, show_status, start, strike, tell_wires};
+use crate::cli::verbs::{down, exec, hand_over, reset, show_logs, show_status, start, strike, tell_wires};
 
 /// As a shell tells of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -39,7 +39,7 @@ enum Command {
     /// Bring a network up, kill the holder's host, hand the baton back, judge, take all down (the default)
     Demo(ChainArgs),
     /// Start a network and leave it running
-    Up(ChainArgs),
+    Up(UpArgs),
     /// Show every host
     Status,
     /// SIGKILL
@@ -76,14 +76,26 @@ enum Command {
     Soak(SoakArgs),
     /// Random faults, round after round, under the eyes of the checker
     Nemesis(NemesisArgs),
-    /// Show the ends of a host's logs
+    /// Show what coordinators and chain nodes say
     Logs {
-        host: String,
+        /// Of this host alone
+        host: Option<String>,
         #[arg(long, default_value_t = 40)]
         lines: usize,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
     },
-    /// End everything
+    /// Run a command at a host: in its network or container, with its BATON_CONFIG, so that `baton status` does
+    Exec {
+        host: String,
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        argv: Vec<String>,
+    },
+    /// End everything; files stay
     Down,
+    /// End everything and remove the network's files
+    Reset,
     #[command(hide = true)]
     Keeper,
     #[command(hide = true)]
@@ -124,9 +136,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
     let dir = cli.dir;
     match cli.command.unwrap_or(default) {
         Command::Demo(args) => foreground(&dir, Afterwards::Sweep, move |dir| demo::run(dir, args.shape())).map(code),
-        Command::Up(args) => {
-            foreground(&dir, Afterwards::Leave, move |dir| up(dir, args.shape())).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Up(args) => foreground(&dir, Afterwards::Leave, move |dir| up(dir, args)).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => run_bench(&dir, args),
         Command::Idle(args) => run_idle(&dir, args),
         Command::Load(args) => run_load(&dir, args),
@@ -151,7 +161,9 @@ fn perform(cli: Cli) -> Result<ExitCode> {
             print!("{verdict}");
             Ok(code(verdict.is_clean()))
         }
-        Command::Logs { host, lines } => logs(&Net::load(&dir)?, &host, lines),
+        Command::Logs { host, lines, follow } => show_logs(&Net::load(&dir)?, host.as_deref(), lines, follow),
+        Command::Exec { host, argv } => exec(&Net::load(&dir)?, &host, &argv),
+        Command::Reset => reset(&dir),
     }
 }
 

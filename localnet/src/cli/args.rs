@@ -26,6 +26,23 @@ impl ChainArgs {
     }
 }
 
+#[derive(Args, Clone, Copy)]
+pub(crate) struct UpArgs {
+    /// What the hosts are
+    #[arg(long, value_enum, default_value = "processes")]
+    pub(crate) on: On,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum On {
+    /// Plain processes of this machine
+    Processes,
+    /// Containers of the Docker engine that `docker` reaches, as deploy/compose has them
+    Compose,
+}
+
 fn hosts(text: &str) -> Result<usize, String> {
     let (from, to) = (HOSTS.start(), HOSTS.end());
     let hosts: Option<usize> = text.parse().ok().filter(|hosts| HOSTS.contains(hosts));

@@ -13,19 +13,25 @@ use localnet::foreground::{Afterwards, foreground};
 use localnet::limits::Size;
 use localnet::nemesis::{self, Kind};
 use localnet::net::{ChainKind, Ground, Net, Shape};
-use localnet::{idle, launch, load, proxy, soak, switch};
+use localnet::status::Status;
+use localnet::{compose, idle, launch, load, programs, proxy, soak, switch};
 
-use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, SoakArgs};
+use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, On, SoakArgs, UpArgs};
 use super::code;
 
-pub(crate) fn up(dir: &Path, shape: Shape) -> Result<()> {
+pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
     let mut last = String::new();
-    let net = launch::up(dir, shape, |status| {
+    let seen = |status: &Status| {
         if status.summary() != last {
             last = status.summary();
             println!("{last}");
         }
-    })?;
+    };
+    let shape = args.chain.shape();
+    let net = match args.on {
+        On::Processes => launch::up(dir, shape, seen)?,
+        On::Compose => compose::up(dir, compose::shape(shape)?, seen)?,
+    };
     println!("running under {}; `localnet status`, `localnet check`, `localnet down`", net.dir.display());
     Ok(())
 }
@@ -103,7 +109,7 @@ pub(crate) fn run_soak(dir: &Path, args: SoakArgs) -> Result<ExitCode> {
 
 pub(crate) fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     // Cargo may want the machine's own network.
-    launch::find_programs(args.chain.chain)?;
+    programs::find_programs(args.chain.chain)?;
     let (ground, why_not) = nemesis::find_ground();
     if let Some(error) = why_not {
         if args.require_namespaces {

@@ -25,8 +25,10 @@ const RSS: Rule = Rule::Grows { per_hour: 1.0, grain: 0.5 };
 const FILES: Rule = Rule::Grows { per_hour: 6.0, grain: 6.0 };
 /// sled takes 512 KiB at a time; the log is cut after every 500 entries.
 const STATE_DIR: Rule = Rule::GrowsBelow { per_hour: 1.0, grain: 1.5, most: 16.0 };
-/// Lines come with events. 256 KiB an hour are 6 MiB a day, which is what a rotation by size has to hold.
-const LOG: Rule = Rule::Grows { per_hour: 256.0, grain: 16.0 };
+/// Lines come with events: so much for what comes by itself, and so much for each handover.
+const LOG_KIB_PER_HOUR: f64 = 32.0;
+const LOG_KIB_PER_HANDOVER: f64 = 2.0;
+const LOG_GRAIN_KIB: f64 = 16.0;
 
 /// What is measured, in the order in which it is shown. Names hold the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,12 +74,15 @@ impl Figure {
     }
 
     /// Chain nodes are not baton's: what they use is shown.
-    pub fn rule(self) -> Rule {
+    pub fn rule(self, handovers_per_hour: f64) -> Rule {
         match self {
             Figure::CoordinatorRss | Figure::GuardRss => RSS,
             Figure::CoordinatorFiles | Figure::GuardFiles => FILES,
             Figure::StateDir => STATE_DIR,
-            Figure::CoordinatorLog => LOG,
+            Figure::CoordinatorLog => {
+                let per_hour = LOG_KIB_PER_HOUR + LOG_KIB_PER_HANDOVER * handovers_per_hour;
+                Rule::Grows { per_hour, grain: LOG_GRAIN_KIB }
+            }
             Figure::CoordinatorCpu | Figure::CoordinatorWritten | Figure::GuardCpu | Figure::GuardWritten => Rule::Free,
             Figure::NodeRss | Figure::NodeCpu | Figure::NodeWritten => Rule::Free,
             Figure::NodeLog | Figure::NodeHome | Figure::HostMemory => Rule::Free,

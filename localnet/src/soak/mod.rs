@@ -53,7 +53,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Report> {
 fn soak(net: &Net, plan: &Plan, confined: &Confined) -> Result<Report> {
     await_steady(net)?;
     let epoch_before = status::query(net)?.epoch;
-    let mut samples = Samples::new(net)?;
+    let mut samples = Samples::new(net, 3600.0 / plan.handover_every.as_secs_f64())?;
     let (mut handovers, mut handover_at) = (0, plan.handover_every);
     let (begun, mut progress_at) = (Instant::now(), Duration::ZERO);
     for tick in 0.. {
@@ -101,14 +101,15 @@ struct Samples {
     series: BTreeMap<(String, Figure), Series>,
     looker: Looker,
     file: File,
+    handovers_per_hour: f64,
 }
 
 impl Samples {
-    fn new(net: &Net) -> Result<Samples> {
+    fn new(net: &Net, handovers_per_hour: f64) -> Result<Samples> {
         let path = net.dir.join("soak.csv");
         let mut file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
         writeln!(file, "seconds,host,figure,value").with_context(|| format!("write {}", path.display()))?;
-        Ok(Samples { series: BTreeMap::new(), looker: Looker::default(), file })
+        Ok(Samples { series: BTreeMap::new(), looker: Looker::default(), file, handovers_per_hour })
     }
 
     fn take(&mut self, net: &Net, confined: &Confined, now: Duration) -> Result<()> {
@@ -120,7 +121,12 @@ impl Samples {
             for (figure, value) in seen {
                 let (seconds, name) = (now.as_secs_f64(), figure.name());
                 writeln!(self.file, "{seconds:.1},{},\"{name}\",{value:.3}", host.id).context("write soak.csv")?;
-                let new = || Series { host: host.id.clone(), figure: name, rule: figure.rule(), samples: Vec::new() };
+                let new = || Series {
+                    host: host.id.clone(),
+                    figure: name,
+                    rule: figure.rule(self.handovers_per_hour),
+                    samples: Vec::new(),
+                };
                 let series = self.series.entry((host.id.clone(), figure)).or_insert_with(new);
                 series.samples.push((seconds, value));
             }

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 /// Pairs of samples are compared, so their number is limited; more are thinned out evenly.
 const COMPARED_MAX: usize = 600;
-/// Fewer samples after the warm-up say nothing about growth.
+/// Less after the warm-up says nothing about growth: caches fill for minutes.
 const JUDGED_MIN: usize = 30;
+const JUDGED_SECONDS_MIN: f64 = 900.0;
 
 /// How a figure may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -32,7 +33,7 @@ pub struct Series {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Verdict {
     NotJudged,
-    /// There are too few samples to tell growth from a warm-up.
+    /// There are too few samples, or of too short a time, to tell growth from a warm-up.
     TooShort,
     Bounded,
     Grows,
@@ -103,18 +104,23 @@ impl Series {
             slope_per_hour,
             rise,
             rule: self.rule,
-            verdict: judge(self.rule, after.len(), slope_per_hour, rise, max),
+            verdict: judge(self.rule, is_long(after), slope_per_hour, rise, max),
         })
     }
 }
 
-fn judge(rule: Rule, samples: usize, slope_per_hour: f64, rise: f64, max: f64) -> Verdict {
+fn is_long(samples: &[(f64, f64)]) -> bool {
+    let (Some((from, _)), Some((to, _))) = (samples.first(), samples.last()) else { return false };
+    samples.len() >= JUDGED_MIN && to - from >= JUDGED_SECONDS_MIN
+}
+
+fn judge(rule: Rule, is_long: bool, slope_per_hour: f64, rise: f64, max: f64) -> Verdict {
     let (per_hour, grain) = match rule {
         Rule::Free => return Verdict::NotJudged,
         Rule::GrowsBelow { most, .. } if max > most => return Verdict::TooMuch,
         Rule::Grows { per_hour, grain } | Rule::GrowsBelow { per_hour, grain, .. } => (per_hour, grain),
     };
-    if samples < JUDGED_MIN {
+    if !is_long {
         Verdict::TooShort
     } else if slope_per_hour > per_hour && rise > grain {
         Verdict::Grows
@@ -177,6 +183,9 @@ mod tests {
         let rule = Rule::GrowsBelow { per_hour: 1.0, grain: 0.5, most: 30.0 };
         let mut series = Series { host: "host-a".into(), figure: "x", rule, samples };
         assert_eq!(series.summary().unwrap().verdict, Verdict::TooShort);
+        let many =
+            Series { samples: (0..600).map(|i| (f64::from(i), f64::from(i) / 100.0)).collect(), ..series.clone() };
+        assert_eq!(many.summary().unwrap().verdict, Verdict::TooShort, "ten minutes");
         series.samples.push((20.0, 31.0));
         assert_eq!(series.summary().unwrap().verdict, Verdict::TooMuch);
         series.samples.clear();
