@@ -6,7 +6,6 @@ mod engine;
 
 mod common;
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -31,9 +30,7 @@ struct Containers {
 impl Containers {
     fn up() -> Containers {
         let ground = Ground::new();
-        let files = ground.dir.parent().unwrap().join("engine");
-        fs::create_dir(&files).unwrap();
-        let engine = Engine::start(Path::new(LOCALNET), &files);
+        let engine = Engine::start(Path::new(LOCALNET));
         let mut up = ground.command(&["up", "--on", "compose"]);
         // An engine that may not raise limits, as in a container, has those that we have.
         for (name, wanted, limit) in [
@@ -212,8 +209,8 @@ fn assert_no_key_without_need(t: &Containers, host: &str, seen: &Value) {
         seen["Mounts"].as_array().unwrap().iter().map(|m| m["Destination"].as_str().unwrap().to_string()).collect();
     let has_key = mounts.iter().any(|m| m == "/run/secrets/validator_key.json");
     assert_eq!(has_key, host != "host-c", "{host}: {mounts:?}");
-    let top = t.engine.said(&["top", &t.name(host), "-eo", "uid,args"]);
-    assert!(top.lines().skip(1).all(|line| line.trim_start().starts_with("65532")), "{host}:\n{top}");
+    let top = t.engine.said(&["top", &t.name(host), "-eo", "pid,uid,args"]);
+    assert!(top.lines().skip(1).all(|line| line.split_whitespace().nth(1) == Some("65532")), "{host}:\n{top}");
     let first = top.lines().nth(1).unwrap_or_default();
     assert!(first.contains("init"), "{host}: PID 1 is not an init:\n{top}");
 }

@@ -93,8 +93,8 @@ fn config(inside: &Net, host: &Host) -> Result<String> {
         (tls(&format!("{}.pem", host.id)), "/run/secrets/member.pem"),
         (tls(&format!("{}.key", host.id)), "/run/secrets/member.key"),
         (path(chain_sim::shared_key_file(inside)), "/run/secrets/validator_key.json"),
-        // Standard output; the coordinator and the guard write to standard error, and Docker keeps them apart.
-        (path(inside.node_log(&host.id)), "/dev/stdout"),
+        // Standard output of the container; coordinator and guard write to standard error, and Docker keeps them apart.
+        (path(inside.node_log(&host.id)), "/proc/1/fd/1"),
         // What Docker publishes, and the container's own health check.
         (format!("listen = \"{}:", host.addr), "listen = \"0.0.0.0:"),
     ];

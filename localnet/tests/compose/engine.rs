@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use localnet::keeper::Keeper;
 use localnet::limits::remove_at_end;
 use localnet::namespaces::in_network;
-use localnet::procs::{MARKER, marked};
-use rustix::process::geteuid;
+use localnet::procs::{Awaited, MARKER, Proc, describe, marked, signal};
+use rustix::process::{Signal, geteuid};
+use tempfile::TempDir;
 
 const START_BOUND: Duration = Duration::from_secs(60);
+const END_BOUND: Duration = Duration::from_secs(30);
 
 pub struct Engine {
     child: Child,
@@ -22,27 +24,31 @@ pub struct Engine {
     pub socket: PathBuf,
     /// Its network, as a file: with the published ports, and the way to the containers.
     pub network: PathBuf,
-    log: PathBuf,
+    files: PathBuf,
+    // Last: its files are read until the engine has ended.
+    _temp: TempDir,
 }
 
 impl Engine {
-    /// Answers. `files` is an empty folder of its own, to which nothing leads through links.
-    pub fn start(localnet: &Path, files: &Path) -> Engine {
+    /// Answers.
+    pub fn start(localnet: &Path) -> Engine {
         assert!(geteuid().is_root(), "a Docker engine of the test's own takes root");
         for (program, package) in [("dockerd", "docker.io"), ("docker", "docker.io"), ("iptables", "iptables")] {
             let found = Command::new(program).arg("--version").output();
             assert!(found.is_ok_and(|o| o.status.success()), "{program} is missing (Debian: {package})");
         }
-        let name = files.file_name().unwrap().to_str().unwrap().replace('.', "");
+        let temp = tempfile::tempdir().unwrap();
+        let files = temp.path().canonicalize().unwrap();
+        let name = format!("engine-{:08x}", rand::random::<u32>());
         // The engine makes the same folder in every hierarchy that there is.
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()) {
             if hierarchy.is_dir() {
-                remove_at_end(files, &hierarchy.join(format!("baton-{name}"))).unwrap();
+                remove_at_end(&files, &hierarchy.join(format!("baton-{name}"))).unwrap();
             }
         }
-        remove_at_end(files, &Path::new("/sys/fs/cgroup").join(format!("baton-{name}"))).unwrap();
+        remove_at_end(&files, &Path::new("/sys/fs/cgroup").join(format!("baton-{name}"))).unwrap();
         let (socket, log) = (files.join("docker.sock"), files.join("dockerd.log"));
-        let keeper = Keeper::start(localnet, files).unwrap();
+        let keeper = Keeper::start(localnet, &files).unwrap();
         let out = fs::File::create(&log).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
@@ -53,14 +59,15 @@ impl Engine {
         }
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--bip", "10.9.0.1/24"]);
         command.arg(format!("--cgroup-parent=/baton-{name}"));
-        command.env(MARKER, files).process_group(0).stdin(Stdio::null());
+        command.env(MARKER, &files).process_group(0).stdin(Stdio::null());
         let child = command.stdout(out.try_clone().unwrap()).stderr(out).spawn().expect("run unshare (util-linux)");
-        let mut engine = Engine { child, keeper: Some(keeper), socket, network: PathBuf::new(), log };
-        engine.await_answer(files);
+        let network = PathBuf::new();
+        let mut engine = Engine { child, keeper: Some(keeper), socket, network, files, _temp: temp };
+        engine.await_answer();
         engine
     }
 
-    fn await_answer(&mut self, files: &Path) {
+    fn await_answer(&mut self) {
         let start = Instant::now();
         loop {
             let answer = self.docker().args(["version", "--format", "{{.Server.Version}}"]).output().unwrap();
@@ -69,10 +76,14 @@ impl Engine {
             }
             let ended = self.child.try_wait().unwrap();
             let late = ended.is_some() || start.elapsed() > START_BOUND;
-            assert!(!late, "no Docker engine ({ended:?}): {}", fs::read_to_string(&self.log).unwrap());
+            assert!(
+                !late,
+                "no Docker engine ({ended:?}): {}",
+                fs::read_to_string(self.files.join("dockerd.log")).unwrap()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
-        let daemon = marked(files).into_iter().find(|proc| proc.program() == "dockerd").expect("dockerd runs");
+        let daemon = marked(&self.files).into_iter().find(|proc| proc.program() == "dockerd").expect("dockerd runs");
         self.network = format!("/proc/{}/ns/net", daemon.pid).into();
     }
 
@@ -103,13 +114,17 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // `--kill-child`: the engine's process namespace ends with this one process, and all that is in it.
+        // The engine is the first process of its namespace: with it ends all that is in there, and `unshare` after it.
+        let daemon: Vec<Proc> = marked(&self.files).into_iter().filter(|proc| proc.program() == "dockerd").collect();
+        let awaited = Awaited::new(&daemon);
+        let ended = signal(&daemon, Signal::KILL).is_ok() && awaited.ended_within(END_BOUND);
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Also the control groups.
-        let swept = self.keeper.take().map(Keeper::sweep);
+        // Its control groups go with the keeper.
+        let swept = self.keeper.take().map(Keeper::sweep).transpose();
         if !std::thread::panicking() {
-            swept.transpose().unwrap();
+            assert!(ended, "the engine did not end: {}", describe(&daemon));
+            swept.unwrap();
         }
     }
 }
