@@ -59,6 +59,11 @@ fn give_key(net: &Net, account: &str, home: &Path) -> Result<()> {
     only_owner(&to)
 }
 
+/// Of the validator that the hosts share.
+pub fn shared_key_file(net: &Net) -> std::path::PathBuf {
+    key_file(net, SHARED)
+}
+
 fn key_file(net: &Net, account: &str) -> std::path::PathBuf {
     net.keys_dir().join(format!("{account}.json"))
 }

@@ -107,13 +107,16 @@ fn mean(costs: Vec<Cost>) -> Option<Cost> {
 }
 
 /// What a process has used since its start, and holds now.
-struct Spent {
-    cpu: Duration,
-    written: u64,
-    rss: u64,
+pub struct Spent {
+    pub cpu: Duration,
+    /// Bytes to the file system.
+    pub written: u64,
+    pub rss: u64,
 }
 
-fn spent(proc: &Proc) -> Result<Spent> {
+/// # Errors
+/// It has ended.
+pub fn spent(proc: &Proc) -> Result<Spent> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", proc.pid);
         fs::read_to_string(&path).with_context(|| format!("read {path} of {}", proc.program()))

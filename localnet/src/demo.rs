@@ -3,7 +3,6 @@
 //! keeper that takes everything down afterwards.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +13,7 @@ use crate::launch::{self, with_diagnosis};
 use crate::measure::{Signed, Watch};
 use crate::net::{ChainKind, Net, Shape};
 use crate::procs::describe;
-use crate::status::{Answer, Status, await_status, run_bounded};
+use crate::status::{Answer, Status, await_status, baton_at, run_bounded};
 use crate::table::{Screen, millis, table};
 
 const READY_BOUND: Duration = Duration::from_secs(60);
@@ -152,7 +151,5 @@ pub fn ask_baton(net: &Net, host: &str, args: &[&str]) -> Result<Answer> {
 
 /// As [`ask_baton`], by one who gives up sooner.
 pub fn ask_baton_within(bound: Duration, net: &Net, host: &str, args: &[&str]) -> Result<Answer> {
-    let mut command = Command::new(&net.programs.baton);
-    command.args(args).arg("--config").arg(net.config_file(host));
-    run_bounded(command, bound)
+    run_bounded(baton_at(net, host, args)?, bound)
 }

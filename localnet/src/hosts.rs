@@ -73,8 +73,9 @@ pub fn config(net: &Net, host: &Host) -> String {
         listen = quoted(host.raft()),
         metrics = quoted(host.metrics()),
     );
-    if net.ground == Ground::Namespaces {
-        text += &tls::section(net, host);
+    match net.ground {
+        Ground::Loopback => {}
+        Ground::Namespaces | Ground::Containers => text += &tls::section(net, host),
     }
     if host.role == Role::Validator {
         let section = match net.chain {

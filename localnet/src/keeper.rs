@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::net::Net;
-use crate::procs;
+use crate::net::{Ground, Net};
+use crate::{compose, limits, procs};
 
 const RELEASE: u8 = b'r';
 
@@ -72,13 +72,21 @@ pub fn keep(dir: &Path) -> Result<()> {
 }
 
 /// Nothing of the network under `dir` runs and its sockets are gone; logs and records stay. Returns how
-/// many processes were ended.
+/// many processes or containers were ended.
 pub fn take_down(dir: &Path) -> Result<usize> {
+    let net = Net::load(dir).ok();
+    let containers = match &net {
+        Some(net) if net.ground == Ground::Containers => compose::take_down(net),
+        Some(_) | None => Ok(0),
+    };
+    // Whatever became of the containers.
     let ended = procs::sweep(dir)?;
-    if let Ok(net) = Net::load(dir) {
+    limits::remove_groups(dir)?;
+    // The run folders of containers are in the containers.
+    if let Some(net) = net.filter(|net| net.ground != Ground::Containers) {
         remove_sockets(&net)?;
     }
-    Ok(ended)
+    Ok(ended + containers?)
 }
 
 fn remove_sockets(net: &Net) -> Result<()> {

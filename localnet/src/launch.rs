@@ -1,8 +1,7 @@
-//! Brings a network up: programs found or built, files written, processes started in an order in which
+//! Brings a network up: files written, processes started in an order in which
 //! each finds what it needs. Everything started carries the marker, so that whoever sweeps finds it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::faults::What;
+use crate::faults::{self, What};
 use crate::hosts::{self, make_dir};
-use crate::net::{ChainKind, Ground, Net, Programs, Shape};
+use crate::limits::Confined;
+use crate::net::{ChainKind, Ground, Net, Shape};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
+use crate::programs::find_programs;
 use crate::status::{self, Status};
 use crate::wires::{self, Request};
-use crate::{chain_cometbft, chain_sim, clock, http, keeper, namespaces};
+use crate::{chain_cometbft, chain_sim, clock, compose, http, keeper, namespaces};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
@@ -31,70 +32,6 @@ static CLOSED: Mutex<bool> = Mutex::new(false);
 /// After this, `spawn` refuses: what is swept then stays swept.
 pub fn close() {
     *CLOSED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
-}
-
-/// Where the programs are; those of baton are built first when this runs under cargo.
-pub fn find_programs(chain: ChainKind) -> Result<Programs> {
-    let own = std::env::current_exe().context("find the own executable")?;
-    // A test's executable lies in `deps`, one folder below the programs.
-    let mut folder = own.parent().context("the executable has no folder")?;
-    if folder.ends_with("deps") {
-        folder = folder.parent().context("`deps` has no folder above")?;
-    }
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        build(&PathBuf::from(cargo), folder)?;
-    }
-    let beside = |name: &str| {
-        let file = folder.join(name);
-        if !file.is_file() {
-            bail!("{} is missing: build it with `cargo build --release --workspace`", file.display());
-        }
-        Ok(file)
-    };
-    beside("baton-guard")?;
-    let chain_node = match chain {
-        ChainKind::Sim => beside("simchain")?,
-        ChainKind::Cometbft => chain_cometbft::find()?,
-    };
-    let stepped_clock = beside("libstepped_clock.so")?;
-    Ok(Programs { localnet: beside("localnet")?, baton: beside("baton")?, chain_node, stepped_clock })
-}
-
-/// Builds baton's programs into `folder`, which is `TARGET/PROFILE`.
-fn build(cargo: &Path, folder: &Path) -> Result<()> {
-    let profile = folder.file_name().and_then(|name| name.to_str()).context("the target folder has no name")?;
-    let target = folder.parent().context("the profile folder has no parent")?;
-    let profile = if profile == "debug" { "dev" } else { profile };
-    let mut command = Command::new(cargo);
-    // `cargo run` describes this package to its child in these. Build scripts (ring's) watch them and would have
-    // cargo build again whatever depends on ring.
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-            command.env_remove(name);
-        }
-    }
-    command.args([
-        "build",
-        "--locked",
-        "--profile",
-        profile,
-        "-p",
-        "batond",
-        "-p",
-        "localnet",
-        "-p",
-        "stepped-clock",
-        "--manifest-path",
-    ]);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).arg("--target-dir").arg(target);
-    if !std::io::stderr().is_terminal() {
-        command.arg("--quiet");
-    }
-    let status = command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
-    if !status.success() {
-        bail!("build baton and baton-guard: {status}");
-    }
-    Ok(())
 }
 
 /// The network folder, absolute; what an earlier network left in it is gone.
@@ -111,6 +48,13 @@ pub fn fresh_dir(dir: &Path) -> Result<PathBuf> {
     let used = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?.next().is_some();
     if used && !dir.join("net.json").exists() {
         bail!("{} holds files and no network; choose another folder with --dir", dir.display());
+    }
+    if let Some(net) = Net::load(&dir).ok().filter(|net| net.ground == Ground::Containers) {
+        let running = compose::containers(&net, false)?;
+        if !running.is_empty() {
+            let (dir, running) = (dir.display(), running.join(", "));
+            bail!("a network runs under {dir} ({running}); end it with `localnet down`");
+        }
     }
     if used {
         keeper::take_down(&dir)?;
@@ -135,10 +79,21 @@ pub fn up(dir: &Path, shape: Shape, seen: impl FnMut(&Status)) -> Result<Net> {
 /// # Errors
 /// As [`up`].
 pub fn start(net: &Net, seen: impl FnMut(&Status)) -> Result<()> {
+    start_confined(net, &Confined::Free, seen)
+}
+
+/// As [`start`], with every host kept within its limits.
+///
+/// # Errors
+/// As [`up`].
+pub fn start_confined(net: &Net, confined: &Confined, seen: impl FnMut(&Status)) -> Result<()> {
     start_wires(net)?;
     start_validators(net)?;
     for host in &net.hosts {
-        start_coordinator(net, &host.id)?;
+        spawn_coordinator(net, &host.id, &host.id, confined)?;
+        // What puts it within its limits becomes the coordinator a moment later.
+        await_step(|| faults::find(net, &host.id, What::Coordinator).map(drop))
+            .with_context(|| format!("start the coordinator of {}", host.id))?;
     }
     with_diagnosis(net, await_holder(net, seen))
 }
@@ -223,16 +178,26 @@ pub fn start_coordinator(net: &Net, host: &str) -> Result<()> {
 
 /// A coordinator runs as `name`, with the files of that name, in the network and with the clock of `host`.
 pub fn start_coordinator_on(net: &Net, host: &str, name: &str) -> Result<()> {
+    spawn_coordinator(net, host, name, &Confined::Free)
+}
+
+fn spawn_coordinator(net: &Net, host: &str, name: &str, confined: &Confined) -> Result<()> {
     let mut command = Command::new(&net.programs.baton);
     command.args(["run", "--config"]).arg(net.config_file(name));
     clock::give_to(net, host, &mut command);
-    spawn(net, command, name, &net.host_dir(name).join("coordinator.log"), namespace_of(net, host)?.as_deref())
+    spawn(
+        net,
+        confined.wrap(host, command),
+        name,
+        &net.host_dir(name).join("coordinator.log"),
+        namespace_of(net, host)?.as_deref(),
+    )
 }
 
 /// The network that is `host`'s own, where hosts have one.
 pub fn namespace_of(net: &Net, host: &str) -> Result<Option<PathBuf>> {
     match net.ground {
-        Ground::Loopback => Ok(None),
+        Ground::Loopback | Ground::Containers => Ok(None),
         Ground::Namespaces => {
             let wires = wires::ask(&net.wires_socket(), &Request::List)?;
             Ok(Some(wires.namespaces.get(host).with_context(|| format!("{host} has no network"))?.clone()))
@@ -286,6 +251,9 @@ pub fn with_diagnosis<T>(net: &Net, result: Result<T>) -> Result<T> {
 /// What runs, what the coordinators say, and the ends of the logs: for the message of a network that
 /// does not work.
 pub fn diagnosis(net: &Net) -> String {
+    if net.ground == Ground::Containers {
+        return compose::diagnosis(net);
+    }
     let running = marked(&net.dir);
     let mut text = format!("running: {}", if running.is_empty() { "nothing".into() } else { describe(&running) });
     for host in &net.hosts {

@@ -19,7 +19,9 @@ pub mod status;
 pub mod chain_cometbft;
 pub mod chain_sim;
 pub mod clock;
+pub mod compose;
 pub mod hosts;
+pub mod limits;
 pub mod switch;
 pub mod tls;
 
@@ -27,7 +29,9 @@ pub mod check;
 pub mod cost;
 pub mod faults;
 pub mod launch;
+pub mod logs;
 pub mod measure;
+pub mod programs;
 pub mod table;
 
 pub mod bench;
@@ -37,3 +41,4 @@ pub mod foreground;
 pub mod idle;
 pub mod load;
 pub mod nemesis;
+pub mod soak;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use baton::ids::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::compose::Containers;
 use crate::ports;
 use crate::proxy::{Plane, Route};
 
@@ -61,7 +62,7 @@ impl Shape {
         let (hosts, signers, validators) = (self.hosts, self.signers(), VALIDATORS.len());
         let wires = match self.ground {
             Ground::Loopback => hosts * (hosts - 1) + signers * (signers - 1) + 2 * signers * validators,
-            Ground::Namespaces => 0,
+            Ground::Namespaces | Ground::Containers => 0,
         };
         2 * hosts + 2 * signers + 2 * validators + wires
     }
@@ -158,6 +159,8 @@ pub enum Ground {
     Loopback,
     /// Each has a network namespace of its own, and a small file system for its state.
     Namespaces,
+    /// Each is a container of a Docker engine.
+    Containers,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -175,12 +178,18 @@ pub struct Net {
     pub short_dir: Option<PathBuf>,
     /// The public key that the hosts share, as the chain writes it. Empty until the chain is laid out.
     pub shared_key: String,
+    /// Of a network on [`Ground::Containers`].
+    #[serde(default)]
+    pub containers: Option<Containers>,
 }
 
 impl Net {
     /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
     pub fn lay_out(dir: &Path, shape: Shape, programs: Programs) -> Result<Net> {
-        let short_dir = short_dir_for(dir)?;
+        let short_dir = match shape.ground {
+            Ground::Containers => None,
+            Ground::Loopback | Ground::Namespaces => short_dir_for(dir)?,
+        };
         let mut ports = ports::pick(shape.ports())?.into_iter();
         let mut port = move || ports.next().context("more ports needed than picked");
         let mut hosts = Vec::new();
@@ -215,13 +224,14 @@ impl Net {
         let mut routes = Vec::new();
         let wires = match shape.ground {
             Ground::Loopback => wires(&hosts, &validators),
-            Ground::Namespaces => Vec::new(),
+            Ground::Namespaces | Ground::Containers => Vec::new(),
         };
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
         let (dir, Shape { ground, chain, slot_ms, .. }, shared_key) = (dir.to_path_buf(), shape, String::new());
-        Ok(Net { dir, ground, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key })
+        let containers = None;
+        Ok(Net { dir, ground, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key, containers })
     }
 
     /// # Errors
@@ -324,11 +334,11 @@ impl Net {
 pub const OUTSIDE: u8 = 254;
 
 impl Ground {
-    /// In namespaces every host has one of these; nobody else can see them.
+    /// In namespaces every host has one of these; nobody else can see them. Containers get others later.
     pub fn addr(self, last: u8) -> Ipv4Addr {
         match self {
             Ground::Loopback => Ipv4Addr::LOCALHOST,
-            Ground::Namespaces => Ipv4Addr::new(10, 77, 0, last),
+            Ground::Namespaces | Ground::Containers => Ipv4Addr::new(10, 77, 0, last),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::net::Net;
+use crate::compose;
+use crate::net::{Ground, Net};
 use crate::procs::Awaited;
 use crate::procs::Proc;
 
@@ -93,10 +94,25 @@ pub fn query(net: &Net) -> Result<Status> {
     best.with_context(|| format!("no coordinator answers: {}", refusals.join("; ")))
 }
 
+/// `baton ARGS` as an operator on `host` gives it.
+pub fn baton_at(net: &Net, host: &str, args: &[&str]) -> Result<Command> {
+    match net.ground {
+        Ground::Loopback | Ground::Namespaces => {
+            let mut command = Command::new(&net.programs.baton);
+            command.args(args).arg("--config").arg(net.config_file(host));
+            Ok(command)
+        }
+        Ground::Containers => {
+            let mut command = compose::at_host(net, host, &[])?;
+            command.arg("/bin/baton").args(args);
+            Ok(command)
+        }
+    }
+}
+
 /// What the coordinator of `id` says.
 pub fn query_host(net: &Net, id: &str) -> Result<Status> {
-    let mut command = Command::new(&net.programs.baton);
-    command.args(["status", "--json", "--config"]).arg(net.config_file(id));
+    let command = baton_at(net, id, &["status", "--json"])?;
     let answer = run_bounded(command, ANSWER_BOUND)?;
     if answer.stdout.trim().is_empty() {
         bail!("{}", answer.stderr.lines().last().unwrap_or("no answer").trim());
@@ -106,8 +122,7 @@ pub fn query_host(net: &Net, id: &str) -> Result<Status> {
 
 /// The table that the coordinator of `id` shows to an operator, with why a member is not ready.
 pub fn for_people(net: &Net, id: &str) -> Result<String> {
-    let mut command = Command::new(&net.programs.baton);
-    command.args(["status", "--config"]).arg(net.config_file(id));
+    let command = baton_at(net, id, &["status"])?;
     let answer = run_bounded(command, ANSWER_BOUND)?;
     Ok(if answer.stdout.trim().is_empty() { answer.stderr } else { answer.stdout })
 }

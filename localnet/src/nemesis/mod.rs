@@ -89,6 +89,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     let ground = match plan.shape.ground {
         Ground::Namespaces => "a network namespace for each host",
         Ground::Loopback => "loopback proxies between the hosts",
+        Ground::Containers => "a container for each host",
     };
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
     let net = launch::prepare(dir, plan.shape)?;

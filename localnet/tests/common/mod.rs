@@ -16,7 +16,7 @@ use localnet::keeper::Keeper;
 use localnet::launch::{self, diagnosis};
 use localnet::net::{ChainKind, Net, Shape, write_file};
 use localnet::procs::{self, Awaited};
-use localnet::status::{Answer, POLL_EVERY, Status, await_status, run_bounded};
+use localnet::status::{Answer, POLL_EVERY, Status, await_status, baton_at, run_bounded};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -131,8 +131,7 @@ impl TestNet {
     fn last_move(&self, host: &str) -> Value {
         let start = Instant::now();
         loop {
-            let mut command = Command::new(&self.net.programs.baton);
-            command.args(["history", "--json", "--config"]).arg(self.net.config_file(host));
+            let command = self.or_logs(baton_at(&self.net, host, &["history", "--json"]));
             let answer = self.or_logs(run_bounded(command, ACTIVE_BOUND));
             let history: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
             let last = history["moves"].as_array().and_then(|moves| moves.last()).cloned().unwrap_or_default();

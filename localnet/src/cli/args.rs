@@ -1,0 +1,170 @@
+//! The flags of the commands that have some, and what they may say. Called by the command line alone.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use localnet::bench::{Against, Fault};
+use localnet::faults::What;
+use localnet::limits::Confine;
+use localnet::nemesis::{Kind, Sabotage};
+use localnet::net::{ChainKind, HOSTS, Shape};
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct ChainArgs {
+    #[arg(long, value_enum, default_value = "sim")]
+    pub(crate) chain: ChainKind,
+    #[command(flatten)]
+    pub(crate) slot: Slot,
+    /// Of which the smallest majority runs a chain node and the others are arbiters
+    #[arg(long, default_value_t = *HOSTS.start(), value_parser = hosts)]
+    pub(crate) hosts: usize,
+}
+
+impl ChainArgs {
+    pub(crate) fn shape(self) -> Shape {
+        Shape { slot_ms: self.slot.slot_ms, hosts: self.hosts, ..Shape::usual(self.chain) }
+    }
+}
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct UpArgs {
+    /// What the hosts are
+    #[arg(long, value_enum, default_value = "processes")]
+    pub(crate) on: On,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum On {
+    /// Plain processes of this machine
+    Processes,
+    /// Containers of the Docker engine that `docker` reaches, as deploy/compose has them
+    Compose,
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    let (from, to) = (HOSTS.start(), HOSTS.end());
+    let hosts: Option<usize> = text.parse().ok().filter(|hosts| HOSTS.contains(hosts));
+    hosts.ok_or_else(|| format!("a network has {from} to {to} hosts"))
+}
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Slot {
+    /// Time between two blocks of the sim chain
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub(crate) slot_ms: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    #[arg(value_enum)]
+    pub(crate) what: What,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) rounds: u64,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) faults: Vec<Fault>,
+    /// Of the moments at which faults strike
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Then do the same with what a user would pick instead of baton
+    #[arg(long, value_enum)]
+    pub(crate) against: Option<Against>,
+    /// Draw the gaps of each fault as DIR/bench-FAULT.svg
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct IdleArgs {
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 5, 7, 9], value_parser = hosts)]
+    pub(crate) members: Vec<usize>,
+    /// Losses of the holder's host for each size
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) rounds: u64,
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// One JSON array on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) slot: Slot,
+}
+
+#[derive(Args)]
+pub(crate) struct LoadArgs {
+    #[arg(long, default_value_t = 10.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// Status calls a second
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) calls: u64,
+    /// Busy loops for every core
+    #[arg(long, default_value_t = 2)]
+    pub(crate) busy: usize,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakArgs {
+    #[arg(long, default_value_t = 60.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
+    /// Seconds between two samples
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) every_s: u64,
+    /// Seconds between two handovers
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    pub(crate) handover_every_s: u64,
+    /// How hosts are kept to their size
+    #[arg(long, value_enum, default_value = "cgroup")]
+    pub(crate) confine: Confine,
+    /// Processors of each host
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) cpus: f64,
+    /// Memory of each host
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub(crate) memory_mib: u64,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: Option<f64> = text.parse().ok().filter(|minutes| (0.1..=10_000.0).contains(minutes));
+    minutes.ok_or_else(|| "0.1 to 10000 minutes".into())
+}
+
+#[derive(Args)]
+pub(crate) struct NemesisArgs {
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rounds: u64,
+    /// Of the faults and of their moments; a random one unless given
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Kinds of faults that shall not strike
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) without: Vec<Kind>,
+    /// Break the promise on purpose in every round, to see that it is seen
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) sabotage: Option<Sabotage>,
+    /// Fail where hosts cannot have network namespaces of their own, instead of using loopback proxies
+    #[arg(long)]
+    pub(crate) require_namespaces: bool,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}

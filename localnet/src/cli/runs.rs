@@ -1,0 +1,155 @@
+//! Commands that bring up a network of their own, and most of them end it: what they are told, and what they print.
+//! The work is in the library.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use baton::realtime::{self, Priority};
+use localnet::bench::{self, Against, Comparison, Fault, Plan};
+use localnet::foreground::{Afterwards, foreground};
+use localnet::limits::Size;
+use localnet::nemesis::{self, Kind};
+use localnet::net::{ChainKind, Ground, Net, Shape};
+use localnet::status::Status;
+use localnet::{compose, idle, launch, load, programs, proxy, soak, switch};
+
+use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, On, SoakArgs, UpArgs};
+use super::code;
+
+pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
+    let mut last = String::new();
+    let seen = |status: &Status| {
+        if status.summary() != last {
+            last = status.summary();
+            println!("{last}");
+        }
+    };
+    let shape = args.chain.shape();
+    let net = match args.on {
+        On::Processes => launch::up(dir, shape, seen)?,
+        On::Compose => compose::up(dir, compose::shape(shape)?, seen)?,
+    };
+    println!("running under {}; `localnet status`, `localnet check`, `localnet down`", net.dir.display());
+    Ok(())
+}
+
+pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
+    let shape = args.chain.shape();
+    let plan = Arc::new(Plan {
+        shape,
+        rounds: usize::try_from(args.rounds)?,
+        faults: bench::distinct(args.faults, shape.chain)?,
+        seed: args.seed.unwrap_or_else(rand::random),
+    });
+    let ours = plan.clone();
+    let (text, clean, drawn) = match args.against {
+        None => {
+            let results = foreground(dir, Afterwards::Sweep, move |dir| bench::run(dir, &ours))?;
+            let text = if args.json { results.json()? + "\n" } else { results.table() };
+            (text, results.clean, vec![("baton", results)])
+        }
+        Some(against) => {
+            bench::can_enter(against, &plan)?;
+            let ours = foreground(dir, Afterwards::Sweep, move |dir| bench::enter_baton(dir, &ours))?;
+            let theirs = match against {
+                Against::EtcdLock => foreground(dir, Afterwards::Sweep, move |dir| bench::enter_etcd(dir, &plan))?,
+            };
+            let comparison = Comparison([ours, theirs]);
+            let text = if args.json { comparison.json()? + "\n" } else { comparison.table() };
+            let [ours, theirs] = comparison.0;
+            (text, ours.results.clean, vec![(ours.name, ours.results), (theirs.name, theirs.results)])
+        }
+    };
+    print!("{text}");
+    if let Some(folder) = args.plot {
+        bench::plot::write_all(&folder, &drawn)?;
+    }
+    Ok(code(clean))
+}
+
+pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
+    let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
+    let mut sizes = Vec::new();
+    for hosts in args.members {
+        let shape = Shape { slot_ms: args.slot.slot_ms, hosts, ..Shape::usual(ChainKind::Sim) };
+        let plan = Plan { shape, rounds, faults: vec![Fault::Host], seed };
+        sizes.push(foreground(dir, Afterwards::Sweep, move |dir| idle::measure(dir, &plan))?);
+    }
+    let text = if args.json { serde_json::to_string(&sizes)? + "\n" } else { idle::table(&sizes) };
+    print!("{text}");
+    Ok(code(sizes.iter().all(|size| size.clean)))
+}
+
+pub(crate) fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
+    let during = Duration::from_secs_f64(args.minutes * 60.0);
+    let plan = load::Plan { shape: args.chain.shape(), during, calls_per_s: args.calls, busy_per_core: args.busy };
+    let report = foreground(dir, Afterwards::Sweep, move |dir| load::run(dir, &plan))?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    print!("{text}");
+    Ok(code(report.is_good()))
+}
+
+pub(crate) fn run_soak(dir: &Path, args: SoakArgs) -> Result<ExitCode> {
+    let plan = soak::Plan {
+        shape: args.chain.shape(),
+        during: Duration::from_secs_f64(args.minutes * 60.0),
+        every: Duration::from_secs(args.every_s),
+        handover_every: Duration::from_secs(args.handover_every_s),
+        confine: args.confine,
+        size: Size { cpus: args.cpus, memory_mib: args.memory_mib },
+    };
+    let report = foreground(dir, Afterwards::Sweep, move |dir| soak::run(dir, &plan))?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    print!("{text}");
+    Ok(code(report.is_good()))
+}
+
+pub(crate) fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
+    // Cargo may want the machine's own network.
+    programs::find_programs(args.chain.chain)?;
+    let (ground, why_not) = nemesis::find_ground();
+    if let Some(error) = why_not {
+        if args.require_namespaces {
+            return Err(error.context("hosts cannot have network namespaces of their own"));
+        }
+        eprintln!("nemesis: no network namespaces, loopback proxies instead: {error:#}");
+    }
+    let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
+    let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
+    let plan =
+        nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds, sabotage: args.sabotage };
+    plan.check()?;
+    foreground(dir, Afterwards::Sweep, move |dir| {
+        let began = Instant::now();
+        let results = nemesis::run(dir, &plan)?;
+        let a_round = began.elapsed().as_secs_f64() / rounds as f64;
+        print!("{}\n{}", results.tallies.table(), results.verdict);
+        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
+        if let Some(failure) = results.failure() {
+            println!("FAILED: {failure}");
+            return Ok(ExitCode::FAILURE);
+        }
+        let missed = results.missed();
+        if !missed.is_empty() {
+            bail!("never in force: {}; give it more --rounds", missed.join(", "));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(crate) fn serve_wires(dir: &Path) -> Result<ExitCode> {
+    let net = Net::load(dir)?;
+    // A network does not wait for the processors of the hosts on it.
+    let _ = realtime::take(Priority::Coordinator);
+    let socket = net.wires_socket();
+    if net.ground == Ground::Namespaces {
+        switch::serve(&net)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    runtime.block_on(proxy::serve(net.routes, &socket))?;
+    Ok(ExitCode::SUCCESS)
+}
