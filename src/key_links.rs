@@ -17,6 +17,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::guard_frame::{ArmedGuard, LinkSpec};
 use crate::ids::Epoch;
+use crate::private_file::is_open_to_others;
 use crate::time::BootTime;
 
 /// What the links make of the chain node.
@@ -128,8 +129,8 @@ impl<F: LinkFs> KeyLinks<F> {
             if !meta.is_file() {
                 return Err(LinkError::KeyNotAFile { key: key.clone(), link: link.clone() });
             }
-            let mode = meta.permissions().mode() & 0o7777;
-            if mode & 0o077 != 0 {
+            if is_open_to_others(key, &meta) {
+                let mode = meta.permissions().mode() & 0o7777;
                 return Err(LinkError::KeyExposed { key: key.clone(), mode });
             }
             // Asked for and not tried: neither coordinator nor guard opens a key.

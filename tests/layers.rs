@@ -12,7 +12,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
 
 /// All that the guard's binary may reach, directly or through other modules: it must stay small
 /// enough to be read in one sitting and to fit its memory.
-const GUARD_REACHES: &[&str] = &["ids", "realtime", "time", "guard_frame", "public_key", "key_links", "guard"];
+const GUARD_REACHES: &[&str] =
+    &["ids", "realtime", "time", "private_file", "guard_frame", "public_key", "key_links", "guard"];
 
 /// What the pure core may not mention.
 const NOT_IN_CORE: &[&str] = &[
@@ -267,7 +268,7 @@ fn every_module_has_a_layer_and_imports_go_downward() {
 }
 
 #[test]
-fn the_guard_reaches_six_modules_and_no_more() {
+fn the_guard_reaches_eight_modules_and_no_more() {
     let layers = real_layers();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in sources() {

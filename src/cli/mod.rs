@@ -8,6 +8,7 @@ mod at;
 mod canary;
 mod cert;
 mod client;
+mod config_file;
 mod ends;
 mod fence;
 mod history;
@@ -28,10 +29,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::admin::WantedHandover;
-use crate::config::{Config, check_keys, units};
+use crate::config::{check_keys, units};
 use crate::driver::{self, KeyUse};
 use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
@@ -42,10 +43,9 @@ use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority
 
 use at::At;
 use client::Client;
+use config_file::ConfigFile;
 use log::LogFormat;
 use reach::Reach;
-
-const DEFAULT_CONFIG: &str = "/etc/baton/baton.toml";
 
 /// Several hosts share one validator identity; exactly one of them signs at any time.
 #[derive(Debug, Parser)]
@@ -207,13 +207,6 @@ impl Preference {
             number => number.parse().map(|n| Preference(Some(n))).map_err(|_| "a number, or \"configured\"".to_owned()),
         }
     }
-}
-
-#[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration [default: BATON_CONFIG, else /etc/baton/baton.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
 }
 
 /// Why a command did not do what it was asked, by exit code.
@@ -438,18 +431,6 @@ fn ask(reach: &Reach, work: impl AsyncFnOnce(&mut Client) -> Result<ExitCode, Fa
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.context("start the runtime").map_err(Failure::Failed)
-}
-
-impl ConfigFile {
-    fn path(&self) -> PathBuf {
-        let named = self.config.clone().or_else(|| std::env::var_os("BATON_CONFIG").map(PathBuf::from));
-        named.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
-    }
-
-    fn load(&self) -> Result<Config, Failure> {
-        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-        Config::load(&self.path(), std::env::vars_os().filter_map(text)).map_err(bad_input)
-    }
 }
 
 fn bad_input(error: crate::config::ConfigError) -> Failure {

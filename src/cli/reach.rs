@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{ConfigFile, Failure};
+use super::Failure;
+use super::config_file::ConfigFile;
 use crate::config::{Config, Tls};
 
 #[derive(Debug, Args)]
@@ -85,7 +86,7 @@ impl Reach {
             Some((addr, files)) => Ok(Place::Member { addr, files }),
             None => match &self.here.socket {
                 Some(socket) => Ok(Place::Socket(socket.clone())),
-                None => Ok(Place::Socket(self.here.file.load()?.run_dir.join("admin.sock"))),
+                None => Ok(Place::Socket(self.here.file.load_without_keys()?.run_dir.join("admin.sock"))),
             },
         }
     }
@@ -96,7 +97,7 @@ impl Reach {
     /// Another host is asked, which has another.
     pub(super) fn own_config(&self, what: &str) -> Result<Config, Failure> {
         match self.place()? {
-            Place::Socket(_) => self.here.file.load(),
+            Place::Socket(_) => self.here.file.load_without_keys(),
             Place::Member { addr, .. } => Err(Failure::BadInput(anyhow!(
                 "{what} asks the chain node of this host and not the one at {addr}; leave it out, or run baton there"
             ))),

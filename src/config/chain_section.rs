@@ -100,8 +100,8 @@ fn links(doc: &Document, home: &Path) -> Result<Vec<LinkSpec>, ConfigError> {
                 format!("{written:?} is not below chain.home = {home}; write a path relative to it without ..");
             return Err(doc.bad(&key("link"), problem));
         }
-        let validating = doc.required_path(&key("validating"))?;
-        let standby = doc.path(&key("standby"))?;
+        let validating = doc.required_key_path(&key("validating"))?;
+        let standby = doc.key_path(&key("standby"))?;
         if standby.as_ref() == Some(&validating) {
             let problem = "is the validating target too, so a standby would sign; name another file or remove it";
             return Err(doc.bad(&key("standby"), problem));

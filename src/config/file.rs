@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::credentials::CREDENTIALS_DIRECTORY;
 use super::error::{ConfigError, Origin};
 use super::schema::{self, Shape};
 
@@ -50,13 +51,15 @@ pub(super) struct Document {
     entries: BTreeMap<String, Entry>,
     /// Tables that are written down, and the elements of lists of tables, with their lines.
     tables: BTreeMap<String, Origin>,
+    /// Where systemd has put the service's credentials.
+    credentials: Option<String>,
 }
 
 impl Document {
     pub(super) fn parse(file: &Path, text: &str) -> Result<Document, ConfigError> {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let (entries, tables) = (BTreeMap::new(), BTreeMap::new());
-        let mut document = Document { file: file.to_owned(), line_starts, entries, tables };
+        let mut document = Document { file: file.to_owned(), line_starts, entries, tables, credentials: None };
         let root = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             at: document.origin(error.span().map_or(0, |span| span.start)),
             problem: error.message().replace('\n', ", "),
@@ -119,10 +122,17 @@ impl Document {
         Ok(())
     }
 
-    /// Lets `BATON_SECTION_KEY` variables replace what the file says. Variables whose first word is no
-    /// section are none of ours.
+    /// Lets `BATON_SECTION_KEY` variables replace what the file says, and notes where credentials are. Variables
+    /// whose first word is no section are none of ours.
     pub(super) fn override_from(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let mut ours: Vec<_> = env.filter(|(name, _)| section_of(name).is_some()).collect();
+        let mut ours = Vec::new();
+        for (name, value) in env {
+            if name == CREDENTIALS_DIRECTORY {
+                self.credentials = Some(value).filter(|dir| !dir.is_empty()).or(self.credentials.take());
+            } else if section_of(&name).is_some() {
+                ours.push((name, value));
+            }
+        }
         ours.sort();
         for (name, value) in ours {
             let Some(key) = schema::KEYS.iter().find(|key| schema::variable(key.path) == name) else {
@@ -160,6 +170,10 @@ impl Document {
 
     fn not_overridable(&self, name: String, key: String) -> ConfigError {
         ConfigError::NotOverridable { name, key, file: self.file.clone() }
+    }
+
+    pub(super) fn credentials(&self) -> Option<&str> {
+        self.credentials.as_deref()
     }
 
     pub(super) fn file(&self) -> &Path {

@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::Config;
 use super::error::ConfigError;
+use crate::private_file::is_open_to_others;
 
 /// Every `validating` target of `config` is a readable file that neither group nor others may use.
 ///
@@ -25,8 +26,8 @@ fn check_key(file: &Path) -> Result<(), ConfigError> {
     if !found.is_file() {
         return Err(ConfigError::KeyNotAFile { file: file.to_owned() });
     }
-    let mode = found.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if is_open_to_others(file, &found) {
+        let mode = found.permissions().mode() & 0o7777;
         return Err(ConfigError::KeyOpenToOthers { file: file.to_owned(), mode });
     }
     // Asked for and not tried: this process opens no key.

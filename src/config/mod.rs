@@ -2,6 +2,7 @@
 //! Reading, overriding and checking it is the business of this folder; nothing else parses TOML.
 
 mod chain_section;
+mod credentials;
 mod error;
 mod file;
 mod keys;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use credentials::CREDENTIALS_DIRECTORY;
 pub use error::{ConfigError, Origin};
 pub use keys::check_keys;
 pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
@@ -48,7 +50,8 @@ pub struct Config {
 
 impl Config {
     /// The configuration in `path` with the `BATON_SECTION_KEY` variables of `env` in its place,
-    /// checked as a whole. Relative paths are counted from the directory of the file.
+    /// checked as a whole. Relative paths are counted from the directory of the file, paths of keys that
+    /// begin with `$CREDENTIALS_DIRECTORY/` from the one that `env` names so.
     ///
     /// # Errors
     /// The first mistake, in one line. Nothing but `path` was read; `check_keys` looks at the keys.

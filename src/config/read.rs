@@ -122,6 +122,7 @@ impl Document {
     /// An absolute path.
     pub(super) fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(text) = self.text(key)? else { return Ok(None) };
+        self.refuse_variable(key, &text)?;
         Ok(Some(self.base()?.join(text)))
     }
 

@@ -159,7 +159,7 @@ fn tls(doc: &Document, insecure: bool) -> Result<Option<Tls>, ConfigError> {
     if !doc.has_table("tls") {
         return Ok(None);
     }
-    let [ca, cert, key] = FILES.map(|key| doc.required_path(key));
+    let [ca, cert, key] = FILES.map(|key| doc.required_key_path(key));
     Ok(Some(Tls { ca: ca?, cert: cert?, key: key? }))
 }
 
