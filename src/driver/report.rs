@@ -18,8 +18,10 @@ use crate::exporter::{NO_QUORUM, Vitals};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::NodeId;
+use crate::key_links::LinkState;
 use crate::metrics::{Metrics, PeerSeen, Snapshot};
 use crate::roster::{Roster, Vote};
+use crate::service_manager::ServiceManager;
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
@@ -47,8 +49,9 @@ pub(super) struct Reporter {
     pub certificates: Option<Certificates>,
 }
 
-/// Keeps gossip, metrics and vitals up to date.
-pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
+/// Keeps gossip, metrics and vitals up to date. The service manager hears of every beat, so that it misses those of a driver
+/// that hangs.
+pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>, manager: ServiceManager) {
     let mut steps = reporter.core.steps();
     let mut metrics_at = Instant::now();
     let mut told = (String::new(), String::new());
@@ -60,6 +63,7 @@ pub(super) async fn publish(reporter: Reporter, vitals: watch::Sender<Vitals>) {
             told = state;
             reporter.publish_metrics(&record);
             vitals.send_replace(reporter.vitals());
+            manager.beat(reporter.has_settled_in(), &reporter.status_line(&record));
         }
         reporter.gossip.publish(record);
         sleep(RECORD_EVERY_MIN).await;
@@ -250,6 +254,24 @@ impl Reporter {
         };
         let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
         Vitals { beat: BootTime::now(), ready, node_pid }
+    }
+
+    /// A guard is there and every link is in its place; of a host without a chain node, always.
+    fn has_settled_in(&self) -> bool {
+        let Some(effects) = &self.effects else { return true };
+        effects.guard_state() != GuardState::Unreachable && effects.link_state() != LinkState::Broken
+    }
+
+    /// How this member is, for people who ask the service manager.
+    fn status_line(&self, record: &Record) -> String {
+        let Record { state, phase, epoch, not_ready_because, .. } = record;
+        let holder = self.core.read(|core, _| core.view().holder.clone());
+        match holder {
+            _ if !phase.is_empty() => format!("{state}: {phase}, epoch {epoch}"),
+            _ if !not_ready_because.is_empty() => format!("{state}: {not_ready_because}"),
+            Some(holder) => format!("{state}: ready, {holder} holds the baton"),
+            None => format!("{state}: ready, nobody holds the baton"),
+        }
     }
 
     /// Counts the newest move once it has ended, on the member that it led to.
