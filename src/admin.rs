@@ -55,6 +55,8 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const QUESTION_BYTES_MAX: usize = 64 * 1024;
 /// Clients that the kernel keeps waiting.
 const BACKLOG: i32 = 16;
+/// Below `run_dir`.
+pub const SOCKET_NAME: &str = "admin.sock";
 const SOCKET_MODE: u32 = 0o600;
 
 /// A question to the driver, with the way back. Nobody listens any more when sending fails.
@@ -154,7 +156,7 @@ pub enum AdminError {
 /// # Errors
 /// The socket of a live coordinator, even of a stopped or hung one, is left as it was.
 pub fn bind(run_dir: &Path) -> Result<UnixListener, AdminError> {
-    let path = run_dir.join("admin.sock");
+    let path = run_dir.join(SOCKET_NAME);
     let failed = |what| {
         let path = path.clone();
         move |source: io::Error| AdminError::Os { what, path, source }

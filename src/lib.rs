@@ -1,10 +1,10 @@
 //! baton: several hosts share one validator identity; exactly one of them signs at any time.
 //!
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
-//! L0 `ids`, `time`, `realtime`, `private_file`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`; L2 `core` (pure), `config`,
-//! `key_links`, `certificates`; L3 `shared_core`, `shared_answer`, `transport`, `wire`, `guard_client`, `metrics`, `chain`, `guard`;
-//! L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`; L5 `consensus`, `gossip`, `relay`, `joining`, `exporter`;
-//! L6 `driver`; L7 the binaries and `cli`.
+//! L0 `ids`, `time`, `realtime`, `private_file`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`;
+//! L2 `core` (pure), `config`, `key_links`, `certificates`, `service_manager`; L3 `shared_core`, `shared_answer`, `transport`,
+//! `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`;
+//! L5 `consensus`, `gossip`, `relay`, `joining`, `exporter`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod private_file;
@@ -20,6 +20,7 @@ pub mod certificates;
 pub mod config;
 pub mod core;
 pub mod key_links;
+pub mod service_manager;
 
 pub mod chain;
 pub mod guard;

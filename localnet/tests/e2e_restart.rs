@@ -112,6 +112,8 @@ fn fence(t: &TestNet, host: &str, code: i32) -> String {
 
 fn assert_fenced(t: &TestNet, host: &str) {
     assert_eq!(processes(t, host), [], "{host}");
+    let socket = t.net.host(host).unwrap().run_dir.join("admin.sock");
+    assert!(!socket.exists(), "a fence as root would keep out a coordinator of another user: {}", socket.display());
     let link = t.net.chain_home(host).join("validator_key.json");
     assert!(link.symlink_metadata().is_err(), "{} leads to the key", link.display());
 }

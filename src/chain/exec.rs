@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::DriverError;
 use crate::config::Chain;
+use crate::service_manager::VARIABLES;
 
 /// Of each of standard output and error.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
@@ -51,7 +52,9 @@ pub async fn run(chain: &Chain, argv: &[String], timeout: Duration) -> Result<Ou
     let Some((program, arguments)) = argv.split_first() else {
         return Err(ExecError::Spawn(std::io::Error::other("the command is empty")));
     };
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
+    let child = command
         .args(arguments)
         .envs(&chain.env)
         .current_dir(&chain.home)

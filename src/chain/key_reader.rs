@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::DriverError;
 use crate::public_key::{CometBftKey, KeyFormat, NearKey};
+use crate::service_manager::VARIABLES;
 
 /// It takes milliseconds; this is for a disk that hangs.
 const ANSWER_BOUND: Duration = Duration::from_secs(10);
@@ -40,6 +41,7 @@ impl KeyReader {
     async fn ask<T: DeserializeOwned>(&self, format: KeyFormat, file: &Path) -> Result<T, DriverError> {
         let helper = self.binary.display();
         let mut command = Command::new(&self.binary);
+        VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         command.args(["public-key", "--format", format.as_str()]).arg(file).stdin(Stdio::null()).kill_on_drop(true);
         let output = match timeout(ANSWER_BOUND, command.output()).await {
             Ok(Ok(output)) => output,

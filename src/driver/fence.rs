@@ -2,8 +2,10 @@
 //! in the coordinator's place meanwhile: none can start, and none that runs is disturbed.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use tokio::net::UnixListener;
 
 use super::links::HostLinks;
 use super::{Driver, create_dir, guard_settings, key_reader};
@@ -22,7 +24,7 @@ pub async fn fence(config: Config) -> Result<Option<Ended>> {
     may_see_processes(&config)?;
     create_dir("member.run_dir", &config.run_dir)?;
     let _in_its_place = match admin::bind(&config.run_dir) {
-        Ok(place) => place,
+        Ok(listener) => InItsPlace { socket: config.run_dir.join(admin::SOCKET_NAME), _listener: listener },
         Err(AdminError::Live { path }) => bail!(
             "a coordinator runs on this host ({}) and would start the chain node again; stop it first, with SIGKILL if \
              it hangs",
@@ -41,6 +43,20 @@ pub async fn fence(config: Config) -> Result<Option<Ended>> {
         .and_then(|()| Ok(switched.to_standby()?))
         .context("no chain node runs, but the links are not in standby")?;
     Ok(Some(ended))
+}
+
+/// Keeps any coordinator from starting while it is there. Its socket goes with it: one of root's would keep out a coordinator
+/// of another user for good, who may not even ask whether somebody listens.
+struct InItsPlace {
+    socket: PathBuf,
+    _listener: UnixListener,
+}
+
+impl Drop for InItsPlace {
+    fn drop(&mut self) {
+        // It still listens, so that this is its own. What stays is in the way of another user alone, who is told so.
+        let _ = std::fs::remove_file(&self.socket);
+    }
 }
 
 /// To a stranger, the processes of this member show no marker: he would find nothing and take it for proof.

@@ -43,6 +43,7 @@ use crate::key_links::KeyLinks;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::roster::Roster;
+use crate::service_manager::ServiceManager;
 use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store, count_start};
 use crate::time::{BootTime, WallTime};
@@ -80,6 +81,7 @@ pub struct Prepared {
     metrics: Option<TcpListener>,
     /// Of the chain driver and the mark file.
     warnings: Vec<String>,
+    manager: ServiceManager,
 }
 
 /// What an operator says about the validator key at the start.
@@ -94,6 +96,7 @@ pub enum KeyUse {
 /// # Errors
 /// What is wrong with configuration, keys, links, store or addresses. Nothing runs then.
 pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
+    let manager = ServiceManager::from_environment()?;
     create_dir("member.run_dir", &config.run_dir)?;
     create_dir("member.state_dir", &config.state_dir)?;
     let admin = admin::bind(&config.run_dir)?;
@@ -124,7 +127,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings })
+    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings, manager })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -167,8 +170,9 @@ impl Prepared {
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self, stop_node: bool, guard_says: LinesAs) -> Result<()> {
-        let Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings: _ } =
-            self;
+        let Prepared {
+            config, chain, certificates, opened, start, mark_file, listener, admin, metrics, manager, ..
+        } = self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
@@ -225,7 +229,7 @@ impl Prepared {
         serve_peers(&config, entrance, listener, services);
 
         // Before the guard: whatever is started from here on is ended in good order.
-        tokio::spawn(sources::signals(core.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
+        tokio::spawn(sources::signals(core.clone(), manager.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core, &metrics).await?),
             None => None,
@@ -244,7 +248,7 @@ impl Prepared {
             metrics: metrics.clone(),
             certificates: certificates.clone(),
         };
-        let (publisher, published) = report::Publisher::new(reporter.clone());
+        let (publisher, published) = report::Publisher::new(reporter.clone(), manager.clone());
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
@@ -259,7 +263,7 @@ impl Prepared {
         tokio::spawn(sources::differences(reporter.clone()));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(publisher.run());
-        info!(cluster = %reporter.config.cluster.name, id = %reporter.config.id, "coordinator runs");
+        info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
@@ -269,6 +273,7 @@ impl Prepared {
                 None
             }
             reason = sources::broken(opened.store.health(), consensus.clone()) => {
+                manager.stopping();
                 hands.leave_at_once().await;
                 Some(reason)
             }

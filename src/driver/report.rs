@@ -18,8 +18,10 @@ use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::{NodeId, Vote};
+use crate::key_links::LinkState;
 use crate::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
 use crate::roster::Roster;
+use crate::service_manager::ServiceManager;
 use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
@@ -49,9 +51,11 @@ pub(super) struct Reporter {
     pub disk: watch::Receiver<Option<DiskSpace>>,
 }
 
-/// Keeps gossip, and all that the exporter shows, up to date.
+/// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it misses
+/// those of a driver that hangs.
 pub(super) struct Publisher {
     reporter: Reporter,
+    manager: ServiceManager,
     vitals: watch::Sender<Vitals>,
     overview: watch::Sender<Arc<Overview>>,
     /// Changes with the history.
@@ -60,7 +64,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(reporter: Reporter) -> (Publisher, Published) {
+    pub(super) fn new(reporter: Reporter, manager: ServiceManager) -> (Publisher, Published) {
         let moves = Arc::new(reporter.history().moves);
         let status = reporter.status();
         let vitals = watch::Sender::new(reporter.vitals(&status));
@@ -68,7 +72,7 @@ impl Publisher {
         let metrics = reporter.metrics.clone();
         let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
         let applied = reporter.applied.clone();
-        (Publisher { reporter, vitals, overview, applied, moves }, published)
+        (Publisher { reporter, manager, vitals, overview, applied, moves }, published)
     }
 
     pub(super) async fn run(mut self) {
@@ -83,6 +87,7 @@ impl Publisher {
                 told = state;
                 self.reporter.publish_metrics(&record);
                 self.publish_overview();
+                self.manager.beat(self.reporter.has_settled_in(), &self.reporter.status_line(&record));
             }
             self.reporter.gossip.publish(record);
             sleep(RECORD_EVERY_MIN).await;
@@ -284,6 +289,24 @@ impl Reporter {
         };
         let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
         Vitals { beat: BootTime::now(), ready, node_pid }
+    }
+
+    /// A guard is there and every link is in its place; of a host without a chain node, always.
+    fn has_settled_in(&self) -> bool {
+        let Some(effects) = &self.effects else { return true };
+        effects.guard_state() != GuardState::Unreachable && effects.link_state() != LinkState::Broken
+    }
+
+    /// How this member is, for people who ask the service manager.
+    fn status_line(&self, record: &Record) -> String {
+        let Record { state, phase, epoch, not_ready_because, .. } = record;
+        let holder = self.core.read(|core, _| core.view().holder.clone());
+        match holder {
+            _ if !phase.is_empty() => format!("{state}: {phase}, epoch {epoch}"),
+            _ if !not_ready_because.is_empty() => format!("{state}: {not_ready_because}"),
+            Some(holder) => format!("{state}: ready, {holder} holds the baton"),
+            None => format!("{state}: ready, nobody holds the baton"),
+        }
     }
 
     /// Counts the newest move once it has ended, on the member that it led to.

@@ -17,6 +17,7 @@ use crate::core::replicated::Command;
 use crate::core::{Event, Peer};
 use crate::gossip::{Heard, Table};
 use crate::ids::NodeId;
+use crate::service_manager::ServiceManager;
 use crate::shared_core::{Change, SharedCore};
 use crate::store::{AppliedEntry, Health, News};
 use crate::time::BootTime;
@@ -158,7 +159,11 @@ pub(super) async fn time(core: Arc<SharedCore>, timing: Timing) {
 
 /// SIGTERM and SIGINT ask for an orderly end. Who presses Ctrl-C wants nothing left behind; a service manager restarts.
 /// Both are caught from the call on, not from the first poll.
-pub(super) fn signals(core: Arc<SharedCore>, stop_node: bool) -> io::Result<impl Future<Output = ()>> {
+pub(super) fn signals(
+    core: Arc<SharedCore>,
+    manager: ServiceManager,
+    stop_node: bool,
+) -> io::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         loop {
@@ -167,6 +172,7 @@ pub(super) fn signals(core: Arc<SharedCore>, stop_node: bool) -> io::Result<impl
                 _ = int.recv() => true,
             };
             info!(stop_node, "asked to stop");
+            manager.stopping();
             core.step(Event::ShutdownWanted { stop_node });
         }
     })

@@ -18,6 +18,7 @@ use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
 use crate::guard_frame::{
     FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, JSON_LINES, LinesAs, OTHER_PROTOCOL, ToGuard, encode,
 };
+use crate::service_manager::VARIABLES;
 
 /// For the answer to `Hello`, and for a new guard until it listens.
 const ANSWER_BOUND: Duration = Duration::from_secs(3);
@@ -160,7 +161,7 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
     }
     command.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(says);
     // What was meant for us alone goes neither to the guard nor to the chain node.
-    command.env_remove(GUARD_MARKER).env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
+    VARIABLES.iter().chain([&GUARD_MARKER]).for_each(|name| _ = command.env_remove(name));
     keep_nice(&mut command);
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     let mut line = String::new();
