@@ -15,6 +15,7 @@ mod history;
 mod init;
 mod log;
 mod members;
+mod pages;
 mod reach;
 mod status;
 mod table;
@@ -191,6 +192,16 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Print a script by which a shell completes baton's commands and options
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page of a command, or write all pages
+    Man {
+        /// Write baton.1, a page for every command and baton-guard.8 to this directory, made when it is missing
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
+        /// The command, as `cert issue`; without it, baton itself
+        command: Vec<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -293,6 +304,8 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Check { file } => check(&file),
         Command::Init(init) => init::run(*init),
+        Command::Completions { shell } => Ok(pages::completions(shell)),
+        Command::Man { dir, command } => pages::man(dir.as_deref(), &command),
         Command::Cert { command } => cert::run(command),
         Command::Status { watch: true, every, reach, json: _ } => watch::watch(&reach, every),
         Command::Status { json, reach, watch: false, every: _ } => ask(&reach, async |client| {
