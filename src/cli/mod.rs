@@ -12,8 +12,10 @@ mod config_file;
 mod ends;
 mod fence;
 mod history;
+mod init;
 mod log;
 mod members;
+mod pages;
 mod reach;
 mod status;
 mod table;
@@ -23,6 +25,7 @@ mod window;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -182,10 +185,22 @@ enum Command {
     /// Show the members of the cluster, or change them one at a time
     #[command(subcommand)]
     Member(members::Member),
+    /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
+    Init(Box<init::Init>),
     /// Read and check the configuration and the key files, and do nothing else
     Check {
         #[command(flatten)]
         file: ConfigFile,
+    },
+    /// Print a script by which a shell completes baton's commands and options
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page of a command, or write all pages
+    Man {
+        /// Write baton.1, a page for every command and baton-guard.8 to this directory, made when it is missing
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        dir: Option<PathBuf>,
+        /// The command, as `cert issue`; without it, baton itself
+        command: Vec<String>,
     },
 }
 
@@ -212,6 +227,8 @@ impl Preference {
 enum Failure {
     /// 2: the command line, the configuration or a key file.
     BadInput(anyhow::Error),
+    /// 2: several things at once in the command line of `init`, a line each.
+    Faults(Vec<String>),
     /// 2: the coordinator, which is not there or does not listen to us.
     Unreachable(anyhow::Error),
     /// 1: it was tried.
@@ -221,9 +238,13 @@ enum Failure {
 }
 
 impl Failure {
-    /// In one line, with the exit code.
+    /// In one line, or in as many as there are faults, with the exit code.
     fn told(self) -> (String, u8) {
         let (error, code) = match self {
+            Failure::Faults(faults) => {
+                let lines: Vec<String> = faults.iter().map(|fault| format!("init: {}", one_line(fault))).collect();
+                return (lines.join("\nbaton: "), 2);
+            }
             Failure::BadInput(error) | Failure::Unreachable(error) => (error, 2),
             Failure::Failed(error) => (error, 1),
             Failure::Coded(error, code) => (error, code),
@@ -282,6 +303,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             run(&file, stop_node, key_use, log_format)
         }
         Command::Check { file } => check(&file),
+        Command::Init(init) => init::run(*init),
+        Command::Completions { shell } => Ok(pages::completions(shell)),
+        Command::Man { dir, command } => pages::man(dir.as_deref(), &command),
         Command::Cert { command } => cert::run(command),
         Command::Status { watch: true, every, reach, json: _ } => watch::watch(&reach, every),
         Command::Status { json, reach, watch: false, every: _ } => ask(&reach, async |client| {

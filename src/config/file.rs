@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::credentials::CREDENTIALS_DIRECTORY;
 use super::error::{ConfigError, Origin};
+use super::key_list::KEYS;
 use super::schema::{self, Shape};
 
 /// A value as it was written.
@@ -135,7 +136,7 @@ impl Document {
         }
         ours.sort();
         for (name, value) in ours {
-            let Some(key) = schema::KEYS.iter().find(|key| schema::variable(key.path) == name) else {
+            let Some(key) = KEYS.iter().find(|key| schema::variable(key.path) == name) else {
                 return Err(self.unknown_variable(name));
             };
             if !key.scalar {
@@ -159,8 +160,7 @@ impl Document {
         if let Some(key) = owner {
             return self.not_overridable(name, key.to_owned());
         }
-        let known: Vec<String> =
-            schema::KEYS.iter().filter(|key| key.scalar).map(|key| schema::variable(key.path)).collect();
+        let known: Vec<String> = KEYS.iter().filter(|key| key.scalar).map(|key| schema::variable(key.path)).collect();
         let hint = match schema::nearest(&name, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
             None => "docs/configuration.md lists the keys; unset it if it is not for baton".to_owned(),

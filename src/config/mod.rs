@@ -5,10 +5,12 @@ mod chain_section;
 mod credentials;
 mod error;
 mod file;
+mod key_list;
 mod keys;
 mod read;
 mod schema;
 mod sections;
+pub mod template;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 pub use credentials::CREDENTIALS_DIRECTORY;
 pub use error::{ConfigError, Origin};
+pub use key_list::{Absent, KEYS, Key};
 pub use keys::check_keys;
 pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
 
@@ -58,7 +61,12 @@ impl Config {
     pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|reason| ConfigError::Unreadable { file: path.to_owned(), reason })?;
-        let mut document = file::Document::parse(path, &text)?;
+        Config::read(path, &text, env)
+    }
+
+    /// As `load`, of a `text` that `path` is going to have.
+    pub fn read(path: &Path, text: &str, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let mut document = file::Document::parse(path, text)?;
         document.override_from(env)?;
         sections::config(&document)
     }
