@@ -307,9 +307,10 @@ fn cell(html: &mut Html, head: &'static str, empty: bool) -> bool {
 /// How much is left, as a bar and in milliseconds.
 fn lease(html: &mut Html, left_ms: i64, lease_ms: u32) {
     let (left, lease) = (u64::try_from(left_ms).unwrap_or(0), u64::from(lease_ms));
-    if lease > 0 {
+    // A hostile number is no lease either.
+    if let Some(percent) = left.saturating_mul(100).checked_div(lease) {
         // What is left is never shown as nothing.
-        let percent = (left * 100 / lease).clamp(1, 100);
+        let percent = percent.clamp(1, 100);
         html.raw("<svg class=\"lease\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">");
         html.raw("<rect class=\"whole\" width=\"100\" height=\"8\"/><rect class=\"left\" height=\"8\" width=\"");
         html.number(percent).raw("\"/></svg> ");

@@ -220,7 +220,7 @@ fn hostile() -> Overview {
         settling: text(),
         transport: text(),
         vote: text(),
-        lease_remaining_ms: 1,
+        lease_remaining_ms: i64::MAX,
         ..MemberStatus::default()
     };
     let floor = MoveFloor { source: text(), floor: text(), ..MoveFloor::default() };
