@@ -24,6 +24,10 @@ const SEEN_BY: &str = "host-c";
 /// For the page to show what is so: it asks every second, and its host looks twice a second.
 const SHOWN_BOUND: Duration = Duration::from_secs(20);
 
+/// Of the height of a picture, before it is scaled.
+const PICTURE_MAX: u32 = 1100;
+
+const FINE: &str = "document.querySelector('[data-part=warnings] .fine')?.innerText";
 const VERDICT: &str = "document.querySelector('#verdict').innerText.trim()";
 
 fn verdict(holder: &str) -> Value {
@@ -33,7 +37,7 @@ fn verdict(holder: &str) -> Value {
 /// Kept only where somebody wants them.
 fn keep_picture(browser: &mut Browser, name: &str) {
     let Some(dir) = std::env::var_os("BATON_PAGE_PICTURES").map(PathBuf::from) else { return };
-    let png = STANDARD.decode(browser.picture()).expect("base64 of the browser");
+    let png = STANDARD.decode(browser.picture(PICTURE_MAX)).expect("base64 of the browser");
     std::fs::write(dir.join(name), png).unwrap_or_else(|error| panic!("{}: {error}", dir.join(name).display()));
 }
 
@@ -70,8 +74,7 @@ fn the_page_follows_the_baton_in_a_browser() {
     assert_eq!(browser.value(VERDICT), verdict(&pair.holder), "{}", browser.text());
     assert_eq!(browser.value("document.querySelectorAll('tbody tr:not(.note)').length"), 3);
     assert_eq!(browser.value("document.querySelectorAll('.moves li').length"), 1);
-    let fine = "document.querySelector('[data-part=warnings] .fine')?.innerText";
-    browser.await_value(fine, &"✓ Nothing is wrong.".into(), SHOWN_BOUND);
+    browser.await_value(FINE, &"✓ Nothing is wrong.".into(), SHOWN_BOUND);
     for width in [1180, 768, 360] {
         assert_nothing_sticks_out(&mut browser, width);
     }
@@ -90,14 +93,16 @@ fn the_page_follows_the_baton_in_a_browser() {
     assert_eq!(browser.value("document.title.split(' ')[0]"), pair.standby);
     assert_eq!((browser.value("window.stayed"), browser.count("Page.loadEventFired")), (true.into(), loaded));
 
-    looks_as_its_user_prefers(&mut browser);
     let outside: Vec<String> =
         browser.asked_for().into_iter().filter(|url| !url.starts_with(&origin) && !url.starts_with("data:")).collect();
     assert_eq!(outside, Vec::<String>::new());
     assert_eq!(browser.complaints(), Vec::<String>::new());
     assert_the_policy_is_in_force(&mut browser);
 
+    // Without what was tried on it.
+    browser.open(&origin);
     tells_of_a_lost_host(&t, &mut browser);
+    looks_as_its_user_prefers(&mut browser);
     says_when_it_is_old(&t, &mut browser);
     works_without_javascript(&t, &mut browser, &origin);
 }
@@ -128,10 +133,11 @@ fn tells_of_a_lost_host(t: &TestNet, browser: &mut Browser) {
     browser.await_value(&lost, &true.into(), SHOWN_BOUND);
     assert!(browser.text().contains("A failover would NOT work now"), "{}", browser.text());
     assert_nothing_sticks_out(browser, 360);
-    browser.resize(360, 2.0);
+    browser.resize(360, 1.5);
     keep_picture(browser, "status-page-phone.png");
     t.or_logs(launch::start_coordinator(&t.net, &holder));
     t.pair();
+    browser.await_value(FINE, &"✓ Nothing is wrong.".into(), SHOWN_BOUND);
     browser.resize(1180, 1.0);
 }
 

@@ -144,7 +144,7 @@ impl Page<'_> {
         html.raw("<p>").text(holder, SENTENCE_MAX).raw("</p>\n<p>").text(failover, SENTENCE_MAX).raw("</p>\n");
         let reachable = status.members.iter().filter(|member| member.reachable).count() as u64;
         html.raw("<dl>\n<div><dt>Quorum</dt><dd>").raw(if status.quorum { "✓ yes" } else { "✕ NO" });
-        html.raw(", ").number(reachable).raw(" of ").number(status.members.len() as u64).raw(" up</dd></div>\n");
+        html.raw(", ").number(reachable).raw(" of ").number(status.members.len() as u64).raw("</dd></div>\n");
         html.raw("<div><dt>Holder</dt><dd>").text(&or_none(&status.holder), NAME_MAX);
         html.raw("</dd></div>\n<div><dt>Epoch</dt><dd>").number(status.epoch);
         html.raw("</dd></div>\n<div><dt>Leader</dt><dd>").text(&or_none(&status.leader), NAME_MAX);
@@ -189,7 +189,7 @@ impl Page<'_> {
     }
 
     fn host(&self, html: &mut Html, member: &MemberStatus) {
-        let Overview { status, at, moves: _ } = self.overview;
+        let status = &self.overview.status;
         let arbiter = member.role == Role::Arbiter.as_str();
         let (class, sign) = standing(member);
         html.raw("<tr role=\"row\" class=\"")
@@ -198,7 +198,7 @@ impl Page<'_> {
         html.raw("aria-hidden=\"true\">").raw(sign).raw("</span> <span class=\"name\">").text(&member.id, NAME_MAX);
         html.raw("</span> <small>").text(&member.role, NAME_MAX);
         html.raw(if member.id == status.member { ", this host" } else { "" }).raw("</small></th>");
-        cell(html, "State");
+        cell(html, "State", false);
         if member.reachable {
             html.text(&or_dash(&member.state), NAME_MAX);
             if !member.phase.is_empty() {
@@ -208,23 +208,32 @@ impl Page<'_> {
             html.raw("unreachable");
         }
         html.raw("</span></td>");
-        cell(html, "Height");
-        match member.height {
-            0 => html.raw("–"),
-            height => html.number(height),
-        };
-        if !arbiter && member.reachable {
-            html.raw(if member.synced { " <small>synced</small>" } else { " <small>NOT synced</small>" });
+        // What a host said before it fell silent would pass for what is so.
+        let told = |told: bool| told && member.reachable;
+        if cell(html, "Height", !told(member.height > 0)) {
+            html.number(member.height);
+            if !arbiter {
+                html.raw(if member.synced { " <small>synced</small>" } else { " <small>NOT synced</small>" });
+            }
         }
         html.raw("</span></td>");
-        cell(html, "Links");
-        html.text(&or_dash(&member.links), NAME_MAX).raw("</span></td>");
-        cell(html, "Guard");
-        html.text(&or_dash(&member.guard), NAME_MAX).raw("</span></td>");
-        cell(html, "Lease");
-        lease(html, member.lease_remaining_ms, status.lease_ms);
+        for (head, word) in [("Links", &member.links), ("Guard", &member.guard)] {
+            if cell(html, head, !told(!word.is_empty())) {
+                html.text(word, NAME_MAX);
+            }
+            html.raw("</span></td>");
+        }
+        if cell(html, "Lease", !told(member.lease_remaining_ms > 0)) {
+            lease(html, member.lease_remaining_ms, status.lease_ms);
+        }
         html.raw("</span></td></tr>\n");
-        let notes = notes(member, status.paused_since_ns.is_some(), *at);
+        self.notes(html, member);
+    }
+
+    fn notes(&self, html: &mut Html, member: &MemberStatus) {
+        let Overview { status, at, moves: _ } = self.overview;
+        let mut notes = notes(member, status.paused_since_ns.is_some(), *at);
+        notes.retain(|note| member.reachable || !is_good_news(note));
         if !notes.is_empty() {
             html.raw("<tr role=\"row\" class=\"note\"><td role=\"cell\" colspan=\"6\">");
             for note in notes.iter().take(NOTES_MAX) {
@@ -259,8 +268,12 @@ fn row(html: &mut Html, one: &Move, now: WallTime) {
         "handover" => "handover",
         _ => "other",
     };
-    html.raw("<li class=\"").raw(class).raw("\"><p><span class=\"way\">").text(&or_dash(&one.from), NAME_MAX);
-    html.raw(" <span aria-hidden=\"true\">→</span><span class=\"heard\"> to </span> ").text(&one.to, NAME_MAX);
+    html.raw("<li class=\"").raw(class).raw("\"><p><span class=\"way\">");
+    if !one.from.is_empty() {
+        html.text(&one.from, NAME_MAX);
+        html.raw(" <span aria-hidden=\"true\">→</span><span class=\"heard\"> to </span> ");
+    }
+    html.text(&one.to, NAME_MAX);
     html.raw("</span> <span class=\"kind\">").text(&one.kind, NAME_MAX).raw("</span> <span class=\"gap\">");
     if finished(one) {
         html.raw("gap ").number(one.gap_ns / 1_000_000).raw(" ms");
@@ -283,21 +296,21 @@ fn standing(member: &MemberStatus) -> (&'static str, &'static str) {
     }
 }
 
-/// Opens a cell; its head is repeated where the table has none.
-fn cell(html: &mut Html, head: &'static str) {
-    html.raw("<td role=\"cell\" data-head=\"").raw(head).raw("\"><span>");
+/// Opens a cell, and says whether there is something to put into it; a dash stands there otherwise. Its head is repeated
+/// for where the table has none.
+fn cell(html: &mut Html, head: &'static str, empty: bool) -> bool {
+    html.raw("<td role=\"cell\" ").raw(if empty { "class=\"none\" " } else { "" });
+    html.raw("data-head=\"").raw(head).raw("\"><span>").raw(if empty { "–" } else { "" });
+    !empty
 }
 
 /// How much is left, as a bar and in milliseconds.
 fn lease(html: &mut Html, left_ms: i64, lease_ms: u32) {
     let (left, lease) = (u64::try_from(left_ms).unwrap_or(0), u64::from(lease_ms));
-    if left == 0 {
-        html.raw("–");
-        return;
-    }
-    if lease > 0 {
+    // A hostile number is no lease either.
+    if let Some(percent) = left.saturating_mul(100).checked_div(lease) {
         // What is left is never shown as nothing.
-        let percent = (left * 100 / lease).clamp(1, 100);
+        let percent = percent.clamp(1, 100);
         html.raw("<svg class=\"lease\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">");
         html.raw("<rect class=\"whole\" width=\"100\" height=\"8\"/><rect class=\"left\" height=\"8\" width=\"");
         html.number(percent).raw("\"/></svg> ");

@@ -167,9 +167,13 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// The screen as a PNG file, in base64.
-    pub fn picture(&mut self) -> String {
-        self.call("Page.captureScreenshot", json!({ "format": "png" }))["data"].as_str().expect("a picture").to_owned()
+    /// The upper part of the page as a PNG file, in base64.
+    pub fn picture(&mut self, height_max: u32) -> String {
+        let [width, height] = ["innerWidth", "innerHeight"].map(|size| self.value(size).as_u64().unwrap_or_default());
+        let height = height.min(u64::from(height_max));
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let taken = self.call("Page.captureScreenshot", json!({ "format": "png", "clip": clip }));
+        taken["data"].as_str().expect("a picture").to_owned()
     }
 
     /// Every address that a page wanted something from.
