@@ -1,0 +1,320 @@
+//! The Debian package on fresh roots with systemd as their first process: its units, its life from installation to purge, and
+//! docs/installing.md carried out from top to bottom by three hosts until the validator signs.
+//!
+//!     cargo test -p localnet --test debian -- --ignored --nocapture --test-threads=1
+//!
+//! Needs root, cargo-deb, debootstrap, systemd-container, systemd (systemd-analyze) and a mirror in /etc/apt. It packs debug
+//! programs unless BATON_DEB names a package.
+
+#[path = "debian/guide.rs"]
+mod guide;
+#[path = "debian/host.rs"]
+mod host;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use guide::Step;
+use host::{Ground, Host, OUTSIDE, end_with_us, need, run};
+
+const PAGE: &str = include_str!("../../docs/installing.md");
+const UNITS: [&str; 2] = ["baton", "baton-fence"];
+const ACCOUNTS: [&str; 3] = ["val-1", "val-2", "val-3"];
+const SHARED: &str = "shared";
+const NODE_PORT: u16 = 24567;
+const BOUND: Duration = Duration::from_secs(120);
+
+/// Exposure by systemd's own measure, times ten: what the chain node leaves open in one, and almost nothing in the other.
+const EXPOSURE_MAX: [(&str, u32); 2] = [("baton", 25), ("baton-fence", 20)];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// A package of `version`, newly packed below `into`; the one that BATON_DEB names, if it does, when any version will do.
+fn package(version: Option<&str>, into: &Path) -> PathBuf {
+    if let (None, Some(made)) = (version, std::env::var_os("BATON_DEB")) {
+        return made.into();
+    }
+    need(&[("cargo-deb", "cargo install cargo-deb --locked"), ("dpkg-shlibdeps", "apt-get install dpkg-dev")]);
+    let mut command = Command::new(repository().join("deploy/debian/build"));
+    command.env("BATON_DEB_PROFILE", "dev").arg("--output").arg(into);
+    command.args(["--version", version.unwrap_or("0.1.0-1")]);
+    run(&mut command).lines().last().expect("the package's path").into()
+}
+
+fn simchain() -> &'static str {
+    env!("CARGO_BIN_EXE_simchain")
+}
+
+/// The stand-in chain's other validators, on this side of the bridge. They die with the test.
+struct Chain {
+    dir: PathBuf,
+    nodes: Vec<std::process::Child>,
+}
+
+impl Chain {
+    fn start(dir: PathBuf) -> Chain {
+        fs::create_dir_all(dir.join("signs")).expect("a directory");
+        fs::write(dir.join("signs/log"), "").expect("a file");
+        for (path, mode) in [("signs", 0o777), ("signs/log", 0o666)] {
+            fs::set_permissions(dir.join(path), fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        let accounts = [&ACCOUNTS[..], &[SHARED]].concat().join(",");
+        run(Command::new(simchain()).args(["init", "--validators", &accounts, "--dir"]).arg(&dir));
+        let mut chain = Chain { dir, nodes: Vec::new() };
+        for (i, account) in ACCOUNTS.iter().enumerate() {
+            let home = chain.dir.join(account);
+            fs::create_dir_all(&home).expect("a home");
+            fs::copy(chain.key(account), home.join("validator_key.json")).expect("a key");
+            let mut command = Command::new(simchain());
+            command.args(["run", "--host", account, "--peers", &peers(account), "--home"]).arg(&home);
+            command
+                .arg("--genesis")
+                .arg(chain.dir.join("genesis.json"))
+                .arg("--sign-log")
+                .arg(chain.dir.join("signs/log"));
+            command.args(["--rpc", &format!("{OUTSIDE}:{}", 3031 + i), "--p2p", &address(account)]);
+            let log = fs::File::create(home.join("log")).expect("a log");
+            command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+            end_with_us(&mut command);
+            chain.nodes.push(command.spawn().expect("simchain"));
+        }
+        chain
+    }
+
+    fn key(&self, account: &str) -> PathBuf {
+        self.dir.join(format!("keys/{account}.json"))
+    }
+
+    /// What `host` has before baton comes: a `neard` whose home has no key.
+    fn give_node(&self, host: &Host) {
+        let at = |path: &str| host.root.join(path);
+        fs::create_dir_all(at("var/lib/near")).expect("a home");
+        fs::write(at("var/lib/near/config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("a file");
+        fs::copy(self.dir.join("genesis.json"), at("var/lib/near/genesis.json")).expect("a genesis");
+        fs::copy(simchain(), at("usr/bin/simchain")).expect("a program");
+        let (name, p2p, peers) = (&host.name, address(&host.name), peers(&host.name));
+        let neard = format!(
+            "#!/bin/sh\n# neard --home DIR run\nexec /usr/bin/simchain run --home \"$2\" --genesis \"$2/genesis.json\" \
+             --host {name} --rpc 127.0.0.1:3030 --p2p {p2p} --peers {peers} --sign-log \"$2/signs/log\"\n"
+        );
+        fs::write(at("usr/bin/neard"), neard).expect("a program");
+        fs::set_permissions(at("usr/bin/neard"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
+    /// By the checker, over everything signed with the shared key.
+    fn assert_nothing_signed_twice(&self) -> String {
+        let mut command = Command::new(simchain());
+        command.arg("check").arg("--sign-log").arg(self.dir.join("signs/log")).arg("--key").arg(self.key(SHARED));
+        run(&mut command)
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+const HOSTS: [(&str, &str); 3] = [("host-a", "10.0.0.1"), ("host-b", "10.0.0.2"), ("host-c", "10.0.0.3")];
+
+/// Where the chain node of a host or account waits for its peers.
+fn address(name: &str) -> String {
+    match HOSTS.iter().find(|(host, _)| *host == name) {
+        Some((_, addr)) => format!("{addr}:{NODE_PORT}"),
+        None => format!("{OUTSIDE}:{}", NODE_PORT + name.bytes().last().map_or(0, u16::from)),
+    }
+}
+
+fn peers(name: &str) -> String {
+    let all = HOSTS[..2].iter().map(|(host, _)| *host).chain(ACCOUNTS);
+    all.filter(|other| *other != name).map(address).collect::<Vec<_>>().join(",")
+}
+
+/// Asserts that the guard is still `guard`, and that the coordinator that now validates has found a chain node running.
+fn assert_adopted(host: &Host, guard: &str, after: &str) {
+    host.until("baton active-validator", BOUND);
+    assert_eq!(host.sh("pidof baton-guard"), guard, "another guard after {after}");
+    let attached = host.sh("journalctl --no-pager -u baton | grep 'guard attached' | tail -n 1");
+    assert!(attached.contains(&format!("node=Some({})", host.sh("pidof simchain"))), "after {after}: {attached}");
+}
+
+fn assert_gone(host: &Host, paths: &[&str]) {
+    let left: Vec<&&str> = paths.iter().filter(|path| host.try_sh(&format!("ls -d {path}")).status.success()).collect();
+    assert!(left.is_empty(), "left on {}: {left:?}", host.name);
+}
+
+/// A cluster of one, on a root with the package: its life is the package's.
+fn configure_alone(host: &Host, chain: &Chain) {
+    fs::copy(chain.key(SHARED), host.root.join("etc/baton/keys/validator_key.json")).expect("a key");
+    let config =
+        PAGE.split("host-a.toml <<'END'\n").nth(1).and_then(|rest| rest.split("\nEND\n").next()).expect("shown");
+    let alone = config
+        .lines()
+        .filter(|line| !line.contains("10.0.0.2") && !line.contains("10.0.0.3"))
+        .filter(|line| !["[tls]", "ca = ", "cert = ", "key = "].iter().any(|start| line.starts_with(start)))
+        .collect::<Vec<_>>()
+        .join("\n");
+    fs::write(host.root.join("etc/baton/baton.toml"), alone.replace("10.0.0.1", "127.0.0.1")).expect("a file");
+    for step in guide::steps(PAGE).iter().filter(|step| step.prompt == "nodes#") {
+        host.sh(&step.command);
+    }
+}
+
+#[test]
+#[ignore = "needs root, cargo-deb, debootstrap and systemd-container; see the head of this file"]
+fn the_package_lives_from_installation_to_purge() {
+    need(&[("systemd-analyze", "apt-get install systemd")]);
+    let ground = Ground::new();
+    let chain = Chain::start(ground.dir.path().join("chain"));
+    let (first, second) = (package(Some("0.1.0-1"), ground.dir.path()), package(Some("0.1.1-1"), ground.dir.path()));
+    let host = ground.boot("host-a", "10.0.0.1", &[(&chain.dir.join("signs"), "/var/lib/near/signs")]);
+    chain.give_node(&host);
+    for deb in [&first, &second] {
+        fs::copy(deb, host.root.join("root").join(deb.file_name().expect("a file"))).expect("the package");
+    }
+    let install = |deb: &Path| host.sh(&format!("apt-get install -y ./{}", deb.file_name().unwrap().display()));
+
+    install(&first);
+    for file in ["/usr/bin/baton", "/usr/bin/baton-guard", "/usr/share/doc/baton/operating.md", "/etc/baton/keys"] {
+        host.sh(&format!("test -e {file}"));
+    }
+    assert_eq!(host.sh("stat -c '%U %a' /etc/baton/keys"), "baton 700");
+    assert!(host.sh("getent passwd baton").ends_with("/usr/sbin/nologin"));
+    for unit in UNITS {
+        assert_eq!(host.sh(&format!("systemctl is-enabled {unit}")), "enabled");
+    }
+    host.sh("systemctl start baton; ! systemctl is-active baton");
+    verify_units(&host);
+
+    configure_alone(&host, &chain);
+    host.sh("systemctl start baton");
+    host.until("baton active-validator", BOUND);
+    host.until("systemctl status baton | grep 'Status: \"Validating: Active, epoch 1\"'", BOUND);
+    assert_eq!(host.sh("systemctl show baton -p NRestarts -p Type --value"), "notify\n0");
+    restarts_and_hangs(&host);
+
+    let guard = host.sh("pidof baton-guard");
+    let coordinator = host.sh("systemctl show baton -p MainPID --value");
+    let told = install(&second);
+    assert_ne!(host.sh("systemctl show baton -p MainPID --value"), coordinator, "an upgrade restarts it: {told}");
+    assert_adopted(&host, &guard, "an upgrade");
+    assert_eq!(host.sh("dpkg-query -W -f '${Version}' baton"), "0.1.1-1");
+
+    host.sh("apt-get remove -y baton");
+    host.sh("! pidof baton baton-guard simchain");
+    assert_gone(&host, &["/usr/bin/baton*", "/usr/lib/systemd/system/baton*", "/usr/lib/sysusers.d/baton*"]);
+    host.sh("test -e /etc/baton/baton.toml; test -e /etc/baton/keys/validator_key.json; test -e /var/lib/baton/incarnation || ls /var/lib/baton/*");
+    assert_gone(&host, &["/var/lib/near/validator_key.json"]);
+
+    install(&second);
+    host.sh("systemctl start baton");
+    host.until("baton active-validator", BOUND);
+    let told = host.sh("apt-get purge -y baton 2>&1");
+    assert!(told.contains("/etc/baton/keys is not empty and stays"), "{told}");
+    host.sh("! pidof baton baton-guard simchain");
+    assert_gone(
+        &host,
+        &["/etc/baton/baton.toml", "/var/lib/baton", "/run/baton", "/etc/systemd/system/*/baton*.service"],
+    );
+    host.sh("test -e /etc/baton/keys/validator_key.json; rm /etc/baton/keys/validator_key.json");
+
+    install(&first);
+    host.sh("apt-get purge -y baton");
+    assert_gone(&host, &["/etc/baton", "/usr/share/doc/baton", "/usr/lib/tmpfiles.d/baton.conf"]);
+    assert_eq!(
+        host.sh(
+            "find / -xdev -name '*baton*' -not -path '/proc/*' -not -path '/root/*' -not -path '/etc/systemd/system/*'"
+        ),
+        ""
+    );
+    println!("{}", chain.assert_nothing_signed_twice());
+}
+
+/// As systemd reads them on a host with the package, and how much they leave open.
+fn verify_units(host: &Host) {
+    for (unit, exposure) in EXPOSURE_MAX {
+        let told = host.sh(&format!("systemd-analyze verify --man=no {unit}.service 2>&1"));
+        assert_eq!(told, "", "{unit}");
+        let file = repository().join(format!("deploy/systemd/{unit}.service"));
+        run(Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(format!("--threshold={exposure}"))
+            .arg(file));
+    }
+}
+
+/// A restart and a stop leave the node, a coordinator that hangs is replaced, a stop of both units leaves nothing.
+fn restarts_and_hangs(host: &Host) {
+    let guard = host.sh("pidof baton-guard");
+    host.sh("systemctl restart baton");
+    assert_adopted(host, &guard, "a restart");
+
+    host.sh("systemctl stop baton");
+    let left = host.sh("pidof baton-guard simchain");
+    host.sh("systemctl start baton");
+    assert_adopted(host, &guard, "a stop and a start");
+    assert_eq!(host.sh("pidof baton-guard simchain"), left, "what a stop had left");
+
+    let hung = host.sh("systemctl show baton -p MainPID --value");
+    host.sh(&format!("kill -STOP {hung}"));
+    let began_at = Instant::now();
+    host.until(&format!("test $(systemctl show baton -p MainPID --value) -gt {hung}"), BOUND);
+    println!("a coordinator that hangs was replaced after {:.1} s", began_at.elapsed().as_secs_f64());
+    assert_eq!(host.sh("systemctl show baton -p NRestarts --value"), "1");
+    host.sh("journalctl -u baton | grep -i 'watchdog timeout'");
+    host.until("baton active-validator", BOUND);
+
+    host.sh("systemctl stop baton baton-fence; ! pidof baton baton-guard simchain");
+    // As an operator does it, and as root.
+    host.sh("baton fence; systemctl start baton");
+    host.until("baton active-validator", BOUND);
+}
+
+#[test]
+#[ignore = "needs root, cargo-deb, debootstrap and systemd-container; see the head of this file"]
+fn three_hosts_go_from_nothing_to_active_by_the_commands_of_the_page() {
+    let ground = Ground::new();
+    let dir = ground.dir.path();
+    let deb = package(None, dir);
+    let chain = Chain::start(dir.join("chain"));
+    let signs = chain.dir.join("signs");
+    let boot = |(name, addr): &(&str, &str)| ground.boot(name, addr, &[(&signs, "/var/lib/near/signs")]);
+    let hosts: Vec<Host> = HOSTS.iter().map(boot).collect();
+    hosts[..2].iter().for_each(|host| chain.give_node(host));
+    for host in &hosts {
+        fs::copy(&deb, host.root.join("root").join(deb.file_name().expect("a file"))).expect("the package");
+    }
+    let desk = guide::Desk::new(dir.join("desk"), &hosts, &HOSTS);
+    fs::copy(chain.key(SHARED), desk.dir.join("validator_key.json")).expect("the key");
+
+    let mut table = guide::Table::default();
+    for step in guide::steps(PAGE) {
+        let began_at = Instant::now();
+        perform(&step, &hosts, &desk);
+        table.add(&step, began_at.elapsed());
+    }
+    println!("{table}");
+    let told = hosts[0].sh("baton status");
+    println!("{told}");
+    hosts[0].until("baton handover --dry-run", BOUND);
+    println!("{}", hosts[0].sh("baton handover"));
+    println!("{}", chain.assert_nothing_signed_twice());
+}
+
+fn perform(step: &Step, hosts: &[Host], desk: &guide::Desk) {
+    match step.prompt.as_str() {
+        "desk$" => desk.sh(&step.command),
+        "each#" => hosts.iter().for_each(|host| _ = host.sh(&step.command)),
+        "nodes#" => hosts[..2].iter().for_each(|host| _ = host.sh(&step.command)),
+        "host-a#" => _ = hosts[0].sh(&format!("timeout 60 bash -ec '{}'", step.command.replace('\'', "'\\''"))),
+        other => panic!("docs/installing.md:{}: who is {other}?", step.line),
+    }
+}
