@@ -16,6 +16,8 @@ const BRIDGE: &str = "hosts0";
 /// Of whoever is outside of the hosts.
 pub const OUTSIDE: &str = "10.0.0.254";
 const BOUND: Duration = Duration::from_secs(120);
+/// Begins the names of control groups and folders; the test's process id follows.
+const GROUP: &str = "baton-test-";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
 
 /// Where hosts can be.
@@ -82,7 +84,9 @@ impl Ground {
             "ip link add {BRIDGE} type bridge; ip addr add {OUTSIDE}/24 dev {BRIDGE}; ip link set {BRIDGE} up"
         ));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let dir = tempfile::Builder::new().prefix("debian-").tempdir_in(folder).expect("a directory");
+        sweep(folder);
+        let prefix = format!("{GROUP}{}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).expect("a directory");
         Ground { base: base(folder), dir }
     }
 
@@ -151,11 +155,37 @@ fn base(folder: &Path) -> PathBuf {
     base
 }
 
+fn hierarchies() -> [PathBuf; 3] {
+    ["systemd", "unified", ""].map(|part| Path::new("/sys/fs/cgroup").join(part))
+}
+
+/// Empty control groups and files of tests that were killed go.
+fn sweep(folder: &Path) {
+    for dir in hierarchies().iter().map(PathBuf::as_path).chain([folder]) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let owner = name.strip_prefix(GROUP).and_then(|rest| rest.split('-').next());
+            if owner.is_none_or(|pid| Path::new("/proc").join(pid).exists()) {
+                continue;
+            }
+            if dir == folder {
+                let _ = fs::remove_dir_all(entry.path());
+            } else {
+                remove_group(&entry.path());
+            }
+        }
+    }
+}
+
+/// With all below it, as far as nothing runs there.
+fn remove_group(group: &Path) {
+    let _ = Command::new("find").arg(group).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).output();
+}
+
 /// Of the container's own, in every hierarchy that systemd uses.
 fn control_groups(name: &str) -> Vec<PathBuf> {
-    let own = format!("baton-test-{}-{name}", std::process::id());
-    let hierarchies = ["systemd", "unified", ""].map(|part| Path::new("/sys/fs/cgroup").join(part));
-    let groups = hierarchies.into_iter().filter(|dir| dir.join("cgroup.procs").exists()).map(|dir| dir.join(&own));
+    let own = format!("{GROUP}{}-{name}", std::process::id());
+    let groups = hierarchies().into_iter().filter(|dir| dir.join("cgroup.procs").exists()).map(|dir| dir.join(&own));
     groups.inspect(|group| fs::create_dir_all(group).expect("a control group")).collect()
 }
 
@@ -223,10 +253,7 @@ impl Drop for Host {
         while comm(self.first).is_some() && began_at.elapsed() < BOUND {
             std::thread::sleep(Duration::from_millis(20));
         }
-        for group in &self.groups {
-            let _ =
-                Command::new("find").arg(group).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).output();
-        }
+        self.groups.iter().for_each(|group| remove_group(group));
         let _ = Command::new("umount").arg(&self.root).output();
     }
 }
