@@ -50,6 +50,12 @@ impl Engine {
         Ok(Engine { host, compose })
     }
 
+    /// For networks that are laid out and never started.
+    #[cfg(test)]
+    pub fn nowhere() -> Engine {
+        Engine { host: None, compose: Compose::Program }
+    }
+
     pub fn docker(&self) -> Command {
         self.at("docker")
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use baton::ids::Role;
 use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
 
@@ -34,28 +35,8 @@ const NOBODY: u32 = 65532;
 
 /// Everything but the image.
 pub fn write(dir: &Path, shape: Shape, engine: Engine) -> Result<Net> {
-    let programs = find_static_programs()?;
-    let mut net = Net::lay_out(dir, shape, programs)?;
-    let (uid, gid) = match geteuid().is_root() {
-        true => (NOBODY, NOBODY),
-        false => (geteuid().as_raw(), getegid().as_raw()),
-    };
-    // Two networks on one engine shall not meet, and one that is made again has its old addresses.
-    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
-    let project = format!("baton-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
-    let subnet = format!("10.{}.{}", 64 + hash[4] % 64, hash[5]);
-    let published = net.hosts.iter().map(|host| host.metrics_port).collect();
-    let addr = |last: u8| format!("{subnet}.{last}").parse().context("an address of the network");
-    for (host, last) in net.hosts.iter_mut().zip(FIRST_HOST..) {
-        host.addr = addr(last)?;
-        (host.raft_port, host.metrics_port) = (RAFT, METRICS);
-        (host.rpc_port, host.p2p_port) = if host.rpc_port == 0 { (0, 0) } else { (RPC, P2P) };
-        host.run_dir = "/run/baton".into();
-    }
-    for (validator, last) in net.validators.iter_mut().zip(FIRST_VALIDATOR..) {
-        (validator.addr, validator.rpc_port, validator.p2p_port) = (addr(last)?, RPC, P2P);
-    }
-    net.containers = Some(Containers { project, engine, subnet, uid, gid, published });
+    let mut net = Net::lay_out(dir, shape, find_static_programs()?)?;
+    place(&mut net, engine)?;
     net.save()?;
     net.shared_key = chain_sim::write(&net)?;
     tls::write(&net)?;
@@ -70,6 +51,31 @@ pub fn write(dir: &Path, shape: Shape, engine: Engine) -> Result<Net> {
     give_away(&net)?;
     net.save()?;
     Ok(net)
+}
+
+/// Hosts and validators have the addresses, ports and folders that the compose files give them.
+fn place(net: &mut Net, engine: Engine) -> Result<()> {
+    let (uid, gid) = match geteuid().is_root() {
+        true => (NOBODY, NOBODY),
+        false => (geteuid().as_raw(), getegid().as_raw()),
+    };
+    // Two networks on one engine shall not meet, and one that is made again has its old addresses.
+    let hash = Sha256::digest(net.dir.as_os_str().as_encoded_bytes());
+    let project = format!("baton-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+    let subnet = format!("10.{}.{}", 64 + hash[4] % 64, hash[5]);
+    let published = net.hosts.iter().map(|host| host.metrics_port).collect();
+    let addr = |last: u8| format!("{subnet}.{last}").parse().context("an address of the network");
+    for (host, last) in net.hosts.iter_mut().zip(FIRST_HOST..) {
+        host.addr = addr(last)?;
+        (host.raft_port, host.metrics_port) = (RAFT, METRICS);
+        (host.rpc_port, host.p2p_port) = if host.role == Role::Arbiter { (0, 0) } else { (RPC, P2P) };
+        host.run_dir = "/run/baton".into();
+    }
+    for (validator, last) in net.validators.iter_mut().zip(FIRST_VALIDATOR..) {
+        (validator.addr, validator.rpc_port, validator.p2p_port) = (addr(last)?, RPC, P2P);
+    }
+    net.containers = Some(Containers { project, engine, subnet, uid, gid, published });
+    Ok(())
 }
 
 fn write_hosts(net: &Net) -> Result<()> {
@@ -191,7 +197,8 @@ mod tests {
     fn baton_takes_what_a_container_is_given_and_no_path_of_this_machine_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let shape = Shape { ground: Ground::Containers, ..Shape::usual(ChainKind::Sim) };
-        let net = Net::lay_out(dir.path(), shape, Programs::nowhere()).unwrap();
+        let mut net = Net::lay_out(dir.path(), shape, Programs::nowhere()).unwrap();
+        place(&mut net, Engine::nowhere()).unwrap();
         let inside = Net { dir: INSIDE.into(), ..net.clone() };
         for host in &net.hosts {
             let text = config(&inside, host).unwrap();
@@ -201,7 +208,8 @@ mod tests {
             assert_eq!(config.warnings, Vec::<String>::new(), "{text}");
             assert!(!text.contains(&*dir.path().to_string_lossy()), "{text}");
             assert!(text.contains("listen = \"0.0.0.0:") && text.contains("/run/secrets/member.key"), "{text}");
-            assert_eq!(text.contains("/run/secrets/validator_key.json"), host.rpc_port != 0, "{text}");
+            let has_key = text.contains("/run/secrets/validator_key.json");
+            assert_eq!(has_key, host.role == Role::Validator, "{text}");
         }
     }
 }
