@@ -52,7 +52,10 @@ impl Engine {
         let out = fs::File::create(&log).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
-        command.args(["sh", "-c", "ip link set lo up && exec dockerd \"$@\"", "dockerd"]);
+        // The machine's own daemon.json is not for this engine, and no key of this one is for the machine.
+        let enter =
+            "ip link set lo up && mkdir -p /etc/docker && mount -t tmpfs tmpfs /etc/docker && exec dockerd \"$@\"";
+        command.args(["sh", "-c", enter, "dockerd"]);
         command.arg("--host").arg(format!("unix://{}", socket.display()));
         for (flag, folder) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "dockerd.pid")] {
             command.arg(flag).arg(files.join(folder));
