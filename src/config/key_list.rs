@@ -227,6 +227,6 @@ pub const KEYS: &[Key] = &[
         "metrics.listen",
         r#"listen = "127.0.0.1:2233""#,
         "nothing is served",
-        "HTTP: /metrics /health /ready /node-pid",
+        "HTTP: a status page at /, and /metrics /health /ready /node-pid",
     ),
 ];

@@ -206,7 +206,9 @@ impl Seen<'_> {
         let (to, because) = match (obstacle, standbys.first()) {
             (None, Some(to)) => {
                 let (to, lease) = (to.id.clone(), Duration::from_millis(u64::from(*lease_ms)));
-                let before = last_gap_ms.map(|gap| format!("; the last failover took {gap} ms")).unwrap_or_default();
+                let before = last_gap_ms
+                    .map(|gap| format!("; the last failover took {gap} ms from its claim on"))
+                    .unwrap_or_default();
                 let text = format!(
                     "{what}: {to} would take it, not before the lease of {lease:?} is over and its own node has seen a block \
                      made after that{before}."
@@ -367,7 +369,7 @@ mod tests {
         let expected = "host-a holds the baton under epoch 4 and signs. host-b handed it over 3 h 3 min ago: an operator \
                         ordered it.\nThis host, host-b, could take it, and does not: it is host-a's.\nIf it were lost now, a \
                         failover would work: host-b would take it, not before the lease of 1s is over and its own node has \
-                        seen a block made after that; the last failover took 1130 ms.\nNothing is wrong.\n";
+                        seen a block made after that; the last failover took 1130 ms from its claim on.\nNothing is wrong.\n";
         assert_eq!(why(|_| ()).text(), expected);
     }
 

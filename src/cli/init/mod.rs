@@ -57,7 +57,7 @@ pub(super) struct Init {
     /// Where the node is asked for its health: an http:// address, or IP:PORT with --chain generic [default: the chain's usual one]
     #[arg(long, value_name = "URL")]
     probe: Option<String>,
-    /// Serve /metrics, /health, /ready and /node-pid here
+    /// Serve a status page, /metrics, /health, /ready and /node-pid here
     #[arg(long, value_name = "IP:PORT")]
     metrics: Option<String>,
     /// Where ca.pem, ID.pem and ID.key are [default: the directory of the file; none if every address is loopback]
