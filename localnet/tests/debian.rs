@@ -65,6 +65,9 @@ impl Chain {
         }
         let accounts = [&ACCOUNTS[..], &[SHARED]].concat().join(",");
         run(Command::new(simchain()).args(["init", "--validators", &accounts, "--dir"]).arg(&dir));
+        // Keys as good as any, of nobody on the chain.
+        let others = [HOSTS.map(|(host, _)| host).as_slice(), &[SHARED]].concat().join(",");
+        run(Command::new(simchain()).args(["init", "--validators", &others, "--dir"]).arg(dir.join("nodes")));
         let mut chain = Chain { dir, nodes: Vec::new() };
         for (i, account) in ACCOUNTS.iter().enumerate() {
             let home = chain.dir.join(account);
@@ -90,12 +93,24 @@ impl Chain {
         self.dir.join(format!("keys/{account}.json"))
     }
 
-    /// What `host` has before baton comes: a `neard` whose home has no key.
+    /// Of a host's chain node, or the one that goes with the shared key.
+    fn node_key(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("nodes/keys/{name}.json"))
+    }
+
+    /// What the operator has to begin with.
+    fn give_keys(&self, to: &Path) {
+        fs::copy(self.key(SHARED), to.join("validator_key.json")).expect("a key");
+        fs::copy(self.node_key(SHARED), to.join("validator_node_key.json")).expect("a key");
+    }
+
+    /// What `host` has before baton comes: a `neard` whose home has no validator key.
     fn give_node(&self, host: &Host) {
         let at = |path: &str| host.root.join(path);
         fs::create_dir_all(at("var/lib/near")).expect("a home");
         fs::write(at("var/lib/near/config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("a file");
         fs::copy(self.dir.join("genesis.json"), at("var/lib/near/genesis.json")).expect("a genesis");
+        fs::copy(self.node_key(&host.name), at("var/lib/near/node_key.json")).expect("a node key");
         fs::copy(simchain(), at("usr/bin/simchain")).expect("a program");
         let (name, p2p, peers) = (&host.name, address(&host.name), peers(&host.name));
         let neard = format!(
@@ -151,21 +166,42 @@ fn assert_gone(host: &Host, paths: &[&str]) {
     assert!(left.is_empty(), "left on {}: {left:?}", host.name);
 }
 
-/// A cluster of one, on a root with the package: its life is the package's.
+/// A cluster of one, on a root with the package, by the page as far as it goes: its life is the package's.
 fn configure_alone(host: &Host, chain: &Chain) {
-    fs::copy(chain.key(SHARED), host.root.join("etc/baton/keys/validator_key.json")).expect("a key");
-    let config =
-        PAGE.split("host-a.toml <<'END'\n").nth(1).and_then(|rest| rest.split("\nEND\n").next()).expect("shown");
-    let alone = config
-        .lines()
-        .filter(|line| !line.contains("10.0.0.2") && !line.contains("10.0.0.3"))
-        .filter(|line| !["[tls]", "ca = ", "cert = ", "key = "].iter().any(|start| line.starts_with(start)))
-        .collect::<Vec<_>>()
-        .join("\n");
-    fs::write(host.root.join("etc/baton/baton.toml"), alone.replace("10.0.0.1", "127.0.0.1")).expect("a file");
-    for step in guide::steps(PAGE).iter().filter(|step| step.prompt == "nodes#") {
-        host.sh(&step.command);
+    chain.give_keys(&host.root.join("etc/baton/keys"));
+    let on = |step: &Step| match step.prompt.as_str() {
+        "nodes#" | "host-a#" => step.section.starts_with(['3', '4']),
+        "each#" => step.section.starts_with('4'),
+        _ => false,
+    };
+    let others = "sed -i '/id = \"host-[bc]\"/d' /etc/baton/baton.toml";
+    for step in guide::steps(PAGE).iter().filter(|step| on(step)) {
+        // Addresses of this host alone, so that it takes no certificate.
+        host.sh(&step.command.replace("10.0.0.", "127.0.0."));
+        if step.command.starts_with("baton init") {
+            host.sh(others);
+        }
     }
+    assert_eq!(host.sh("stat -c '%U %a' /etc/baton/baton.toml"), "baton 600");
+}
+
+/// Pages and completions of the very programs, where their readers look.
+fn assert_documented(host: &Host) {
+    let commands = host.sh("baton --help | sed -n '/^Commands:/,/^$/s/^  \\([a-z-]*\\) .*/\\1/p'");
+    let commands = commands.lines().filter(|name| *name != "help").map(|name| format!("man1/baton-{name}.1"));
+    let pages: Vec<String> =
+        ["man1/baton.1", "man8/baton-guard.8"].map(str::to_owned).into_iter().chain(commands).collect();
+    assert!(pages.len() > 10, "{pages:?}");
+    for page in pages {
+        let told = host.sh(&format!("gunzip -c /usr/share/man/{page}.gz"));
+        assert!(told.contains(".SH NAME"), "{page}: {told}");
+    }
+    let complete = ". /usr/share/bash-completion/completions/baton; complete -p baton; COMP_WORDS=(baton hando); \
+                    COMP_CWORD=1; _baton baton hando baton; echo \"${COMPREPLY[*]}\"";
+    assert!(host.sh(complete).ends_with("\nhandover"), "{}", host.sh(complete));
+    host.sh(
+        "test -s /usr/share/zsh/vendor-completions/_baton; test -s /usr/share/fish/vendor_completions.d/baton.fish",
+    );
 }
 
 #[test]
@@ -193,6 +229,7 @@ fn the_package_lives_from_installation_to_purge() {
     }
     host.sh("systemctl start baton; ! systemctl is-active baton");
     verify_units(&host);
+    assert_documented(&host);
 
     configure_alone(&host, &chain);
     host.sh("systemctl start baton");
@@ -224,7 +261,7 @@ fn the_package_lives_from_installation_to_purge() {
         &host,
         &["/etc/baton/baton.toml", "/var/lib/baton", "/run/baton", "/etc/systemd/system/*/baton*.service"],
     );
-    host.sh("test -e /etc/baton/keys/validator_key.json; rm /etc/baton/keys/validator_key.json");
+    host.sh("test -e /etc/baton/keys/validator_key.json; rm /etc/baton/keys/*.json");
 
     install(&first);
     host.sh("apt-get purge -y baton");
@@ -293,7 +330,7 @@ fn three_hosts_go_from_nothing_to_active_by_the_commands_of_the_page() {
         fs::copy(&deb, host.root.join("root").join(deb.file_name().expect("a file"))).expect("the package");
     }
     let desk = guide::Desk::new(dir.join("desk"), &hosts, &HOSTS);
-    fs::copy(chain.key(SHARED), desk.dir.join("validator_key.json")).expect("the key");
+    chain.give_keys(&desk.dir);
 
     let mut table = guide::Table::default();
     for step in guide::steps(PAGE) {
@@ -314,7 +351,10 @@ fn perform(step: &Step, hosts: &[Host], desk: &guide::Desk) {
         "desk$" => desk.sh(&step.command),
         "each#" => hosts.iter().for_each(|host| _ = host.sh(&step.command)),
         "nodes#" => hosts[..2].iter().for_each(|host| _ = host.sh(&step.command)),
-        "host-a#" => _ = hosts[0].sh(&format!("timeout 60 bash -ec '{}'", step.command.replace('\'', "'\\''"))),
-        other => panic!("docs/installing.md:{}: who is {other}?", step.line),
+        other => {
+            let host = hosts.iter().find(|host| other.strip_suffix('#') == Some(host.name.as_str()));
+            let host = host.unwrap_or_else(|| panic!("docs/installing.md:{}: who is {other}?", step.line));
+            host.sh(&format!("timeout 60 bash -ec '{}'", step.command.replace('\'', "'\\''")));
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::host::{Host, run};
 
-/// One command, with the lines of its here-document.
+/// One command, with the lines in which it goes on after a `\`.
 pub struct Step {
     pub section: String,
     pub prompt: String,
@@ -22,13 +22,11 @@ pub struct Step {
 /// All that stand in code blocks of `page`, in its order.
 pub fn steps(page: &str) -> Vec<Step> {
     let (mut steps, mut section, mut in_block) = (Vec::<Step>::new(), String::new(), false);
-    let mut until: Option<String> = None;
+    let mut goes_on = false;
     for (line, text) in (1..).zip(page.lines()) {
-        if let (Some(end), Some(step)) = (&until, steps.last_mut()) {
+        if let (true, Some(step)) = (goes_on, steps.last_mut()) {
             step.command += &format!("\n{text}");
-            if text == end {
-                until = None;
-            }
+            goes_on = text.ends_with('\\');
         } else if text.starts_with("```") {
             in_block = !in_block;
         } else if let (false, Some(title)) = (in_block, text.strip_prefix("## ")) {
@@ -36,8 +34,7 @@ pub fn steps(page: &str) -> Vec<Step> {
         } else if let Some((prompt, command)) =
             text.split_once(' ').filter(|(prompt, _)| in_block && prompt.ends_with(['#', '$']))
         {
-            until =
-                command.split_once("<<'").and_then(|(_, rest)| rest.split_once('\'')).map(|(end, _)| end.to_owned());
+            goes_on = command.ends_with('\\');
             steps.push(Step { section: section.clone(), prompt: prompt.into(), command: command.into(), line });
         }
     }
@@ -97,10 +94,9 @@ impl fmt::Display for Table {
 }
 
 #[test]
-fn a_here_document_belongs_to_its_command_and_output_to_none() {
-    let page =
-        "## One\n```text\nhost-a# cat > f <<'END'\nx$ y\nEND\nshown\ndesk$ ls\n```\n```sh\n```\nhost-a# no block\n";
+fn a_line_that_goes_on_belongs_to_its_command_and_output_to_none() {
+    let page = "## One\n```text\nhost-a# ls \\\n  a# \\\n  b\nshown\ndesk$ ls\n```\n```sh\n```\nhost-a# no block\n";
     let found: Vec<(String, String)> = steps(page).into_iter().map(|step| (step.prompt, step.command)).collect();
-    let expected = [("host-a#", "cat > f <<'END'\nx$ y\nEND"), ("desk$", "ls")];
+    let expected = [("host-a#", "ls \\\n  a# \\\n  b"), ("desk$", "ls")];
     assert_eq!(found, expected.map(|(prompt, command)| (prompt.to_owned(), command.to_owned())));
 }

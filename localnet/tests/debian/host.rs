@@ -77,17 +77,19 @@ impl Ground {
             ("nsenter", "apt-get install util-linux"),
             ("ip", "apt-get install iproute2"),
         ]);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // The mirror is reached from here alone.
+        let base = base(folder);
         namespaces::enter().expect("namespaces; root is needed");
         fs::create_dir_all("/run/netns").expect("/run/netns");
         namespaces::small_disk(Path::new("/run/netns"), 1 << 20).expect("/run/netns of our own");
         sh(&format!(
             "ip link add {BRIDGE} type bridge; ip addr add {OUTSIDE}/24 dev {BRIDGE}; ip link set {BRIDGE} up"
         ));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         sweep(folder);
         let prefix = format!("{GROUP}{}-", std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).expect("a directory");
-        Ground { base: base(folder), dir }
+        Ground { base, dir }
     }
 
     /// A root that nobody has changed yet, with folders `bind` of this machine where the second path says.
@@ -150,8 +152,23 @@ fn base(folder: &Path) -> PathBuf {
         targets.lines().find_map(place).unwrap_or_else(|| panic!("no mirror of {suite} in /etc/apt: {targets}"));
     let root = base.display().to_string();
     let include = format!("--include={PACKAGES}");
-    run(Command::new("debootstrap").args(["--variant=minbase", &include, suite, &root, &mirror]));
+    let began_at = Instant::now();
+    // Its mounts and processes end with it.
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child=KILL",
+        "--mount-proc",
+        "debootstrap",
+        "--variant=minbase",
+    ]);
+    command.args([&include, suite, &root, &mirror]);
+    end_with_us(&mut command);
+    run(&mut command);
     File::create(base.join("complete")).expect("a file");
+    println!("debootstrap of {suite}: {:.1} s", began_at.elapsed().as_secs_f64());
     base
 }
 
