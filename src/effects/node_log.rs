@@ -59,20 +59,23 @@ impl NodeLog {
         Ok(())
     }
 
-    /// Cuts the log if it has outgrown its bound.
+    /// Cuts the log if it is a file and has outgrown its bound. What is no file, such as a container's standard output, is
+    /// not even opened: a socket cannot be, and a pipe or terminal would count one more who holds it.
     ///
     /// # Errors
     /// The older part could not be copied, mostly for want of room. The oldest of what was kept is gone then; a log of
     /// twice its bound is cut all the same, and its older part lost.
     fn cut(&self) -> io::Result<Option<Cut>> {
-        let live = match OpenOptions::new().read(true).write(true).open(&self.0.file) {
-            Ok(live) => live,
+        match fs::metadata(&self.0.file) {
+            Ok(named) if named.is_file() => {}
+            Ok(_) => return Ok(None),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
-        };
+        }
+        let live = OpenOptions::new().read(true).write(true).open(&self.0.file)?;
         let found = live.metadata()?;
         let size = found.len();
-        if !found.is_file() || size <= self.0.bytes_max {
+        if size <= self.0.bytes_max {
             return Ok(None);
         }
         let block = fstatvfs(&live)?.f_bsize.max(1);
@@ -134,6 +137,8 @@ impl NodeLog {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -217,5 +222,15 @@ mod tests {
         assert_eq!(log(dir.path(), 1, 1).cut().expect("nothing there"), None);
         let device = NodeLog(ChainLog { file: "/dev/null".into(), bytes_max: 1, kept: 1 });
         assert_eq!(device.cut().expect("a device"), None);
+        // As /proc/1/fd/1 is in a container; a socket there cannot even be opened.
+        let (reader, mut writer) = io::pipe().expect("pipe");
+        writer.write_all(b"of the chain node").expect("written");
+        let (socket, _peer) = UnixStream::pair().expect("sockets");
+        for fd in [writer.as_raw_fd(), socket.as_raw_fd()] {
+            let log = NodeLog(ChainLog { file: format!("/proc/self/fd/{fd}").into(), bytes_max: 1, kept: 1 });
+            assert_eq!(log.cut().expect("left alone"), None, "{:?}", log.0.file);
+        }
+        drop(writer);
+        assert_eq!(io::read_to_string(reader).expect("read"), "of the chain node");
     }
 }

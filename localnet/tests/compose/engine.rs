@@ -117,6 +117,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.files.join("dockerd.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("--- the end of dockerd's log\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
         // The engine is the first process of its namespace: with it ends all that is in there, and `unshare` after it.
         let daemon: Vec<Proc> = marked(&self.files).into_iter().filter(|proc| proc.program() == "dockerd").collect();
         let awaited = Awaited::new(&daemon);
