@@ -21,6 +21,9 @@ use guide::Step;
 use host::{Ground, Host, OUTSIDE, end_with_us, need, run};
 
 const PAGE: &str = include_str!("../../docs/installing.md");
+const README: &str = include_str!("../../README.md");
+/// The section of the README that shows the page's commands without their reasons.
+const README_SECTION: &str = "Install it on three hosts";
 const UNITS: [&str; 2] = ["baton", "baton-fence"];
 const ACCOUNTS: [&str; 3] = ["val-1", "val-2", "val-3"];
 const SHARED: &str = "shared";
@@ -202,6 +205,15 @@ fn assert_documented(host: &Host) {
     host.sh(
         "test -s /usr/share/zsh/vendor-completions/_baton; test -s /usr/share/fish/vendor_completions.d/baton.fish",
     );
+}
+
+#[test]
+fn the_readme_shows_the_same_commands_as_the_page() {
+    let commands = |steps: Vec<Step>| -> Vec<(String, String)> {
+        steps.into_iter().map(|step| (step.prompt, step.command)).collect()
+    };
+    let shown = guide::steps(README).into_iter().filter(|step| step.section == README_SECTION).collect();
+    assert_eq!(commands(shown), commands(guide::steps(PAGE)), "README.md and docs/installing.md, in this order");
 }
 
 #[test]
