@@ -13,6 +13,7 @@ use crate::chain::ProbeError;
 use crate::chain_node::OnChain;
 use crate::ids::Epoch;
 
+#[derive(Clone, Copy)]
 struct Pace {
     /// Between two questions at first, and once it takes longer than it should.
     look_every: Duration,
@@ -122,11 +123,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_there_before_is_not_taken_for_new() {
         let error = ProbeError::Unreachable { target: "rpc".into(), reason: "refused".into() };
-        let pace = Pace { give_up: Duration::from_millis(60), ..QUICK };
+        // Long after it is late, also on a busy machine.
+        let pace = Pace { give_up: Duration::from_millis(800), ..QUICK };
         let news = told(pace, Err(error), OLD).await;
         assert_eq!(news, [News::Late { trouble: "; probe rpc: refused".into() }]);
         let outside = OnChain { validates: false, blocks: 0, chunks: 0, ..OLD };
-        let pace = Pace { give_up: Duration::from_millis(60), ..QUICK };
         let news = told(pace, Ok(outside), outside).await;
         assert_eq!(news, [News::Late { trouble: "; it is no validator in this epoch".into() }]);
     }
