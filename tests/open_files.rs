@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use program_kit::{baton, end_with_us, free_addresses};
+use program_kit::{baton, coordinator_in, free_addresses};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
@@ -93,18 +93,11 @@ impl Cluster {
         }
         fs::write(cluster.path("key"), "{}").expect("a key");
         fs::set_permissions(cluster.path("key"), Permissions::from_mode(0o600)).expect("chmod");
-        cluster.coordinators = ["a", "b", "c"].iter().map(|id| cluster.run(id)).collect();
+        cluster.coordinators = ["a", "b", "c"]
+            .iter()
+            .map(|id| coordinator_in(&cluster.dir.path().join(id)).spawn().expect("it starts"))
+            .collect();
         cluster
-    }
-
-    /// Dies with the thread that starts it.
-    fn run(&self, id: &str) -> Child {
-        let log = fs::File::create(self.dir.path().join(id).join("log")).expect("a log");
-        let mut command = baton(&["run", "--config", "baton.toml"]);
-        command.current_dir(self.dir.path().join(id));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        end_with_us(&mut command);
-        command.spawn().expect("it starts")
     }
 
     /// Of a.

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use program_kit::{Running, baton, end_with_us, fence, free_addresses};
+use program_kit::{Running, baton, coordinator_in, fence, free_addresses};
 use rustix::process::{Pid as RustixPid, Signal, kill_process};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -92,11 +92,8 @@ impl Host {
 
     /// With a watchdog of `watchdog`, as a unit would have it.
     fn start(&mut self, watchdog: Duration) {
-        let mut command = baton(&["run", "--config", "baton.toml"]);
-        let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("a log");
-        command.current_dir(self.dir()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut command = coordinator_in(self.dir());
         command.env("NOTIFY_SOCKET", self.path("notify")).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
-        end_with_us(&mut command);
         self.coordinator = Some(Running(command.spawn().expect("it starts")));
     }
 

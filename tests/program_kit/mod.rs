@@ -2,10 +2,11 @@
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -23,6 +24,15 @@ pub fn command(program: &str) -> Command {
 pub fn baton(args: &[&str]) -> Command {
     let mut command = command(BATON);
     command.args(args);
+    command
+}
+
+/// `baton run` with `dir/baton.toml`, which says what it has to say in `dir/log` and dies with the thread that starts it.
+pub fn coordinator_in(dir: &Path) -> Command {
+    let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
+    let mut command = baton(&["run", "--config", "baton.toml"]);
+    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    end_with_us(&mut command);
     command
 }
 
