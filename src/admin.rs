@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -53,6 +54,9 @@ const CONNECTIONS_MAX: usize = 64;
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// Of a question: names, numbers and a reason.
 const QUESTION_BYTES_MAX: usize = 64 * 1024;
+/// For the socket of a dead coordinator to close, which a child that it forked just before its end holds until it has begun
+/// its program.
+const ORPHANED_MAX: Duration = Duration::from_millis(500);
 /// Clients that the kernel keeps waiting.
 const BACKLOG: i32 = 16;
 /// Below `run_dir`.
@@ -203,9 +207,35 @@ fn something_lies_at(path: &Path) -> Result<bool, AdminError> {
 /// Whether a process listens there. It need not be able to answer: the kernel connects for a stopped
 /// one, and says "try again" when its queue is full.
 fn answers(addr: &SocketAddrUnix) -> io::Result<bool> {
-    match rustix::net::connect(socket()?, addr) {
-        Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(Errno::CONNREFUSED) => Ok(false),
+    let since = Instant::now();
+    loop {
+        let client = socket()?;
+        match rustix::net::connect(&client, addr) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => return Ok(true),
+            Err(Errno::CONNREFUSED) => return Ok(false),
+            Err(other) => return Err(other.into()),
+        }
+        let left = ORPHANED_MAX.saturating_sub(since.elapsed());
+        if left.is_zero() || !is_left_alone(&client, left)? {
+            return Ok(true);
+        }
+    }
+}
+
+/// Whether whoever holds the other end lets go of it within `limit`, and has said nothing.
+fn is_left_alone(client: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(client, PollFlags::IN)], Some(&limit)) {
+        Ok(0) => return Ok(false),
+        Ok(_) => {}
+        // The caller asks again.
+        Err(Errno::INTR) => return Ok(true),
+        Err(other) => return Err(other.into()),
+    }
+    match rustix::io::read(client, &mut [0; 1]) {
+        Ok(0) | Err(Errno::CONNRESET) => Ok(true),
+        Ok(_) => Ok(false),
         Err(other) => Err(other.into()),
     }
 }

@@ -17,6 +17,7 @@ use baton::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeResponse, MemberStatus, Move,
     OrderRequest, SetPause, StatusRequest, StatusResponse,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -182,6 +183,19 @@ async fn a_live_coordinator_keeps_its_socket() {
     let expected = format!("a coordinator already answers at {}; ", host.socket().display());
     assert!(error.starts_with(&expected) && error.contains("run_dir"), "{error}");
     host.client().await.status(StatusRequest {}).await.expect("still served");
+}
+
+/// A child that was forked and has not begun its program yet holds what its parent listened at.
+#[tokio::test]
+async fn a_socket_that_closes_a_moment_after_its_coordinator_ended_is_replaced() {
+    let dir = run_dir();
+    let listener = StdListener::bind(dir.path().join("admin.sock")).expect("bound");
+    let child = std::thread::spawn(move || {
+        let mut asked = [PollFd::new(&listener, PollFlags::IN)];
+        poll(&mut asked, None).expect("somebody asks who listens");
+    });
+    admin::bind(dir.path()).expect("nobody answers there any more");
+    child.join().expect("it was asked");
 }
 
 #[tokio::test]
