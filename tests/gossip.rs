@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use baton::config;
 use baton::core::members::{self, Members};
-use baton::gossip::{EXCHANGE_EVERY, Gossip, PUSH_EVERY, Table};
+use baton::gossip::{EXCHANGE_EVERY, FAILURES_MAX, Gossip, PUSH_EVERY, Table};
 use baton::identity::{Identity, Known};
 use baton::ids::{NodeId, Role};
 use baton::roster::Roster;
@@ -244,6 +244,25 @@ async fn a_member_whose_process_is_gone_is_unreachable_after_two_exchanges_in_qu
     assert!(took < EXCHANGE_EVERY / 2, "{took:?} after the first failure");
     let heard = table.get(&"host-b".into()).unwrap();
     assert!(heard.error.as_ref().unwrap().to_lowercase().contains("refused"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_member_that_was_unreachable_is_tried_again_as_soon_as_it_calls() {
+    let ((listen_a, a), gone) = (listen().await, nowhere().await);
+    let a_member = start("host-a", listen_a, &[("host-b", gone)]);
+    let failures = |table: &Table| table.get(&"host-b".into()).unwrap().failures;
+    a_member.sees("host-b unreachable", |table| failures(table) >= FAILURES_MAX).await;
+    let mut host_b = GossipClient::new(channel(a));
+    let mut quickest = Duration::MAX;
+    for _ in 0..4 {
+        let failed = failures(&a_member.gossip.table().borrow());
+        let at = BootTime::now();
+        let request = ExchangeRequest { sender: Some(sender("host-b")), ..Default::default() };
+        host_b.exchange(request).await.expect("host-a answers");
+        a_member.sees("another attempt", |table| failures(table) > failed).await;
+        quickest = quickest.min(BootTime::now().since(at));
+    }
+    assert!(quickest < EXCHANGE_EVERY / 2, "the quickest of four took {quickest:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The sending side: one task a peer, which pushes the own record when it changed and exchanges
-//! everything each second. A peer that hangs or is gone costs its own task one attempt a second.
+//! everything each second. A peer that hangs or is gone costs its own task one attempt a second, and one
+//! for each time that it calls itself.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::clock::ClockSample;
-use super::{EXCHANGE_EVERY, FAILURES_MAX, PUSH_EVERY, RPC_TIMEOUT, Shared, sender_of};
+use super::{EXCHANGE_EVERY, FAILURES_MAX, PUSH_EVERY, RPC_TIMEOUT, Shared, Table, sender_of};
 use crate::identity::Stranger;
 use crate::ids::NodeId;
 use crate::time::{BootTime, WallTime};
@@ -35,10 +36,13 @@ pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut to_push = shared.to_push.subscribe();
+    let mut table = shared.table.subscribe();
     let mut tick = interval(EXCHANGE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures: u32 = 0;
+    let mut called_before = None;
     loop {
+        let called_at = |table: &Table| table.get(&peer).and_then(|heard| heard.called_at);
         let full = match failures {
             0 => tokio::select! {
                 _ = tick.tick() => true,
@@ -53,11 +57,16 @@ pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
             1..FAILURES_MAX => true,
             // What was to be pushed goes with the full exchange.
             FAILURES_MAX.. => {
-                tick.tick().await;
+                // Who is back calls: it is not kept waiting for its answer, nor is whoever awaits it.
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    called = table.wait_for(|table| called_at(table) != called_before) => if called.is_err() { return },
+                }
                 true
             }
         };
         to_push.mark_unchanged();
+        called_before = called_at(&shared.table());
         let (outcome, ()) = tokio::join!(exchange(&shared, &mut client, &peer, full), sleep(PUSH_EVERY));
         failures = match outcome {
             Ok(()) => 0,

@@ -38,7 +38,7 @@ impl GossipRpc for GossipService {
         let now = BootTime::now();
         shared.merge(request.records, now);
         shared.update(|table| {
-            table.heard_from(&sender.member, now);
+            table.called_by(&sender.member, now);
             true
         });
         let table = shared.table();

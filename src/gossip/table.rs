@@ -34,6 +34,8 @@ pub struct Heard {
     /// When it last proved to be alive: it spoke to this member itself, or a newer record of it
     /// arrived through another one. For this member itself: when its record last changed.
     pub heard_at: Option<BootTime>,
+    /// When it last started an exchange itself.
+    pub called_at: Option<BootTime>,
     /// When an exchange started by this member last succeeded.
     pub exchanged_at: Option<BootTime>,
     /// Exchanges that failed since then.
@@ -184,10 +186,11 @@ impl Table {
         Merged::Newer
     }
 
-    /// Notes that `id` itself spoke to this member.
-    pub(super) fn heard_from(&mut self, id: &NodeId, now: BootTime) {
+    /// Notes that `id` itself started an exchange with this member.
+    pub(super) fn called_by(&mut self, id: &NodeId, now: BootTime) {
         if let Some(heard) = self.members.get_mut(id) {
             heard.heard_at = Some(now);
+            heard.called_at = Some(now);
         }
     }
 
