@@ -43,7 +43,7 @@ impl Core {
             return self
                 .best_for_operator()
                 .cloned()
-                .ok_or_else(|| "no other member is ready to take the baton".into());
+                .ok_or_else(|| "no other member is ready to take the baton; see `baton status`".into());
         };
         if to == self.settings.me {
             return Err(format!("{to} holds the baton already"));
