@@ -1,6 +1,7 @@
 //! Reading a configuration: what the example of the design means, and for every mistake the one line
 //! that an operator sees. Files are written into a directory of their own; nothing is started.
 
+mod chain_mistakes;
 mod credentials;
 mod keys;
 mod meaning;
