@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use baton::guard::{public_key, run, say, speak};
 use baton::guard_frame::{JSON_LINES, LinesAs};
 use baton::public_key::KeyFormat;
+use rustix::fs::{OFlags, fcntl_getfl};
 
 const USAGE: &str = "usage: baton-guard [--json-lines] --socket PATH (absolute), started by `baton run` and not by hand; \
                      or baton-guard public-key --format near|cometbft FILE";
@@ -78,9 +79,11 @@ fn absolute(path: Option<OsString>, option: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("{option} {} is not an absolute path", path.display())) }
 }
 
-/// One line for whoever started us; then standard output is where standard error is, so that a reader
-/// sees the end of the line and a chain node without a log inherits something open.
+/// One line for whoever started us; then standard output is where a chain node without a log is to write: what we were given
+/// as standard input if that can be written, else standard error. So a reader sees the end of the line.
 fn tell_ready() {
     let _ = rustix::io::write(rustix::stdio::stdout(), b"ready\n");
-    let _ = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
+    let given = rustix::stdio::stdin();
+    let is_output = fcntl_getfl(given).is_ok_and(|flags| flags.intersection(OFlags::RWMODE) != OFlags::RDONLY);
+    let _ = rustix::stdio::dup2_stdout(if is_output { given } else { rustix::stdio::stderr() });
 }

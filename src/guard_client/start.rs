@@ -159,7 +159,7 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
         LinesAs::Text => {}
         LinesAs::Json => drop(command.arg(JSON_LINES)),
     }
-    command.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(says);
+    command.arg("--socket").arg(socket).stdin(our_stdout()).stdout(Stdio::piped()).stderr(says);
     // What was meant for us alone goes neither to the guard nor to the chain node.
     VARIABLES.iter().chain([&GUARD_MARKER]).for_each(|name| _ = command.env_remove(name));
     keep_nice(&mut command);
@@ -186,6 +186,11 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
         }
     });
     Ok(())
+}
+
+/// Where our standard output goes, for that of a chain node without a log: the guard's own is for its one line to us.
+fn our_stdout() -> Stdio {
+    rustix::io::dup(rustix::stdio::stdout()).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
 /// The guard, and through it the chain node, gets the nice value that we were given: what a real-time thread starts would
