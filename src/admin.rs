@@ -86,6 +86,12 @@ pub enum Ask {
         from: Asker,
         answer: oneshot::Sender<Result<proto::MemberChangeResponse, NotDone>>,
     },
+    /// Answered when it is committed, or with why it is not.
+    ChangeUpgrade {
+        change: proto::UpgradeChangeRequest,
+        from: Asker,
+        answer: oneshot::Sender<Result<proto::UpgradeChangeResponse, NotDone>>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -409,6 +415,18 @@ impl Admin for Desk {
         let told = teller.tells(|| remote::change_in_words(&change));
         let limit = CHANGE_MAX + LATE_MAX;
         let asked = self.questions.ask(limit, |answer| Ask::ChangeMember { change, from: Asker::Operator, answer });
+        told.ended(asked.await.and_then(done)).map(Response::new)
+    }
+
+    async fn change_upgrade(
+        &self,
+        request: Request<proto::UpgradeChangeRequest>,
+    ) -> Result<Response<proto::UpgradeChangeResponse>, Status> {
+        let teller = Teller::of(&request, self.stands)?;
+        let change = request.into_inner();
+        let told = teller.tells(|| remote::upgrade_in_words(&change));
+        let limit = ORDER_MAX + LATE_MAX;
+        let asked = self.questions.ask(limit, |answer| Ask::ChangeUpgrade { change, from: Asker::Operator, answer });
         told.ended(asked.await.and_then(done)).map(Response::new)
     }
 }

@@ -6,8 +6,8 @@
 
 mod sessions;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ use crate::ids::NodeId;
 use crate::time::BootTime;
 use crate::timing::Timing;
 use crate::transport::{Speaker, Visitor};
-use crate::wire::{AppliedState, PROTOCOL, Sender, Session};
+use crate::wire::{AppliedState, KNOWS, PROTOCOL, Sender, Session};
 use sessions::{Heard, Sessions};
 
 pub struct Identity {
@@ -28,6 +28,8 @@ pub struct Identity {
     known: Known,
     /// `None` where processes are not told apart.
     sessions: Option<Sessions>,
+    /// `Sender::knows` of the newest message of every member that spoke since the start.
+    heard: Mutex<BTreeMap<NodeId, u32>>,
 }
 
 /// What a member knows of the others.
@@ -82,7 +84,15 @@ pub enum Stranger {
 impl Identity {
     pub fn new(cluster: &str, me: NodeId, incarnation: u64, known: Known) -> Identity {
         let session = Session::default();
-        Identity { cluster: cluster.to_string(), me, incarnation, session, known, sessions: None }
+        Identity {
+            cluster: cluster.to_string(),
+            me,
+            incarnation,
+            session,
+            known,
+            sessions: None,
+            heard: Mutex::default(),
+        }
     }
 
     /// This process's `start`th: it says so, and listens to one process a member from now on.
@@ -97,7 +107,20 @@ impl Identity {
     }
 
     fn admit(&self, sender: &Sender, heard: Heard) -> Result<(), Stranger> {
-        self.sessions.as_ref().map_or(Ok(()), |sessions| sessions.admit(sender, heard, BootTime::now()))
+        self.sessions.as_ref().map_or(Ok(()), |sessions| sessions.admit(sender, heard, BootTime::now()))?;
+        if self.knows(&sender.member) {
+            let mut told = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            told.insert(sender.member.clone(), sender.knows);
+        }
+        Ok(())
+    }
+
+    /// What `member` can read in a log, by its newest message; `None` while it has sent none since the start.
+    pub fn known_by(&self, member: &NodeId) -> Option<u32> {
+        if *member == self.me {
+            return Some(KNOWS);
+        }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(member).copied()
     }
 
     pub fn member(&self) -> &NodeId {
@@ -116,6 +139,7 @@ impl Identity {
             incarnation: self.incarnation,
             protocol: PROTOCOL,
             session: self.session,
+            knows: KNOWS,
             founders: number_of(&self.known.applied.borrow().replicated.founders),
         }
     }
@@ -272,7 +296,7 @@ mod tests {
 
     fn sender(member: &str, incarnation: u64) -> Sender {
         let (cluster, session) = ("net".into(), Session::default());
-        Sender { cluster, member: member.into(), incarnation, protocol: PROTOCOL, founders: 0, session }
+        Sender { cluster, member: member.into(), incarnation, protocol: PROTOCOL, founders: 0, session, knows: 0 }
     }
 
     #[test]
@@ -323,6 +347,25 @@ mod tests {
         assert!(matches!(identity.check_raft(&of("a x y")), Err(Stranger::NotAMember(_))), "of another cluster");
         assert!(matches!(identity.check_raft(&sender("x", 1)), Err(Stranger::NotAMember(_))), "it does not say");
         assert!(matches!(identity.check(&of("a b c")), Err(Stranger::NotAMember(_))), "for all but Raft");
+    }
+
+    #[test]
+    fn what_a_member_can_read_is_what_it_said_last_itself() {
+        let identity = identity("a b c");
+        let says = |member: &str, knows| {
+            let sender = Sender { knows, ..sender(member, 7) };
+            let _ = identity.check_from(&sender, &member.into());
+            identity.known_by(&member.into())
+        };
+        assert_eq!(identity.known_by(&"a".into()), Some(KNOWS));
+        assert_eq!(identity.known_by(&"b".into()), None, "it has said nothing yet");
+        assert_eq!(says("b", 1), Some(1));
+        assert_eq!(says("b", 0), Some(0), "an older baton was put back");
+        assert_eq!(says("b", 9), Some(9), "a later one");
+        assert_eq!(says("x", 1), None, "it is no member");
+        let other_store = Sender { knows: 1, ..sender("b", 8) };
+        assert!(identity.check_from(&other_store, &"b".into()).is_err());
+        assert_eq!(identity.known_by(&"b".into()), Some(9), "what another store says does not count");
     }
 
     #[test]

@@ -62,6 +62,47 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// What an upgrade of the chain node is called: by the chain's own plan, or by an operator. Never empty. In file names it
+/// is URI-encoded.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UpgradeName(Arc<str>);
+
+impl UpgradeName {
+    /// The binary that a chain begins with.
+    pub const GENESIS: &str = "genesis";
+
+    /// # Errors
+    /// What no upgrade can be called, in words.
+    pub fn new(name: &str) -> Result<UpgradeName, String> {
+        if name.is_empty() {
+            Err("an upgrade has a name".to_owned())
+        } else if name.len() > 128 {
+            Err(format!("{} bytes are too long for the name of an upgrade; 128 are allowed", name.len()))
+        } else if name.chars().any(char::is_control) {
+            Err(format!("{name:?} has a control character in it"))
+        } else {
+            Ok(UpgradeName(name.into()))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UpgradeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for UpgradeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Fencing token: one per committed `Claim`, strictly increasing. Zero before the first claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -3,7 +3,7 @@
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
 //! L0 `ids`, `time`, `realtime`, `private_file`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`;
 //! L2 `core` (pure), `config`, `key_links`, `certificates`, `service_manager`; L3 `shared_core`, `shared_answer`, `transport`,
-//! `wire`, `guard_client`, `metrics`, `chain`, `guard`; L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`;
+//! `wire`, `guard_client`, `metrics`, `chain`, `guard`, `upgrade`; L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`;
 //! L5 `consensus`, `gossip`, `relay`, `joining`, `exporter`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod shared_answer;
 pub mod shared_core;
 pub mod transport;
+pub mod upgrade;
 pub mod wire;
 
 pub mod admin;

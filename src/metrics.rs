@@ -70,6 +70,26 @@ pub struct Snapshot<'a> {
     pub learners: usize,
     /// `None` when the file system of the state directory does not tell.
     pub state_dir: Option<DiskSpace>,
+    /// The plan in force.
+    pub planned: Option<PlannedUpgrade<'a>>,
+    /// `None` where binaries do not follow one another: without `[upgrade]`.
+    pub binaries: Option<BinariesSeen>,
+}
+
+/// An upgrade of the chain nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedUpgrade<'a> {
+    pub name: &'a str,
+    /// `None`: one host after the other.
+    pub height: Option<u64>,
+}
+
+/// The binaries of the own chain node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BinariesSeen {
+    /// One that is asked for is not there, or is another one than elsewhere.
+    pub missing: bool,
+    pub failed: bool,
 }
 
 /// The own chain node. Everything is zero while it does not answer.
@@ -125,6 +145,14 @@ struct All {
     host: OfHost,
     voters: IntGauge,
     learners: IntGauge,
+    upgrade: OfUpgrades,
+}
+
+/// Of the chain node's binaries.
+struct OfUpgrades {
+    planned: IntGaugeVec,
+    missing: IntGaugeVec,
+    failed: IntGaugeVec,
 }
 
 /// Of the chain node, and of the others' to compare with.
@@ -193,6 +221,13 @@ impl Metrics {
         all.learners.set(whole(s.learners as u64));
         show(&all.host.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
         show(&all.host.state_dir_size, s.state_dir.map(|disk| whole(disk.size)));
+        all.upgrade.planned.reset();
+        if let Some(PlannedUpgrade { name, height }) = s.planned {
+            let height = height.map_or("rolling".to_owned(), |height| height.to_string());
+            all.upgrade.planned.with_label_values(&[height.as_str(), name]).set(1);
+        }
+        show(&all.upgrade.missing, s.binaries.map(|binaries| binaries.missing.into()));
+        show(&all.upgrade.failed, s.binaries.map(|binaries| binaries.failed.into()));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -280,6 +315,7 @@ impl All {
             host: OfHost::new(r),
             voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
             learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
+            upgrade: OfUpgrades::new(r),
             registry,
         }
     }
@@ -344,6 +380,19 @@ impl OfHost {
             connections_refused: counter(r, "baton_connections_refused_total", refused),
             state_dir_free: gauges(r, "baton_state_dir_free_bytes", free, &NO_LABEL),
             state_dir_size: gauges(r, "baton_state_dir_size_bytes", size, &NO_LABEL),
+        }
+    }
+}
+
+impl OfUpgrades {
+    fn new(r: &Registry) -> OfUpgrades {
+        let planned = "The upgrade of the chain nodes that is planned, absent without one, 1 or 0";
+        let missing = "Whether a binary that is asked for is not on this host, or differs from the others', 1 or 0";
+        let failed = "Whether the newest upgrade of this host's chain node failed, 1 or 0";
+        OfUpgrades {
+            planned: gauges(r, "baton_upgrade_planned", planned, &["height", "name"]),
+            missing: gauges(r, "baton_upgrade_binary_missing", missing, &NO_LABEL),
+            failed: gauges(r, "baton_upgrade_failed", failed, &NO_LABEL),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
 use crate::identity::{Identity, Stranger};
@@ -23,7 +23,7 @@ use crate::wire::proto::relay_client::RelayClient;
 use crate::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
 use crate::wire::proto::{
     HandoverResponse, MemberChangeRequest, MemberChangeResponse, OrderRequest, OrderResponse, RelayedHandover,
-    RelayedMemberChange, RelayedOrder,
+    RelayedMemberChange, RelayedOrder, RelayedUpgradeChange, UpgradeChangeRequest, UpgradeChangeResponse,
 };
 use crate::wire::{Sender, proto};
 
@@ -62,11 +62,8 @@ impl Relay {
     pub async fn order(&self, leader: &NodeId, order: Order) -> Result<String, NotDone> {
         let mut client = self.client(leader)?;
         let request = RelayedOrder { sender: self.sender(), order: Some(OrderRequest { order: Some(order) }) };
-        match timeout(ORDER_MAX, client.order(request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner().done),
-            Ok(Err(status)) => Err(not_done(leader, &status)),
-            Err(_) => Err(NotDone::NotNow(format!("{leader} does not answer"))),
-        }
+        let asked = async { Ok(client.order(request).await?.into_inner().done) };
+        answered(leader, ORDER_MAX, asked).await
     }
 
     /// Has `holder` hand the baton over.
@@ -78,16 +75,11 @@ impl Relay {
             loop {
                 match client.handover(request.clone()).await {
                     Err(status) if status.code() == NOT_HEARD && Instant::now() < heard_by => sleep(ASK_AGAIN).await,
-                    answer => return answer?.into_inner().message().await,
+                    answer => return only(answer?.into_inner()).await,
                 }
             }
         };
-        match timeout(wanted.timeout + LATE_MAX, asked).await {
-            Ok(Ok(Some(done))) => Ok(done),
-            Ok(Ok(None)) => Err(NotDone::NotNow(format!("{holder} ended without an answer"))),
-            Ok(Err(status)) => Err(not_done(holder, &status)),
-            Err(_) => Err(NotDone::NotNow(format!("{holder} does not answer"))),
-        }
+        answered(holder, wanted.timeout + LATE_MAX, asked).await
     }
 
     /// Has `leader` change the membership.
@@ -101,13 +93,23 @@ impl Relay {
     ) -> Result<MemberChangeResponse, NotDone> {
         let mut client = self.client(leader)?;
         let request = RelayedMemberChange { sender: self.sender(), change: Some(change) };
-        let asked = async { client.change_member(request).await?.into_inner().message().await };
-        match timeout(CHANGE_MAX, asked).await {
-            Ok(Ok(Some(done))) => Ok(done),
-            Ok(Ok(None)) => Err(NotDone::NotNow(format!("{leader} ended without an answer"))),
-            Ok(Err(status)) => Err(not_done(leader, &status)),
-            Err(_) => Err(NotDone::NotNow(format!("{leader} does not answer"))),
-        }
+        let asked = async { only(client.change_member(request).await?.into_inner()).await };
+        answered(leader, CHANGE_MAX, asked).await
+    }
+
+    /// Has `leader` plan an upgrade, or end one.
+    ///
+    /// # Errors
+    /// `NotNow` when its fate is unknown as well.
+    pub async fn change_upgrade(
+        &self,
+        leader: &NodeId,
+        change: UpgradeChangeRequest,
+    ) -> Result<UpgradeChangeResponse, NotDone> {
+        let mut client = self.client(leader)?;
+        let request = RelayedUpgradeChange { sender: self.sender(), change: Some(change) };
+        let asked = async { Ok(client.change_upgrade(request).await?.into_inner()) };
+        answered(leader, ORDER_MAX, asked).await
     }
 
     fn client(&self, member: &NodeId) -> Result<RelayClient<Channel>, NotDone> {
@@ -120,6 +122,23 @@ impl Relay {
     fn sender(&self) -> Option<proto::Sender> {
         Some((&self.identity.me()).into())
     }
+}
+
+/// What `member` says within `limit`.
+async fn answered<T>(
+    member: &NodeId,
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Status>>,
+) -> Result<T, NotDone> {
+    match timeout(limit, asked).await {
+        Ok(answer) => answer.map_err(|status| not_done(member, &status)),
+        Err(_) => Err(NotDone::NotNow(format!("{member} does not answer"))),
+    }
+}
+
+/// The one message of a stream.
+async fn only<T>(mut stream: Streaming<T>) -> Result<T, Status> {
+    stream.message().await?.ok_or_else(|| Status::unavailable("it ended without an answer"))
 }
 
 /// Another process spoke for the asking member until now. It may be the one that it has just taken the place of.
@@ -221,5 +240,19 @@ impl RelayRpc for RelayService {
         let ask = Ask::ChangeMember { change, from: Asker::Peer, answer: sender };
         self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         Ok(Response::new(once(asked)))
+    }
+
+    async fn change_upgrade(
+        &self,
+        request: Request<RelayedUpgradeChange>,
+    ) -> Result<Response<UpgradeChangeResponse>, Status> {
+        let visitor = Visitor::of(&request);
+        let RelayedUpgradeChange { sender, change } = request.into_inner();
+        self.check(&visitor, sender)?;
+        let change = change.ok_or_else(|| Status::invalid_argument("RelayedUpgradeChange has no change"))?;
+        let (sender, asked) = oneshot::channel();
+        let ask = Ask::ChangeUpgrade { change, from: Asker::Peer, answer: sender };
+        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(Response::new(answer(asked).await?))
     }
 }

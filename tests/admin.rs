@@ -15,7 +15,7 @@ use baton::wire::proto::admin_client::AdminClient;
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeResponse, MemberStatus, Move,
-    OrderRequest, SetPause, StatusRequest, StatusResponse,
+    OrderRequest, SetPause, StatusRequest, StatusResponse, UpgradeChangeResponse,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
@@ -84,7 +84,7 @@ async fn client(socket: &Path) -> AdminClient<Channel> {
 fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(status())),
-        Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()] })),
+        Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()], plans: Vec::new() })),
         Ask::Handover { wanted, from: _, answer } => {
             let to = wanted.to.map_or("host-b".to_owned(), |id| id.to_string());
             let done = match to.as_str() {
@@ -100,6 +100,10 @@ fn answer(ask: Ask) {
         Ask::ChangeMember { change, from: _, answer } => {
             let lines = vec![format!("{change:?}")];
             drop(answer.send(Ok(MemberChangeResponse { lines, refused: String::new() })));
+        }
+        Ask::ChangeUpgrade { change, from: _, answer } => {
+            let lines = vec![format!("{change:?}")];
+            drop(answer.send(Ok(UpgradeChangeResponse { lines, refused: String::new() })));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The fuzz targets on the stored corpora and, for a few seconds, on random changes of them. `cargo fuzz` goes on
 //! where this ends; what it found stands in the corpora under the name that it gave.
 
+#[allow(dead_code)]
+#[path = "upgrade_obtain/making.rs"]
+mod making;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
@@ -14,6 +17,7 @@ use baton::ids::Epoch;
 use baton::time::BootTime;
 use baton::wire::proto;
 use baton::wire::{Message, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use making::{Tar, Zip};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -45,6 +49,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         incarnation: 7,
         protocol: PROTOCOL,
         founders: 0,
+        knows: 1,
         session: Session { number: 9, start: 2 },
     };
     let with = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
@@ -103,6 +108,15 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let handover = proto::HandoverRequest { to: "host-b".into(), timeout_ms: 5_000, ..Default::default() };
     let pause = proto::order_request::Order::Pause(proto::SetPause { on: true, at_ns: 5 });
     let order = proto::OrderRequest { order: Some(pause) };
+    let program = b"#!/bin/sh\nexit 0\n";
+    let tar = || {
+        let path = making::pax(&[("path", "bin/node")]);
+        let tar = Tar::default().file("README", b"read me").link(making::SYMLINK, "lib/x", "y");
+        let tar = tar.entry(making::LONG_NAME, "long", "", b"a/long/name\0", 12).file("short", b"x");
+        tar.entry(making::PAX, "pax", "", &path, path.len() as u64).file("other", program)
+    };
+    let zip = Zip::default().entry("bin/", 0o040_755, b"", false).entry("lib/x", 0o120_777, b"y", false);
+    let zip = zip.file("README", b"read me").entry("bin/node", 0o100_755, program, true);
     let state = br#"{"height": "7", "round": 1, "step": 3, "signature": "c2ln", "signbytes": "AB"}"#.to_vec();
     vec![
         ("config", "cometbft", file("docs/examples/cometbft.toml")),
@@ -143,6 +157,9 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("chain_files", "near-config", with(6, br#"{"network": {"addr": "0.0.0.0:1"}, // note"#.to_vec())),
         ("chain_files", "own-record", with(7, br#"{"height": 12, "round": 1}"#.to_vec())),
         ("chain_files", "mark", with(8, b"BTNMARK1\x08\x07".to_vec())),
+        ("archives", "tar", tar().end()),
+        ("archives", "tar-gz", tar().gz()),
+        ("archives", "zip", zip.end()),
     ]
 }
 

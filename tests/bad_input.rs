@@ -1,6 +1,6 @@
 //! `baton run` where it must not run: each mistake ends it with exit code 2 and one line on standard error
 //! that names the thing and what to do, before any link or process is touched. What the configuration
-//! alone shows is in `tests/config`, the command line in `tests/cli.rs`.
+//! alone shows is in `tests/config`, the command line in `tests/cli`.
 
 mod program_kit;
 mod storage_kit;

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use baton::chain_node::{FloorBasis, Health, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
+use baton::core::tenure::Reason;
 use baton::core::{Action, Core, Event, Memory, Peer, Settings};
 use baton::guard_frame::{Armed, ExitCause, NodeProcess};
-use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
 
@@ -179,6 +180,7 @@ impl Story {
     fn set(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
             ["me", me] => self.settings.me = (*me).into(),
+            ["node_refuses"] => self.settings.node_refuses = true,
             ["arbiter"] => self.settings.role = Role::Arbiter,
             ["failback"] => self.settings.failback = true,
             ["on_halt", "replica", "after", max] => self.settings.settle_max = Some(duration(max)?),
@@ -301,14 +303,21 @@ impl Story {
             ["proposal-failed"] => Event::ProposalFailed { reason: "not committed".into() },
             ["voters", ..] => Event::Voters(words[1..].split(|word| *word == "and").map(names).collect()),
             ["peers", ..] => Event::Peers(peers(&words[1..])?),
-            ["handover-wanted"] => Event::HandoverWanted { to: None, timeout: HANDOVER_TIMEOUT },
-            ["handover-wanted", to] => Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT },
+            ["handover-wanted"] => {
+                Event::HandoverWanted { to: None, timeout: HANDOVER_TIMEOUT, reason: Reason::Operator }
+            }
+            ["handover-wanted", to] => {
+                Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT, reason: Reason::Operator }
+            }
             ["restored", term, rest @ ..] => {
                 let command = self.command(rest)?;
                 self.replicated.apply(number(term)?, &command);
                 Event::Restored { view: self.replicated.view() }
             }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
+            ["handover-wanted", to, "to-upgrade"] => {
+                Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT, reason: Reason::Upgrade }
+            }
             ["shutdown-wanted"] => Event::ShutdownWanted { stop_node: false },
             ["shutdown-wanted", "stop-node"] => Event::ShutdownWanted { stop_node: true },
             ["store-failed"] => Event::StoreFailed { reason: "disk full".into() },
@@ -347,9 +356,19 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
             peers: Some(number(peers)? as u32),
             ..health(true, number(height)?, duration(head)?)
         }),
+        ["upgrade-due", name] => Event::UpgradeDue { name: upgrade(name)?, back: false },
+        ["upgrade-due", name, "back"] => Event::UpgradeDue { name: upgrade(name)?, back: true },
+        ["upgrade-ended", name] => Event::UpgradeEnded { name: upgrade(name)?, failed: None },
+        ["upgrade-ended", name, "failed"] => {
+            Event::UpgradeEnded { name: upgrade(name)?, failed: Some("disk full".into()) }
+        }
         ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
         _ => return Err(format!("no event: {}", words.join(" "))),
     })
+}
+
+fn upgrade(word: &str) -> Result<UpgradeName, String> {
+    UpgradeName::new(word)
 }
 
 fn health(synced: bool, height: u64, head: Duration) -> Health {
@@ -406,6 +425,7 @@ fn show(action: &Action) -> String {
         Action::LinkValidating { epoch, floor } => format!("LinkValidating epoch={epoch} floor={}", show_floor(floor)),
         Action::Activate { epoch } => format!("Activate epoch={epoch}"),
         Action::Deactivate { kill } => format!("Deactivate{}", if *kill { " kill" } else { "" }),
+        Action::Upgrade { name, back } => format!("Upgrade to={name}{}", if *back { " back" } else { "" }),
         Action::WatchChain { closely } => format!("WatchChain{}", if *closely { " closely" } else { "" }),
         Action::ProposeClaim { epoch, reason } => format!("ProposeClaim epoch={epoch} reason={reason}"),
         Action::ProposeRelease { epoch, last_signed, reason, to } => {

@@ -334,6 +334,7 @@ fn sender(member: &str) -> Sender {
         founders: 0,
         session: 0,
         start: 0,
+        knows: 0,
     }
 }
 

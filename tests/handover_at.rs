@@ -13,7 +13,7 @@ use baton::time::WallTime;
 use baton::wire::proto::admin_server::{Admin, AdminServer};
 use baton::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
-    OrderRequest, OrderResponse, StatusRequest, StatusResponse,
+    OrderRequest, OrderResponse, StatusRequest, StatusResponse, UpgradeChangeRequest, UpgradeChangeResponse,
 };
 use program_kit::baton;
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,6 +52,13 @@ impl Admin for Coordinator {
 
     async fn change_member(&self, _: Request<MemberChangeRequest>) -> Result<Response<MemberChangeResponse>, Status> {
         Err(Status::unimplemented("change_member"))
+    }
+
+    async fn change_upgrade(
+        &self,
+        _: Request<UpgradeChangeRequest>,
+    ) -> Result<Response<UpgradeChangeResponse>, Status> {
+        Err(Status::unimplemented("nobody asks for that here"))
     }
 }
 

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use baton::ids::NodeId;
-use baton::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
+use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 33] = [
+const CONTRACT: [(&str, &str, &[&str]); 36] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -47,6 +47,9 @@ const CONTRACT: [(&str, &str, &[&str]); 33] = [
     ("baton_learners", "gauge", &[]),
     ("baton_state_dir_free_bytes", "gauge", &[]),
     ("baton_state_dir_size_bytes", "gauge", &[]),
+    ("baton_upgrade_planned", "gauge", &["height", "name"]),
+    ("baton_upgrade_binary_missing", "gauge", &[]),
+    ("baton_upgrade_failed", "gauge", &[]),
     ("baton_build_info", "gauge", &["version"]),
 ];
 
@@ -75,6 +78,8 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         voters: 3,
         learners: 1,
         state_dir: Some(DiskSpace { free: 5_000_000_000, size: 20_000_000_000 }),
+        planned: Some(PlannedUpgrade { name: "v2", height: Some(4_100_000_000) }),
+        binaries: Some(BinariesSeen { missing: true, failed: true }),
     }
 }
 
@@ -219,6 +224,9 @@ fn numbers_are_shown_in_their_units() {
         ("baton_learners", 1.0),
         ("baton_state_dir_free_bytes", 5e9),
         ("baton_state_dir_size_bytes", 2e10),
+        ("baton_upgrade_planned{height=\"4100000000\",name=\"v2\"}", 1.0),
+        ("baton_upgrade_binary_missing", 1.0),
+        ("baton_upgrade_failed", 1.0),
         ("baton_node_restarts_total", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),
@@ -253,11 +261,15 @@ fn what_is_not_there_is_not_shown_as_a_number_that_an_alert_would_take_for_one()
         node: None,
         cluster_height: None,
         state_dir: None,
+        planned: None,
+        binaries: None,
         ..snapshot("Voting", "standby")
     };
     metrics.publish(&without);
     let text = metrics.encode();
-    for prefix in ["certificate_", "node_height", "node_synced", "node_peers", "cluster_height", "state_dir_"] {
+    let absent =
+        ["certificate_", "node_height", "node_synced", "node_peers", "cluster_height", "state_dir_", "upgrade_"];
+    for prefix in absent {
         assert!(!text.contains(&format!("\nbaton_{prefix}")), "{prefix}: {text}");
     }
     metrics.publish(&snapshot("Voting", "standby"));

@@ -145,6 +145,10 @@ fn up_to(without: Without, deeper: isize) -> Vec<Bound> {
             (rules.terms_max, rules.epochs_max) = (3, 3);
             (rules.restarts_max, rules.late_max) = (1, 1);
         }),
+        bound("upgrade of a holder", Stage::Held, 9, |rules| rules.upgrades = true),
+        bound("upgrade of a holder, restart, late message", Stage::Held, 6, |rules| {
+            (rules.upgrades, rules.restarts_max, rules.power, rules.late_max) = (true, 1, true, 1);
+        }),
         bound("first holder", Stage::Fresh, 8, |rules| rules.restarts_max = 1),
     ]
 }

@@ -13,7 +13,10 @@ use baton::roster::Roster;
 use baton::timing::Timing;
 use baton::transport;
 use baton::wire::proto::order_request::Order;
-use baton::wire::proto::{HandoverResponse, SetMaintenance, SetPause};
+use baton::wire::proto::upgrade_change_request::Change;
+use baton::wire::proto::{
+    Blank, HandoverResponse, SetMaintenance, SetPause, UpgradeChangeRequest, UpgradeChangeResponse,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -85,6 +88,26 @@ fn answer(ask: Ask) {
                 answer.send(done).unwrap();
             });
         }
+        Ask::ChangeUpgrade { change, from: Asker::Peer, answer } => {
+            let done = match change.change {
+                Some(Change::Cancel(name)) => Ok(vec![format!("{name} is not planned any more")]),
+                other => Err(NotDone::Refused(format!("not {other:?}"))),
+            };
+            answer.send(done.map(|lines| UpgradeChangeResponse { lines, refused: String::new() })).unwrap();
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_plan_of_an_upgrade_is_passed_on_and_why_it_is_refused_comes_back() {
+    let (_b, addr) = serve_b(answer).await;
+    let relay = relay("net", &addr);
+    let ask = |change| UpgradeChangeRequest { change: Some(change), dry_run: false };
+    let done = relay.change_upgrade(&"b".into(), ask(Change::Cancel("v2".into()))).await;
+    assert_eq!(done.map(|done| done.lines), Ok(vec!["v2 is not planned any more".into()]));
+    match relay.change_upgrade(&"b".into(), ask(Change::Rollback(Blank {}))).await {
+        Err(NotDone::Refused(reason)) => assert!(reason.starts_with("not Some(Rollback"), "{reason}"),
         other => panic!("{other:?}"),
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::lease::VoterSets;
 use baton::core::replicated::{Command, FloorSource};
-use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
 use baton::time::WallTime;
 use baton::wire::{Entry, Node, TypeConfig};
@@ -283,6 +283,14 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
         entries.push(entry(epoch, epoch * 2 - 2, claim));
         entries.push(entry(epoch, epoch * 2 - 1, active));
     }
+    for number in 0..40_u64 {
+        let (name, at) = (UpgradeName::new(&format!("{number:0128}")).unwrap(), WallTime::from_nanos(u64::MAX));
+        let source = Some("/".repeat(1024));
+        let plan = Command::PlanUpgrade { name: name.clone(), height: Some(u64::MAX), source, back: true, at };
+        let failed = Some((member.as_str().into(), "r".repeat(1000)));
+        entries.push(entry(300, 600 + number * 2, plan));
+        entries.push(entry(300, 601 + number * 2, Command::EndUpgrade { name, failed, at }));
+    }
     opened.log.save_vote(&vote(300, "a")).await.unwrap();
     for chunk in entries.chunks(50) {
         opened.log.blocking_append(chunk.to_vec()).await.unwrap();
@@ -296,6 +304,7 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
     let again = open(dir.path());
     assert_eq!(again.store.applied().borrow().replicated.moves.len(), 200);
     assert_eq!(again.store.applied().borrow().replicated.floor_source(), FloorSource::Unknown);
+    assert_eq!(again.store.applied().borrow().replicated.plans.0.len(), 20);
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::orders::Orders;
 use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
-use baton::ids::{Epoch, NodeId, Role, SignMark};
+use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
+use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::WallTime;
 use baton::wire::{
     AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest,
@@ -31,6 +32,7 @@ fn sender() -> Sender {
         protocol: PROTOCOL,
         founders: 77,
         session: Session { number: u64::MAX - 1, start: 5 },
+        knows: 3,
     }
 }
 
@@ -99,7 +101,63 @@ fn commands() -> impl Strategy<Value = Command> {
         (names(), any::<bool>(), times()).prop_map(|(member, on, at)| Command::SetMaintenance { member, on, at }),
         (any::<bool>(), times()).prop_map(|(on, at)| Command::SetPause { on, at }),
         (names(), option::of(any::<u32>())).prop_map(|(member, priority)| Command::SetPriority { member, priority }),
+        (upgrade_names(), option::of(any::<u64>()), option::of("/[a-z]{1,9}"), any::<bool>(), times())
+            .prop_map(|(name, height, source, back, at)| Command::PlanUpgrade { name, height, source, back, at }),
+        (upgrade_names(), times()).prop_map(|(name, at)| Command::CancelUpgrade { name, at }),
+        (upgrade_names(), names(), times()).prop_map(|(name, member, at)| Command::UpgradeTurn { name, member, at }),
+        (upgrade_names(), option::of((names(), ".{0,20}")), times())
+            .prop_map(|(name, failed, at)| Command::EndUpgrade { name, failed, at }),
     ]
+}
+
+fn upgrade_names() -> impl Strategy<Value = UpgradeName> {
+    "[a-zA-Z0-9 /.:-]{1,12}".prop_map(|name| UpgradeName::new(&name).unwrap())
+}
+
+fn plans() -> impl Strategy<Value = Plans> {
+    let stages = prop_oneof![
+        Just(PlanStage::Preparing),
+        (option::of(names()), btree_set(names(), 0..3)).prop_map(|(turn, done)| PlanStage::Rolling { turn, done }),
+        times().prop_map(|at| PlanStage::Done { at }),
+        times().prop_map(|at| PlanStage::Cancelled { at }),
+        (names(), ".{0,20}", times()).prop_map(|(member, reason, at)| PlanStage::Failed { member, reason, at }),
+    ];
+    let what = (upgrade_names(), option::of(any::<u64>()), option::of("/[a-z]{1,9}"), any::<bool>());
+    let plan = (what, times(), stages).prop_map(|((name, height, source, back), planned_at, stage)| Plan {
+        name,
+        height,
+        source,
+        back,
+        planned_at,
+        stage,
+    });
+    vec(plan, 0..4).prop_map(|plans| Plans(plans.into()))
+}
+
+fn reports() -> impl Strategy<Value = UpgradeReport> {
+    let binary = prop_oneof![
+        "[0-9a-f]{64}".prop_map(|sha256| BinaryReport::Present { sha256 }),
+        ".{0,20}".prop_map(|reason| BinaryReport::Missing { reason }),
+        (any::<u64>(), option::of(any::<u64>())).prop_map(|(done, total)| BinaryReport::Fetching { done, total }),
+    ];
+    let steps = || prop::sample::select(Step::ALL.to_vec());
+    let work = (upgrade_names(), steps(), any::<u64>(), any::<u64>()).prop_map(|(name, step, done, total)| UnderWay {
+        name,
+        step,
+        done,
+        total,
+    });
+    let failed = (upgrade_names(), steps(), ".{0,20}").prop_map(|(name, step, reason)| Failed { name, step, reason });
+    let binaries = btree_map(upgrade_names(), binary, 0..3);
+    (upgrade_names(), option::of(upgrade_names()), binaries, option::of(work), option::of(failed)).prop_map(
+        |(current, previous, binaries, under_way, failed)| UpgradeReport {
+            current,
+            previous,
+            binaries,
+            under_way,
+            failed,
+        },
+    )
 }
 
 /// Voters of one or two sets, and learners.
@@ -162,10 +220,10 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    let wishes = (option::of(names()), orders(), btree_set(names(), 0..4));
+    let wishes = (option::of(names()), orders(), btree_set(names(), 0..4), plans());
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
         |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), wishes)| {
-            let (heir, orders, founders) = wishes;
+            let (heir, orders, founders, plans) = wishes;
             let (holder, incarnations, moves) = people;
             let moves = moves.into();
             Replicated {
@@ -181,6 +239,7 @@ fn states() -> impl Strategy<Value = Replicated> {
                 heir,
                 orders,
                 founders,
+                plans,
             }
         },
     )
@@ -259,6 +318,14 @@ proptest! {
         let bytes = prost::Message::encode_to_vec(&proto::StoredState::from(&state));
         let back = AppliedState::try_from(decode::<proto::StoredState>("StoredState", &bytes).unwrap()).unwrap();
         prop_assert_eq!(back, state);
+    }
+
+    #[test]
+    fn reports_of_binaries_travel(report in reports()) {
+        let record = proto::Record { upgrade: Some((&report).into()), ..Default::default() };
+        let bytes = prost::Message::encode_to_vec(&record);
+        let back: proto::Record = decode("Record", &bytes).unwrap();
+        prop_assert_eq!(UpgradeReport::try_from(back.upgrade.unwrap()).unwrap(), report);
     }
 
     #[test]
@@ -360,4 +427,74 @@ fn what_an_earlier_version_wrote_of_a_floor_is_read_without_its_basis() {
     assert_eq!(Command::try_from(entry).unwrap(), Command::Activated { epoch, at, floor: old, took });
     assert_eq!(old.to_string(), "above 7");
     assert_eq!(whole.to_string(), "release, above 7, met at height 9 in 3 ms");
+}
+
+/// What a later version may append to any message: a number and a text under numbers that this one does not know.
+const LATER: [u8; 10] = [0x98, 0x06, 0x07, 0xa2, 0x06, 0x04, b'l', b'a', b't', b'e'];
+
+#[test]
+fn a_sender_of_an_earlier_version_knows_nothing_and_one_of_a_later_version_is_listened_to() {
+    let request = VoteRequest::<TypeConfig>::new(Vote::new(1, "a".into()), None);
+    let mut earlier = request.to_proto(&sender());
+    earlier.sender.as_mut().unwrap().knows = 0;
+    let bytes = prost::Message::encode_to_vec(&earlier);
+    let (from, _) = VoteRequest::<TypeConfig>::from_proto(decode("VoteRequest", &bytes).unwrap()).unwrap();
+    assert_eq!(
+        (from.knows, from.member.as_str()),
+        (0, "a"),
+        "zero is written as nothing, as by who knows no such field"
+    );
+
+    let mut who = prost::Message::encode_to_vec(&proto::Sender { knows: 999, ..(&sender()).into() });
+    who.extend(LATER);
+    let rest = proto::VoteRequest { sender: None, ..request.to_proto(&sender()) };
+    let mut bytes = vec![0x0a, u8::try_from(who.len()).unwrap()];
+    bytes.extend(&who);
+    bytes.extend(prost::Message::encode_to_vec(&rest));
+    bytes.extend(LATER);
+    let (from, back) = VoteRequest::<TypeConfig>::from_proto(decode("VoteRequest", &bytes).unwrap()).unwrap();
+    assert_eq!(from, Sender { knows: 999, ..sender() });
+    assert_eq!(format!("{back:?}"), format!("{request:?}"));
+}
+
+#[test]
+fn a_record_of_an_earlier_version_tells_of_no_binaries_and_one_of_a_later_version_is_read() {
+    let earlier = proto::Record { member: "a".into(), state: "Voting".into(), ..Default::default() };
+    let mut bytes = prost::Message::encode_to_vec(&earlier);
+    assert_eq!(decode::<proto::Record>("Record", &bytes).unwrap(), earlier);
+    bytes.extend(LATER);
+    let read = decode::<proto::Record>("Record", &bytes).unwrap();
+    assert_eq!((read.upgrade, read.node_crashes, read.state.as_str()), (None, 0, "Voting"));
+
+    // A kind of binary and a step that this version has no word for.
+    let work = proto::UpgradeWork { name: "v2".into(), step: 99, ..Default::default() };
+    let later = proto::UpgradeReport {
+        current: "v1".into(),
+        binaries: [("v2".to_owned(), proto::UpgradeBinary { state: None })].into(),
+        under_way: Some(work),
+        ..Default::default()
+    };
+    let read = UpgradeReport::try_from(later).unwrap();
+    assert!(read.binaries.is_empty(), "nobody knows that it is there");
+    assert!(read.under_way.is_some(), "it is at work, whatever at");
+    let nameless = proto::UpgradeReport::default();
+    assert!(UpgradeReport::try_from(nameless).is_err(), "and who calls it takes that for no report");
+}
+
+/// Which is why a leader proposes none of them before all members are known to read it.
+#[test]
+fn an_entry_that_a_member_does_not_know_is_refused() {
+    // `Command { set_pause }` under a number that nobody has.
+    let bytes = [0xa2, 0x06, 0x02, 0x08, 0x01];
+    let command: proto::Command = decode("Command", &bytes).unwrap();
+    assert_eq!(Command::try_from(command).unwrap_err(), missing("Command", "command"));
+}
+
+#[test]
+fn a_state_that_was_written_before_there_were_plans_has_none() {
+    let written = proto::Replicated::from(&Replicated { epoch: Epoch(3), ..Replicated::default() });
+    let bytes = prost::Message::encode_to_vec(&proto::Replicated { plans: Vec::new(), ..written });
+    assert!(!bytes.windows(2).any(|pair| pair[0] == 13 << 3 | 2), "nothing is written for none");
+    let read = Replicated::try_from(decode::<proto::Replicated>("Replicated", &bytes).unwrap()).unwrap();
+    assert_eq!((read.epoch, read.plans), (Epoch(3), Plans::default()));
 }

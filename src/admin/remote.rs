@@ -26,7 +26,10 @@ use crate::transport::{Caller, Connection, Door, Limits, Speaker, Visit, Visitor
 use crate::wire::proto::admin_server::AdminServer;
 use crate::wire::proto::member_change_request::Change;
 use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{AddMember, MemberChangeRequest, SetMaintenance, SetPause, SetPriority};
+use crate::wire::proto::upgrade_change_request::Change as Upgrade;
+use crate::wire::proto::{
+    AddMember, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
+};
 
 /// More displace the oldest.
 const CONNECTIONS_MAX: usize = 32;
@@ -202,6 +205,19 @@ pub(super) fn change_in_words(request: &MemberChangeRequest) -> String {
         None => "no change of the members".to_owned(),
     };
     format!("{change}{}{}", if request.force { ", by force" } else { "" }, dry(request.dry_run))
+}
+
+pub(super) fn upgrade_in_words(request: &UpgradeChangeRequest) -> String {
+    let change = match &request.change {
+        Some(Upgrade::Plan(PlanUpgrade { name, height: Some(height), .. })) => {
+            format!("upgrade {} at height {height}", named(name))
+        }
+        Some(Upgrade::Plan(PlanUpgrade { name, .. })) => format!("upgrade {}, host after host", named(name)),
+        Some(Upgrade::Cancel(name)) => format!("no upgrade {} any more", named(name)),
+        Some(Upgrade::Rollback(_)) => "back to what ran before the last upgrade".to_owned(),
+        None => "no change of upgrades".to_owned(),
+    };
+    format!("{change}{}", dry(request.dry_run))
 }
 
 fn dry(run: bool) -> &'static str {

@@ -20,7 +20,7 @@ use crate::wire::proto::admin_client::AdminClient;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{
     HandoverResponse, HistoryRequest, MemberChangeRequest, MemberChangeResponse, Move, OrderRequest, StatusRequest,
-    StatusResponse,
+    StatusResponse, UpgradeChangeRequest, UpgradeChangeResponse, UpgradePlan,
 };
 
 use super::Failure;
@@ -59,6 +59,12 @@ impl Client {
         self.answered(answer.map(|result| result.map(|response| response.into_inner().moves)).ok())
     }
 
+    /// Plans of upgrades, the oldest first.
+    pub(super) async fn plans(&mut self) -> Result<Vec<UpgradePlan>, Failure> {
+        let answer = timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
+        self.answered(answer.map(|result| result.map(|response| response.into_inner().plans)).ok())
+    }
+
     pub(super) async fn handover(&mut self, wanted: &WantedHandover) -> Result<HandoverResponse, Failure> {
         let limit = wanted.timeout;
         let answer = timeout(limit + LATE_MAX, self.admin.handover(wanted.request())).await;
@@ -93,6 +99,24 @@ impl Client {
             Err(_) => {
                 anyhow!("member {what}: no answer within {CHANGE_MAX:?}; baton member list shows what is so")
             }
+        };
+        Err(Failure::Failed(error))
+    }
+
+    /// What is so now or, after a dry run, what would be.
+    pub(super) async fn change_upgrade(
+        &mut self,
+        what: &str,
+        change: UpgradeChangeRequest,
+    ) -> Result<UpgradeChangeResponse, Failure> {
+        let error = match timeout(ORDER_MAX + LATE_MAX, self.admin.change_upgrade(change)).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(older)) if older.code() == Code::Unimplemented => anyhow!(
+                "upgrade {what}: the coordinator at {} runs a baton that knows no upgrade plans; upgrade baton there first",
+                self.place
+            ),
+            Ok(Err(refused)) => return Err(self.refused(&format!("upgrade {what}"), &refused)),
+            Err(_) => anyhow!("upgrade {what}: no answer within {ORDER_MAX:?}; baton upgrade list shows what is so"),
         };
         Err(Failure::Failed(error))
     }

@@ -13,7 +13,7 @@ use crate::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusRes
 use super::reach::{Reach, ReachVia};
 use super::status::warnings;
 use super::table::render;
-use super::{Failure, ask, print};
+use super::{Failure, ask, print, tell_change};
 
 const HEADS: [&str; 7] = ["HOST", "VOTE", "ROLE", "PRIORITY", "ADDRESS", "UP", "STORE"];
 
@@ -88,13 +88,7 @@ impl OfVote {
 fn make(reach: &Reach, what: &str, change: MemberChangeRequest) -> Result<ExitCode, Failure> {
     ask(reach, async |client| {
         let done = client.change_member(what, change).await?;
-        for line in &done.lines {
-            print(&format!("{line}\n"));
-        }
-        if done.refused.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(Failure::Failed(anyhow::anyhow!("member {what} would be refused: {}", done.refused)))
+        tell_change(&format!("member {what}"), &done.lines, &done.refused)
     })
 }
 

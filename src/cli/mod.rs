@@ -20,6 +20,7 @@ mod reach;
 mod status;
 mod table;
 mod threads;
+mod upgrade;
 mod watch;
 mod window;
 
@@ -34,12 +35,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::admin::WantedHandover;
-use crate::config::{check_keys, units};
+use crate::config::{Config, check_keys, units};
 use crate::driver::{self, KeyUse};
 use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
+use crate::upgrade::Upgrades;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
@@ -74,6 +76,9 @@ enum Command {
         /// How log lines look; without it as BATON_LOG_FORMAT says, or else for people
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
+        /// What the chain node gets behind the arguments of chain.command
+        #[arg(last = true, value_name = "ARGS")]
+        node_arguments: Vec<String>,
     },
     /// Show every member, the leader and the holder (exit code 0: a holder is active, 1: none)
     Status {
@@ -185,6 +190,9 @@ enum Command {
     /// Show the members of the cluster, or change them one at a time
     #[command(subcommand)]
     Member(members::Member),
+    /// Upgrade the chain nodes of all hosts, the holder's last
+    #[command(subcommand)]
+    Upgrade(upgrade::Upgrade),
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
     /// Read and check the configuration and the key files, and do nothing else
@@ -298,9 +306,12 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Failure> {
 fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
     let Some(Cli { command }) = cli else { return Ok(ExitCode::SUCCESS) };
     match command {
-        Command::Run { file, stop_node, key_signed_outside, log_format } => {
+        Command::Run { file, stop_node, key_signed_outside, log_format, node_arguments } => {
             let key_use = if key_signed_outside { KeyUse::OutsideToo } else { KeyUse::InCluster };
-            run(&file, stop_node, key_use, log_format)
+            let mut config = file.load()?;
+            let appended = config.append_to_command(node_arguments);
+            appended.map_err(|problem| Failure::BadInput(anyhow::anyhow!("{problem}")))?;
+            run(config, stop_node, key_use, log_format)
         }
         Command::Check { file } => check(&file),
         Command::Init(init) => init::run(*init),
@@ -348,6 +359,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             order(&reach, "priority", Order::Priority(SetPriority { member: id, priority }))
         }
         Command::Member(member) => members::run(member),
+        Command::Upgrade(upgrade) => upgrade::run(upgrade),
     }
 }
 
@@ -397,13 +409,7 @@ fn order(reach: &Reach, what: &str, order: Order) -> Result<ExitCode, Failure> {
     })
 }
 
-fn run(
-    file: &ConfigFile,
-    stop_node: bool,
-    key_use: KeyUse,
-    log_format: Option<LogFormat>,
-) -> Result<ExitCode, Failure> {
-    let config = file.load()?;
+fn run(config: Config, stop_node: bool, key_use: KeyUse, log_format: Option<LogFormat>) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     let filter = log::filter().map_err(Failure::BadInput)?;
     let log_format = LogFormat::chosen(log_format).map_err(Failure::BadInput)?;
@@ -432,6 +438,10 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
+    if let Some(upgrade) = config.chain.as_ref().and_then(|chain| chain.upgrade.clone()) {
+        let checked = Upgrades::new(upgrade).check();
+        checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
+    }
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     for warning in config.warnings.iter().chain(&expiry) {
@@ -441,6 +451,15 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
     print(&text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what is so after a change or, after a dry run, would be.
+fn tell_change(what: &str, lines: &[String], refused: &str) -> Result<ExitCode, Failure> {
+    lines.iter().for_each(|line| print(&format!("{line}\n")));
+    if refused.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::Failed(anyhow::anyhow!("{what} would be refused: {refused}")))
 }
 
 /// Connects to the coordinator that is to be asked and does `work` with it.

@@ -10,6 +10,7 @@ use crate::guard_frame::LinkSpec;
 use super::error::ConfigError;
 use super::file::{Document, Raw};
 use super::units;
+use super::upgrade_section;
 use super::{
     Chain, ChainLog, DriverKind, KeyNames, LastSigned, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget, RpcCall,
     TargetHeight, reference,
@@ -44,7 +45,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let links = links(doc, &home)?;
     check_links(doc, &activation, &links)?;
     let near_addrs = near_addrs(doc, driver, &activation)?;
-    Ok(Chain {
+    let mut chain = Chain {
         driver,
         command,
         env: doc.variables("chain.env")?,
@@ -59,8 +60,11 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         probe: probe(doc, driver)?,
         last_signed: last_signed(doc, &home)?,
         near_addrs,
+        upgrade: None,
         home,
-    })
+    };
+    chain.upgrade = upgrade_section::upgrade(doc, &chain)?;
+    Ok(chain)
 }
 
 fn log(doc: &Document) -> Result<Option<ChainLog>, ConfigError> {

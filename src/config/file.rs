@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::credentials::CREDENTIALS_DIRECTORY;
+use super::daemon_variables;
 use super::error::{ConfigError, Origin};
 use super::key_list::KEYS;
 use super::schema::{self, Shape};
@@ -54,13 +55,21 @@ pub(super) struct Document {
     tables: BTreeMap<String, Origin>,
     /// Where systemd has put the service's credentials.
     credentials: Option<String>,
+    /// About variables that do not count, a line each.
+    warnings: Vec<String>,
 }
 
 impl Document {
     pub(super) fn parse(file: &Path, text: &str) -> Result<Document, ConfigError> {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let (entries, tables) = (BTreeMap::new(), BTreeMap::new());
-        let mut document = Document { file: file.to_owned(), line_starts, entries, tables, credentials: None };
+        let mut document = Document {
+            file: file.to_owned(),
+            line_starts,
+            entries: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            credentials: None,
+            warnings: Vec::new(),
+        };
         let root = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             at: document.origin(error.span().map_or(0, |span| span.start)),
             problem: error.message().replace('\n', ", "),
@@ -123,15 +132,17 @@ impl Document {
         Ok(())
     }
 
-    /// Lets `BATON_SECTION_KEY` variables replace what the file says, and notes where credentials are. Variables
-    /// whose first word is no section are none of ours.
+    /// Lets `BATON_SECTION_KEY` variables replace what the file says, and cosmovisor's say what it leaves open; notes where
+    /// credentials are. Variables whose first word is no section are none of ours.
     pub(super) fn override_from(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        let mut ours = Vec::new();
+        let (mut ours, mut of_cosmovisor) = (Vec::new(), BTreeMap::new());
         for (name, value) in env {
             if name == CREDENTIALS_DIRECTORY {
                 self.credentials = Some(value).filter(|dir| !dir.is_empty()).or(self.credentials.take());
             } else if section_of(&name).is_some() {
                 ours.push((name, value));
+            } else if daemon_variables::is_of_cosmovisor(&name) {
+                of_cosmovisor.insert(name, value);
             }
         }
         ours.sort();
@@ -149,7 +160,12 @@ impl Document {
             }
             self.entries.insert(key.path.to_owned(), Entry { value: Raw::Text(value), at: Origin::Variable(name) });
         }
+        self.warnings = daemon_variables::fill_in(&mut self.entries, &of_cosmovisor)?;
         Ok(())
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn unknown_variable(&self, name: String) -> ConfigError {

@@ -224,6 +224,32 @@ pub const KEYS: &[Key] = &[
     ),
     optional("chain.near.standby_addr", r#"standby_addr = "0.0.0.0:24568""#, "unchanged", "The same as standby"),
     optional(
+        "upgrade.name",
+        r#"name = "gaiad""#,
+        "the command runs as it stands",
+        "The node's binary, swapped at upgrades as cosmovisor does it",
+    ),
+    optional("upgrade.root", r#"root = "/var/lib/gaia""#, "chain.home", "Has cosmovisor/ and data/ in it"),
+    default(
+        "upgrade.allow_download",
+        "allow_download = false",
+        "Get a missing binary from where the chain's plan says",
+    ),
+    default("upgrade.restart_after", "restart_after = true", "Go on after an upgrade; else node and coordinator stop"),
+    default("upgrade.poll", r#"poll = "300ms""#, "Between two looks at data/upgrade-info.json"),
+    default(
+        "upgrade.backup",
+        r#"backup = "copy""#,
+        r#"Of data/ before an upgrade: "copy", "links" (database files are hard-linked) or "none""#,
+    ),
+    optional("upgrade.backup_dir", r#"backup_dir = "/var/backups/gaia""#, "upgrade.root", "Where backups go"),
+    default(
+        "upgrade.preupgrade_retries",
+        "preupgrade_retries = 0",
+        "How often pre-upgrade is run again that asks for it",
+    ),
+    default("upgrade.download_max_mib", "download_max_mib = 2048", "Largest download, and what is unpacked from it"),
+    optional(
         "metrics.listen",
         r#"listen = "127.0.0.1:2233""#,
         "nothing is served",

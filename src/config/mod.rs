@@ -3,6 +3,7 @@
 
 mod chain_section;
 mod credentials;
+mod daemon_variables;
 mod error;
 mod file;
 mod key_list;
@@ -12,8 +13,9 @@ mod schema;
 mod sections;
 pub mod template;
 pub mod units;
+mod upgrade_section;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +71,24 @@ impl Config {
         let mut document = file::Document::parse(path, text)?;
         document.override_from(env)?;
         sections::config(&document)
+    }
+
+    /// The chain node gets `arguments` behind those of its command.
+    ///
+    /// # Errors
+    /// There is no chain node.
+    pub fn append_to_command(&mut self, arguments: Vec<String>) -> Result<(), String> {
+        if arguments.is_empty() {
+            return Ok(());
+        }
+        let Some(chain) = &mut self.chain else {
+            return Err(format!("{} is an arbiter and runs no chain node; leave out what follows --", self.id));
+        };
+        chain.command.extend(arguments);
+        if let Some(upgrade) = &mut chain.upgrade {
+            upgrade.skip_heights = upgrade_section::skip_heights(&chain.command);
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +168,42 @@ pub struct Chain {
     pub last_signed: Option<LastSigned>,
     /// Of driver near, with restart activation only.
     pub near_addrs: Option<NearAddrs>,
+    /// `None`: the command is run as it stands.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// How binaries of the chain node follow one another, in cosmovisor's layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upgrade {
+    /// Has `cosmovisor/` and `data/` in it.
+    pub root: PathBuf,
+    /// Of the binary, in every `bin/`.
+    pub name: String,
+    pub allow_download: bool,
+    /// Whether the chain node, and this coordinator with it, goes on after an upgrade.
+    pub restart_after: bool,
+    /// Between two looks at `upgrade-info.json`.
+    pub poll: Duration,
+    pub backup: Backup,
+    /// Where backups go.
+    pub backup_dir: PathBuf,
+    pub preupgrade_retries: u32,
+    /// Of a download, and of what is unpacked from it.
+    pub download_bytes_max: u64,
+    /// From `--unsafe-skip-upgrades` in the chain node's command.
+    pub skip_heights: BTreeSet<u64>,
+    /// Where the chain node runs and what is added to its environment: `pre-upgrade` gets the same.
+    pub home: PathBuf,
+    pub env: BTreeMap<String, String>,
+}
+
+/// What is done with the data directory before an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backup {
+    Copy,
+    /// Files that are never written again are hard-linked, the others copied.
+    Links,
+    None,
 }
 
 /// What neard's `network.addr` is in either role.

@@ -41,12 +41,19 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
             return Err(doc.bad("chain", problem));
         }
     };
+    if chain.is_none() && doc.has_table("upgrade") {
+        let problem = format!("{id} is an arbiter and runs no chain node that could be upgraded; remove the section");
+        return Err(doc.bad("upgrade", problem));
+    }
     let insecure = doc.boolean("tls.insecure")?.unwrap_or(false);
     let tls = tls(doc, insecure)?;
     if tls.is_none() && !insecure {
         check_all_loopback(doc, &cluster)?;
     }
     let mut warnings = warnings(&cluster);
+    if chain.is_some() {
+        warnings.extend_from_slice(doc.warnings());
+    }
     if insecure {
         let listen = cluster.listen;
         warnings.push(format!(

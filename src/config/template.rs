@@ -79,6 +79,7 @@ pub fn write(wanted: &Wanted) -> String {
         page.activate(chain.driver);
         page.probe(chain);
         page.more(chain.driver);
+        page.upgrade(chain);
     }
     page.table("metrics");
     page.set_or_show("metrics.listen", wanted.metrics.as_deref());
@@ -325,6 +326,18 @@ impl Page {
         self.text.push_str("#[[chain.probe.calls]]\n");
         self.show("chain.probe.calls[].method");
         self.show("chain.probe.calls[].params");
+    }
+
+    fn upgrade(&mut self, chain: &WantedChain) {
+        self.text.push_str(
+            "\n# Binaries in cosmovisor's layout, swapped at the chain's upgrades: docs/upgrades.md.\n#[upgrade]\n",
+        );
+        self.line("upgrade.name", &quoted(program(&chain.command)), Mark::Shown);
+        self.line("upgrade.root", &quoted(&chain.home), Mark::Shown);
+        for key in ["allow_download", "restart_after", "poll", "backup", "backup_dir", "preupgrade_retries"] {
+            self.show(&format!("upgrade.{key}"));
+        }
+        self.show("upgrade.download_max_mib");
     }
 
     /// What only some drivers have.

@@ -8,8 +8,9 @@ use crate::core::lease::VoterSets;
 use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
 use crate::core::replicated::{Applied, Command};
+use crate::core::tenure::Reason;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::{Epoch, NodeId, SignMark, Term};
+use crate::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::time::BootTime;
 
 /// Something that happened. The shell reports each once, in the order in which it learnt of it.
@@ -128,6 +129,18 @@ pub enum Event {
         last_signed: Option<SignMark>,
     },
 
+    /// This upgrade of the chain node is to be carried out now, and its binary is there.
+    UpgradeDue {
+        name: UpgradeName,
+        /// To a binary that ran before.
+        back: bool,
+    },
+    /// What `Upgrade` came to; the chain node is stopped, and its old binary starts if it failed.
+    UpgradeEnded {
+        name: UpgradeName,
+        failed: Option<String>,
+    },
+
     Probed(Health),
     ProbeFailed {
         reason: String,
@@ -140,6 +153,8 @@ pub enum Event {
     HandoverWanted {
         to: Option<NodeId>,
         timeout: Duration,
+        /// `Operator`, or `Upgrade` for a plan that the cluster carries out.
+        reason: Reason,
     },
     /// The coordinator is to end. A chain node that is proven to have no key stays, unless it is to stop too.
     ShutdownWanted {
@@ -182,7 +197,8 @@ pub enum Action {
     Disarm {
         epoch: Epoch,
     },
-    /// → `Linked` or `LinksFailed`. Needs the guard's word for this epoch.
+    /// → `Linked` or `LinksFailed`. Needs the guard's word for this epoch. After an upgrade in a tenure that met its
+    /// floor, that is the own last mark or nothing: the node is stopped, and shows no block.
     LinkValidating {
         epoch: Epoch,
         floor: SignFloor,
@@ -195,6 +211,11 @@ pub enum Action {
     /// killed.
     Deactivate {
         kill: bool,
+    },
+    /// → `UpgradeEnded`, always. The chain node, which has no key, is stopped first.
+    Upgrade {
+        name: UpgradeName,
+        back: bool,
     },
     /// Whether to probe as fast as blocks can come, or at the configured pace.
     WatchChain {

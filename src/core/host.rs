@@ -3,14 +3,17 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since.
 
+mod upgrade;
+
 use std::fmt;
 use std::time::Duration;
 
 use crate::chain_node::Health;
 use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, UpgradeName};
 use crate::time::BootTime;
+use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
 const RESTART_MIN: Duration = Duration::from_secs(1);
@@ -42,6 +45,7 @@ pub struct Host {
     links_error: Option<String>,
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
+    upgrade: Option<Upgrade>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +61,9 @@ enum Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     Arbiter,
+    Upgrading {
+        name: UpgradeName,
+    },
     NoGuard,
     NodeDown,
     Unsteady {
@@ -103,6 +110,7 @@ impl Host {
             probe_error: String::new(),
             links_error: None,
             foreign_epoch: None,
+            upgrade: None,
         }
     }
 
@@ -325,6 +333,9 @@ impl Host {
         if !self.runs_node {
             return Some(NotReady::Arbiter);
         }
+        if let Some(name) = self.upgrading() {
+            return Some(NotReady::Upgrading { name: name.clone() });
+        }
         if let Some(reason) = &self.links_error {
             return Some(NotReady::Links { reason: reason.clone() });
         }
@@ -359,6 +370,7 @@ impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotReady::Arbiter => write!(f, "an arbiter runs no chain node"),
+            NotReady::Upgrading { name } => write!(f, "the chain node is being upgraded to {name}"),
             NotReady::NoGuard => write!(f, "the guard does not answer"),
             NotReady::NodeDown => write!(f, "the chain node is not running"),
             NotReady::Unsteady { left } => {

@@ -19,6 +19,7 @@ pub mod replicated;
 mod settings;
 pub mod standing;
 pub mod tenure;
+pub mod upgrades;
 pub mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,6 +140,7 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.note(now, event, &mut out);
+        self.upgrade_node(&mut out);
         self.supervise_node(now, &mut out);
         self.advance_tenure(now, &mut out);
         self.give_up_on_handover(now, &mut out);
@@ -221,7 +223,7 @@ impl Core {
             Event::NodeExited { cause } => {
                 self.host.exited(now.boot, cause);
                 // Rule (c): whoever works on the node may have ordered the next start already, with the key.
-                if self.tenure.as_ref().is_some_and(Tenure::works_on_node) {
+                if self.tenure.as_ref().is_some_and(Tenure::may_key_come) {
                     self.host.give_key();
                 }
                 self.note_exited(now, cause, out);
@@ -236,6 +238,8 @@ impl Core {
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
             Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
             Event::Inactive { last_signed } => self.note_inactive(now, last_signed, out),
+            Event::UpgradeDue { name, back } => self.note_upgrade_due(now, name, back, out),
+            Event::UpgradeEnded { name: _, failed } => self.note_upgrade_ended(now, failed.is_some(), out),
             Event::Probed(health) => {
                 self.host.probed(now.boot, health);
                 self.compare_heads(now.boot);
@@ -246,7 +250,7 @@ impl Core {
                 self.compare_heads(now.boot);
             }
             Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
-            Event::HandoverWanted { to, timeout } => self.note_handover_wanted(now, to, timeout, out),
+            Event::HandoverWanted { to, timeout, reason } => self.note_handover_wanted(now, to, timeout, reason, out),
             Event::ShutdownWanted { stop_node } => self.shut_down(now, stop_node),
             Event::StoreFailed { reason: _ } => {
                 self.shut_down(now, true);
@@ -268,6 +272,7 @@ impl Core {
             && self.host.is_node_stopped()
             && self.host.is_proven()
             && !busy
+            && self.host.upgrading().is_none()
             && !self.finished
             && self.shutdown.is_none_or(|shutdown| !shutdown.stop_node)
             && now.boot >= self.host.start_at()

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::chain_node::MetFloor;
 use crate::core::event::View;
 use crate::core::orders::Orders;
-use crate::ids::{Epoch, NodeId, SignMark, Term};
+use crate::core::upgrades::Plans;
+use crate::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::time::WallTime;
 
 /// Rows of the history that are kept; the oldest goes first.
@@ -21,6 +22,9 @@ pub const MOVES_MAX: usize = 200;
 /// Bytes of a reason that are kept in the history, so that the whole state stays far below the
 /// size at which the store would put it into a file of its own.
 pub const REASON_BYTES_MAX: usize = 160;
+
+/// Of a plan of an upgrade that failed: what went wrong and how to go on, with paths in it.
+pub const FAILURE_BYTES_MAX: usize = 600;
 
 /// One entry of the Raft log, as the proposer wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +45,14 @@ pub enum Command {
     SetPause { on: bool, at: WallTime },
     /// An operator's order: a priority in the place of the configured one; `None` ends that.
     SetPriority { member: NodeId, priority: Option<u32> },
+    /// An operator's order: an upgrade of every chain node, see [`Plan`](crate::core::upgrades::Plan).
+    PlanUpgrade { name: UpgradeName, height: Option<u64>, source: Option<String>, back: bool, at: WallTime },
+    /// An operator's order. Who is in the middle of it goes on to its end.
+    CancelUpgrade { name: UpgradeName, at: WallTime },
+    /// This standby's chain node is stopped and upgraded now; the member before it is done.
+    UpgradeTurn { name: UpgradeName, member: NodeId, at: WallTime },
+    /// Everybody is upgraded, or it ended with this member, for this reason.
+    EndUpgrade { name: UpgradeName, failed: Option<(NodeId, String)>, at: WallTime },
 }
 
 impl Command {
@@ -53,7 +65,11 @@ impl Command {
             Command::Join { .. }
             | Command::SetMaintenance { .. }
             | Command::SetPause { .. }
-            | Command::SetPriority { .. } => None,
+            | Command::SetPriority { .. }
+            | Command::PlanUpgrade { .. }
+            | Command::CancelUpgrade { .. }
+            | Command::UpgradeTurn { .. }
+            | Command::EndUpgrade { .. } => None,
         }
     }
 }
@@ -74,6 +90,15 @@ impl fmt::Display for Command {
                 write!(f, "SetPriority{{{member}, {priority}}}")
             }
             Command::SetPriority { member, priority: None } => write!(f, "SetPriority{{{member}, as configured}}"),
+            Command::PlanUpgrade { name, height: Some(height), .. } => write!(f, "PlanUpgrade{{{name}, {height}}}"),
+            Command::PlanUpgrade { name, back: true, .. } => write!(f, "PlanUpgrade{{{name}, rolling back}}"),
+            Command::PlanUpgrade { name, .. } => write!(f, "PlanUpgrade{{{name}, rolling}}"),
+            Command::CancelUpgrade { name, .. } => write!(f, "CancelUpgrade{{{name}}}"),
+            Command::UpgradeTurn { name, member, .. } => write!(f, "UpgradeTurn{{{name}, {member}}}"),
+            Command::EndUpgrade { name, failed: None, .. } => write!(f, "EndUpgrade{{{name}, done}}"),
+            Command::EndUpgrade { name, failed: Some((member, reason)), .. } => {
+                write!(f, "EndUpgrade{{{name}, failed at {member}: {reason}}}")
+            }
         }
     }
 }
@@ -201,6 +226,8 @@ pub struct Replicated {
     /// The members of the first membership; empty when a version wrote the state that did not note it.
     #[serde(default)]
     pub founders: BTreeSet<NodeId>,
+    #[serde(default)]
+    pub plans: Plans,
 }
 
 impl Replicated {
@@ -229,6 +256,18 @@ impl Replicated {
                 self.orders.set_priority(member, *priority);
                 Applied::Recorded
             }
+            Command::PlanUpgrade { name, height, source, back, at } => {
+                recorded(self.plans.plan(name, *height, source, *back, *at))
+            }
+            Command::CancelUpgrade { name, at } => recorded(self.plans.cancel(name, *at)),
+            Command::UpgradeTurn { name, member, at: _ } => {
+                recorded(self.plans.give_turn(name, member, self.holder.as_ref()))
+            }
+            Command::EndUpgrade { name, failed, at } => {
+                let failed =
+                    failed.as_ref().map(|(member, reason)| (member.clone(), bounded(reason, FAILURE_BYTES_MAX)));
+                recorded(self.plans.end(name, failed, *at))
+            }
         }
     }
 
@@ -238,6 +277,7 @@ impl Replicated {
         let members: BTreeSet<NodeId> = members.cloned().collect();
         self.incarnations.retain(|id, _| members.contains(id));
         self.orders.retain(|id| members.contains(id));
+        self.plans.retain(|id| members.contains(id));
         if index == 0 {
             self.founders = members;
         }
@@ -294,7 +334,15 @@ impl Replicated {
         };
         // A claim proposed before its leader had applied the release cannot have known why.
         let reason = if self.let_go.is_some() { &self.release_reason } else { reason };
-        let row = Move { epoch, from, to: member.clone(), kind, reason: bounded(reason), claimed_at: at, end: None };
+        let row = Move {
+            epoch,
+            from,
+            to: member.clone(),
+            kind,
+            reason: bounded(reason, REASON_BYTES_MAX),
+            claimed_at: at,
+            end: None,
+        };
         let source = self.floor_source();
         self.gap_from = self.let_go.map_or(at, |release| release.at);
         self.epoch = epoch;
@@ -327,7 +375,7 @@ impl Replicated {
         if by_holder {
             // A release that was written twice counts from the first and with the higher mark.
             if self.let_go.is_none() {
-                self.release_reason = bounded(reason);
+                self.release_reason = bounded(reason, REASON_BYTES_MAX);
             }
             let first = self.let_go.unwrap_or(release);
             self.let_go = Some(ReleaseInfo { last_signed: first.last_signed.max(release.last_signed), ..first });
@@ -362,13 +410,21 @@ impl Replicated {
     }
 }
 
+fn recorded(change: Result<(), String>) -> Applied {
+    change.map_or_else(rejected, |()| Applied::Recorded)
+}
+
 fn rejected(reason: String) -> Applied {
     Applied::Rejected { reason }
 }
 
-/// `reason` cut to [`REASON_BYTES_MAX`] bytes, at the end of a character.
-fn bounded(reason: &str) -> String {
-    reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_string()
+/// `reason` cut to `bytes_max`, at the end of a character; that something is missing is seen.
+fn bounded(reason: &str, bytes_max: usize) -> String {
+    const CUT: &str = "…";
+    if reason.len() <= bytes_max {
+        return reason.to_owned();
+    }
+    format!("{}{CUT}", &reason[..reason.floor_char_boundary(bytes_max - CUT.len())])
 }
 
 #[cfg(test)]

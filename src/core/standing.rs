@@ -48,6 +48,7 @@ impl Core {
             (Some(Stage::Linking), _) => "the sign floor is met".to_owned(),
             (Some(Stage::Activating), _) => "the links are validating".to_owned(),
             (Some(Stage::Active), _) => "the chain node runs with the key".to_owned(),
+            (Some(Stage::Upgrading), _) => not_ready().unwrap_or_else(|| "the new binary is in its place".to_owned()),
             (Some(Stage::Stopping), _) => {
                 let reason = self.tenure.as_ref().and_then(|tenure| tenure.ending());
                 reason.map_or("", |reason| reason.as_str()).to_owned()

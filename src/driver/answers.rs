@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::report::Reporter;
-use super::{members, orders};
+use super::{members, orders, upgrades};
 use crate::admin::{Ask, Asker, NotDone, WantedHandover};
+use crate::core::tenure::Reason;
 use crate::core::{Event, Handover};
 use crate::ids::NodeId;
 use crate::relay::Relay;
 use crate::time::BootTime;
 use crate::wire::proto::HandoverResponse;
 
-type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, NotDone>>;
+pub(super) type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, NotDone>>;
 
 /// The operator who waits for a handover, if one does.
 #[derive(Clone, Default)]
@@ -40,7 +41,7 @@ impl Answers {
     }
 
     /// Takes the place of who waits; `Err` gives the answer channel back when somebody waits already.
-    fn wait(&self, answer: HandoverAnswer) -> Result<(), HandoverAnswer> {
+    pub(super) fn wait(&self, answer: HandoverAnswer) -> Result<(), HandoverAnswer> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match &*waiting {
             Some(other) if !other.is_closed() => Err(answer),
@@ -69,6 +70,13 @@ pub(super) async fn answer(reporter: Reporter, relay: Relay, answers: Answers, m
                 let (reporter, relay) = (reporter.clone(), relay.clone());
                 tokio::spawn(async move {
                     let done = members::change(&reporter, &relay, change, from).await;
+                    let _ = answer.send(done);
+                });
+            }
+            Ask::ChangeUpgrade { change, from, answer } => {
+                let (reporter, relay) = (reporter.clone(), relay.clone());
+                tokio::spawn(async move {
+                    let done = upgrades::change(&reporter, &relay, change, from).await;
                     let _ = answer.send(done);
                 });
             }
@@ -104,7 +112,7 @@ fn foreseen(reporter: &Reporter, wanted: WantedHandover) -> Result<HandoverRespo
 fn begin(reporter: &Reporter, answers: &Answers, wanted: WantedHandover, answer: HandoverAnswer) {
     let WantedHandover { to, dry_run: _, timeout } = wanted;
     match answers.wait(answer) {
-        Ok(()) => reporter.core.step(Event::HandoverWanted { to, timeout }),
+        Ok(()) => reporter.core.step(Event::HandoverWanted { to, timeout, reason: Reason::Operator }),
         Err(answer) => drop(answer.send(Err(NotDone::Refused("another handover is under way".into())))),
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::orders::{by_the_leader, named};
+use super::orders::{by_the_leader, check_leads};
 use super::report::Reporter;
 use crate::admin::{Asker, CHANGE_MAX, NotDone};
 use crate::config::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::core::members::{Change, Facts, Member, Members, Plan, Refused};
+use crate::core::upgrades::{KNOWS_PLANS, Plans};
 use crate::ids::NodeId;
 use crate::joining::{ANSWER_MAX, Introduced, introduce};
 use crate::relay::Relay;
@@ -78,11 +79,9 @@ fn check_form(reporter: &Reporter, request: &MemberChangeRequest) -> Result<(), 
 
 /// As the leader.
 async fn lead_change(reporter: &Reporter, request: &MemberChangeRequest) -> Result<MemberChangeResponse, NotDone> {
-    let me = &reporter.config.id;
-    let (leader, _) = reporter.consensus.leader();
-    if leader.as_ref() != Some(me) {
-        return Err(NotDone::NotNow(format!("{me} does not lead, {} does", named(&leader))));
-    }
+    check_leads(reporter)?;
+    // Until it is committed: an upgrade is planned only while every member can read that.
+    let _changing = reporter.changing.lock().await;
     let change = match request.change.clone() {
         Some(Wanted::Add(wanted)) => addition(reporter, wanted).await?,
         Some(Wanted::Promote(id)) => Change::Promote { id: id.into() },
@@ -163,6 +162,7 @@ async fn addition(reporter: &Reporter, wanted: AddMember) -> Result<Change, NotD
     })?;
     check_joins(&id, &addr, &found, reporter.identity.me().founders, &reporter.consensus.members())
         .map_err(NotDone::Refused)?;
+    check_reads(&id, &found, &reporter.applied.borrow().replicated.plans).map_err(NotDone::Refused)?;
     let Introduced { sender, role, priority: own_priority, .. } = found;
     let priority = priority.unwrap_or(own_priority);
     Ok(Change::Add { id, member: Member { addr, role, priority, incarnation: Some(sender.incarnation) } })
@@ -187,6 +187,18 @@ fn check_joins(id: &NodeId, addr: &str, found: &Introduced, founders: u64, membe
     ))
 }
 
+/// # Errors
+/// The log has upgrade plans in it, and what answers could not follow it.
+fn check_reads(id: &NodeId, found: &Introduced, plans: &Plans) -> Result<(), String> {
+    if plans.0.is_empty() || found.sender.knows >= KNOWS_PLANS {
+        return Ok(());
+    }
+    Err(format!(
+        "{id} runs a baton that knows no upgrade plans, and the log of this cluster has some, which it could not read: \
+         upgrade baton on {id} first, then add it"
+    ))
+}
+
 fn sentence(change: &Change) -> String {
     match change {
         Change::Add { id, .. } => {
@@ -201,7 +213,7 @@ fn sentence(change: &Change) -> String {
 mod tests {
     use super::*;
     use crate::ids::Role;
-    use crate::wire::{PROTOCOL, Sender, Session};
+    use crate::wire::{KNOWS, PROTOCOL, Sender, Session};
 
     fn found(member: &str, founders: u64, led: bool, joins: bool) -> Introduced {
         let sender = Sender {
@@ -211,6 +223,7 @@ mod tests {
             protocol: PROTOCOL,
             founders,
             session: Session::default(),
+            knows: KNOWS,
         };
         Introduced { sender, role: Role::Validator, priority: 9, led, joins }
     }
@@ -228,5 +241,19 @@ mod tests {
             assert!(reason.contains("set member.join = true"), "{stranger:?}: {reason}");
         }
         assert_eq!(refusal(&found("x", 0, false, true)).as_deref(), Some("x answers at d:1, not d"));
+    }
+
+    #[test]
+    fn what_cannot_read_the_plans_in_the_log_is_not_added() {
+        let mut state = crate::core::replicated::Replicated::default();
+        let mut older = found("d", 0, false, true);
+        older.sender.knows = 0;
+        assert_eq!(check_reads(&"d".into(), &older, &state.plans), Ok(()), "there are none");
+        let (name, at) = (crate::ids::UpgradeName::new("v2").unwrap(), crate::time::WallTime::default());
+        let plan = crate::core::replicated::Command::PlanUpgrade { name, height: None, source: None, back: false, at };
+        state.apply(1, &plan);
+        let reason = check_reads(&"d".into(), &older, &state.plans).expect_err("refused");
+        assert!(reason.contains("upgrade baton on d first, then add it"), "{reason}");
+        assert_eq!(check_reads(&"d".into(), &found("d", 0, false, true), &state.plans), Ok(()));
     }
 }

@@ -11,6 +11,7 @@ mod members;
 mod orders;
 mod report;
 mod sources;
+mod upgrades;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ use crate::shared_core::SharedCore;
 use crate::store::{MarkFile, Opened, Store, count_start};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates, Entrance};
+use crate::upgrade::Upgrades;
 use answers::Answers;
 pub use fence::fence;
 use links::HostLinks;
@@ -140,6 +142,9 @@ async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLi
     let links = HostLinks::of(&config.run_dir, chain, driver.links());
     links.check()?;
     let warnings = driver.check().await?;
+    if let Some(settings) = &chain.upgrade {
+        Upgrades::new(settings.clone()).check().map_err(|error| anyhow!("[upgrade] {error}"))?;
+    }
     Ok((driver, links, warnings))
 }
 
@@ -235,7 +240,10 @@ impl Prepared {
             None => None,
         };
         let answers = Answers::default();
+        let next_of_plan = tokio::sync::watch::Sender::new(None);
         let reporter = Reporter {
+            changing: Arc::default(),
+            next_of_plan: next_of_plan.subscribe(),
             disk: disk::watch(config.state_dir.clone()),
             config: Arc::new(config),
             core: core.clone(),
@@ -261,6 +269,7 @@ impl Prepared {
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::unfinished_changes(reporter.clone()));
         tokio::spawn(sources::differences(reporter.clone()));
+        tokio::spawn(upgrades::follow(reporter.clone(), answers.clone(), next_of_plan));
         tokio::spawn(sources::time(core.clone(), reporter.config.timing));
         tokio::spawn(publisher.run());
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
@@ -342,6 +351,7 @@ impl Performer {
             | Action::Activate { .. }
             | Action::Deactivate { .. }
             | Action::WatchChain { .. }
+            | Action::Upgrade { .. }
             | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
         }
     }
@@ -461,6 +471,7 @@ async fn start_effects(
         stop_timeout: section.stop_timeout,
         probe_every: section.probe.every,
         node_log: section.log.clone(),
+        upgrades: section.upgrade.clone().map(Upgrades::new),
         core: core.clone(),
         metrics: metrics.clone(),
     };

@@ -17,7 +17,7 @@ use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{SetMaintenance, SetPause, SetPriority};
 
 /// For one leader to commit it; another one may lead by then.
-const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -92,21 +92,33 @@ where
     }
 }
 
-pub(super) fn named(leader: &Option<NodeId>) -> &str {
+fn named(leader: &Option<NodeId>) -> &str {
     leader.as_ref().map_or("(none)", NodeId::as_str)
 }
 
 /// As the leader.
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
+    check_leads(reporter)?;
+    propose(reporter, command.clone()).await?;
+    Ok(sentence(reporter, &command))
+}
+
+/// # Errors
+/// This member does not lead.
+pub(super) fn check_leads(reporter: &Reporter) -> Result<(), NotDone> {
     let me = &reporter.config.id;
-    let (leader, _) = reporter.consensus.leader();
-    if leader.as_ref() != Some(me) {
-        return Err(NotDone::NotNow(format!("{me} does not lead, {} does", named(&leader))));
+    match reporter.consensus.leader() {
+        (Some(leader), _) if leader == *me => Ok(()),
+        (leader, _) => Err(NotDone::NotNow(format!("{me} does not lead, {} does", named(&leader)))),
     }
+}
+
+/// Returns once what an operator wants is committed.
+pub(super) async fn propose(reporter: &Reporter, command: Command) -> Result<(), NotDone> {
     tracing::info!("an operator wants {command}");
-    match reporter.consensus.propose(command.clone()).await {
+    match reporter.consensus.propose(command).await {
         Ok(Applied::Rejected { reason }) => Err(NotDone::Refused(reason)),
-        Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. }) => Ok(sentence(reporter, &command)),
+        Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. }) => Ok(()),
         Err(reason) => Err(NotDone::NotNow(reason)),
     }
 }
@@ -124,7 +136,14 @@ fn is_in_force(orders: &Orders, command: &Command) -> bool {
         Command::SetMaintenance { member, on, .. } => orders.is_in_maintenance(member) == *on,
         Command::SetPause { on, .. } => orders.is_paused() == *on,
         Command::SetPriority { member, priority } => orders.priorities.get(member) == priority.as_ref(),
-        Command::Claim { .. } | Command::Release { .. } | Command::Activated { .. } | Command::Join { .. } => true,
+        Command::Claim { .. }
+        | Command::Release { .. }
+        | Command::Activated { .. }
+        | Command::Join { .. }
+        | Command::PlanUpgrade { .. }
+        | Command::CancelUpgrade { .. }
+        | Command::UpgradeTurn { .. }
+        | Command::EndUpgrade { .. } => true,
     }
 }
 
@@ -191,9 +210,14 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
         Command::SetPause { on: false, .. } => "not paused: the baton moves by itself".into(),
         Command::SetPriority { member, priority: Some(priority) } => format!("{member} has priority {priority}"),
         Command::SetPriority { member, priority: None } => format!("{member} has its configured priority"),
-        Command::Claim { .. } | Command::Release { .. } | Command::Activated { .. } | Command::Join { .. } => {
-            command.to_string()
-        }
+        Command::Claim { .. }
+        | Command::Release { .. }
+        | Command::Activated { .. }
+        | Command::Join { .. }
+        | Command::PlanUpgrade { .. }
+        | Command::CancelUpgrade { .. }
+        | Command::UpgradeTurn { .. }
+        | Command::EndUpgrade { .. } => command.to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::sources::is_active;
@@ -13,13 +13,15 @@ use crate::consensus::Consensus;
 use crate::core::members::voters_warning;
 use crate::core::orders::Orders;
 use crate::core::replicated::Move;
+use crate::core::upgrades::{Next, UpgradeReport};
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
+use crate::findings::upgrades;
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::{NodeId, Vote};
 use crate::key_links::LinkState;
-use crate::metrics::{DiskSpace, Metrics, NodeSeen, PeerSeen, Snapshot};
+use crate::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 use crate::roster::Roster;
 use crate::service_manager::ServiceManager;
 use crate::shared_core::SharedCore;
@@ -49,6 +51,10 @@ pub(super) struct Reporter {
     pub certificates: Option<Certificates>,
     /// Of the state directory.
     pub disk: watch::Receiver<Option<DiskSpace>>,
+    /// What is to be done about the plan in force; `None` without one.
+    pub next_of_plan: watch::Receiver<Option<Next>>,
+    /// Held by who changes, as the leader, what members there are or what they have to be able to read.
+    pub changing: Arc<Mutex<()>>,
 }
 
 /// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it misses
@@ -85,8 +91,8 @@ impl Publisher {
             if state != told || Instant::now() >= metrics_at {
                 metrics_at = Instant::now() + METRICS_EVERY;
                 told = state;
-                self.reporter.publish_metrics(&record);
                 self.publish_overview();
+                self.reporter.publish_metrics(&record, &self.overview.borrow().status);
                 self.manager.beat(self.reporter.has_settled_in(), &self.reporter.status_line(&record));
             }
             self.reporter.gossip.publish(record);
@@ -125,6 +131,12 @@ impl Reporter {
 
     fn certificate_until(&self) -> Option<WallTime> {
         self.certificates.as_ref().map(Certificates::valid_until)
+    }
+
+    /// What the own hands tell of the binaries of the chain node.
+    fn upgrade_report(&self) -> Option<UpgradeReport> {
+        let effects = self.effects.as_ref().filter(|_| self.runs_upgrades())?;
+        effects.upgrade_report().borrow().clone()
     }
 
     /// This member's own gossip record, but for what gossip itself fills in.
@@ -168,6 +180,8 @@ impl Reporter {
             node_note: note,
             transport: self.transport().into(),
             certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
+            upgrade: self.upgrade_report().as_ref().map(Into::into),
+            node_crashes: self.core.read(|core, _| core.host().crashes()),
             ..Record::default()
         }
     }
@@ -183,6 +197,12 @@ impl Reporter {
             .iter()
             .map(|(member, vote)| self.member_status(member, *vote, &view.orders, &table, now))
             .collect();
+        let (floor, newest, in_force) = {
+            let applied = self.applied.borrow();
+            let (moves, plans) = (&applied.replicated.moves, &applied.replicated.plans);
+            (moves.iter().rev().find_map(move_floor), plans.newest().map(Into::into), plans.in_force().is_some())
+        };
+        let next = self.next_of_plan.borrow().clone().filter(|_| in_force);
         StatusResponse {
             cluster: self.config.cluster.name.clone(),
             member: self.config.id.to_string(),
@@ -192,11 +212,15 @@ impl Reporter {
             holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
             paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: self.has_quorum(&members),
-            warnings: [self.membership_warnings(), self.identity.warnings(BootTime::now())].concat(),
+            warnings: [self.membership_warnings(), self.identity.warnings(BootTime::now()), self.upgrade_warnings()]
+                .concat(),
             members,
             lease_ms: self.config.timing.lease().as_millis() as u32,
             promise_ms: self.config.timing.promise().as_millis() as u32,
-            floor: self.applied.borrow().replicated.moves.iter().rev().find_map(move_floor),
+            floor,
+            upgrade: newest,
+            upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
+            upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
         }
     }
 
@@ -270,6 +294,7 @@ impl Reporter {
             certificate_until_ns: record.certificate_until_ns,
             vote: vote.as_str().into(),
             incarnation: self.known_store(&member.id),
+            upgrade: record.upgrade,
         }
     }
 
@@ -279,7 +304,12 @@ impl Reporter {
     }
 
     pub(super) fn history(&self) -> HistoryResponse {
-        HistoryResponse { moves: self.applied.borrow().replicated.moves.iter().map(history_row).collect() }
+        let applied = self.applied.borrow();
+        let replicated = &applied.replicated;
+        HistoryResponse {
+            moves: replicated.moves.iter().map(history_row).collect(),
+            plans: replicated.plans.0.iter().map(Into::into).collect(),
+        }
     }
 
     fn vitals(&self, status: &StatusResponse) -> Vitals {
@@ -321,7 +351,7 @@ impl Reporter {
         }
     }
 
-    fn publish_metrics(&self, record: &Record) {
+    fn publish_metrics(&self, record: &Record, status: &StatusResponse) {
         let now = BootTime::now();
         let (is_leader, active, lease, paused) = self.core.read(|core, now| {
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
@@ -355,11 +385,20 @@ impl Reporter {
             voters: members.final_voters().len(),
             learners: members.learners().count(),
             state_dir: *self.disk.borrow(),
+            planned: status.upgrade.as_ref().filter(|_| !status.upgrade_waits_for.is_empty()).map(planned),
+            binaries: self.runs_upgrades().then(|| BinariesSeen {
+                missing: upgrades::lacks_binary(status),
+                failed: upgrades::has_failed(status),
+            }),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
         self.metrics.publish_peers(&peers);
     }
+}
+
+fn planned(plan: &proto::UpgradePlan) -> PlannedUpgrade<'_> {
+    PlannedUpgrade { name: &plan.name, height: plan.height }
 }
 
 fn peer_seen(id: &NodeId, heard: &Heard, now: BootTime) -> PeerSeen {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Hands, NodeSeen};
+use super::{Hands, NodeSeen, upgrade};
 use crate::core::Event;
 use crate::guard_client::{GuardClient, GuardError, GuardEvent};
 use crate::guard_frame::{ArmedGuard, ExitCause, FromGuard};
@@ -32,7 +32,10 @@ pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver
 pub(super) async fn follow(hands: Arc<Hands>, mut events: mpsc::UnboundedReceiver<GuardEvent>) {
     loop {
         match events.recv().await {
-            Some(GuardEvent::Frame(frame, received_at)) => hear(&hands, frame, received_at),
+            Some(GuardEvent::Frame(frame, received_at)) => {
+                upgrade::look_before_exit(&hands, &frame).await;
+                hear(&hands, frame, received_at);
+            }
             Some(GuardEvent::Gone { reason, guard_runs, node_proven_dead }) => {
                 warn!(node_proven_dead, guard_runs, "guard lost: {reason}");
                 lose(&hands, node_proven_dead);

@@ -10,6 +10,7 @@ mod mark;
 mod node;
 mod node_log;
 mod probe;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,14 +23,18 @@ use crate::chain::Driver;
 use crate::chain_node::Health;
 use crate::config::ChainLog;
 use crate::core::Action;
+use crate::core::upgrades::UpgradeReport;
 use crate::guard_client::{GuardClient, GuardError, GuardSettings};
 use crate::guard_frame::{ArmedGuard, NodeProcess, ToGuard};
 use crate::ids::{Epoch, SignMark};
 use crate::key_links::{KeyLinks, LinkState};
 use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
+use crate::upgrade::Upgrades;
 use node::Job;
 use node_log::NodeLog;
+pub use upgrade::Planned;
+use upgrade::Upgrader;
 
 /// For the guard to take note of the last that is said to it.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
@@ -42,6 +47,8 @@ pub struct Setup {
     /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
     pub probe_every: Duration,
+    /// With `[upgrade]`.
+    pub upgrades: Option<Upgrades>,
     /// To be kept within its bounds.
     pub node_log: Option<ChainLog>,
     pub core: Arc<SharedCore>,
@@ -81,6 +88,9 @@ struct Hands {
     /// The chain node has the key, or may have.
     has_key: watch::Sender<bool>,
     seen: watch::Sender<Seen>,
+    /// With `[upgrade]`.
+    upgrader: Option<Upgrader>,
+    upgrade_report: watch::Sender<Option<UpgradeReport>>,
 }
 
 #[derive(Default)]
@@ -134,6 +144,7 @@ impl Effects {
     /// # Errors
     /// Nothing runs then that did not run before.
     pub async fn start(setup: Setup) -> Result<Effects, GuardError> {
+        let (upgrader, news) = setup.upgrades.map(Upgrader::new).unzip();
         let hands = Arc::new(Hands {
             chain: setup.chain,
             links: setup.links,
@@ -152,6 +163,8 @@ impl Effects {
             answered: watch::Sender::new(None),
             has_key: watch::Sender::new(false),
             seen: watch::Sender::default(),
+            upgrader,
+            upgrade_report: watch::Sender::new(None),
         });
         let events = guard::attach(&hands).await?;
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -159,6 +172,9 @@ impl Effects {
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
+        if let Some(news) = news {
+            tokio::spawn(upgrade::watch(hands.clone(), news));
+        }
         if let Some(Err(error)) = setup.node_log.map(|log| NodeLog(log).keep_bounded()) {
             tracing::warn!("the chain node's log is not kept within its bounds: {error}");
         }
@@ -175,6 +191,7 @@ impl Effects {
             }
             Action::StartStandby => self.queue(Job::StartStandby),
             Action::LinkValidating { epoch, floor } => self.queue(Job::Link { epoch, floor }),
+            Action::Upgrade { name, back } => self.queue(Job::Upgrade { name, back }),
             Action::Activate { epoch } => self.queue(Job::Activate { epoch }),
             Action::Deactivate { kill } => {
                 self.hands.let_go.send_modify(|orders| *orders += 1);

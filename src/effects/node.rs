@@ -9,12 +9,12 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, first_signature};
+use super::{Hands, NodeSeen, first_signature, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
-use crate::guard_frame::ToGuard;
-use crate::ids::Epoch;
+use crate::guard_frame::{NodeSpec, ToGuard};
+use crate::ids::{Epoch, UpgradeName};
 use crate::time::BootTime;
 
 /// A hot deactivation that is not proven by then is followed by a stop.
@@ -31,6 +31,7 @@ pub(super) enum Job {
     Link { epoch: Epoch, floor: SignFloor },
     Activate { epoch: Epoch },
     Deactivate { kill: bool },
+    Upgrade { name: UpgradeName, back: bool },
 }
 
 pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Job>) {
@@ -55,6 +56,7 @@ pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Jo
                 drop(std::mem::take(&mut watching));
                 deactivate(&hands, kill).await;
             }
+            Job::Upgrade { name, back } => upgrade::carry_out(&hands, name, back).await,
         }
     }
 }
@@ -64,14 +66,32 @@ async fn start_standby(hands: &Arc<Hands>) {
         hands.core.step(Event::NodeStartFailed { reason: error.to_string() });
         return;
     }
-    order_start(hands, None);
+    match node_spec(hands).await {
+        Ok(node) => order_start(hands, node, None),
+        Err(reason) => not_started(hands, &reason),
+    }
+}
+
+/// As the configuration says it, with the binary that upgrades have left as the current one.
+async fn node_spec(hands: &Hands) -> Result<NodeSpec, String> {
+    let spec = hands.chain.node_spec();
+    let Some(upgrader) = &hands.upgrader else { return Ok(spec) };
+    let upgrades = upgrader.upgrades.clone();
+    let started = spawn_blocking(move || upgrades.started(spec).map_err(|error| error.to_string()));
+    started.await.map_err(|error| error.to_string())?
+}
+
+/// The guard was not even asked.
+fn not_started(hands: &Hands, reason: &str) {
+    warn!("the chain node is not started: {reason}");
+    hands.core.step(Event::NodeStartFailed { reason: reason.to_owned() });
 }
 
 /// From here on only the guard's answer tells whether a node runs: an order to let go that comes before the
 /// answer must not take the node for stopped.
-fn order_start(hands: &Hands, validator_epoch: Option<Epoch>) {
+fn order_start(hands: &Hands, node: NodeSpec, validator_epoch: Option<Epoch>) {
     hands.node.send_replace(NodeSeen::Unknown);
-    hands.send(ToGuard::Start { node: hands.chain.node_spec(), validator_epoch });
+    hands.send(ToGuard::Start { node, validator_epoch });
 }
 
 /// Brings the links to validating. Needs the guard's word for `epoch` at that very moment.
@@ -200,8 +220,9 @@ fn refused(hands: &Hands, reason: &str) -> String {
 }
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
+    let spec = node_spec(hands).await.inspect_err(|reason| not_started(hands, reason))?;
     let mut node = hands.node.subscribe();
-    order_start(hands, Some(epoch));
+    order_start(hands, spec, Some(epoch));
     let answered = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_) | NodeSeen::Refused(_))).await;
     match answered.as_deref() {
         Ok(NodeSeen::Refused(reason)) => Err(reason.clone()),

@@ -2,6 +2,7 @@
 //! wrong. In sentences that `baton why`, `baton status` and the status page share. Reads the answers and nothing else,
 //! and judges nothing that the coordinators do not judge themselves.
 
+pub mod upgrades;
 mod why;
 mod words;
 

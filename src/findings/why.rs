@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::upgrades::upgrade_troubles;
 use super::words::{active_holder, ago, defects, is_good_news, settling};
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
@@ -236,6 +237,7 @@ impl Seen<'_> {
         for member in &self.status.members {
             wrong.extend(self.wrong_with(member));
         }
+        wrong.extend(upgrade_troubles(self.status));
         if let Some(since) = self.status.paused_since_ns.map(WallTime::from_nanos) {
             let since = ago(self.now.since(since));
             wrong.push(format!("The cluster has been paused for {since}; baton resume ends that."));
@@ -304,6 +306,8 @@ pub fn in_words(reason: &str) -> &str {
         "host-slept" => "its host slept",
         "cannot-hold" => "the member that was elected could not hold it",
         "taken-up-again" => "nobody else took it",
+        "upgrade" => "its chain node was to be upgraded",
+        "upgrade-failed" => "the upgrade of its chain node failed",
         "start" => "the cluster began",
         other => other,
     }

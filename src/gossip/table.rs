@@ -11,7 +11,7 @@ use crate::core::State;
 use crate::ids::NodeId;
 use crate::time::BootTime;
 use crate::wire::Sender;
-use crate::wire::proto::Record;
+use crate::wire::proto::{Record, upgrade_binary};
 
 /// A member counts as reachable for this long after an exchange with it succeeded.
 pub const REACHABLE_FOR: Duration = Duration::from_secs(3);
@@ -266,6 +266,14 @@ fn without_measures(record: &Record) -> Record {
     record.mark_seen = None;
     if let Some(chain) = &mut record.chain {
         chain.probe_latency_us = 0;
+    }
+    if let Some(upgrade) = &mut record.upgrade {
+        upgrade.under_way.iter_mut().for_each(|work| work.done = 0);
+        upgrade.binaries.values_mut().filter_map(|binary| binary.state.as_mut()).for_each(|state| {
+            if let upgrade_binary::State::Fetching(fetch) = state {
+                fetch.done = 0;
+            }
+        });
     }
     record
 }

@@ -21,6 +21,7 @@ fn table(owner: usize, generation: u64) -> Table {
         protocol: crate::wire::PROTOCOL,
         founders: 0,
         session: crate::wire::Session::default(),
+        knows: 0,
     };
     Table::new(&me, generation, others)
 }

@@ -165,7 +165,15 @@ mod tests {
     /// b, as the process with this number and start.
     fn b(number: u64, start: u64) -> Sender {
         let session = Session { number, start };
-        Sender { cluster: "net".into(), member: "b".into(), incarnation: 4, protocol: PROTOCOL, founders: 0, session }
+        Sender {
+            cluster: "net".into(),
+            member: "b".into(),
+            incarnation: 4,
+            protocol: PROTOCOL,
+            founders: 0,
+            session,
+            knows: 0,
+        }
     }
 
     /// On which b's start 5 was heard at `T0`.

@@ -295,7 +295,11 @@ impl LogImage {
                 | Command::Join { .. }
                 | Command::SetMaintenance { .. }
                 | Command::SetPause { .. }
-                | Command::SetPriority { .. },
+                | Command::SetPriority { .. }
+                | Command::PlanUpgrade { .. }
+                | Command::CancelUpgrade { .. }
+                | Command::UpgradeTurn { .. }
+                | Command::EndUpgrade { .. },
             )
             | EntryPayload::Blank
             | EntryPayload::Membership(_) => None,

@@ -12,6 +12,8 @@ use crate::ids::NodeId;
 
 /// Version of the protocol between members that this build speaks.
 pub const PROTOCOL: u32 = 1;
+/// What this build can read in a log; see `proto::Sender`.
+pub const KNOWS: u32 = 1;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Sender {
     /// See `proto::Sender`; zero while the sender does not know.
     pub founders: u64,
     pub session: Session,
+    /// What it can read in a log; zero of a version that does not say.
+    pub knows: u32,
 }
 
 /// One process of a member.
@@ -45,6 +49,7 @@ impl From<&Sender> for proto::Sender {
             founders: sender.founders,
             session: sender.session.number,
             start: sender.session.start,
+            knows: sender.knows,
         }
     }
 }
@@ -67,6 +72,7 @@ impl TryFrom<proto::Sender> for Sender {
             protocol: sender.protocol,
             founders: sender.founders,
             session: Session { number: sender.session, start: sender.start },
+            knows: sender.knows,
         })
     }
 }

@@ -6,10 +6,12 @@
 mod messages;
 mod parts;
 mod stored;
+mod upgrades;
 
-pub use messages::{Message, PROTOCOL, Sender, Session, SnapshotRequest, TransferAnswer};
+pub use messages::{KNOWS, Message, PROTOCOL, Sender, Session, SnapshotRequest, TransferAnswer};
 pub use parts::{members, read_entry};
 pub use stored::AppliedState;
+pub use upgrades::upgrade_name;
 
 use crate::core::replicated::{Applied, Command};
 use crate::ids::NodeId;

@@ -7,6 +7,7 @@ use openraft::EntryPayload;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 
 use super::proto;
+use super::upgrades::upgrade_name;
 use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
 use super::{member, name_or_empty, nanos, required, some_name};
 use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
@@ -182,6 +183,30 @@ impl From<&Command> for proto::Command {
             Command::SetPriority { member, priority } => {
                 Kind::SetPriority(proto::SetPriority { member: member.to_string(), priority: *priority })
             }
+            Command::PlanUpgrade { name, height, source, back, at } => Kind::PlanUpgrade(proto::PlanUpgrade {
+                name: name.to_string(),
+                height: *height,
+                source: source.clone().unwrap_or_default(),
+                back: *back,
+                at_ns: at.as_nanos(),
+            }),
+            Command::CancelUpgrade { name, at } => {
+                Kind::CancelUpgrade(proto::CancelUpgrade { name: name.to_string(), at_ns: at.as_nanos() })
+            }
+            Command::UpgradeTurn { name, member, at } => Kind::UpgradeTurn(proto::UpgradeTurn {
+                name: name.to_string(),
+                member: member.to_string(),
+                at_ns: at.as_nanos(),
+            }),
+            Command::EndUpgrade { name, failed, at } => {
+                let (failed_at, reason) = failed.clone().unzip();
+                Kind::EndUpgrade(proto::EndUpgrade {
+                    name: name.to_string(),
+                    at_ns: at.as_nanos(),
+                    failed_at: name_or_empty(&failed_at),
+                    reason: reason.unwrap_or_default(),
+                })
+            }
         };
         proto::Command { command: Some(kind) }
     }
@@ -229,6 +254,27 @@ impl TryFrom<proto::Command> for Command {
             Kind::SetPriority(set) => {
                 Command::SetPriority { member: member(set.member, "SetPriority", "member")?, priority: set.priority }
             }
+            Kind::PlanUpgrade(plan) => Command::PlanUpgrade {
+                name: upgrade_name(&plan.name, "PlanUpgrade")?,
+                height: plan.height,
+                source: Some(plan.source).filter(|source| !source.is_empty()),
+                back: plan.back,
+                at: WallTime::from_nanos(plan.at_ns),
+            },
+            Kind::CancelUpgrade(cancel) => Command::CancelUpgrade {
+                name: upgrade_name(&cancel.name, "CancelUpgrade")?,
+                at: WallTime::from_nanos(cancel.at_ns),
+            },
+            Kind::UpgradeTurn(turn) => Command::UpgradeTurn {
+                name: upgrade_name(&turn.name, "UpgradeTurn")?,
+                member: member(turn.member, "UpgradeTurn", "member")?,
+                at: WallTime::from_nanos(turn.at_ns),
+            },
+            Kind::EndUpgrade(end) => Command::EndUpgrade {
+                name: upgrade_name(&end.name, "EndUpgrade")?,
+                failed: some_name(end.failed_at).map(|member| (member, end.reason)),
+                at: WallTime::from_nanos(end.at_ns),
+            },
         })
     }
 }

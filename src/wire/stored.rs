@@ -9,6 +9,7 @@ use super::{member, name_or_empty, nanos, required, some_name};
 use crate::chain_node::MetFloor;
 use crate::core::orders::Orders;
 use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use crate::core::upgrades::Plans;
 use crate::ids::Epoch;
 use crate::time::WallTime;
 
@@ -63,6 +64,7 @@ impl From<&Replicated> for proto::Replicated {
             heir: name_or_empty(&state.heir),
             orders: Some((&state.orders).into()),
             founders: state.founders.iter().map(ToString::to_string).collect(),
+            plans: state.plans.0.iter().map(Into::into).collect(),
         }
     }
 }
@@ -92,6 +94,8 @@ impl TryFrom<proto::Replicated> for Replicated {
                 .into_iter()
                 .map(|name| member(name, "Replicated", "founders"))
                 .collect::<Result<_, WireError>>()?,
+            // As above.
+            plans: Plans(state.plans.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?),
         })
     }
 }

@@ -43,6 +43,7 @@ fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
         probe: Probe { target, every: Duration::from_secs(1), timeout: TIMEOUT, failures: 3, min_peers: None },
         last_signed: None,
         near_addrs: None,
+        upgrade: None,
     }
 }
 

@@ -297,7 +297,15 @@ impl Cluster {
         let running = self.member(name).running.as_ref();
         let incarnation = running.map_or(7, |running| running.incarnation);
         let session = running.map_or(Session::default(), |running| running.identity.me().session);
-        Sender { cluster: CLUSTER.into(), member: name.into(), incarnation, protocol: PROTOCOL, founders: 0, session }
+        Sender {
+            cluster: CLUSTER.into(),
+            member: name.into(),
+            incarnation,
+            protocol: PROTOCOL,
+            founders: 0,
+            session,
+            knows: 0,
+        }
     }
 
     pub async fn ask_vote(

@@ -20,6 +20,7 @@ use baton::public_key::KeyFormat;
 use baton::roster::Roster;
 use baton::store::MarkFile;
 use baton::timing::Timing;
+use baton::upgrade::obtain::{Patience, Request, Source, obtain};
 use baton::wire::proto::{self, ExchangeResponse};
 use baton::wire::{
     AppliedState, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode, read_entry,
@@ -34,13 +35,14 @@ use tonic::codegen::{Bytes, Service as _, http};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 7] = [
     ("config", config),
     ("guard_frames", guard_frames),
     ("gossip", gossip),
     ("raft", raft),
     ("admin", admin),
     ("chain_files", chain_files),
+    ("archives", archives),
 ];
 
 /// Each input has a directory of its own; in memory where there is such a file system.
@@ -329,4 +331,30 @@ fn last_signed(dir: &Path, content: &[u8]) {
     if let Err(error) = wait_for(driver.last_signed()) {
         one_line(error);
     }
+}
+
+/// What an upgrade's binary may come in: there is a program after it or no file at all, and nothing elsewhere.
+pub fn archives(bytes: &[u8]) {
+    let dir = directory();
+    let (home, source) = (dir.path().join("home"), dir.path().join("source"));
+    fs::write(&source, bytes).expect("write the file");
+    let request = Request {
+        upgrade_dir: &home,
+        binary_name: "node",
+        bytes_max: 1 << 20,
+        source: Source::Operator(source.to_str().expect("text")),
+        patience: Patience::USUAL,
+    };
+    match obtain(&request, &mut |_, _| true) {
+        Ok(binary) => {
+            let program = fs::read(&binary.path).expect("the program");
+            assert!(program.starts_with(b"#!") || program.starts_with(b"\x7fELF"), "{:?}", &program[..4]);
+            assert!(program.len() <= 1 << 20, "{} bytes", program.len());
+        }
+        Err(error) => {
+            one_line(error);
+            assert!(!home.join("bin/node").exists(), "a binary is there after an error");
+        }
+    }
+    assert!(fs::read_dir(dir.path()).expect("a directory").count() <= 2, "something was written elsewhere");
 }

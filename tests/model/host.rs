@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
-use baton::core::{Action as Asked, Core, Event, Memory, Peer, Settings};
+use baton::core::{Action as Asked, Core, Event, Memory, Peer, Settings, Stage};
 use baton::guard_frame::{Armed, NodeProcess};
-use baton::ids::{NodeId, Role};
+use baton::ids::{NodeId, Role, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
@@ -20,6 +20,9 @@ use crate::rules::{Rules, Without};
 use crate::shift::{ORIGIN, hash_shifted};
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
+/// An upgrade that leaves the old binary, and one that does not.
+const FAILS: &str = "fails";
+const SUCCEEDS: &str = "v2";
 
 /// The wall clock stands still, ahead of nothing: heights (fence 3) are not in the model.
 const WALL: WallTime = WallTime::from_nanos(1_000);
@@ -155,6 +158,17 @@ impl Host {
         }
     }
 
+    /// Its tenure has given the node the key, or is about to.
+    pub fn holds_key(&self) -> bool {
+        matches!(self.core.stage(), Some(Stage::Linking | Stage::Activating | Stage::Active))
+    }
+
+    /// An upgrade of the own chain node falls due.
+    pub fn upgrade(&mut self, rules: &Rules, fails: bool) {
+        let name = UpgradeName::new(if fails { FAILS } else { SUCCEEDS }).expect("a name");
+        self.step(rules, Event::UpgradeDue { name, back: false });
+    }
+
     pub fn step(&mut self, rules: &Rules, event: Event) {
         let now = Now { boot: self.now(), wall: WALL };
         for asked in self.core.step(now, event) {
@@ -168,6 +182,7 @@ impl Host {
             Asked::LinkValidating { epoch, .. } => self.jobs.push_back(Job::Link { epoch }),
             Asked::Activate { epoch } => self.jobs.push_back(Job::Activate { epoch }),
             Asked::Deactivate { .. } => self.jobs.push_back(Job::Deactivate),
+            Asked::Upgrade { name, .. } => self.jobs.push_back(Job::Upgrade { fails: name.as_str() == FAILS }),
             Asked::Arm { epoch, deadline } => {
                 if let Ok(armed) = self.machine.fence.arm(epoch, deadline, self.now()) {
                     self.armed = Some(armed);

@@ -18,6 +18,7 @@ pub enum Job {
     Link { epoch: Epoch },
     Activate { epoch: Epoch },
     Deactivate,
+    Upgrade { fails: bool },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -90,7 +91,7 @@ impl Host {
 
     fn is_job_permitted(&self, job: Job) -> bool {
         match job {
-            Job::StartStandby | Job::Deactivate => true,
+            Job::StartStandby | Job::Deactivate | Job::Upgrade { .. } => true,
             Job::Link { epoch } => {
                 self.armed.is_some_and(|armed| armed.epoch() == epoch && self.now() < armed.deadline())
             }
@@ -121,6 +122,14 @@ impl Host {
                     self.step(rules, Event::Probed(healthy()));
                 }
                 self.step(rules, Event::Activated { epoch });
+            }
+            Job::Upgrade { fails } => {
+                if self.machine.node.take().is_some() {
+                    self.step(rules, Event::NodeExited { cause: ExitCause::Stopped { killed: false } });
+                }
+                let upgraded = self.core.host().upgrading().cloned().expect("what was asked for");
+                let failed = fails.then(String::new);
+                self.step(rules, Event::UpgradeEnded { name: upgraded, failed });
             }
             Job::Deactivate => {
                 self.machine.links = false;

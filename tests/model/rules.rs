@@ -88,6 +88,8 @@ pub struct Rules {
     /// Late messages at one time.
     pub late_max: usize,
     pub handovers: bool,
+    /// Whether a holder's chain node is upgraded in its place, at any moment.
+    pub upgrades: bool,
     /// Whether `c` runs no chain node.
     pub arbiter: bool,
     /// Before the first change.
@@ -116,6 +118,7 @@ impl Rules {
             answers_lost: true,
             late_max: 0,
             handovers: false,
+            upgrades: false,
             arbiter: false,
             members: Members::first(NAMES.len()),
             changes: &[],

@@ -10,6 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use baton::core::Event;
+use baton::core::tenure::Reason;
 
 use crate::host::{Host, NAMES, Wants};
 use crate::members::Change;
@@ -50,6 +51,9 @@ pub enum Op {
     Work,
     Kill,
     Handover,
+    Upgrade {
+        fails: bool,
+    },
     Change(Change),
     Restart,
     LosePower,
@@ -191,7 +195,11 @@ fn perform(rules: &Rules, host: &mut Host, before: &Known, op: Op) -> Answer {
         Op::NoticeLoss => host.report(rules),
         Op::Work => host.work(rules),
         Op::Kill => host.kill(rules),
-        Op::Handover => host.step(rules, Event::HandoverWanted { to: None, timeout: Duration::from_secs(60) }),
+        Op::Handover => host.step(
+            rules,
+            Event::HandoverWanted { to: None, timeout: Duration::from_secs(60), reason: Reason::Operator },
+        ),
+        Op::Upgrade { fails } => host.upgrade(rules, fails),
         Op::Change(change) => host.change(rules, change),
         Op::Restart => host.restart(rules),
         Op::LosePower => host.lose_power(rules),
@@ -241,6 +249,7 @@ impl Op {
             | Op::Consider
             | Op::OnVoted { .. }
             | Op::Handover
+            | Op::Upgrade { .. }
             | Op::Change(_)
             | Op::Restart
             | Op::LosePower

@@ -61,6 +61,7 @@ pub enum Action {
     Work(Id),
     Kill(Id),
     Handover(Id),
+    Upgrade { host: Id, fails: bool },
     Change { leader: Id, change: Change },
     Restart(Id),
     LosePower(Id),
@@ -347,6 +348,10 @@ impl Cluster {
         if rules.handovers && host.core.is_active() {
             actions.push(Action::Handover(me));
         }
+        // What standbys do about theirs concerns no other host.
+        if rules.upgrades && host.holds_key() {
+            actions.extend([false, true].map(|fails| Action::Upgrade { host: me, fails }));
+        }
         let changes = state.hosts[me].changes.iter();
         actions.extend(changes.map(|change| Action::Change { leader: me, change: *change }));
         if state.restarts < rules.restarts_max {
@@ -403,6 +408,7 @@ impl Model for Cluster {
             Action::Work(host) => drop(self.own(&mut state, host, Op::Work)),
             Action::Kill(host) => drop(self.own(&mut state, host, Op::Kill)),
             Action::Change { leader, change } => drop(self.own(&mut state, leader, Op::Change(change))),
+            Action::Upgrade { host, fails } => drop(self.own(&mut state, host, Op::Upgrade { fails })),
             Action::Handover(host) => drop(self.own(&mut state, host, Op::Handover)),
         }
         self.prune(&mut state);

@@ -5,6 +5,8 @@ mod fake_neard;
 #[path = "../chain/fake_node.rs"]
 #[allow(dead_code)] // The driver's tests use the rest.
 mod fake_node;
+#[path = "../host_kit/mod.rs"]
+mod host_kit;
 mod stage;
 
 use std::time::{Duration, Instant};
@@ -16,7 +18,8 @@ use baton::key_links::LinkState;
 use baton::time::BootTime;
 use rustix::process::{Resource, getrlimit};
 
-use stage::{CONFIG, Host, SOON};
+use host_kit::SOON;
+use stage::{CONFIG, Host};
 
 const HOT: Activation = Activation::Signal(1);
 
@@ -54,7 +57,7 @@ async fn a_node_is_signalled_only_after_it_has_answered_a_probe() {
 async fn a_hot_activation_is_proven_by_the_status_and_the_first_chunk_is_told_when_it_comes() {
     let mut host = Host::new(HOT).await;
     std::fs::write(host.home("idle"), "").expect("a flag");
-    host.obey();
+    host.obey(true);
     // Active is not put off until something was signed.
     host.until("active", |host| host.stage() == Some(Stage::Active)).await;
     let events = host.events();
@@ -129,7 +132,7 @@ async fn a_node_that_ignores_sigterm_too_is_killed_before_the_release() {
 #[tokio::test]
 async fn a_refused_reload_fails_the_activation_with_neards_own_reason() {
     let mut host = Host::new(HOT).await;
-    host.obey();
+    host.obey(true);
     host.event(0, "start key=-").await;
     std::fs::write(host.home("config.json"), "{").expect("a broken config");
     let refused = host.event(0, "hup refused").await;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use baton::core::replicated::Command;
+use baton::core::tenure::Reason;
 use baton::core::{Event, State};
-use baton::ids::Role;
+use baton::ids::{Role, UpgradeName};
 
 use crate::members::{Change, Members, Set, ids};
 use crate::oracle::End;
@@ -33,6 +34,8 @@ pub enum Fault {
     Order(Command),
     /// Whatever step comes next that makes this host a voter, or takes it out.
     Change(Id),
+    /// One falls due: of this host, or of whoever holds the baton.
+    Upgrade(Option<Id>),
     /// See `calm`.
     Calm,
     Shutdown {
@@ -68,7 +71,7 @@ pub fn grown(seed: u64, without: Without, traced: bool) -> Option<End> {
 }
 
 impl World {
-    pub fn plan_faults(&mut self) {
+    pub fn plan_faults(&mut self, seed: u64) {
         let length = self.random.between(3_000, 9_000) * MS;
         let mut at = self.random.between(500, 2_500) * MS;
         while at < length {
@@ -80,6 +83,7 @@ impl World {
         if self.random.chance(40) {
             self.plan_growth(first);
         }
+        self.plan_upgrades(seed, length);
         self.plan_end(length);
     }
 
@@ -180,6 +184,44 @@ impl World {
         }
     }
 
+    /// Of one host, or of all at nearly the same time, as when the chain itself asks for it.
+    /// Drawn apart, so that a history without any is what it was.
+    fn plan_upgrades(&mut self, seed: u64, length: u64) {
+        let mut random = Random::new(!seed);
+        let upgrades = if random.chance(40) { random.between(1, 5) } else { 0 };
+        for _ in 0..upgrades {
+            let at = random.between(500, length / MS) * MS;
+            let host = random.between(0, self.count() as u64) as Id;
+            self.plan(at, Fault::Upgrade(random.chance(40).then_some(host)));
+            // One that failed, or whose coordinator was lost, falls due again.
+            self.plan(at + random.between(100, 3000) * MS, Fault::Upgrade(Some(host)));
+            let all = random.chance(30);
+            for other in self.others(host).filter(|_| all) {
+                self.plan(at + random.between(0, 400) * MS, Fault::Upgrade(Some(other)));
+            }
+        }
+    }
+
+    /// Nothing is begun once the faults have ended.
+    fn upgrade(&mut self, host: Option<Id>) {
+        let Some(host) = host.or_else(|| self.holder()).filter(|host| self.is_awake(*host)) else { return };
+        if self.at < self.faults_end && self.hosts[host].role == Role::Validator {
+            // A coordinator that is to end while the key is being taken away releases as soon as that is proven.
+            let is_back_in_time = self.at + 2_200 * MS < self.faults_end;
+            if is_back_in_time && self.random.chance(25) {
+                let after = self.random.between(0, 200) * MS;
+                self.later(after, What::Fault(Fault::Shutdown { host, stop_node: false }));
+                self.later(after + 2_000 * MS, What::Fault(Fault::Restart(host)));
+            }
+            let name = UpgradeName::new("v2").expect("a name");
+            self.step(host, Event::UpgradeDue { name, back: false });
+        }
+    }
+
+    fn holder(&self) -> Option<Id> {
+        (0..self.count()).find(|host| self.hosts[*host].coordinator.as_ref().is_some_and(|c| c.core.is_active()))
+    }
+
     fn invent_order(&mut self, host: Id) -> Command {
         let (member, on, at) = (self.name(host), self.random.chance(60), self.now(host).wall);
         match self.random.between(0, 3) {
@@ -204,7 +246,8 @@ impl World {
 
     /// Takes back what operators ordered and ends what they began, until that is committed everywhere.
     fn calm(&mut self) {
-        let Some(newest) = self.hosts.iter().max_by_key(|host| host.raft.last()) else { return };
+        // Of those with the newest log: who has lost the word that it is committed does not know of an order in it.
+        let Some(newest) = self.hosts.iter().max_by_key(|host| (host.raft.last(), host.raft.applied)) else { return };
         let (last, orders, members) = (newest.raft.last(), newest.raft.state.orders.clone(), newest.raft.members);
         let told = |id: Id| self.hosts[id].raft.last() == last && self.hosts[id].raft.applied == last.1;
         let all_told = ids(members.voters | members.learners).all(told);
@@ -301,13 +344,13 @@ impl World {
             Fault::Node(host) => self.crash_node(host),
             Fault::Slept(host) => self.if_awake(host, Kind::Suspend, Event::Slept),
             Fault::Handover(host) => {
-                let holder = (0..self.count())
-                    .find(|host| self.hosts[*host].coordinator.as_ref().is_some_and(|c| c.core.is_active()));
-                let wanted = Event::HandoverWanted { to: None, timeout: Duration::from_secs(60) };
-                self.if_awake(holder.unwrap_or(host), Kind::Handover, wanted);
+                let wanted =
+                    Event::HandoverWanted { to: None, timeout: Duration::from_secs(60), reason: Reason::Operator };
+                self.if_awake(self.holder().unwrap_or(host), Kind::Handover, wanted);
             }
             Fault::Order(command) => self.order(command),
             Fault::Change(host) => self.change(host),
+            Fault::Upgrade(host) => self.upgrade(host),
             Fault::Calm => self.calm(),
             Fault::Shutdown { host, stop_node } => {
                 self.if_awake(host, Kind::Shutdown, Event::ShutdownWanted { stop_node })

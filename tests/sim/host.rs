@@ -16,6 +16,7 @@ use crate::raft::{Id, Payload, Raft};
 use crate::random::Random;
 use crate::schedule::{Clock, What};
 use crate::tally::Kind;
+use crate::worker::Doing;
 use crate::world::{MS, TIMING, Without, World};
 
 const PROBE: u64 = 250 * MS;
@@ -33,6 +34,8 @@ pub struct Host {
     pub paused: bool,
     pub deferred: VecDeque<What>,
     pub syncing_until: u64,
+    /// When the upgrade under way is over.
+    pub upgraded_at: u64,
     started_before: bool,
 }
 
@@ -49,6 +52,7 @@ impl Host {
             paused: false,
             deferred: VecDeque::new(),
             syncing_until: 0,
+            upgraded_at: 0,
             started_before: false,
         }
     }
@@ -153,8 +157,9 @@ impl World {
 
     /// What it had not flushed is lost.
     pub fn lose_coordinator(&mut self, host: Id) {
-        if self.hosts[host].coordinator.take().is_none() {
-            return;
+        let Some(coordinator) = self.hosts[host].coordinator.take() else { return };
+        if matches!(coordinator.doing, Some(Doing::Upgrading { .. })) {
+            self.tally.note(Kind::UpgradeCut);
         }
         let kept = self.hosts[host].disk.crash(&mut self.random);
         if kept.lost > 0 {

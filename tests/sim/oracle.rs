@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use baton::core::Stage;
 use baton::ids::Role;
 
 use crate::faults::Fault;
@@ -123,7 +124,9 @@ impl World {
         let votes = self.newest_members().voters & 1 << host != 0;
         let ready = me.coordinator.as_ref().is_some_and(|c| {
             let core = &c.core;
-            core.stage().is_some()
+            // What an upgrade takes is its own.
+            let upgraded = core.host().upgrading().is_none() && core.stage() != Some(Stage::Upgrading);
+            core.stage().is_some() && upgraded
                 || core.not_ready(self.local(host)).is_none() && core.view().may_claim(&self.names[host]).is_ok()
         });
         me.role == Role::Validator && !me.paused && votes && ready

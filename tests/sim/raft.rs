@@ -372,7 +372,11 @@ impl Raft {
                 | Command::Join { .. }
                 | Command::SetMaintenance { .. }
                 | Command::SetPause { .. }
-                | Command::SetPriority { .. },
+                | Command::SetPriority { .. }
+                | Command::PlanUpgrade { .. }
+                | Command::CancelUpgrade { .. }
+                | Command::UpgradeTurn { .. }
+                | Command::EndUpgrade { .. },
             )
             | None => None,
         });

@@ -33,10 +33,17 @@ pub enum Kind {
     Removed,
     /// A change that another leader than the one who began it brought to its end.
     ChangeTakenOver,
+    /// That began.
+    Upgrade,
+    /// Of a holder in its place.
+    UpgradeOfHolder,
+    UpgradeFailed,
+    /// Its coordinator or host was lost in the midst.
+    UpgradeCut,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Loss,
         Kind::Doubling,
         Kind::Delay,
@@ -61,6 +68,10 @@ impl Kind {
         Kind::Promoted,
         Kind::Removed,
         Kind::ChangeTakenOver,
+        Kind::Upgrade,
+        Kind::UpgradeOfHolder,
+        Kind::UpgradeFailed,
+        Kind::UpgradeCut,
     ];
 }
 

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use baton::core::{Action, Event};
-use baton::ids::Epoch;
+use baton::core::{Action, Event, Stage as Phase};
+use baton::ids::{Epoch, UpgradeName};
 
 use crate::coordinator::Stage;
 use crate::machine::ToMachine;
 use crate::raft::Id;
+use crate::tally::Kind;
 use crate::world::{MS, World};
 
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub enum Job {
     Link { epoch: Epoch },
     Activate { epoch: Epoch },
     Deactivate { kill: bool },
+    Upgrade { name: UpgradeName },
 }
 
 /// Where the worker is in its job.
@@ -27,6 +29,8 @@ pub enum Doing {
     Activating { epoch: Epoch, seen: u64, asked: bool },
     TakeKey,
     StopToEnd,
+    StopToUpgrade { name: UpgradeName },
+    Upgrading { name: UpgradeName },
 }
 
 impl World {
@@ -70,6 +74,11 @@ impl World {
                 if matches!(coordinator.doing, Some(Doing::Activating { .. })) {
                     coordinator.doing = None;
                 }
+            }
+            Action::Upgrade { name, .. } => {
+                let holds = coordinator.core.stage() == Some(Phase::Upgrading);
+                coordinator.jobs.push_back(Job::Upgrade { name });
+                self.tally.note(if holds { Kind::UpgradeOfHolder } else { Kind::Upgrade });
             }
             Action::ProposeClaim { .. }
             | Action::ProposeRelease { .. }
@@ -131,6 +140,7 @@ impl World {
                 self.do_next(host, Doing::Activating { epoch, seen, asked: false }, after);
             }
             Job::Deactivate { kill } => self.deactivate(host, kill),
+            Job::Upgrade { name } => self.stop_node(host, 400, Doing::StopToUpgrade { name }),
         }
     }
 
@@ -169,13 +179,13 @@ impl World {
     }
 
     fn go_on(&mut self, host: Id, doing: Doing) {
-        let at = self.at;
+        let (at, upgraded_at) = (self.at, self.hosts[host].upgraded_at);
         let moment = self.moment();
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         let gone = coordinator.gone;
         match doing {
             Doing::StopToLink { epoch } if gone => self.do_next(host, Doing::Swap { epoch }, moment),
-            Doing::StopToLink { .. } | Doing::StopToEnd if !gone => {
+            Doing::StopToLink { .. } | Doing::StopToEnd | Doing::StopToUpgrade { .. } if !gone => {
                 // Asked again whenever the guard says something; it takes that for the same order.
                 if coordinator.node_seen.is_some() {
                     let kill = matches!(doing, Doing::StopToEnd);
@@ -184,6 +194,21 @@ impl World {
                 self.do_next(host, doing, 40 * MS);
             }
             Doing::StopToLink { .. } => {}
+            Doing::StopToUpgrade { name } => {
+                let takes = self.random.between(1, 1500) * MS;
+                self.do_next(host, Doing::Upgrading { name }, takes);
+                self.hosts[host].upgraded_at = self.at + takes;
+            }
+            // Woken by news of the guard.
+            Doing::Upgrading { .. } if at < upgraded_at => self.do_next(host, doing, upgraded_at - at),
+            Doing::Upgrading { name } => {
+                let failed = self.random.chance(25).then(|| "disk full".to_owned());
+                if failed.is_some() {
+                    self.tally.note(Kind::UpgradeFailed);
+                }
+                self.step(host, Event::UpgradeEnded { name, failed });
+                self.wake_worker(host, 0);
+            }
             Doing::Swap { epoch } => {
                 let event = match self.swap(host, epoch) {
                     Ok(()) => Event::Linked { epoch },
@@ -210,6 +235,9 @@ impl World {
                     self.do_next(host, Doing::Activating { epoch, seen, asked: true }, 2 * MS + moment);
                 } else if coordinator.node_seen.is_some() && self.hosts[host].machine.proves_key(at) {
                     self.step(host, Event::Activated { epoch });
+                    self.wake_worker(host, 0);
+                } else if gone {
+                    self.step(host, Event::ActivationFailed { epoch, reason: "the chain node ended".into() });
                     self.wake_worker(host, 0);
                 } else {
                     self.do_next(host, Doing::Activating { epoch, seen, asked }, 20 * MS);

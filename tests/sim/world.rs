@@ -77,7 +77,7 @@ pub struct World {
 
 pub fn run(seed: u64, without: Without, traced: bool) -> End {
     let mut world = World::new(seed, without, traced);
-    world.plan_faults();
+    world.plan_faults(seed);
     world.run_to_end()
 }
 
@@ -253,6 +253,7 @@ impl World {
             | Action::LinkValidating { .. }
             | Action::Activate { .. }
             | Action::Deactivate { .. }
+            | Action::Upgrade { .. }
             | Action::WatchChain { .. } => self.perform_here(host, action),
         }
     }

@@ -185,6 +185,7 @@ fn sender(member: &str) -> Option<Sender> {
         member: member.into(),
         incarnation: 1,
         protocol: PROTOCOL,
+        knows: 1,
         founders: 0,
         session: 0,
         start: 0,

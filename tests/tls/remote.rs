@@ -55,7 +55,7 @@ fn refusal(output: &Output) -> &str {
 fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(StatusResponse { holder: "host-a".into(), ..StatusResponse::default() })),
-        Ask::History(to) => drop(to.send(HistoryResponse { moves: Vec::new() })),
+        Ask::History(to) => drop(to.send(HistoryResponse { moves: Vec::new(), plans: Vec::new() })),
         Ask::Handover { wanted, from: Asker::Operator, answer } => drop(answer.send(match wanted.to {
             Some(to) if to.as_str() == "host-x" => Err(NotDone::Refused("host-x is not ready".into())),
             _ => Ok(HandoverResponse { from: "host-a".into(), to: "host-b".into(), epoch: 3, took_ns: 9_000_000 }),

@@ -267,3 +267,37 @@ fn a_priority_set_by_an_operator_replaces_the_configured_one_until_it_is_taken_b
     assert_eq!((state.orders.priority(&"a".into(), 100), state.orders.priority(&"b".into(), 90)), (8, 90));
     assert_eq!(after(&[(1, set(Some(7))), (1, set(None))]), Replicated::default());
 }
+
+#[test]
+fn a_turn_is_never_the_holders_whatever_its_proposer_knew() {
+    let name = UpgradeName::new("v2").unwrap();
+    let plan = Command::PlanUpgrade { name: name.clone(), height: None, source: None, back: false, at: at(1) };
+    let state = after(&[(1, claim(1, "a", 0)), (1, plan)]);
+    let turn = |member: &str| Command::UpgradeTurn { name: name.clone(), member: member.into(), at: at(2) };
+    assert_rejected(&state, 1, turn("a"), "a holds the baton");
+    let moved = {
+        let mut state = state.clone();
+        state.apply(1, &turn("b"));
+        state.apply(1, &release(1, None, 3));
+        state
+    };
+    assert_eq!(moved.plans.newest().and_then(|plan| plan.turn()), Some(&"b".into()));
+    assert!(matches!(moved.clone().apply(1, &turn("a")), Applied::Recorded), "it has let go");
+}
+
+#[test]
+fn the_reason_of_a_failed_upgrade_is_bounded_and_who_goes_has_no_turn() {
+    let name = UpgradeName::new("v2").unwrap();
+    let plan = Command::PlanUpgrade { name: name.clone(), height: None, source: None, back: false, at: at(1) };
+    let turn = Command::UpgradeTurn { name: name.clone(), member: "b".into(), at: at(2) };
+    let mut state = after(&[(1, plan), (1, turn)]);
+    state.note_members(3, ["a".into()].iter());
+    assert_eq!(state.plans.newest().and_then(|plan| plan.turn()), None);
+    let failed = Some(("b".into(), "é".repeat(700)));
+    state.apply(1, &Command::EndUpgrade { name, failed, at: at(9) });
+    let Some(crate::core::upgrades::PlanStage::Failed { reason, .. }) = state.plans.newest().map(|plan| &plan.stage)
+    else {
+        panic!("{:?}", state.plans)
+    };
+    assert!(reason.len() <= FAILURE_BYTES_MAX && reason.ends_with("é…"), "{reason}");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AskedHandover, Reason};
+use super::{AskedHandover, Reason, Stage};
 use crate::core::Core;
 use crate::core::event::{Action, Handover};
 use crate::ids::{Epoch, NodeId};
@@ -14,15 +14,16 @@ impl Core {
         now: Now,
         to: Option<NodeId>,
         timeout: Duration,
+        reason: Reason,
         out: &mut Vec<Action>,
     ) {
         match self.handover_target(to) {
             Ok(target) => {
                 let epoch = self.view.epoch;
                 self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot, timeout });
-                self.let_go(now, Reason::Operator, Some(target), out);
+                self.let_go(now, reason, Some(target), out);
             }
-            Err(reason) => out.push(Action::AnswerHandover(Err(reason))),
+            Err(refusal) => out.push(Action::AnswerHandover(Err(refusal))),
         }
     }
 
@@ -34,6 +35,9 @@ impl Core {
         if !self.is_active() {
             let me = &self.settings.me;
             return Err(match &self.view.holder {
+                Some(holder) if holder == me && self.stage() == Some(Stage::Upgrading) => {
+                    format!("{me} is being upgraded; try again later")
+                }
                 Some(holder) if holder != me => format!("{me} does not hold the baton; ask {holder}, who does"),
                 Some(_) => format!("{me} is taking or leaving the baton; try again in a moment"),
                 None => "nobody holds the baton; there is nothing to hand over".into(),

@@ -1,5 +1,6 @@
 //! How the baton is let go: node proven inactive, `Release`, transfer; or, without a lead, only the first.
 
+use super::upgrading::InPlace;
 use super::{CRASHES_MAX, Ending, Reason, Stage};
 use crate::core::event::Action;
 use crate::core::{Core, Lead};
@@ -38,11 +39,15 @@ impl Core {
     ) {
         let Some(tenure) = self.tenure.as_mut().filter(|tenure| tenure.ending.is_none()) else { return };
         let gave_key = tenure.gave_key();
-        let last_signed = tenure.inherited_mark();
+        let ordered = tenure.deactivates_to_upgrade();
+        let last_signed = tenure.mark_without_key();
         tenure.ending = Some(Ending { reason, target, release, inactive: !gave_key, last_signed });
         tenure.enter(Stage::Stopping, now.boot);
         if gave_key {
-            out.push(Action::Deactivate { kill });
+            // For an upgrade the order was given before; only a harsher one is given again.
+            if kill || !ordered {
+                out.push(Action::Deactivate { kill });
+            }
         } else {
             out.push(Action::Disarm { epoch: tenure.epoch });
             self.release_or_drop(out);
@@ -60,6 +65,10 @@ impl Core {
 
     pub(in crate::core) fn note_inactive(&mut self, now: Now, recorded: Option<SignMark>, out: &mut Vec<Action>) {
         self.host.key_is_gone();
+        if self.stage().is_some_and(|stage| matches!(stage, Stage::Linking | Stage::Activating | Stage::Active)) {
+            // Rule (c): the answer to an order of before the key was given, which proves nothing about what came after.
+            self.host.give_key();
+        }
         if let Some(lead) = &mut self.lead {
             lead.quiet_since = now.wall;
         }
@@ -68,6 +77,9 @@ impl Core {
         }
         let Some(tenure) = &mut self.tenure else { return };
         let mark = tenure.released_mark(recorded);
+        if tenure.deactivates_to_upgrade() {
+            tenure.in_place = Some(InPlace::Inactive { last_signed: mark });
+        }
         let Some(ending) = tenure.ending.as_mut().filter(|ending| !ending.inactive) else { return };
         ending.inactive = true;
         ending.last_signed = mark;
@@ -125,7 +137,8 @@ impl Core {
             // was armed, and the second one of its epoch is rejected.
             Stage::Claiming => self.tenure = None,
             Stage::Stopping => self.release_or_drop(out),
-            Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {}
+            Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active | Stage::Upgrading => {
+            }
         }
     }
 
@@ -159,15 +172,21 @@ impl Core {
         let elsewhere = hopeless || self.best_target().is_some();
         match tenure.stage {
             Stage::Stopping => {}
+            // It is to be stopped anyway.
+            Stage::Upgrading if reason == Reason::NodeExited => {}
             Stage::Activating | Stage::Active if !elsewhere => {
                 if let Some(tenure) = &mut self.tenure {
                     tenure.reactivate = true;
                     tenure.enter(Stage::Activating, now.boot);
                 }
             }
-            Stage::Claiming | Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active => {
-                self.let_go(now, reason, None, out)
-            }
+            Stage::Claiming
+            | Stage::Arming
+            | Stage::Settling
+            | Stage::Linking
+            | Stage::Activating
+            | Stage::Active
+            | Stage::Upgrading => self.let_go(now, reason, None, out),
         }
     }
 

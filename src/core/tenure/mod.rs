@@ -6,6 +6,7 @@
 
 mod handover;
 mod letting_go;
+mod upgrading;
 
 use std::time::Duration;
 
@@ -16,11 +17,15 @@ use crate::core::floor;
 use crate::core::replicated::{Applied, Command, FloorSource};
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::{BootTime, Now};
+use upgrading::InPlace;
 
 /// A holder without a ready standby starts its crashed node again this often before it lets go.
 const CRASHES_MAX: u32 = 3;
 /// A preferred member is ready this long before it gets the baton back (`failback`).
 const FAILBACK_AFTER: Duration = Duration::from_secs(10);
+
+/// Once one host has heard from the chain that it is to be upgraded, so have the others: a look at the file, and gossip.
+const ALL_UPGRADE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The phase inside `Validating`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +36,8 @@ pub enum Stage {
     Linking,
     Activating,
     Active,
+    /// The key is taken away while the chain node's binary is swapped.
+    Upgrading,
     Stopping,
 }
 
@@ -43,6 +50,7 @@ impl Stage {
             Stage::Linking => "Linking",
             Stage::Activating => "Activating",
             Stage::Active => "Active",
+            Stage::Upgrading => "Upgrading",
             Stage::Stopping => "Stopping",
         }
     }
@@ -68,6 +76,9 @@ pub enum Reason {
     LeaseLost,
     Slept,
     CannotHold,
+    /// Somebody else carries the baton while this host is upgraded.
+    Upgrade,
+    UpgradeFailed,
 }
 
 impl Reason {
@@ -90,6 +101,8 @@ impl Reason {
             Reason::LeaseLost => "lease-lost",
             Reason::Slept => "host-slept",
             Reason::CannotHold => "cannot-hold",
+            Reason::Upgrade => "upgrade",
+            Reason::UpgradeFailed => "upgrade-failed",
         }
     }
 }
@@ -112,6 +125,10 @@ pub struct Tenure {
     deadline: Option<BootTime>,
     /// The node crashed and is to be activated again.
     reactivate: bool,
+    /// Set in `Upgrading`.
+    in_place: Option<InPlace>,
+    /// The node runs a new binary and has not been active since.
+    after_upgrade: bool,
     /// Its activation stands in the history.
     recorded: bool,
     /// Set in `Stopping`.
@@ -155,16 +172,23 @@ impl Tenure {
 
     /// Whether the chain node is being stopped or started on behalf of this tenure.
     pub fn works_on_node(&self) -> bool {
+        self.stage == Stage::Upgrading || self.may_key_come()
+    }
+
+    /// Whether a start with the key may have been ordered of which nothing was heard yet: no exit of the node proves
+    /// anything before `Inactive`.
+    pub fn may_key_come(&self) -> bool {
         match self.stage {
             Stage::Claiming | Stage::Arming | Stage::Settling => false,
             Stage::Linking | Stage::Activating | Stage::Active => true,
+            Stage::Upgrading => self.deactivates_to_upgrade(),
             Stage::Stopping => self.ending.as_ref().is_some_and(|ending| !ending.inactive),
         }
     }
 
     /// Whether the node may have got the key.
     fn gave_key(&self) -> bool {
-        matches!(self.stage, Stage::Linking | Stage::Activating | Stage::Active)
+        matches!(self.stage, Stage::Linking | Stage::Activating | Stage::Active) || self.deactivates_to_upgrade()
     }
 
     fn enter(&mut self, stage: Stage, now: BootTime) {
@@ -181,6 +205,11 @@ impl Tenure {
             SignFloor::BlockAfter(_) => SignMark::at_height(self.floor.height),
         };
         recorded.map(|mark| mark.max(below_floor))
+    }
+
+    /// The mark to pass on when the node has no key: never had it in this tenure, or was proven inactive to be upgraded.
+    fn mark_without_key(&self) -> Option<SignMark> {
+        if self.in_place.is_some() { self.mark_before_upgrade() } else { self.inherited_mark() }
     }
 
     /// The mark to pass on when this tenure never gave the key away.
@@ -214,6 +243,8 @@ impl Core {
             floor: MetFloor::default(),
             deadline: None,
             reactivate: false,
+            in_place: None,
+            after_upgrade: false,
             recorded: false,
             ending: None,
         });
@@ -241,7 +272,11 @@ impl Core {
             | Command::Join { .. }
             | Command::SetMaintenance { .. }
             | Command::SetPause { .. }
-            | Command::SetPriority { .. } => {}
+            | Command::SetPriority { .. }
+            | Command::PlanUpgrade { .. }
+            | Command::CancelUpgrade { .. }
+            | Command::UpgradeTurn { .. }
+            | Command::EndUpgrade { .. } => {}
         }
     }
 
@@ -291,6 +326,7 @@ impl Core {
             return;
         };
         tenure.enter(Stage::Active, now.boot);
+        tenure.after_upgrade = false;
         out.push(Action::WatchChain { closely: false });
         if !std::mem::replace(&mut tenure.recorded, true) {
             out.push(Action::ProposeActivated { epoch, floor: tenure.floor, began_at: tenure.began_at });
@@ -316,6 +352,7 @@ impl Core {
             Stage::Settling => self.settle(now, out),
             Stage::Activating => self.watch_activation(now, out),
             Stage::Active => self.watch_active(now, out),
+            Stage::Upgrading => self.link_upgraded(now, out),
         }
         if self.shutdown.is_some() && self.tenure.as_ref().is_some_and(|t| t.stage != Stage::Stopping) {
             self.let_go(now, Reason::Shutdown, None, out);
@@ -327,6 +364,9 @@ impl Core {
         if let Some(reason) = self.degraded(now.boot).filter(|_| self.best_target().is_some()) {
             return self.let_go(now, reason, None, out);
         }
+        if self.host.upgrading().is_some() {
+            return self.settle_after_upgrade(now, out);
+        }
         let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);
         let Some((floor, basis)) = self.floor_to_meet(now.boot) else { return };
         let (Some(tenure), Some(health)) = (&mut self.tenure, self.host.health()) else { return };
@@ -336,6 +376,15 @@ impl Core {
             tenure.enter(Stage::Linking, now.boot);
             out.push(Action::LinkValidating { epoch: tenure.epoch, floor });
             self.host.give_key();
+        }
+    }
+
+    /// The key is not given to a node that is about to be stopped. Somebody who stays ready while this host is upgraded
+    /// takes over; where the chain itself asks for the upgrade, all ask soon.
+    fn settle_after_upgrade(&mut self, now: Now, out: &mut Vec<Action>) {
+        let since = self.tenure.as_ref().map_or(now.boot, |tenure| tenure.stage_since);
+        if now.boot.since(since) >= ALL_UPGRADE_WITHIN && self.best_target().is_some() {
+            self.let_go(now, Reason::Upgrade, None, out);
         }
     }
 
@@ -361,8 +410,12 @@ impl Core {
     }
 
     fn watch_activation(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(tenure) = &mut self.tenure else { return };
-        if now.boot.since(tenure.stage_since) >= self.settings.activation_max {
+        let Some(tenure) = &self.tenure else { return };
+        let late = now.boot.since(tenure.stage_since) >= self.settings.activation_max;
+        let migrates = tenure.after_upgrade;
+        // A new binary may have to change its whole database before it answers. To let go ends it in the midst of that,
+        // for nothing while nobody else is ready.
+        if late && (!migrates || self.best_target().is_some()) {
             self.host.distrust(now.boot);
             self.let_go(now, Reason::ActivationFailed, None, out);
         } else if tenure.reactivate && self.best_target().is_some() {
@@ -409,13 +462,16 @@ impl Core {
         let mut moments = Vec::new();
         if let Some(tenure) = &self.tenure {
             match tenure.stage {
-                Stage::Settling => moments.extend(self.replica_at()),
+                Stage::Settling => {
+                    moments.extend(self.replica_at());
+                    moments.extend(self.host.upgrading().map(|_| tenure.stage_since + ALL_UPGRADE_WITHIN));
+                }
                 Stage::Activating => {
                     moments.push(tenure.stage_since + self.settings.activation_max);
                     moments.push(self.host.start_at());
                 }
                 Stage::Active => moments.push(tenure.stage_since + FAILBACK_AFTER),
-                Stage::Claiming | Stage::Arming | Stage::Linking | Stage::Stopping => {}
+                Stage::Claiming | Stage::Arming | Stage::Linking | Stage::Upgrading | Stage::Stopping => {}
             }
         }
         moments.extend(self.asked.as_ref().map(|asked| asked.asked_at + asked.timeout));
