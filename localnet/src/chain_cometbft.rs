@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::cosmovisor;
 use crate::hosts::{make_dir, quoted};
-use crate::net::{ChainNode, Host, Net, write_file};
+use crate::net::{ChainKind, ChainNode, Host, Net, write_file};
 use crate::status::run_bounded;
 
 const KEY_LINK: &str = "config/priv_validator_key.json";
@@ -28,6 +29,18 @@ pub fn find() -> Result<PathBuf> {
     candidates.find(|file| file.is_file()).context(
         "cometbft is neither on PATH nor in ~/go/bin; install it with \
          `go install github.com/cometbft/cometbft/cmd/cometbft@v0.38.19`",
+    )
+}
+
+/// Another patch version of the program, to upgrade to.
+pub fn find_next() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let named = std::env::var_os("BATON_COMETBFT_NEXT").map(PathBuf::from);
+    let mut candidates =
+        named.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join("cometbft-next")));
+    candidates.find(|file| file.is_file()).context(
+        "no second cometbft: BATON_COMETBFT_NEXT names none, and cometbft-next is not on PATH; install one with \
+         `GOBIN=$PWD/next go install github.com/cometbft/cometbft/cmd/cometbft@v0.38.18` and set it to $PWD/next/cometbft",
     )
 }
 
@@ -165,12 +178,16 @@ fn edit(text: &str, settings: &[(&str, &str, String)]) -> Result<String> {
 /// The chain part of a host's `baton.toml`, after `home` and `log`.
 pub fn section(net: &Net, host: &Host) -> String {
     let home = net.chain_home(&host.id);
+    let mut command = node_argv(net, &home);
+    if net.cosmovisor {
+        command[0] = cosmovisor::program(ChainKind::Cometbft).into();
+    }
     format!(
         "driver = \"cometbft\"\ncommand = {command}\nstop_timeout = \"5s\"\nclock_skew = \"10ms\"\n\n\
          [[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\n\n\
          [chain.activate]\nhow = \"restart\"\n\n\
          [chain.probe]\nurl = {url}\nevery = \"250ms\"\nfailures = 3\n",
-        command = quoted(node_argv(net, &home)),
+        command = quoted(command),
         key = quoted(shared_key_file(net)),
         url = quoted(format!("http://{}/status", host.rpc())),
     )

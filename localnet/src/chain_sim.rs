@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use baton::time::WallTime;
 
+use crate::cosmovisor;
 use crate::hosts::{make_dir, quoted};
-use crate::net::{Host, Net, VALIDATORS, write_file};
+use crate::net::{ChainKind, Host, Net, VALIDATORS, write_file};
 use crate::simchain::genesis;
 
 const SHARED: &str = "shared";
@@ -74,7 +75,10 @@ fn only_owner(file: &Path) -> Result<()> {
 
 /// The chain part of a host's `baton.toml`, after `home` and `log`.
 pub fn section(net: &Net, host: &Host) -> String {
-    let command = node_argv(net, &host.id, &net.chain_home(&host.id), host.rpc(), host.p2p());
+    let mut command = node_argv(net, &host.id, &net.chain_home(&host.id), host.rpc(), host.p2p());
+    if net.cosmovisor {
+        command[0] = cosmovisor::program(ChainKind::Sim).into();
+    }
     format!(
         "driver = \"near\"\ncommand = {command}\nstop_timeout = \"2s\"\nclock_skew = \"10ms\"\n\n\
          [[chain.links]]\nlink = \"validator_key.json\"\nvalidating = {key}\n\n\
@@ -107,6 +111,8 @@ fn node_argv(net: &Net, id: &str, home: &Path, rpc: SocketAddr, p2p: SocketAddr)
         ("--peers", peers),
         ("--sign-log", path(&net.sign_log())),
     ];
+    let planned = net.cosmovisor.then(|| ("--planned", path(&cosmovisor::planned_file(net))));
     let start = [path(&net.programs.chain_node), "run".into()];
-    start.into_iter().chain(flags.into_iter().flat_map(|(flag, value)| [flag.to_string(), value])).collect()
+    let flags = flags.into_iter().chain(planned);
+    start.into_iter().chain(flags.flat_map(|(flag, value)| [flag.to_string(), value])).collect()
 }

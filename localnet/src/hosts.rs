@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::namespaces::small_disk;
 use crate::net::{ChainKind, Ground, Host, Net, write_file};
 use crate::proxy::Plane;
-use crate::{chain_cometbft, chain_sim, ports, tls};
+use crate::{chain_cometbft, chain_sim, cosmovisor, ports, tls};
 
 /// Of a host in a namespace, for its store: some times of what a long run needs, and filled in a moment.
 const DISK_BYTES: u64 = 24 << 20;
@@ -86,6 +86,9 @@ pub fn config(net: &Net, host: &Host) -> String {
         let home = quoted(net.chain_home(&host.id));
         // Writing to a String cannot fail.
         let _ = write!(text, "\n[chain]\nhome = {home}\nlog = {log}\n{section}");
+        if net.cosmovisor {
+            text += &cosmovisor::section(net, host);
+        }
     }
     text
 }
@@ -125,9 +128,11 @@ mod tests {
 
     #[test]
     fn baton_takes_the_configuration_of_every_host_on_both_chains() {
-        for chain in [ChainKind::Sim, ChainKind::Cometbft] {
+        let shapes = [ChainKind::Sim, ChainKind::Cometbft].map(Shape::usual);
+        let upgraded = shapes.map(|shape| Shape { cosmovisor: true, ..shape });
+        for shape @ Shape { chain, cosmovisor, .. } in shapes.into_iter().chain(upgraded) {
             let dir = tempfile::tempdir().unwrap();
-            let net = Net::lay_out(dir.path(), Shape::usual(chain), Programs::nowhere()).unwrap();
+            let net = Net::lay_out(dir.path(), shape, Programs::nowhere()).unwrap();
             write_all(&net).unwrap();
             for host in &net.hosts {
                 let file = net.config_file(&host.id);
@@ -135,6 +140,8 @@ mod tests {
                 let config = Config::load(&file, std::iter::once(marker));
                 let config = config.unwrap_or_else(|error| panic!("{chain:?}: {error}\n{}", config_text(&file)));
                 assert_eq!(config.chain.is_some(), host.role == Role::Validator, "{chain:?} {}", host.id);
+                let upgrades = config.chain.is_some_and(|chain| chain.upgrade.is_some());
+                assert_eq!(upgrades, cosmovisor && host.role == Role::Validator, "{chain:?} {}", host.id);
                 assert_eq!(config.warnings, Vec::<String>::new(), "{chain:?} {}", host.id);
             }
         }

@@ -14,12 +14,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::faults::{self, What};
 use crate::hosts::{self, make_dir};
 use crate::limits::Confined;
+use crate::measure::height_in;
 use crate::net::{ChainKind, Ground, Net, Shape};
 use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::programs::find_programs;
 use crate::status::{self, Status};
 use crate::wires::{self, Request};
-use crate::{chain_cometbft, chain_sim, clock, compose, http, keeper, namespaces};
+use crate::{chain_cometbft, chain_sim, clock, compose, cosmovisor, http, keeper, namespaces};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
@@ -131,6 +132,9 @@ pub fn prepare(dir: &Path, shape: Shape) -> Result<Net> {
         ChainKind::Cometbft => chain_cometbft::write(&net)?,
     };
     hosts::write_all(&net)?;
+    if net.cosmovisor {
+        cosmovisor::write(&net)?;
+    }
     net.save()?;
     Ok(net)
 }
@@ -159,12 +163,7 @@ pub fn start_validators(net: &Net) -> Result<()> {
 
 fn moves(net: &Net, rpc: SocketAddr) -> Result<()> {
     let status = http::get_json(rpc, "/status")?;
-    let height = match net.chain {
-        ChainKind::Sim => status["sync_info"]["latest_block_height"].as_u64(),
-        ChainKind::Cometbft => {
-            status["result"]["sync_info"]["latest_block_height"].as_str().and_then(|text| text.parse().ok())
-        }
-    };
+    let height = height_in(net.chain, &status);
     if height.unwrap_or(0) == 0 {
         bail!("no block yet: {}", status);
     }

@@ -20,6 +20,7 @@ pub mod chain_cometbft;
 pub mod chain_sim;
 pub mod clock;
 pub mod compose;
+pub mod cosmovisor;
 pub mod hosts;
 pub mod limits;
 pub mod switch;

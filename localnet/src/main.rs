@@ -16,10 +16,12 @@ use localnet::wires::{Request, Way};
 use localnet::{demo, keeper};
 use rustix::process::Signal;
 
-use crate::cli::args::{BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target, UpArgs};
+use crate::cli::args::{
+    BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target, UpArgs, UpgradeArgs,
+};
 use crate::cli::code;
 use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_soak, serve_wires, up};
-use crate::cli::verbs::{down, exec, hand_over, reset, show_logs, show_status, start, strike, tell_wires};
+use crate::cli::verbs::{down, exec, hand_over, reset, show_logs, show_status, start, strike, tell_wires, upgrade};
 
 /// As a shell tells of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -64,6 +66,8 @@ enum Command {
         #[arg(long)]
         to: Option<String>,
     },
+    /// Give the hosts a new binary of the chain node, and have the chain want it at a height
+    Upgrade(UpgradeArgs),
     /// Judge all signatures so far
     Check,
     /// Measure how long nobody signs after a fault
@@ -156,6 +160,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         }
         Command::Heal { host } => tell_wires(&Net::load(&dir)?, &host, Request::Heal { host: host.clone() }),
         Command::Handover { to } => hand_over(&Net::load(&dir)?, to.as_deref()),
+        Command::Upgrade(args) => upgrade(&Net::load(&dir)?, &args),
         Command::Check => {
             let verdict = check(&Net::load(&dir)?)?;
             print!("{verdict}");

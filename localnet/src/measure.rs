@@ -1,6 +1,7 @@
 //! Watches the signatures of the shared key as they are made, by whichever host, and measures pauses between
 //! them. The stand-in chain has one log of its own for that; of CometBFT, the nodes of the hosts log what they sign.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -174,8 +175,20 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Heights from `from` up to and without `to` whose commit lacks the shared validator.
+/// Heights from `from` up to and without `to` that the shared validator did not sign: by the commits of CometBFT, and by
+/// the signature log of the stand-in chain, where a height is a slot.
 pub fn missed_blocks(net: &Net, from: u64, to: u64) -> Result<usize> {
+    match net.chain {
+        ChainKind::Sim => {
+            let ours = signlog::read(&net.sign_log())?.into_iter().filter(|one| one.key == net.shared_key);
+            let signed: BTreeSet<u64> = ours.map(|one| one.height).collect();
+            Ok((from..to).filter(|height| !signed.contains(height)).count())
+        }
+        ChainKind::Cometbft => missed_commits(net, from, to),
+    }
+}
+
+fn missed_commits(net: &Net, from: u64, to: u64) -> Result<usize> {
     let address = chain_cometbft::shared_address(net)?;
     let mut missed = 0;
     for height in from..to {
@@ -188,8 +201,15 @@ pub fn missed_blocks(net: &Net, from: u64, to: u64) -> Result<usize> {
 /// Height of the newest block that any chain node tells of.
 pub fn head(net: &Net) -> Result<u64> {
     let status = first_answer(net, "/status")?;
-    let text = status["result"]["sync_info"]["latest_block_height"].as_str().context("/status tells no height")?;
-    text.parse().with_context(|| format!("height {text:?}"))
+    height_in(net.chain, &status).context("/status tells no height")
+}
+
+/// The height that the answer of a node's `/status` tells.
+pub fn height_in(chain: ChainKind, status: &Value) -> Option<u64> {
+    match chain {
+        ChainKind::Sim => status["sync_info"]["latest_block_height"].as_u64(),
+        ChainKind::Cometbft => status["result"]["sync_info"]["latest_block_height"].as_str()?.parse().ok(),
+    }
 }
 
 /// The answer of the first genesis validator that gives one.

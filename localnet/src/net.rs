@@ -46,12 +46,14 @@ pub struct Shape {
     pub slot_ms: u64,
     /// Within [`HOSTS`]. The smallest majority of them runs a chain node, the others are arbiters.
     pub hosts: usize,
+    /// The hosts have homes in which upgrades swap the chain node's binary.
+    pub cosmovisor: bool,
 }
 
 impl Shape {
     /// Three hosts on loopback, and slots of 50 ms where the chain has slots.
     pub fn usual(chain: ChainKind) -> Shape {
-        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start() }
+        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start(), cosmovisor: false }
     }
 
     fn signers(self) -> usize {
@@ -181,6 +183,9 @@ pub struct Net {
     /// Of a network on [`Ground::Containers`].
     #[serde(default)]
     pub containers: Option<Containers>,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub cosmovisor: bool,
 }
 
 impl Net {
@@ -229,9 +234,21 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let (dir, Shape { ground, chain, slot_ms, .. }, shared_key) = (dir.to_path_buf(), shape, String::new());
-        let containers = None;
-        Ok(Net { dir, ground, chain, slot_ms, programs, hosts, validators, routes, short_dir, shared_key, containers })
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor } = shape;
+        Ok(Net {
+            dir: dir.to_path_buf(),
+            ground,
+            chain,
+            slot_ms,
+            programs,
+            hosts,
+            validators,
+            routes,
+            short_dir,
+            shared_key: String::new(),
+            containers: None,
+            cosmovisor,
+        })
     }
 
     /// # Errors

@@ -87,7 +87,8 @@ fn alerts_fire_arrive_and_end_as_hosts_are_lost_and_return() {
 #[ignore = "needs prometheus and prometheus-alertmanager; see README"]
 fn every_query_of_the_dashboard_has_an_answer() {
     let ground = Ground::new();
-    let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
+    let shape = Shape { cosmovisor: true, ..Shape::usual(ChainKind::Sim) };
+    let net = launch::prepare(&ground.dir, shape).unwrap();
     tls::write(&net).unwrap();
     for host in &net.hosts {
         let file = net.config_file(&host.id);
@@ -97,8 +98,9 @@ fn every_query_of_the_dashboard_has_an_answer() {
     let t = TestNet { ground, net };
     let Pair { holder, standby } = t.pair();
     let monitors = t.or_logs(Monitors::start(&t.net, Webhook::open().addr));
-    // So that there is a gap to show.
+    // So that there is a gap to show, and a plan.
     common::said(&t, &holder, &["handover", "--to", &standby], 0);
+    common::said(&t, &standby, &["upgrade", "plan", "v2", "--height", "1000000"], 0);
     t.active(&standby);
 
     let queries = dashboard::queries();

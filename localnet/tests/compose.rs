@@ -3,6 +3,8 @@
 
 #[path = "compose/engine.rs"]
 mod engine;
+#[path = "compose/own_chain.rs"]
+mod own_chain;
 
 mod common;
 
@@ -36,14 +38,7 @@ impl Containers {
         let ground = Ground::new();
         let engine = Engine::start(Path::new(LOCALNET));
         let mut up = ground.command(&["up", "--on", "compose"]);
-        // An engine that may not raise limits, as in a container, has those that we have.
-        for (name, wanted, limit) in [
-            ("BATON_MEMLOCK", 64 << 20, Resource::Memlock),
-            ("BATON_RTPRIO", 2, Resource::Rtprio),
-            ("BATON_NOFILE", 65535, Resource::Nofile),
-        ] {
-            up.env(name, getrlimit(limit).maximum.map_or(wanted, |most| most.min(wanted)).to_string());
-        }
+        ask_for_limits(&mut up);
         let up = engine.output(up);
         let text = format!("{}{}", String::from_utf8_lossy(&up.stdout), String::from_utf8_lossy(&up.stderr));
         assert!(up.status.success(), "localnet up --on compose: {text}");
@@ -132,6 +127,17 @@ impl Containers {
     }
 }
 
+/// An engine that may not raise limits, as in a container, has those that we have.
+fn ask_for_limits(up: &mut Command) {
+    for (name, wanted, limit) in [
+        ("BATON_MEMLOCK", 64 << 20, Resource::Memlock),
+        ("BATON_RTPRIO", 2, Resource::Rtprio),
+        ("BATON_NOFILE", 65535, Resource::Nofile),
+    ] {
+        up.env(name, getrlimit(limit).maximum.map_or(wanted, |most| most.min(wanted)).to_string());
+    }
+}
+
 impl Drop for Containers {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -164,6 +170,7 @@ fn containers_fail_over_hand_over_and_leave_nothing_behind() {
     t.await_pair();
     t.await_healthy(&[&killed]);
     docker_stop_hands_over(&t);
+    own_chain::runs_by_the_override(&t);
     says_what_happens(&t);
     let verdict = t.localnet(&["check"], 0);
     assert!(verdict.contains("double signatures: 0") && verdict.contains("clean"), "{verdict}");

@@ -355,7 +355,44 @@ fn three_hosts_go_from_nothing_to_active_by_the_commands_of_the_page() {
     println!("{told}");
     hosts[0].until("baton handover --dry-run", BOUND);
     println!("{}", hosts[0].sh("baton handover"));
+    // The holder last: it hands over as it stops.
+    for host in ["host-c", "host-a", "host-b"].map(|name| hosts.iter().find(|host| host.name == name).expect("a host"))
+    {
+        keep_the_key_from_the_service(host);
+    }
     println!("{}", chain.assert_nothing_signed_twice());
+}
+
+/// As credentials.conf says: the key of the member's certificate is root's alone, and the coordinator gets a copy.
+fn keep_the_key_from_the_service(host: &Host) {
+    let (name, drop_in) = (&host.name, "/etc/systemd/system/baton.service.d/credentials.conf");
+    let before = host.sh("systemctl show baton -p MainPID --value");
+    host.sh(&format!(
+        "install -D -m 644 /usr/share/doc/baton/examples/systemd/credentials.conf {drop_in}
+         sed -i 's/host-a/{name}/' {drop_in}
+         chown root:root /etc/baton/{name}.key; chmod 400 /etc/baton/{name}.key
+         grep -v '^#' {drop_in}; systemctl daemon-reload"
+    ));
+    let told = host.sh("systemd-analyze verify --man=no baton.service 2>&1");
+    assert_eq!(told, "", "the unit with its drop-in");
+    // The configuration still has the path that the service may not read any more.
+    let key = format!("/etc/baton/{name}.key");
+    let check = format!("setpriv --reuid baton --regid baton --clear-groups baton check 2>&1 | grep {key}");
+    println!("{name}: {}", host.sh(&check));
+    host.sh("sed -i 's|^key = .*|key = \"$CREDENTIALS_DIRECTORY/tls.key\"|' /etc/baton/baton.toml");
+    host.sh("grep '^key = \"$CREDENTIALS_DIRECTORY/tls.key\"' /etc/baton/baton.toml");
+    // A handover on the way needs a standby that can take it.
+    host.until("baton why | grep -q 'host-' && systemctl restart baton", BOUND);
+    assert_ne!(host.sh("systemctl show baton -p MainPID --value"), before);
+    let copy = "/run/credentials/baton.service/tls.key";
+    assert_eq!(
+        host.sh(&format!("setpriv --reuid baton --regid baton --clear-groups cat {copy}")),
+        host.sh(&format!("cat {key}"))
+    );
+    let others = host.try_sh(&format!("setpriv --reuid nobody --regid nogroup --clear-groups cat {copy}"));
+    assert!(!others.status.success(), "nobody may read {copy}");
+    host.until("systemctl is-active baton && baton active-validator", BOUND);
+    host.sh("! journalctl --no-pager -u baton -o cat | grep -i 'credentials.*\\(fail\\|error\\)'");
 }
 
 fn perform(step: &Step, hosts: &[Host], desk: &guide::Desk) {

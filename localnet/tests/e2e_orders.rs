@@ -89,6 +89,9 @@ fn in_a_pause_a_restarted_holder_goes_on_and_a_handover_still_works() {
     // Gossip remembers the dead holder for a moment.
     let again = |status: &Status| status.epoch > before && status.active().is_some_and(|member| member.id == holder);
     t.or_logs(await_status(&t.net, "the holder is Active again", MOVE_BOUND, |_| (), again));
+    let own = t.or_logs(query_host(&t.net, &holder));
+    let holds = own.active().is_some_and(|member| member.id == holder);
+    assert!(own.quorum || !holds, "its lease runs, whatever it has heard since its start: {own:#?}");
     assert_eq!(t.pair(), Pair { holder: holder.clone(), standby: standby.clone() });
 
     let foreseen = said(&t, ARBITER, &["handover", "--dry-run"], 0);

@@ -32,11 +32,12 @@ const BOUND: Duration = Duration::from_secs(60);
 const START_BOUND: Duration = Duration::from_secs(20);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     ("status --watch --every", include_str!("../../tests/watch.rs")),
     ("run --stop-node", include_str!("e2e_restart.rs")),
     ("run --key-signed-outside", include_str!("../../tests/bad_input.rs")),
-    ("member add --addr --priority", include_str!("../../tests/cli.rs")),
+    ("member add --addr --priority", include_str!("../../tests/cli/orders.rs")),
+    ("upgrade plan status rollback", include_str!("upgrade.rs")),
 ];
 
 struct Walk {

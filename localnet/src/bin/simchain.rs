@@ -1,6 +1,6 @@
 //! `simchain`: makes, runs and judges the stand-in chain. Parses flags and nothing else; the chain is
 //! `localnet::simchain`, the judge is `localnet::signlog`.
-//! Exit codes: 0 good, 1 `check` found a violation, 2 bad input.
+//! Exit codes: 0 good, 1 `check` found a violation, 2 bad input or a halt for an upgrade; `pre-upgrade` has its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,9 @@ use baton::time::WallTime;
 use clap::{Parser, Subcommand};
 use localnet::signlog::{self, Report};
 use localnet::simchain::genesis;
+use localnet::simchain::pre_upgrade;
 use localnet::simchain::run::{RunOptions, run};
+use localnet::simchain::upgrades::{Halt, Handlers, UpgradeOptions};
 
 #[derive(Parser)]
 #[command(name = "simchain", version, about = "A small but honest chain that stands in for a real one")]
@@ -54,6 +56,14 @@ enum Command {
         peers: Vec<SocketAddr>,
         #[arg(long)]
         sign_log: PathBuf,
+        #[command(flatten)]
+        binary: Box<Binary>,
+    },
+    /// What a new binary does before its first start; here it ends as a script says
+    PreUpgrade {
+        /// Exit codes, a line for each call, or `wait` until it says another word; without the file, 1
+        #[arg(long)]
+        script: PathBuf,
     },
     /// Judge one key by the signature log and by the evidence of nodes
     Check {
@@ -68,6 +78,42 @@ enum Command {
         #[arg(long, default_value_t = signlog::OVERLAP_WINDOW.as_millis() as u64)]
         overlap_window_ms: u64,
     },
+}
+
+/// Which binary of the chain node this is to be.
+#[derive(clap::Args)]
+struct Binary {
+    /// As /status tells it
+    #[arg(long, default_value = "simchain")]
+    as_version: String,
+    /// Upgrades that the chain has planned: a JSON array of name, height and info; read again when it has changed
+    #[arg(long, value_name = "FILE")]
+    planned: Option<PathBuf>,
+    /// Upgrades that this binary can carry out, and no others; without the flag, all
+    #[arg(long, value_delimiter = ',')]
+    upgrades: Option<Vec<String>>,
+    /// Heights at which no upgrade is carried out
+    #[arg(long, value_delimiter = ',')]
+    unsafe_skip_upgrades: Vec<u64>,
+    /// What becomes of a node that may not go on
+    #[arg(long, value_enum, default_value = "exit")]
+    halt: Halt,
+    /// Do not run before the height of an upgrade that this binary has
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Binary {
+    fn upgrades(self) -> UpgradeOptions {
+        let named = |names: Vec<String>| Handlers::These(names.into_iter().filter(|name| !name.is_empty()).collect());
+        UpgradeOptions {
+            planned: self.planned,
+            handlers: self.upgrades.map_or(Handlers::All, named),
+            skip: self.unsafe_skip_upgrades.into_iter().collect(),
+            halt: self.halt,
+            strict: self.strict,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -100,10 +146,12 @@ fn perform(command: Command) -> Result<ExitCode> {
             println!("{} with {} validators in {}", made.chain_id, made.validators.len(), dir.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { home, genesis, host, rpc, p2p, peers, sign_log } => {
-            run(RunOptions { home, genesis, host, rpc, p2p, peers, sign_log })?;
+        Command::Run { home, genesis, host, rpc, p2p, peers, sign_log, binary } => {
+            let (version, upgrades) = (binary.as_version.clone(), binary.upgrades());
+            run(RunOptions { home, genesis, host, rpc, p2p, peers, sign_log, version, upgrades })?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::PreUpgrade { script } => Ok(ExitCode::from(pre_upgrade::run(&script)?)),
         Command::Check { sign_log, key, evidence_from, overlap_window_ms } => {
             check(&sign_log, &key, &evidence_from, Duration::from_millis(overlap_window_ms))
         }

@@ -31,8 +31,28 @@ pub(crate) struct UpArgs {
     /// What the hosts are
     #[arg(long, value_enum, default_value = "processes")]
     pub(crate) on: On,
+    /// Give the hosts homes in which upgrades swap the chain node's binary; see `localnet upgrade`
+    #[arg(long)]
+    pub(crate) cosmovisor: bool,
     #[command(flatten)]
     pub(crate) chain: ChainArgs,
+}
+
+impl UpArgs {
+    pub(crate) fn shape(self) -> Shape {
+        Shape { cosmovisor: self.cosmovisor, ..self.chain.shape() }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct UpgradeArgs {
+    pub(crate) name: String,
+    /// Blocks from now until the chain wants it; without, the hosts get the binary and the chain plans nothing
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) after: Option<u64>,
+    /// Hosts that do not get the binary
+    #[arg(long, value_delimiter = ',', value_name = "HOST")]
+    pub(crate) without: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -27,7 +27,7 @@ pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
             println!("{last}");
         }
     };
-    let shape = args.chain.shape();
+    let shape = args.shape();
     let net = match args.on {
         On::Processes => launch::up(dir, shape, seen)?,
         On::Compose => compose::up(dir, compose::shape(shape)?, seen)?,

@@ -11,10 +11,10 @@ use localnet::net::{Ground, Net, Usage};
 use localnet::procs::{self, describe, marked};
 use localnet::table::status_table;
 use localnet::wires::{self, Request};
-use localnet::{compose, demo, keeper, launch, logs, namespaces, status};
+use localnet::{compose, cosmovisor, demo, keeper, launch, logs, measure, namespaces, status};
 use rustix::process::Signal;
 
-use super::args::Target;
+use super::args::{Target, UpgradeArgs};
 use super::code;
 
 pub(crate) fn down(dir: &Path) -> Result<ExitCode> {
@@ -106,6 +106,29 @@ pub(crate) fn hand_over(net: &Net, to: Option<&str>) -> Result<ExitCode> {
     print!("{}", answer.stdout);
     eprint!("{}", answer.stderr);
     Ok(answer.code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The hosts have a binary of that name, and the chain has planned it.
+pub(crate) fn upgrade(net: &Net, args: &UpgradeArgs) -> Result<ExitCode> {
+    let UpgradeArgs { name, after, without } = args;
+    if !net.cosmovisor {
+        let what = "the hosts have no cosmovisor homes; start the network with `localnet up --cosmovisor`";
+        return Err(Usage(what.into()).into());
+    }
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err(Usage(format!("name {name:?}: use letters, digits, '-', '_' and '.'")).into());
+    }
+    without.iter().try_for_each(|host| net.host(host).map(drop))?;
+    for host in net.signers().filter(|host| !without.contains(&host.id)) {
+        cosmovisor::give(net, &host.id, name)?;
+        println!("{} has {}", host.id, cosmovisor::place(net, &host.id, name).display());
+    }
+    if let Some(after) = after {
+        let height = measure::head(net)? + after;
+        cosmovisor::plan_on_chain(net, name, height, "")?;
+        println!("the chain wants {name} at height {height}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn show_logs(net: &Net, host: Option<&str>, lines: usize, follow: bool) -> Result<ExitCode> {

@@ -41,8 +41,8 @@ pub struct Containers {
 
 /// What compose.yaml is made for.
 pub fn shape(shape: Shape) -> Result<Shape> {
-    if shape.chain != ChainKind::Sim || shape.hosts != *HOSTS.start() {
-        let what = "containers run three hosts and the sim chain; leave --hosts and --chain away";
+    if shape.chain != ChainKind::Sim || shape.hosts != *HOSTS.start() || shape.cosmovisor {
+        let what = "containers run three hosts and the sim chain; leave --hosts, --chain and --cosmovisor away";
         return Err(Usage(what.into()).into());
     }
     Ok(Shape { ground: Ground::Containers, ..shape })

@@ -67,6 +67,11 @@ impl Chain {
         }
     }
 
+    /// Whether `block` could become the next of what we know.
+    pub fn continues(&self, block: &Block, anchor: Anchor) -> bool {
+        anchor == Anchor::Accept || self.blocks.contains_key(&block.parent)
+    }
+
     /// Blocks and approvals of `account` that were seen.
     pub fn seen_of(&self, account: &str) -> (u64, u64) {
         self.seen.get(account).copied().unwrap_or_default()

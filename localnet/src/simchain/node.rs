@@ -2,6 +2,8 @@
 //! and the table of connections; sockets, timers and signals are elsewhere (`gossip.rs`, `run.rs`) and call in
 //! here with the time as an argument. Everything runs on one thread.
 
+mod halt;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use baton::time::{BootTime, WallTime};
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::chain::{Added, Anchor, Chain, KEEP};
 use super::encode::{Hash, PublicKey};
@@ -19,6 +21,7 @@ use super::message::{Approval, BadMessage, Block, Evidence, Frame};
 use super::pretend::Pretend;
 use super::seen::Seen;
 use super::signer::{Signer, load_validator_key};
+use super::upgrades::Upgrades;
 use crate::signlog::Kind;
 
 /// A head at most this many slots old counts as current: blocks are approved, the node is in sync.
@@ -91,6 +94,10 @@ pub struct NodeConfig {
     pub host: String,
     pub node_key: PublicKey,
     pub key_path: PathBuf,
+    /// Where `upgrade-info.json` is left.
+    pub data: PathBuf,
+    /// As `/status` tells it.
+    pub version: String,
     /// Addresses that it dials; with none the node is content to be alone.
     pub configured_peers: usize,
 }
@@ -102,6 +109,13 @@ pub struct Node {
     pub signer: Signer,
     pub counters: Counters,
     pub pretend: Pretend,
+    pub upgrades: Upgrades,
+    /// Why it neither signs nor takes a block any more.
+    pub halted: Option<String>,
+    /// The last one before the halt, which `/status` tells also when nobody has proposed at it.
+    pub halt_height: Option<u64>,
+    /// Told when the process is to end with what `halted` says.
+    pub ends: Rc<Notify>,
     /// False while the key file is garbled and an older key (or none) stays active.
     pub key_file_good: bool,
     pub started: BootTime,
@@ -116,7 +130,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(config: NodeConfig, genesis: Rc<Genesis>, signer: Signer, now: Now) -> Node {
+    pub fn new(config: NodeConfig, genesis: Rc<Genesis>, signer: Signer, upgrades: Upgrades, now: Now) -> Node {
         Node {
             config,
             chain: Chain::new(genesis.clone()),
@@ -124,6 +138,10 @@ impl Node {
             signer,
             counters: Counters::default(),
             pretend: Pretend::default(),
+            upgrades,
+            halted: None,
+            halt_height: None,
+            ends: Rc::default(),
             key_file_good: true,
             started: now.boot,
             connections: BTreeMap::new(),
@@ -178,13 +196,20 @@ impl Node {
 
     /// Called once in every slot, as early in it as the machine allows. `slot` is the one that `now` lies in.
     pub fn on_slot(&mut self, slot: u64, now: Now) {
+        self.look_for_upgrades(slot);
+        if self.halted.is_some() {
+            return;
+        }
         if now.boot.since(self.last_news) > self.stall_limit() {
             self.caught_up = false;
         }
         let public_key = self.genesis.proposer(slot).public_key;
         let mine = self.signer.can_sign(public_key, slot) && slot > self.chain.head().height;
         if mine && self.may_propose() {
-            self.propose(slot, now);
+            match self.upgrades.needed_at(slot).cloned() {
+                Some(planned) => self.halt_for(&planned),
+                None => self.propose(slot, now),
+            }
         }
     }
 
@@ -374,6 +399,9 @@ impl Node {
 
     fn on_block(&mut self, conn: ConnId, block: Block, bytes: &[u8], slot: u64, now: Now) -> Result<(), BadMessage> {
         let (height, hash) = (block.height, block.hash);
+        if self.halted.is_some() || self.halts_before(&block, slot, Anchor::Refuse)? {
+            return Ok(());
+        }
         let added = self.chain.add_block(block, slot, Anchor::Refuse)?;
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.head = connection.head.max(height);
@@ -429,6 +457,9 @@ impl Node {
         for (i, block) in blocks.into_iter().enumerate() {
             last = block.height;
             let allowed = if i == 0 { anchor } else { Anchor::Refuse };
+            if self.halted.is_some() || self.halts_before(&block, slot, allowed)? {
+                return Ok(());
+            }
             match self.chain.add_block(block, slot, allowed)? {
                 Added::NewHead => self.on_news(slot, now),
                 Added::Side | Added::Known | Added::Old => {}

@@ -1,5 +1,5 @@
 //! How a node is told to do badly, to see what its supervisor makes of it: `GET /pretend?WORD,WORD`. All but the
-//! last word change what the node answers and nothing of what it does. A node that was restarted is honest again.
+//! last two words change what the node answers and nothing of what it does. A node that was restarted is honest again.
 
 /// What `/status` says instead of the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Pretend {
     pub hangs: bool,
     /// The next signature is the last thing that the process does: logged, and not sent.
     pub dies_signing: bool,
+    /// SIGTERM does not end it, nor does SIGINT.
+    pub ignores_term: bool,
 }
 
 impl Pretend {
@@ -29,9 +31,10 @@ impl Pretend {
                 "lonely" => pretend.peers = Some(0),
                 "hangs" => pretend.hangs = true,
                 "dies-signing" => pretend.dies_signing = true,
+                "ignores-term" => pretend.ignores_term = true,
                 other => {
                     return Err(format!(
-                        "no word {other:?}; there are stuck, syncing, in-sync, lonely, hangs and dies-signing"
+                        "no word {other:?}; there are stuck, syncing, in-sync, lonely, hangs, dies-signing and ignores-term"
                     ));
                 }
             }

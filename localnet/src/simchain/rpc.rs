@@ -141,10 +141,10 @@ fn status(node: &Node, rpc_addr: SocketAddr, now: Now) -> Value {
     let (genesis, head, earliest) = (&node.genesis, node.chain.head(), node.chain.earliest());
     let key = node.signer.key();
     let pretend = node.pretend;
-    let height = pretend.head.unwrap_or(head.height);
+    let height = pretend.head.or(node.halt_height).unwrap_or(head.height);
     json!({
         "version": {
-            "version": "simchain",
+            "version": node.config.version,
             "build": env!("CARGO_PKG_VERSION"),
             "commit": "unknown",
             "rustc_version": env!("CARGO_PKG_RUST_VERSION"),

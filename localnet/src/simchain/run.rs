@@ -1,5 +1,5 @@
 //! One node process from start to end: reads the home, binds the sockets, runs the slot timer and answers signals.
-//! SIGHUP reads the validator key again; SIGTERM and SIGINT end the process at once.
+//! SIGHUP reads the validator key again; SIGTERM and SIGINT end the process at once, and so does a halt for an upgrade.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use super::keys::{KeyError, KeyPair};
 use super::node::{Node, NodeConfig, Now};
 use super::rpc;
 use super::signer::{SignError, Signer, load_validator_key};
+use super::upgrades::{UpgradeOptions, Upgrades};
 use crate::signlog::{LogError, SignLog};
 
 /// The flags of `simchain run`.
@@ -32,6 +33,9 @@ pub struct RunOptions {
     pub p2p: SocketAddr,
     pub peers: Vec<SocketAddr>,
     pub sign_log: PathBuf,
+    /// As `/status` tells it.
+    pub version: String,
+    pub upgrades: UpgradeOptions,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +54,15 @@ pub enum RunError {
     Listen { addr: SocketAddr, purpose: &'static str, source: std::io::Error },
     #[error("start: {0}")]
     Start(#[from] std::io::Error),
+    /// The node ran until the chain wanted another binary.
+    #[error("{0}")]
+    Halted(String),
 }
 
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Only from the start; a node that runs does not give up.
+/// From the start, or from a halt for an upgrade; a node that runs does not give up otherwise.
 pub fn run(options: RunOptions) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run_node(options))
@@ -79,8 +86,7 @@ async fn run_node(options: RunOptions) -> Result<(), RunError> {
     }
     spawn_local(announce(node.clone()));
     spawn_local(keep_slots(node.clone()));
-    signals.serve(node).await;
-    Ok(())
+    signals.serve(node).await
 }
 
 fn open_node(options: &RunOptions) -> Result<Shared, RunError> {
@@ -95,9 +101,12 @@ fn open_node(options: &RunOptions) -> Result<Shared, RunError> {
         host: options.host.clone(),
         node_key: node_key.public_key,
         key_path,
+        data,
+        version: options.version.clone(),
         configured_peers: options.peers.iter().filter(|addr| **addr != options.p2p).count(),
     };
-    Ok(Rc::new(RefCell::new(Node::new(config, genesis, signer, Now::read()))))
+    let upgrades = Upgrades::new(options.upgrades.clone());
+    Ok(Rc::new(RefCell::new(Node::new(config, genesis, signer, upgrades, Now::read()))))
 }
 
 async fn listen(addr: SocketAddr, purpose: &'static str) -> Result<TcpListener, RunError> {
@@ -137,12 +146,23 @@ struct Signals {
 }
 
 impl Signals {
-    async fn serve(mut self, node: Shared) {
+    async fn serve(mut self, node: Shared) -> Result<(), RunError> {
+        let ends = node.borrow().ends.clone();
         loop {
-            tokio::select! {
-                _ = self.hangup.recv() => node.borrow_mut().reload_key(),
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+            let asked_to_end = tokio::select! {
+                _ = self.hangup.recv() => {
+                    node.borrow_mut().reload_key();
+                    false
+                }
+                _ = self.terminate.recv() => true,
+                _ = self.interrupt.recv() => true,
+                _ = ends.notified() => {
+                    let halted = node.borrow().halted.clone();
+                    return halted.map_or(Ok(()), |why| Err(RunError::Halted(why)));
+                }
+            };
+            if asked_to_end && !node.borrow().pretend.ignores_term {
+                return Ok(());
             }
         }
     }

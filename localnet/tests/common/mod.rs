@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
+pub mod upgrades;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
