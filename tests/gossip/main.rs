@@ -1,123 +1,24 @@
 //! Members that gossip over real connections on loopback: what they learn of each other, how quickly,
 //! around which cuts, and whom they refuse.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod kit;
+mod strangers;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::config;
-use baton::core::members::{self, Members};
-use baton::gossip::{EXCHANGE_EVERY, FAILURES_MAX, Gossip, PUSH_EVERY, Table};
-use baton::identity::{Identity, Known};
-use baton::ids::{NodeId, Role};
-use baton::roster::Roster;
+use baton::gossip::{EXCHANGE_EVERY, FAILURES_MAX, PUSH_EVERY, Table};
+use baton::ids::NodeId;
 use baton::time::{BootTime, WallTime};
-use baton::timing::Timing;
-use baton::transport;
 use baton::wire::proto::gossip_client::GossipClient;
 use baton::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
-use baton::wire::proto::{ExchangeRequest, ExchangeResponse, Record, Sender};
-use baton::wire::{AppliedState, PROTOCOL};
+use baton::wire::proto::{ExchangeRequest, ExchangeResponse, Record};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const CLUSTER: &str = "test-cluster";
-
-async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
-}
-
-/// An address where nobody listens.
-async fn nowhere() -> SocketAddr {
-    listen().await.1
-}
-
-fn channel(addr: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_lazy()
-}
-
-fn incarnation(id: &str) -> u64 {
-    id.bytes().map(u64::from).sum()
-}
-
-struct Member {
-    gossip: Gossip,
-    applied: watch::Sender<AppliedState>,
-    members: watch::Sender<Arc<Members>>,
-    _server: JoinSet<()>,
-}
-
-fn serve<S>(listener: TcpListener, service: GossipServer<S>) -> JoinSet<()>
-where
-    S: GossipRpc,
-{
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        let incoming = transport::incoming(listener, None, &Timing::LAN);
-        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-    });
-    server
-}
-
-fn start(id: &str, listener: TcpListener, peers: &[(&str, SocketAddr)]) -> Member {
-    let (applied, members) = (watch::Sender::new(AppliedState::default()), watch::Sender::new(Arc::default()));
-    let own = (id, listener.local_addr().unwrap());
-    let listed: Vec<config::Member> = peers.iter().chain([&own]).map(|(peer, addr)| listed(peer, *addr)).collect();
-    let ids = listed.iter().map(|member| member.id.clone()).collect();
-    let known = Known { listed: ids, members: members.subscribe(), applied: applied.subscribe() };
-    let identity = Identity::new(CLUSTER, id.into(), incarnation(id), known);
-    let cluster = config::Cluster { name: CLUSTER.into(), listen: own.1, members: listed, failback: false };
-    let roster = Roster::new(id.into(), &cluster, members.subscribe(), None, Timing::LAN);
-    let gossip = Gossip::start(Arc::new(identity), roster);
-    let server = serve(listener, gossip.service());
-    Member { gossip, applied, members, _server: server }
-}
-
-fn listed(id: &str, addr: SocketAddr) -> config::Member {
-    config::Member { id: id.into(), addr: addr.to_string(), role: Role::Validator, priority: 1 }
-}
-
-fn in_state(state: &str) -> Record {
-    Record { state: state.into(), ..Default::default() }
-}
-
-impl Member {
-    /// As if the log had recorded these stores.
-    fn record(&self, incarnations: BTreeMap<NodeId, u64>) {
-        self.applied.send_modify(|state| Arc::make_mut(&mut state.replicated).incarnations = incarnations);
-    }
-
-    async fn sees(&self, what: &str, condition: impl Fn(&Table) -> bool) -> Arc<Table> {
-        let mut table = self.gossip.table();
-        let found = timeout(PATIENCE, table.wait_for(|table| condition(table))).await;
-        if let Ok(found) = found {
-            return found.expect("gossip goes on").clone();
-        }
-        let table = self.gossip.table().borrow().clone();
-        panic!("{:?} never saw {what}; its table: {table:#?}", table.me());
-    }
-
-    async fn sees_state(&self, of: &str, state: &str) -> Arc<Table> {
-        self.sees(&format!("{of} in {state}"), |table| state_of(table, of) == Some(state)).await
-    }
-}
-
-fn state_of<'a>(table: &'a Table, of: &str) -> Option<&'a str> {
-    table.get(&of.into())?.record.as_ref().map(|record| record.state.as_str())
-}
-
-async fn pair() -> (Member, Member, SocketAddr) {
-    let ((listen_a, a), (listen_b, b)) = (listen().await, listen().await);
-    (start("host-a", listen_a, &[("host-b", b)]), start("host-b", listen_b, &[("host-a", a)]), a)
-}
+use kit::{PATIENCE, channel, in_state, incarnation, listen, nowhere, pair, sender, serve, start, state_of};
 
 #[tokio::test]
 async fn three_members_learn_records_round_trips_and_clock_offsets_of_each_other() {
@@ -266,23 +167,6 @@ async fn a_member_that_was_unreachable_is_tried_again_as_soon_as_it_calls() {
 }
 
 #[tokio::test]
-async fn a_relayed_record_of_a_replaced_store_is_not_taken() {
-    let ((listen_c, c), away) = (listen().await, nowhere().await);
-    let c_member = start("host-c", listen_c, &[("host-a", away), ("host-d", away)]);
-    c_member.record(BTreeMap::from([("host-d".into(), incarnation("host-d"))]));
-    let request = |incarnation, state| ExchangeRequest {
-        sender: Some(sender("host-a")),
-        records: vec![Record { member: "host-d".into(), generation: 1, incarnation, ..in_state(state) }],
-        ..Default::default()
-    };
-    let mut client = GossipClient::new(channel(c));
-    client.exchange(request(4711, "of another store")).await.expect("host-a itself is welcome");
-    assert_eq!(state_of(&c_member.gossip.table().borrow(), "host-d"), None);
-    client.exchange(request(incarnation("host-d"), "Voting")).await.expect("host-a itself is welcome");
-    assert_eq!(state_of(&c_member.gossip.table().borrow(), "host-d"), Some("Voting"));
-}
-
-#[tokio::test]
 async fn a_restarted_member_replaces_what_it_said_in_its_earlier_life() {
     let ((listen_a, a), (listen_b, b)) = (listen().await, listen().await);
     let a_member = start("host-a", listen_a, &[("host-b", b)]);
@@ -323,73 +207,6 @@ async fn a_rumour_about_a_member_ends_when_the_member_hears_of_it() {
     })
     .await;
     b.sees_state("host-a", "Voting").await;
-}
-
-fn sender(member: &str) -> Sender {
-    Sender {
-        cluster: CLUSTER.into(),
-        member: member.into(),
-        incarnation: incarnation(member),
-        protocol: PROTOCOL,
-        founders: 0,
-        session: 0,
-        start: 0,
-        knows: 0,
-    }
-}
-
-#[tokio::test]
-async fn whoever_does_not_belong_is_refused_with_a_reason_and_changes_nothing() {
-    let (a, _b, addr) = pair().await;
-    let recorded = BTreeMap::from([("host-b".into(), incarnation("host-b"))]);
-    a.record(recorded);
-    let b = sender("host-b");
-    let cases = [
-        (None, Code::InvalidArgument, "no sender"),
-        (Some(Sender { cluster: "other".into(), ..b.clone() }), Code::PermissionDenied, "cluster.name"),
-        (Some(Sender { protocol: PROTOCOL + 1, ..b.clone() }), Code::PermissionDenied, "upgrade the older"),
-        (Some(sender("host-z")), Code::PermissionDenied, "not a member of this cluster"),
-        (Some(sender("host-a")), Code::PermissionDenied, "two coordinators"),
-        (Some(Sender { incarnation: 1, ..b.clone() }), Code::PermissionDenied, "remove the member from the cluster"),
-    ];
-    let mut client = GossipClient::new(channel(addr));
-    let forged = Record { member: "host-b".into(), generation: u64::MAX, ..in_state("forged") };
-    for (sender, code, text) in cases {
-        let request = ExchangeRequest { sender, records: vec![forged.clone()], full: true, ..Default::default() };
-        let refused = client.exchange(request).await.unwrap_err();
-        assert_eq!(refused.code(), code, "{refused}");
-        assert!(refused.message().contains(text), "{refused}");
-        assert_ne!(state_of(&a.gossip.table().borrow(), "host-b"), Some("forged"));
-    }
-    let request = ExchangeRequest { sender: Some(b), full: true, ..Default::default() };
-    let answer = client.exchange(request).await.expect("host-b itself is welcome").into_inner();
-    assert!(answer.received_at_ns <= answer.answered_at_ns && answer.received_at_ns > 0);
-}
-
-#[tokio::test]
-async fn a_replaced_store_is_refused_from_the_moment_the_record_says_so() {
-    let (a, b, _) = pair().await;
-    b.sees("host-a", |table| table.is_reachable(&"host-a".into(), BootTime::now())).await;
-    a.record(BTreeMap::from([("host-b".into(), 4711)]));
-    let told = |table: &Table| {
-        let error = table.get(&"host-a".into()).unwrap().error.clone();
-        error.is_some_and(|error| error.contains("wiped or copied"))
-    };
-    b.sees("that host-a refuses it", told).await;
-}
-
-#[tokio::test]
-async fn an_address_that_leads_to_another_member_is_named_and_does_not_count() {
-    let ((listen_a, _), (listen_c, c)) = (listen().await, listen().await);
-    let a = start("host-a", listen_a, &[("host-b", c), ("host-c", c)]);
-    let _c = start("host-c", listen_c, &[("host-a", nowhere().await), ("host-b", nowhere().await)]);
-    let mixed_up = |table: &Table| {
-        let error = table.get(&"host-b".into()).unwrap().error.clone();
-        error.is_some_and(|error| error.contains("host-c answers where host-b should"))
-    };
-    let table = a.sees("the mix-up", mixed_up).await;
-    assert!(!table.is_reachable(&"host-b".into(), BootTime::now()));
-    a.sees("host-c itself", |table| table.is_reachable(&"host-c".into(), BootTime::now())).await;
 }
 
 /// Answers as host-b and keeps what it was sent.
@@ -487,35 +304,4 @@ async fn dropping_gossip_ends_its_tasks() {
     drop(a);
     let closed = async { while table.changed().await.is_ok() {} };
     timeout(PATIENCE, closed).await.expect("nobody holds the table's sender any more");
-}
-
-#[tokio::test]
-async fn a_member_that_is_added_is_heard_of_and_one_that_is_removed_no_more() {
-    let ((listen_a, a), (listen_b, b)) = (listen().await, listen().await);
-    // Neither configuration lists the other.
-    let (a_member, b_member) = (start("host-a", listen_a, &[]), start("host-b", listen_b, &[]));
-    b_member.gossip.publish(in_state("Voting"));
-    let by_log = |ids: &[(&str, SocketAddr)]| {
-        let member = |(id, addr): &(&str, SocketAddr)| {
-            let addr = addr.to_string();
-            let incarnation = Some(incarnation(id));
-            (NodeId::from(*id), members::Member { addr, role: Role::Validator, priority: 1, incarnation })
-        };
-        let all: BTreeMap<_, _> = ids.iter().map(member).collect();
-        Arc::new(Members { voters: vec![all.keys().cloned().collect()], all })
-    };
-    for member in [&a_member, &b_member] {
-        member.members.send_replace(by_log(&[("host-a", a), ("host-b", b)]));
-    }
-    a_member.sees_state("host-b", "Voting").await;
-    a_member.members.send_replace(by_log(&[("host-a", a)]));
-    a_member.sees("host-b gone", |table| table.get(&"host-b".into()).is_none()).await;
-    b_member
-        .sees("host-a's refusal", |table| {
-            table
-                .get(&"host-a".into())
-                .and_then(|heard| heard.error.as_deref())
-                .is_some_and(|e| e.contains("not a member"))
-        })
-        .await;
 }
