@@ -278,7 +278,7 @@ impl Prepared {
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
         let broken = tokio::select! {
             stop_node = hands.perform_all(actions) => {
-                hands.leave(stop_node).await;
+                tokio::join!(hands.leave(stop_node), reporter.take_leave());
                 None
             }
             reason = sources::broken(opened.store.health(), consensus.clone()) => {

@@ -186,6 +186,11 @@ impl Reporter {
         }
     }
 
+    /// The others learn that this member is no standby any more, and need not find out.
+    pub(super) async fn take_leave(&self) {
+        self.gossip.take_leave(self.record()).await;
+    }
+
     pub(super) fn status(&self) -> StatusResponse {
         let now = BootTime::now();
         let (leader, term) = self.consensus.leader();

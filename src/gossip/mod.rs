@@ -44,6 +44,7 @@ pub const RPC_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Gossip {
     shared: Arc<Shared>,
+    roster: Arc<Roster>,
     _tasks: Arc<JoinSet<()>>,
 }
 
@@ -57,8 +58,8 @@ impl Gossip {
             Arc::new(Shared { identity, table: watch::Sender::new(Arc::new(table)), to_push: watch::Sender::new(()) });
         let mut tasks = JoinSet::new();
         tasks.spawn(beat(shared.clone()));
-        tasks.spawn(tend(shared.clone(), roster));
-        Gossip { shared, _tasks: Arc::new(tasks) }
+        tasks.spawn(tend(shared.clone(), roster.clone()));
+        Gossip { shared, roster, _tasks: Arc::new(tasks) }
     }
 
     /// Makes `record` this member's own when it differs from the last one. `member`, `generation`,
@@ -74,6 +75,20 @@ impl Gossip {
             Change::Nothing | Change::Measures => {}
             Change::Facts => self.shared.push(),
         }
+    }
+
+    /// Publishes `record`, and returns once every member that was reachable has it or is late with its answer. The others
+    /// would go by the record before it until an exchange fails.
+    pub async fn take_leave(&self, record: Record) {
+        self.publish(record);
+        let now = BootTime::now();
+        let table = self.shared.table();
+        let mut told = JoinSet::new();
+        for (id, _) in table.others().filter(|(_, heard)| heard.is_reachable(now)) {
+            let Some(channel) = self.roster.channel(id) else { continue };
+            told.spawn(peer::tell(self.shared.clone(), id.clone(), channel));
+        }
+        told.join_all().await;
     }
 
     /// The table, marked as changed whenever anything in it changed.

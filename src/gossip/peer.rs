@@ -32,9 +32,7 @@ enum ExchangeError {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
-    let mut client = GossipClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client = client(channel);
     let mut to_push = shared.to_push.subscribe();
     let mut table = shared.table.subscribe();
     let mut tick = interval(EXCHANGE_EVERY);
@@ -76,6 +74,17 @@ pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
             }
         };
     }
+}
+
+/// Pushes the own record once.
+pub(super) async fn tell(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
+    if let Err(error) = exchange(&shared, &mut client(channel), &peer, false).await {
+        tracing::debug!(%peer, %error, "gossip: not told");
+    }
+}
+
+fn client(channel: Channel) -> GossipClient<Channel> {
+    GossipClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 async fn exchange(

@@ -209,6 +209,18 @@ async fn a_rumour_about_a_member_ends_when_the_member_hears_of_it() {
     b.sees_state("host-a", "Voting").await;
 }
 
+#[tokio::test]
+async fn whoever_leaves_has_told_all_that_it_could_reach_and_is_held_up_by_nobody() {
+    let ((listen_a, a), (listen_b, b), gone) = (listen().await, listen().await, nowhere().await);
+    let others = [("host-b", b), ("host-c", gone)];
+    let (a_member, b_member) = (start("host-a", listen_a, &others), start("host-b", listen_b, &[("host-a", a)]));
+    a_member.gossip.publish(in_state("Voting"));
+    b_member.sees_state("host-a", "Voting").await;
+    a_member.sees("host-b", |table| table.is_reachable(&"host-b".into(), BootTime::now())).await;
+    timeout(PATIENCE, a_member.gossip.take_leave(in_state("Shutdown"))).await.expect("host-c is not waited for");
+    assert_eq!(state_of(&b_member.gossip.table().borrow(), "host-a"), Some("Shutdown"), "and nobody waited for it");
+}
+
 /// Answers as host-b and keeps what it was sent.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<ExchangeRequest>>>);
