@@ -16,7 +16,7 @@ use common::{Ground, TestNet};
 use localnet::demo::{self, Pair};
 use localnet::faults::{self, What};
 use localnet::hosts;
-use localnet::launch;
+use localnet::launch::{self, diagnosis};
 use localnet::net::{ChainKind, Shape, write_file};
 use localnet::procs;
 use localnet::status::{Answer, Status, query_host, run_bounded};
@@ -138,6 +138,7 @@ impl Walk {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
                 self.settle();
                 self.t.end_coordinator("host-a", Signal::TERM);
+                self.await_answer("host-b", "host-a has left", |status| !status.is_ready_standby("host-a"));
             }
             ("From another machine", 0) => {
                 launch::start_coordinator(&self.t.net, "host-a").unwrap();
@@ -191,8 +192,9 @@ impl Walk {
         if !book::is_alike(&shown.output, &told) || fails != (code != Some(0)) {
             let Shown { prompt, args, output, line, .. } = shown;
             let args = args.join(" ");
+            let seen = if self.unlike.is_empty() { diagnosis(&self.t.net) } else { String::new() };
             self.unlike.push(format!(
-                "docs/operating.md:{line}: {prompt}$ baton {args}\n--- is shown as\n{output}--- and printed, with exit code {code:?},\n{told}"
+                "docs/operating.md:{line}: {prompt}$ baton {args}\n--- is shown as\n{output}--- and printed, with exit code {code:?},\n{told}{seen}"
             ));
         }
     }
