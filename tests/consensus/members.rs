@@ -14,7 +14,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use tokio::time::{sleep, timeout};
 
 use super::front::Call;
-use super::kit::{Cluster, Shape, candidacy, eventually, long_lease, release, short_lease};
+use super::kit::{Cluster, Shape, candidacy, eventually, long_lease, patient_lease, release, short_lease};
 
 fn promote(id: &str) -> Change {
     Change::Promote { id: id.into() }
@@ -133,7 +133,7 @@ async fn a_learner_neither_leads_nor_asks_for_votes() {
 /// openraft takes any set of answers for a quorum of no voters at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_waits_to_be_added_elects_neither_itself_nor_anybody_else() {
-    let mut cluster = Cluster::led_by_a(Shape { obeys_core: true, ..Shape::arbiters(short_lease()) }).await;
+    let mut cluster = Cluster::led_by_a(Shape { obeys_core: true, ..Shape::arbiters(patient_lease()) }).await;
     cluster.start_joiner("d").await;
     let d = cluster.at("d");
     d.core.step(Event::Tick);
