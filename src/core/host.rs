@@ -3,6 +3,7 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since.
 
+mod foreign;
 mod not_ready;
 mod upgrade;
 
@@ -47,6 +48,8 @@ pub struct Host {
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
+    /// Who it is; ours is not started beside it.
+    foreign_node: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +82,7 @@ impl Host {
             links_error: None,
             foreign_epoch: None,
             upgrade: None,
+            foreign_node: None,
         }
     }
 
@@ -303,6 +307,9 @@ impl Host {
         }
         if let Some(name) = self.upgrading() {
             return Some(NotReady::Upgrading { name: name.clone() });
+        }
+        if let Some(found) = &self.foreign_node {
+            return Some(NotReady::ForeignNode { found: found.clone() });
         }
         if let Some(reason) = &self.links_error {
             return Some(NotReady::Links { reason: reason.clone() });

@@ -141,7 +141,7 @@ impl Reporter {
 
     /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
-        let Seen { health, last_signed, note } = self.seen();
+        let Seen { health, last_signed, note, foreign } = self.seen();
         let (settling, mark_seen) =
             self.core.read(|core, now| (core.settling(now.boot).map(awaited), core.mark_seen()));
         let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
@@ -182,6 +182,7 @@ impl Reporter {
             certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
             upgrade: self.upgrade_report().as_ref().map(Into::into),
             node_crashes: self.core.read(|core, _| core.host().crashes()),
+            foreign_node: foreign.unwrap_or_default(),
             ..Record::default()
         }
     }
@@ -300,6 +301,7 @@ impl Reporter {
             vote: vote.as_str().into(),
             incarnation: self.known_store(&member.id),
             upgrade: record.upgrade,
+            foreign_node: record.foreign_node,
         }
     }
 
@@ -395,6 +397,7 @@ impl Reporter {
                 missing: upgrades::lacks_binary(status),
                 failed: upgrades::has_failed(status),
             }),
+            foreign_node: self.config.chain.as_ref().map(|_| !record.foreign_node.is_empty()),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();

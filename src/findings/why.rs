@@ -266,6 +266,10 @@ impl Seen<'_> {
         if member.links == "validating" && member.phase.is_empty() {
             wrong.push(format!("{id}: its links are validating, and it does not hold the baton."));
         }
+        // Of one that is not ready for it, and was asked, it was said above.
+        if !member.foreign_node.is_empty() && (member.maintenance || !member.phase.is_empty()) {
+            wrong.push(format!("{id}: {}.", member.foreign_node));
+        }
         wrong
     }
 }

@@ -36,6 +36,10 @@ pub enum NotReady {
     Maintenance,
     /// A learner, or not a member at all.
     NoVoter,
+    /// A chain node that is not ours.
+    ForeignNode {
+        found: String,
+    },
 }
 
 impl fmt::Display for NotReady {
@@ -62,6 +66,7 @@ impl fmt::Display for NotReady {
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::ForeignNode { found } => write!(f, "{found}"),
         }
     }
 }
