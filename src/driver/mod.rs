@@ -9,6 +9,7 @@ mod links;
 mod marks;
 mod members;
 mod orders;
+mod place;
 mod report;
 mod sources;
 mod upgrades;
@@ -53,6 +54,8 @@ use crate::upgrade::Upgrades;
 use answers::Answers;
 pub use fence::fence;
 use links::HostLinks;
+use place::Place;
+pub use place::check_host;
 use report::Reporter;
 
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.
@@ -84,6 +87,8 @@ pub struct Prepared {
     /// Of the chain driver and the mark file.
     warnings: Vec<String>,
     manager: ServiceManager,
+    /// Of the chain node's home and the validator's key.
+    place: Option<Place>,
 }
 
 /// What an operator says about the validator key at the start.
@@ -109,6 +114,13 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         }
         None => (None, Vec::new()),
     };
+    let place = match &config.chain {
+        Some(chain) => {
+            warnings.extend(place::check_probe(&config, chain)?);
+            Some(Place::take(&config, chain).await?)
+        }
+        None => None,
+    };
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
     warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
@@ -129,7 +141,20 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings, manager })
+    Ok(Prepared {
+        config,
+        chain,
+        certificates,
+        opened,
+        start,
+        mark_file,
+        listener,
+        admin,
+        metrics,
+        warnings,
+        manager,
+        place,
+    })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -176,8 +201,21 @@ impl Prepared {
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self, stop_node: bool, guard_says: LinesAs) -> Result<()> {
         let Prepared {
-            config, chain, certificates, opened, start, mark_file, listener, admin, metrics, manager, ..
+            config,
+            chain,
+            certificates,
+            opened,
+            start,
+            mark_file,
+            listener,
+            admin,
+            metrics,
+            manager,
+            place,
+            ..
         } = self;
+        // To the end of all that runs below.
+        let _place = place;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {
