@@ -271,8 +271,16 @@ fn what_is_not_there_is_not_shown_as_a_number_that_an_alert_would_take_for_one()
     };
     metrics.publish(&without);
     let text = metrics.encode();
-    let absent =
-        ["certificate_", "node_height", "node_synced", "node_peers", "cluster_height", "state_dir_", "upgrade_", "foreign_"];
+    let absent = [
+        "certificate_",
+        "node_height",
+        "node_synced",
+        "node_peers",
+        "cluster_height",
+        "state_dir_",
+        "upgrade_",
+        "foreign_",
+    ];
     for prefix in absent {
         assert!(!text.contains(&format!("\nbaton_{prefix}")), "{prefix}: {text}");
     }

@@ -127,7 +127,8 @@ impl Endpoint {
                 format!("{who} listens at {at}, and baton did not start it; {}", processes::remedy(&[*one]))
             }
             [] => format!(
-                "a process of user {user} listens at {at}, and baton did not start it; find it as root: ss -ltnp"
+                "a process of user {user} listens at {at}, and baton did not start it; baton check, run as root, names it; \
+                 stop it, and whatever starts it"
             ),
             several => {
                 let found: Vec<String> = several.iter().take(4).map(|pid| processes::named_shortly(*pid)).collect();

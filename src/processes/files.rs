@@ -1,7 +1,7 @@
 //! Which files other processes have open for writing, and which are locked.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -57,9 +57,9 @@ pub fn open_for_writing(pid: u32, folder: &Path) -> Vec<(PathBuf, fs::Metadata)>
     open.collect()
 }
 
-/// Whether it cannot be known what a process has open.
+/// Whether it cannot be known what a process has open, also because it is not shown at all (`ProtectProc=invisible`).
 pub fn is_unreadable(pid: u32) -> bool {
-    fs::read_dir(format!("/proc/{pid}/fd")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    fs::read_dir(format!("/proc/{pid}/fd")).is_err()
 }
 
 #[cfg(test)]
