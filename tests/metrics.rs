@@ -14,7 +14,7 @@ use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, Plann
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 36] = [
+const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),

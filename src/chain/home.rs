@@ -1,7 +1,6 @@
 //! Who else works in the chain node's home: a node that baton did not start has its database open and locked there. Files
 //! are neither opened nor read for that; the kernel tells who has what open.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,19 +21,22 @@ pub fn foreign_user(home: &Path, command: &[String], guard: Option<u32>) -> Opti
     let me = std::process::id();
     let mut ours = processes::family(guard.into_iter().collect(), &all, me);
     ours.insert(me);
-    let locks = processes::locks().unwrap_or_default();
+    let mut locks = processes::locks().unwrap_or_default();
+    // Whoever only reads what our node has locked is no node.
+    locks.retain(|lock| lock.pid.is_none_or(|pid| !ours.contains(&pid)));
     let program = command.first().and_then(|program| Path::new(program).file_name()?.to_str());
     for pid in all.iter().map(|process| process.pid).filter(|pid| !ours.contains(pid)) {
         let same_program = || program.is_some() && processes::program(pid).as_deref() == program;
-        let open = processes::open_for_writing(pid, &home);
-        let locked = open.iter().find(|(_, file)| locks.iter().any(|lock| lock.is_on(file)));
-        if let Some((file, _)) = locked.or_else(|| open.first().filter(|_| same_program())) {
-            return Some(told(pid, file));
+        let open = processes::open_files(pid, &home);
+        let locked = open.iter().find(|file| locks.iter().any(|lock| lock.is_on(&file.is)));
+        let written = || open.iter().find(|file| file.for_writing).filter(|_| same_program());
+        if let Some(file) = locked.or_else(written) {
+            return Some(told(pid, &file.path));
         }
     }
     // Of another user's process, only the locks are shown.
     let device = fs::metadata(&home).ok()?.dev();
-    let hidden: Vec<&Lock> = locks.iter().filter(|lock| lock.device == device && is_hidden(lock, &ours)).collect();
+    let hidden: Vec<&Lock> = locks.iter().filter(|lock| lock.device == device && is_hidden(lock)).collect();
     let mut left = ENTRIES_MAX;
     let (lock, file) = if hidden.is_empty() { None } else { find(&home, &hidden, DEPTH_MAX, &mut left) }?;
     Some(told(lock.pid?, &file))
@@ -45,8 +47,8 @@ fn told(pid: u32, file: &Path) -> String {
     format!("{who} has {file} open, and baton did not start it; {}", processes::remedy(&[pid]))
 }
 
-fn is_hidden(lock: &Lock, ours: &BTreeSet<u32>) -> bool {
-    lock.pid.is_some_and(|pid| !ours.contains(&pid) && processes::is_unreadable(pid))
+fn is_hidden(lock: &Lock) -> bool {
+    lock.pid.is_some_and(processes::is_unreadable)
 }
 
 fn find<'a>(folder: &Path, locks: &[&'a Lock], depth: u32, left: &mut usize) -> Option<(&'a Lock, PathBuf)> {

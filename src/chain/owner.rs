@@ -178,7 +178,11 @@ fn in_another_network(family: &BTreeSet<u32>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+    use std::os::fd::OwnedFd;
+    use std::process::Command;
+
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket, sockopt};
 
     use super::*;
     use crate::config::Pointers;
@@ -209,6 +213,39 @@ mod tests {
         assert_eq!(endpoint.owner(None, &inodes), Owner::Ours(inodes.clone()), "what was proven stays so");
         drop(listener);
         assert_eq!(endpoint.owner(None, &inodes), Owner::Nobody);
+    }
+
+    /// Listens at `port`, or anywhere, beside others that do so too.
+    fn shared(port: u16) -> (OwnedFd, u16) {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        sockopt::set_socket_reuseport(&socket, true).expect("set");
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).expect("bound");
+        listen(&socket, 1).expect("it listens");
+        let addr = std::net::SocketAddr::try_from(getsockname(&socket).expect("an address")).expect("of IP");
+        (socket, addr.port())
+    }
+
+    #[test]
+    fn a_socket_of_a_descendant_is_ours_until_somebody_else_shares_the_port() {
+        let (first, port) = shared(0);
+        let mut node = Command::new("sleep").arg("1000").stdin(first).spawn().expect("sleep starts");
+        let endpoint = endpoint("127.0.0.1", port);
+        let guard = node.id();
+        let ask = || endpoint.owner(Some(guard), &BTreeSet::new());
+        let alone = ask();
+        let (second, _) = shared(port);
+        let shared = ask();
+        drop(second);
+        let again = ask();
+        node.kill().expect("it runs");
+        node.wait().expect("its end");
+        assert!(matches!(&alone, Owner::Ours(inodes) if inodes.len() == 1), "{alone:?}");
+        assert!(
+            matches!(&shared, Owner::Foreign(told) if told.contains(&format!("(pid {})", std::process::id()))),
+            "{shared:?}"
+        );
+        assert_eq!(again, alone);
+        assert_eq!(ask(), Owner::Nobody);
     }
 
     #[test]

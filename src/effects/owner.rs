@@ -79,13 +79,11 @@ fn refusal(owner: &Owner) -> Option<String> {
     }
 }
 
-/// Looks at the address while no node of ours runs there, and at the home if somebody was found in it.
+/// Looks at the address while no node of ours runs there, and at the home if somebody was found in it. Without a guard not:
+/// what descends from one that is lost would be taken for somebody else's.
 async fn look_without_node(hands: &Hands) {
-    // A guard that does not answer may have descendants that nobody knows of now.
-    if !hands.has_guard() {
-        return;
-    }
-    if hands.foreign_in_home.borrow().is_some() {
+    let in_home = hands.foreign_in_home.borrow().is_some();
+    if in_home && hands.has_guard() {
         look_into_home(hands).await;
     }
     owner(hands).await;
@@ -93,6 +91,10 @@ async fn look_without_node(hands: &Hands) {
 
 /// Whether the node may be started: nobody else listens where it is probed or has its home open.
 pub(super) async fn is_place_free(hands: &Hands) -> bool {
+    if !hands.has_guard() {
+        // Nothing is started without one, and what it left may still be there.
+        return true;
+    }
     look_into_home(hands).await;
     owner(hands).await;
     !hands.is_foreign_known()
@@ -108,7 +110,8 @@ async fn look_into_home(hands: &Hands) {
 
 /// Whose node answers now, or did a moment ago.
 async fn owner(hands: &Hands) -> Owner {
-    let Some(endpoint) = &hands.owner.endpoint else { return Owner::Unknown(String::new()) };
+    let Some(endpoint) = &hands.owner.endpoint else { return Owner::Unknown("a program asks the node".into()) };
+    let Some(guard) = hands.guard_pid() else { return Owner::Unknown("no guard answers".into()) };
     let node = match &*hands.node.borrow() {
         NodeSeen::Running(process) => Some(process.pid),
         NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
@@ -119,8 +122,8 @@ async fn owner(hands: &Hands) -> Owner {
         return look.owner.clone();
     }
     let proven = same.map(|look| look.proven.clone()).unwrap_or_default();
-    let (asked, known, guard) = (endpoint.clone(), proven.clone(), hands.guard_pid());
-    let looked = spawn_blocking(move || asked.owner(guard, &known)).await;
+    let (asked, known) = (endpoint.clone(), proven.clone());
+    let looked = spawn_blocking(move || asked.owner(Some(guard), &known)).await;
     let owner = match looked.unwrap_or_else(|error| Owner::Unknown(error.to_string())) {
         Owner::Elsewhere(addr) => Owner::Foreign(endpoint.elsewhere(addr)),
         owner => owner,

@@ -382,6 +382,26 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_not_ours_is_told_once_whatever_else_is_told_of_its_host() {
+        let told = "neard (pid 7) listens at 127.0.0.1:3030";
+        let count = |change: &dyn Fn(&mut MemberStatus)| {
+            let told_of = why(|status| {
+                let member = &mut status.members[1];
+                member.foreign_node = told.to_owned();
+                member.not_ready_because = told.to_owned();
+                change(member);
+            });
+            told_of.wrong.iter().filter(|line| line.contains(told)).count()
+        };
+        assert_eq!(count(&|_| {}), 1, "a standby");
+        assert_eq!(
+            count(&|member| (member.maintenance, member.not_ready_because) = (true, "in maintenance".into())),
+            1
+        );
+        assert_eq!(count(&|member| member.phase = "Active".to_owned()), 1, "a holder");
+    }
+
+    #[test]
     fn a_standby_that_is_not_ready_leaves_no_failover_and_is_named() {
         let why = why(|status| {
             status.members[1].state = "Syncing".to_owned();

@@ -1,4 +1,4 @@
-//! Which files other processes have open for writing, and which are locked.
+//! Which files other processes have open, and which are locked.
 
 use std::fs;
 use std::io;
@@ -44,15 +44,22 @@ fn lock(line: &str) -> Option<Lock> {
     Some(Lock { pid: fields.get(4)?.parse().ok(), device, inode: place.next()?.parse().ok()? })
 }
 
-/// The files below `folder` that a process may write, with what they are; none of a process that may not be looked at.
-pub fn open_for_writing(pid: u32, folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+/// A file that a process has open.
+pub struct OpenFile {
+    pub path: PathBuf,
+    pub is: fs::Metadata,
+    pub for_writing: bool,
+}
+
+/// The files below `folder` that a process has open; none of a process that may not be looked at.
+pub fn open_files(pid: u32, folder: &Path) -> Vec<OpenFile> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let open = entries.flatten().filter_map(|entry| {
         let link = entry.path();
-        let target = fs::read_link(&link).ok().filter(|file| file.starts_with(folder) && file != folder)?;
+        let path = fs::read_link(&link).ok().filter(|file| file.starts_with(folder) && file != folder)?;
         // The link's own mode says how the file was opened.
-        let writes = fs::symlink_metadata(&link).is_ok_and(|link| link.mode() & 0o200 != 0);
-        Some((target, fs::metadata(&link).ok()?)).filter(|_| writes)
+        let for_writing = fs::symlink_metadata(&link).is_ok_and(|link| link.mode() & 0o200 != 0);
+        Some(OpenFile { path, is: fs::metadata(&link).ok()?, for_writing })
     });
     open.collect()
 }
@@ -81,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_this_process_writes_is_found_and_one_that_it_reads_is_not() {
+    fn files_that_this_process_has_open_are_found_and_how() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().canonicalize().expect("a path");
         let (written, read) = (path.join("data/LOCK"), path.join("read"));
@@ -91,10 +98,12 @@ mod tests {
         let _folder = fs::File::open(&path).expect("open");
         let writes = fs::File::create(&written).expect("a file");
         let me = std::process::id();
-        let found = open_for_writing(me, &path);
-        assert_eq!(found.iter().map(|(file, _)| file.clone()).collect::<Vec<_>>(), [written]);
+        let mut found = open_files(me, &path);
+        found.sort_by_key(|open| open.for_writing);
+        let shown: Vec<_> = found.iter().map(|open| (open.path.clone(), open.for_writing)).collect();
+        assert_eq!(shown, [(read, false), (written, true)], "and not the folder itself");
         flock(&writes, FlockOperation::NonBlockingLockExclusive).expect("locked");
         let locks = locks().expect("the kernel shows them");
-        assert!(locks.iter().any(|lock| lock.pid == Some(me) && lock.is_on(&found[0].1)), "{locks:?}");
+        assert!(locks.iter().any(|lock| lock.pid == Some(me) && lock.is_on(&found[1].is)), "{locks:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use files::{Lock, is_unreadable, locks, open_for_writing, parse_locks};
+pub use files::{Lock, OpenFile, is_unreadable, locks, open_files, parse_locks};
 pub use listeners::{Listener, holders, listening, parse_listening, reaching};
 
 /// What /proc/PID/stat says of a process.
