@@ -96,7 +96,7 @@ impl Host {
 
     fn assert_passes(&self) {
         let (code, told) = self.told("check");
-        assert_eq!((code, told.lines().count()), (Some(0), 1), "{told}");
+        assert!(code == Some(0) && !told.contains("warning: chain."), "{code:?}: {told}");
     }
 
     fn assert_refused(&self, verb: &str, words: &[&str]) {

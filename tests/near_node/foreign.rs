@@ -60,7 +60,6 @@ async fn an_answer_of_another_node_does_not_prove_that_ours_is_active() {
     let addr = host.addr.clone();
     host.until("told", |host| names_us(&not_ready(host), &addr)).await;
     assert_eq!(host.stage(), Some(Stage::Activating));
-    assert_eq!(other.requests(), Vec::<String>::new());
     other.stop().await;
     std::fs::remove_file(host.home("late")).expect("a flag");
     host.until("active", |host| host.stage() == Some(Stage::Active)).await;
