@@ -24,6 +24,7 @@ pub use sweep::SweepError;
 
 use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinesAs, LinkSpec, NodeProcess, ToGuard, encode};
 use crate::ids::NodeId;
+use crate::processes;
 use crate::time::BootTime;
 use sweep::Held;
 
@@ -253,7 +254,7 @@ impl Listener {
     fn hold(&self, node: Option<&NodeProcess>) -> Option<Held> {
         let pid = node?.pid;
         let held = Held::open(pid).ok()??;
-        let is_child = sweep::read_stat(pid).is_some_and(|stat| stat.parent == self.guard.pid());
+        let is_child = processes::stat(pid).is_some_and(|stat| stat.parent == self.guard.pid());
         (is_child || sweep::carries_marker(pid, &self.socket)).then_some(held)
     }
 

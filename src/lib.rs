@@ -1,13 +1,14 @@
 //! baton: several hosts share one validator identity; exactly one of them signs at any time.
 //!
 //! Layers, lowest first; a module imports from lower layers only (`tests/layers.rs` enforces it):
-//! L0 `ids`, `time`, `realtime`, `private_file`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`;
+//! L0 `ids`, `time`, `realtime`, `private_file`, `processes`; L1 `timing`, `guard_frame`, `public_key`, `chain_node`;
 //! L2 `core` (pure), `config`, `key_links`, `certificates`, `service_manager`; L3 `shared_core`, `shared_answer`, `transport`,
 //! `wire`, `guard_client`, `metrics`, `chain`, `guard`, `upgrade`; L4 `store`, `identity`, `roster`, `admin`, `findings`, `effects`;
 //! L5 `consensus`, `gossip`, `relay`, `joining`, `exporter`; L6 `driver`; L7 the binaries and `cli`.
 
 pub mod ids;
 pub mod private_file;
+pub mod processes;
 pub mod realtime;
 pub mod time;
 

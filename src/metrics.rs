@@ -74,6 +74,8 @@ pub struct Snapshot<'a> {
     pub planned: Option<PlannedUpgrade<'a>>,
     /// `None` where binaries do not follow one another: without `[upgrade]`.
     pub binaries: Option<BinariesSeen>,
+    /// Whether a chain node that is not the own one was found on the host; `None` on an arbiter.
+    pub foreign_node: Option<bool>,
 }
 
 /// An upgrade of the chain nodes.
@@ -161,6 +163,7 @@ struct OfNode {
     synced: IntGaugeVec,
     peers: IntGaugeVec,
     cluster_height: IntGaugeVec,
+    foreign: IntGaugeVec,
 }
 
 /// Of the other members, one series each.
@@ -228,6 +231,7 @@ impl Metrics {
         }
         show(&all.upgrade.missing, s.binaries.map(|binaries| binaries.missing.into()));
         show(&all.upgrade.failed, s.binaries.map(|binaries| binaries.failed.into()));
+        show(&all.node.foreign, s.foreign_node.map(i64::from));
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -332,11 +336,13 @@ impl All {
 impl OfNode {
     fn new(r: &Registry) -> OfNode {
         let blocks = "Highest height of any member's chain node, blocks";
+        let foreign = "Whether a chain node that is not this member's own was found on its host, 1 or 0";
         OfNode {
             height: gauges(r, "baton_node_height", "Latest height of the chain node, blocks", &NO_LABEL),
             synced: gauges(r, "baton_node_synced", "Whether the chain node is in sync, 1 or 0", &NO_LABEL),
             peers: gauges(r, "baton_node_peers", "Peers of the chain node, count", &NO_LABEL),
             cluster_height: gauges(r, "baton_cluster_height", blocks, &NO_LABEL),
+            foreign: gauges(r, "baton_foreign_node", foreign, &NO_LABEL),
         }
     }
 }

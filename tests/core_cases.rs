@@ -394,6 +394,9 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["upgrade-ended", name, "failed"] => {
             Event::UpgradeEnded { name: upgrade(name)?, failed: Some("disk full".into()) }
         }
+        ["foreign-node"] => Event::ForeignNode { found: Some("neard (pid 7) listens here".into()) },
+        ["foreign-node", "gone"] => Event::ForeignNode { found: None },
+        ["start-withheld"] => Event::StartWithheld,
         ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
         _ => return Err(format!("no event: {}", words.join(" "))),
     })

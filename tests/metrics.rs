@@ -14,7 +14,7 @@ use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, Plann
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 36] = [
+const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -51,6 +51,7 @@ const CONTRACT: [(&str, &str, &[&str]); 36] = [
     ("baton_upgrade_binary_missing", "gauge", &[]),
     ("baton_upgrade_failed", "gauge", &[]),
     ("baton_build_info", "gauge", &["version"]),
+    ("baton_foreign_node", "gauge", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -80,6 +81,7 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         state_dir: Some(DiskSpace { free: 5_000_000_000, size: 20_000_000_000 }),
         planned: Some(PlannedUpgrade { name: "v2", height: Some(4_100_000_000) }),
         binaries: Some(BinariesSeen { missing: true, failed: true }),
+        foreign_node: Some(true),
     }
 }
 
@@ -228,6 +230,7 @@ fn numbers_are_shown_in_their_units() {
         ("baton_upgrade_binary_missing", 1.0),
         ("baton_upgrade_failed", 1.0),
         ("baton_node_restarts_total", 1.0),
+        ("baton_foreign_node", 1.0),
         ("baton_fence_total{cause=\"deadline\"}", 1.0),
         ("baton_moves_total{kind=\"failover\",reason=\"lease-lost\"}", 1.0),
         ("baton_peer_up{peer=\"host-b\"}", 1.0),
@@ -263,12 +266,21 @@ fn what_is_not_there_is_not_shown_as_a_number_that_an_alert_would_take_for_one()
         state_dir: None,
         planned: None,
         binaries: None,
+        foreign_node: None,
         ..snapshot("Voting", "standby")
     };
     metrics.publish(&without);
     let text = metrics.encode();
-    let absent =
-        ["certificate_", "node_height", "node_synced", "node_peers", "cluster_height", "state_dir_", "upgrade_"];
+    let absent = [
+        "certificate_",
+        "node_height",
+        "node_synced",
+        "node_peers",
+        "cluster_height",
+        "state_dir_",
+        "upgrade_",
+        "foreign_",
+    ];
     for prefix in absent {
         assert!(!text.contains(&format!("\nbaton_{prefix}")), "{prefix}: {text}");
     }

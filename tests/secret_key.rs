@@ -45,7 +45,8 @@ lease = "30s"
 kill_max = "1s"
 [chain]
 home = "home"
-command = ["sh", "-c", "trap : HUP; while :; do sleep 1; done"]
+command = ["sh", "-c", "trap '' HUP; exec \"$0\" --ignored --exact node_process", "ME"]
+env = { SECRET_KEY_NODE = "NODE" }
 [chain.probe]
 url = "http://NODE/status"
 every = "100ms"
@@ -84,12 +85,10 @@ impl Host {
         fs::write(host.path("home/config/config.toml"), "").expect("a file");
         fs::write(host.path(KEY), key.to_string()).expect("a key");
         fs::set_permissions(host.path(KEY), Permissions::from_mode(0o600)).expect("chmod");
-        let node = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = node.local_addr().expect("an address").to_string();
-        let link = host.path("home/validator_key.json");
-        thread::spawn(move || serve(&node, &link));
-        let [free] = free_addresses();
-        let text = CONFIG.replace("PEERS", &free).replace("NODE", &addr);
+        let [free, addr] = free_addresses();
+        let me = std::env::current_exe().expect("this program");
+        let text = CONFIG.replace("PEERS", &free).replace("\"NODE\"", &format!("{addr:?}"));
+        let text = text.replace("http://NODE/", &format!("http://{addr}/")).replace("ME", me.to_str().expect("UTF-8"));
         let text = text.replace("[chain]", &format!("[chain]\ndriver = {driver:?}"));
         fs::write(host.path("baton.toml"), text + links).expect("a configuration");
         host
@@ -147,6 +146,15 @@ impl Host {
         status.current_dir(self.0.path());
         let status = status.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs");
         status.success().then_some(())
+    }
+}
+
+/// Not a test: the coordinators of the others start it as their chain node, in its home.
+#[test]
+#[ignore = "the chain node that the other tests start"]
+fn node_process() {
+    if let Ok(addr) = std::env::var("SECRET_KEY_NODE") {
+        serve(&TcpListener::bind(addr).expect("its address"), Path::new("validator_key.json"));
     }
 }
 

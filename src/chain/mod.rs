@@ -9,9 +9,11 @@ pub mod cometbft;
 mod exec;
 mod files;
 pub mod generic;
+mod home;
 mod http;
 mod key_reader;
 pub mod near;
+mod owner;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,8 +24,10 @@ use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
 pub use answer::parse_rfc3339;
+pub use home::foreign_user;
 pub use key_reader::KeyReader;
 pub use near::Reload;
+pub use owner::{Endpoint, Owner};
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
 /// tests/chain/contract.rs holds every driver to it.
@@ -157,6 +161,11 @@ impl Driver {
             cwd: chain.home.clone(),
             log: chain.log.as_ref().map(|log| log.file.clone()),
         }
+    }
+
+    /// Where the chain node is probed; `None` when that is by a program.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        Endpoint::of(&self.chain().probe.target)
     }
 
     pub fn activation(&self) -> &Activation {

@@ -443,9 +443,11 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
         let checked = Upgrades::new(upgrade).check();
         checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
     }
+    let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    for warning in config.warnings.iter().chain(&expiry).chain(&running::timing_warnings(&config)?) {
+    let timings = running::timing_warnings(&config)?;
+    for warning in config.warnings.iter().chain(&expiry).chain(&on_host).chain(&timings) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     let (path, members) = (file.path(), config.cluster.members.len());

@@ -67,6 +67,9 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_until: Option<String>,
     vote: &'a str,
+    /// Left out while there is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    foreign_node: &'a str,
     /// Left out while it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     timing: Option<TimingObject>,
@@ -139,6 +142,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         transport: &member.transport,
         certificate_until: certificate_until(member).map(|until| until.to_string()),
         vote: &member.vote,
+        foreign_node: &member.foreign_node,
         timing: member.timing.map(Into::into),
     }
 }

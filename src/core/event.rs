@@ -177,6 +177,13 @@ pub enum Event {
     StoreFailed {
         reason: String,
     },
+    /// A chain node that is not ours answers where ours is probed, or has its home open: who it is, and what to do. `None`
+    /// when it is gone. Nothing that it answers is reported as `Probed`.
+    ForeignNode {
+        found: Option<String>,
+    },
+    /// `StartStandby` was not carried out, because of a `ForeignNode`; the guard was not asked.
+    StartWithheld,
 }
 
 /// What the core reads of the replicated state.
@@ -201,7 +208,7 @@ impl View {
 /// [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// → `NodeStarted` or `NodeStartFailed`. The guard puts the links into standby first.
+    /// → `NodeStarted`, `NodeStartFailed` or `StartWithheld`. The guard puts the links into standby first.
     StartStandby,
     /// → `GuardArmed`. Renews as well.
     Arm {

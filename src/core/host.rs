@@ -3,16 +3,18 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since.
 
+mod foreign;
+mod not_ready;
 mod upgrade;
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::chain_node::Health;
 use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::{Epoch, NodeId, UpgradeName};
+use crate::ids::Epoch;
 use crate::time::BootTime;
+pub use not_ready::NotReady;
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
@@ -46,6 +48,8 @@ pub struct Host {
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
+    /// Who it is; ours is not started beside it.
+    foreign_node: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,47 +59,6 @@ enum Node {
     Starting,
     Running { since: BootTime },
     Stopping,
-}
-
-/// Why this host cannot take the baton now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotReady {
-    Arbiter,
-    Upgrading {
-        name: UpgradeName,
-    },
-    NoGuard,
-    NodeDown,
-    Unsteady {
-        left: Duration,
-    },
-    NoAnswer {
-        reason: String,
-    },
-    Syncing,
-    FewPeers {
-        peers: u32,
-        min: u32,
-    },
-    HeadStuck {
-        behind_for: Duration,
-    },
-    Links {
-        reason: String,
-    },
-    Leaving,
-    /// By an operator's order.
-    Maintenance,
-    /// A learner, or not a member at all.
-    NoVoter,
-    /// Without these there is no majority, and they do not state for how long they promise.
-    SilentMembers {
-        members: Vec<NodeId>,
-    },
-    /// One of another cluster of this name calls this host as its member.
-    OtherCluster {
-        member: NodeId,
-    },
 }
 
 impl Host {
@@ -119,6 +82,7 @@ impl Host {
             links_error: None,
             foreign_epoch: None,
             upgrade: None,
+            foreign_node: None,
         }
     }
 
@@ -344,6 +308,9 @@ impl Host {
         if let Some(name) = self.upgrading() {
             return Some(NotReady::Upgrading { name: name.clone() });
         }
+        if let Some(found) = &self.foreign_node {
+            return Some(NotReady::ForeignNode { found: found.clone() });
+        }
         if let Some(reason) = &self.links_error {
             return Some(NotReady::Links { reason: reason.clone() });
         }
@@ -372,47 +339,6 @@ impl Host {
 
 fn backoff(crashes: u32) -> Duration {
     (RESTART_MIN * 2_u32.pow(crashes.min(6))).min(RESTART_MAX)
-}
-
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotReady::Arbiter => write!(f, "an arbiter runs no chain node"),
-            NotReady::Upgrading { name } => write!(f, "the chain node is being upgraded to {name}"),
-            NotReady::NoGuard => write!(f, "the guard does not answer"),
-            NotReady::NodeDown => write!(f, "the chain node is not running"),
-            NotReady::Unsteady { left } => {
-                write!(f, "the chain node failed recently, {:.1} s to wait", left.as_secs_f64())
-            }
-            NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
-            NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
-            NotReady::Syncing => write!(f, "the chain node is syncing"),
-            NotReady::FewPeers { peers, min } => {
-                write!(f, "the chain node has {peers} peers, and chain.probe.min_peers is {min}")
-            }
-            NotReady::HeadStuck { behind_for } => {
-                let secs = behind_for.as_secs_f64();
-                write!(f, "the chain node's head has stood still for {secs:.1} s while another host's is ahead")
-            }
-            NotReady::Links { reason } => write!(f, "{reason}"),
-            NotReady::Leaving => write!(f, "the coordinator is shutting down"),
-            NotReady::Maintenance => write!(f, "in maintenance"),
-            NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
-            NotReady::OtherCluster { member } => write!(
-                f,
-                "{member} calls, of a cluster of the same name that other members formed: make cluster.members the same on all \
-                 hosts, and empty member.state_dir of those that were alone"
-            ),
-            NotReady::SilentMembers { members } => {
-                let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
-                write!(
-                    f,
-                    "{names} of an earlier version of baton: without its word on timing.lease its answers make no lease; \
-                     upgrade it, or set timing.older_members_lease"
-                )
-            }
-        }
-    }
 }
 
 #[cfg(test)]

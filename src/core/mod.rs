@@ -276,6 +276,8 @@ impl Core {
                 self.shut_down(now, true);
                 self.let_go(now, tenure::Reason::StoreFailed, None, out);
             }
+            Event::ForeignNode { found } => self.host.found_foreign(found),
+            Event::StartWithheld => self.host.start_withheld(),
         }
     }
 
@@ -293,6 +295,7 @@ impl Core {
             && self.host.is_proven()
             && !busy
             && self.host.upgrading().is_none()
+            && self.host.foreign_node().is_none()
             && !self.finished
             && self.shutdown.is_none_or(|shutdown| !shutdown.stop_node)
             && now.boot >= self.host.start_at()

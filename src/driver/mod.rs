@@ -9,6 +9,7 @@ mod links;
 mod marks;
 mod members;
 mod orders;
+mod place;
 mod report;
 mod sources;
 mod upgrades;
@@ -53,6 +54,8 @@ use crate::upgrade::Upgrades;
 use answers::Answers;
 pub use fence::fence;
 use links::HostLinks;
+use place::Place;
+pub use place::check_host;
 use report::Reporter;
 
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.
@@ -87,6 +90,8 @@ pub struct Prepared {
     /// Of the chain driver and the mark file.
     warnings: Vec<String>,
     manager: ServiceManager,
+    /// Of the chain node's home and the validator's key.
+    place: Option<Place>,
 }
 
 /// What an operator says about the validator key at the start.
@@ -111,6 +116,13 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
             (Some((driver, links)), warnings)
         }
         None => (None, Vec::new()),
+    };
+    let place = match &config.chain {
+        Some(chain) => {
+            warnings.extend(place::check_probe(&config, chain)?);
+            Some(Place::take(&config, chain).await?)
+        }
+        None => None,
     };
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
@@ -153,6 +165,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         metrics,
         warnings,
         manager,
+        place,
     })
 }
 
@@ -212,8 +225,11 @@ impl Prepared {
             admin,
             metrics,
             manager,
+            place,
             ..
         } = self;
+        // To the end of all that runs below.
+        let _place = place;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
         let memory = Memory {

@@ -141,7 +141,7 @@ impl Reporter {
 
     /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
-        let Seen { health, last_signed, note } = self.seen();
+        let Seen { health, last_signed, note, foreign } = self.seen();
         let (settling, mark_seen) =
             self.core.read(|core, now| (core.settling(now.boot).map(awaited), core.mark_seen()));
         let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
@@ -183,6 +183,7 @@ impl Reporter {
             upgrade: self.upgrade_report().as_ref().map(Into::into),
             node_crashes: self.core.read(|core, _| core.host().crashes()),
             timing: Some(self.config.timing.into()),
+            foreign_node: foreign.unwrap_or_default(),
             ..Record::default()
         }
     }
@@ -304,6 +305,7 @@ impl Reporter {
             incarnation: self.known_store(&member.id),
             upgrade: record.upgrade,
             timing: record.timing,
+            foreign_node: record.foreign_node,
         }
     }
 
@@ -399,6 +401,7 @@ impl Reporter {
                 missing: upgrades::lacks_binary(status),
                 failed: upgrades::has_failed(status),
             }),
+            foreign_node: self.config.chain.as_ref().map(|_| !record.foreign_node.is_empty()),
             standbys_ready: ready.count() + usize::from(!active && record.ready),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();

@@ -9,6 +9,7 @@ mod guard;
 mod mark;
 mod node;
 mod node_log;
+mod owner;
 mod probe;
 mod upgrade;
 
@@ -33,6 +34,7 @@ use crate::shared_core::SharedCore;
 use crate::upgrade::Upgrades;
 use node::Job;
 use node_log::NodeLog;
+use owner::OwnerWatch;
 pub use upgrade::Planned;
 use upgrade::Upgrader;
 
@@ -88,6 +90,11 @@ struct Hands {
     /// The chain node has the key, or may have.
     has_key: watch::Sender<bool>,
     seen: watch::Sender<Seen>,
+    /// Whose node answers at the probe's address.
+    owner: OwnerWatch,
+    /// What is wrong at the probe's address, and in the node's home, in words.
+    foreign_listener: watch::Sender<Option<String>>,
+    foreign_in_home: watch::Sender<Option<String>>,
     /// With `[upgrade]`.
     upgrader: Option<Upgrader>,
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
@@ -118,6 +125,8 @@ pub struct Seen {
     pub last_signed: Option<SignMark>,
     /// What an operator should know of the node's key and signatures; empty when there is nothing.
     pub note: String,
+    /// A node on this host that is not ours, in words; nothing of what it answers is in `health`.
+    pub foreign: Option<String>,
 }
 
 /// What operators see of the guard.
@@ -145,7 +154,11 @@ impl Effects {
     /// Nothing runs then that did not run before.
     pub async fn start(setup: Setup) -> Result<Effects, GuardError> {
         let (upgrader, news) = setup.upgrades.map(Upgrader::new).unzip();
+        let spec = setup.chain.node_spec();
         let hands = Arc::new(Hands {
+            owner: OwnerWatch::new(setup.chain.endpoint(), spec.cwd, spec.argv),
+            foreign_listener: watch::Sender::new(None),
+            foreign_in_home: watch::Sender::new(None),
             chain: setup.chain,
             links: setup.links,
             guard_settings: setup.guard,
@@ -309,6 +322,15 @@ impl Hands {
 
     fn has_guard(&self) -> bool {
         self.guard().client.is_some()
+    }
+
+    fn guard_pid(&self) -> Option<u32> {
+        self.guard().client.as_ref().map(GuardClient::guard_pid)
+    }
+
+    /// A node that is not ours was found, and is not known to be gone.
+    fn is_foreign_known(&self) -> bool {
+        self.foreign_listener.borrow().is_some() || self.foreign_in_home.borrow().is_some()
     }
 
     /// To a guard that is gone nothing is said: `GuardGone` tells the core what became of the node.

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, first_signature, upgrade};
+use super::{Hands, NodeSeen, first_signature, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
@@ -64,6 +64,10 @@ pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Jo
 async fn start_standby(hands: &Arc<Hands>) {
     if let Err(error) = hands.chain.after_stop().await {
         hands.core.step(Event::NodeStartFailed { reason: error.to_string() });
+        return;
+    }
+    if !owner::is_place_free(hands).await {
+        hands.core.step(Event::StartWithheld);
         return;
     }
     match node_spec(hands).await {
@@ -233,7 +237,7 @@ async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
 /// Probes closely until an answer is as `wanted`.
 async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
     loop {
-        match hands.chain.probe().await {
+        match owner::ask(hands).await {
             Ok(health) if wanted(&health) => return,
             Ok(_) | Err(_) => sleep(CLOSELY).await,
         }

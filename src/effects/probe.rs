@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{Hands, NodeSeen};
+use super::{Hands, owner};
 use crate::core::Event;
 
 /// Between two probes of a node that has not answered since it was started.
@@ -16,15 +16,11 @@ const STARTING: Duration = Duration::from_millis(25);
 pub(super) const CLOSELY: Duration = Duration::from_millis(4);
 
 pub(super) async fn watch(hands: Arc<Hands>) {
-    let mut node = hands.node.subscribe();
     let mut closely = hands.closely.subscribe();
     let mut failure_counts_at = Instant::now();
     loop {
-        let pid = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
-            Ok(NodeSeen::Running(process)) => Some(process.pid),
-            Ok(NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_)) => continue,
-            Err(_) => return,
-        };
+        let Some(pid) = owner::watch_until_running(&hands).await else { return };
+        let pid = Some(pid);
         match probe(&hands).await {
             Ok(()) if *hands.answered.borrow() == pid => {}
             Ok(()) => {
@@ -55,7 +51,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
 
 /// One probe; an answer is reported to the core.
 async fn probe(hands: &Hands) -> Result<(), String> {
-    match hands.chain.probe().await {
+    match owner::ask(hands).await {
         Ok(health) => {
             debug!(height = health.height, "probed");
             hands.seen.send_modify(|seen| seen.health = Some(health.clone()));
@@ -65,7 +61,7 @@ async fn probe(hands: &Hands) -> Result<(), String> {
         Err(error) => {
             debug!("{error}");
             hands.seen.send_modify(|seen| seen.health = None);
-            Err(error.to_string())
+            Err(error)
         }
     }
 }

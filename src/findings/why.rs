@@ -268,6 +268,10 @@ impl Seen<'_> {
         if member.links == "validating" && member.phase.is_empty() {
             wrong.push(format!("{id}: its links are validating, and it does not hold the baton."));
         }
+        // Of one that is not ready for it, and was asked, it was said above.
+        if !member.foreign_node.is_empty() && (member.maintenance || !member.phase.is_empty()) {
+            wrong.push(format!("{id}: {}.", member.foreign_node));
+        }
         wrong
     }
 }
@@ -378,6 +382,26 @@ mod tests {
                         failover would work: host-b would take it, not before the lease of 1s is over and its own node has \
                         seen a block made after that; the last failover took 1130 ms from its claim on.\nNothing is wrong.\n";
         assert_eq!(why(|_| ()).text(), expected);
+    }
+
+    #[test]
+    fn a_node_that_is_not_ours_is_told_once_whatever_else_is_told_of_its_host() {
+        let told = "neard (pid 7) listens at 127.0.0.1:3030";
+        let count = |change: &dyn Fn(&mut MemberStatus)| {
+            let told_of = why(|status| {
+                let member = &mut status.members[1];
+                member.foreign_node = told.to_owned();
+                member.not_ready_because = told.to_owned();
+                change(member);
+            });
+            told_of.wrong.iter().filter(|line| line.contains(told)).count()
+        };
+        assert_eq!(count(&|_| {}), 1, "a standby");
+        assert_eq!(
+            count(&|member| (member.maintenance, member.not_ready_because) = (true, "in maintenance".into())),
+            1
+        );
+        assert_eq!(count(&|member| member.phase = "Active".to_owned()), 1, "a holder");
     }
 
     #[test]

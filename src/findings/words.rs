@@ -59,7 +59,13 @@ pub fn settling(member: &MemberStatus) -> Option<String> {
 /// What is to be known of a member that does not keep it from taking the baton.
 pub fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    of_node.into_iter().chain(certificate_note(member, now))
+    of_node.into_iter().chain(foreign_node(member)).chain(certificate_note(member, now))
+}
+
+/// A node on a member's host that is not its own, unless that is said to be why it is not ready.
+pub fn foreign_node(member: &MemberStatus) -> Option<String> {
+    let unsaid = !member.not_ready_because.contains(&member.foreign_node) || member.maintenance;
+    (!member.foreign_node.is_empty() && unsaid).then(|| member.foreign_node.clone())
 }
 
 /// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A

@@ -8,9 +8,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::start::{self, Greeted, socket_error};
-use super::sweep::{Held, carries_marker, read_stat, sweep};
+use super::sweep::{Held, carries_marker, sweep};
 use super::{DEATH_BOUND, GuardError, GuardSettings, SILENCE_BOUND, canonical};
 use crate::guard_frame::{FromGuard, ToGuard, encode};
+use crate::processes;
 
 /// What ran and does not run any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub async fn end_all(settings: &GuardSettings, stop_timeout: Duration) -> Result
             Ok(Some(greeted)) => {
                 ended.node = greeted.attached.node.as_ref().map(|node| node.pid);
                 let ours = |node: &u32| {
-                    read_stat(*node).is_some_and(|stat| stat.parent == pid) || carries_marker(*node, &socket)
+                    processes::stat(*node).is_some_and(|stat| stat.parent == pid) || carries_marker(*node, &socket)
                 };
                 node = ended.node.filter(ours).and_then(|node| Held::open(node).ok()?);
                 stop(greeted, stop_timeout).await;

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::guard_frame::GUARD_MARKER;
+use crate::processes;
 use crate::time::BootTime;
 
 /// A process that stays the same one although its number may be used again.
@@ -109,30 +110,21 @@ pub(super) fn strike(socket: &Path, node: Option<&Held>) -> Result<usize, SweepE
 
 /// The living processes that belong to the guard on `socket`, held open.
 fn strays(socket: &Path, node: Option<&Held>) -> Result<Vec<Held>, SweepError> {
-    let all = processes().map_err(SweepError::Proc)?;
+    let all = processes::all().map_err(SweepError::Proc)?;
     let own = std::process::id();
     // As long as anything is left of the session, the kernel gives its number to nobody else.
     let session = node.map(Held::pid);
-    let mut ours: BTreeSet<u32> = all
+    let roots = all
         .iter()
         .filter(|p| Some(p.session) == session || Some(p.pid) == session || carries_marker(p.pid, socket))
         .map(|p| p.pid)
-        .filter(|pid| *pid != own)
-        .collect();
-    loop {
-        let children: Vec<u32> =
-            all.iter().filter(|p| ours.contains(&p.parent) && p.pid != own).map(|p| p.pid).collect();
-        let before = ours.len();
-        ours.extend(children);
-        if ours.len() == before {
-            break;
-        }
-    }
+        .filter(|pid| *pid != own);
+    let ours = processes::family(roots.collect(), &all, own);
     let mut held = Vec::new();
     for process in all.iter().filter(|p| ours.contains(&p.pid)) {
         let Some(open) = Held::open(process.pid).map_err(SweepError::Proc)? else { continue };
         // The same number and the same start: it is still the process that was looked at.
-        let same = read_stat(process.pid).is_some_and(|again| again.started == process.started);
+        let same = processes::stat(process.pid).is_some_and(|again| again.started == process.started);
         if same && !open.is_dead() {
             held.push(open);
         }
@@ -145,29 +137,4 @@ pub(super) fn carries_marker(pid: u32, socket: &Path) -> bool {
     let wanted = [GUARD_MARKER.as_bytes(), b"=", socket.as_os_str().as_encoded_bytes()].concat();
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted))
-}
-
-pub(super) struct Stat {
-    pub pid: u32,
-    pub parent: u32,
-    pub session: u32,
-    /// In clock ticks after boot.
-    pub started: u64,
-}
-
-fn processes() -> io::Result<Vec<Stat>> {
-    let entries = fs::read_dir("/proc")?;
-    Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter_map(read_stat).collect())
-}
-
-pub(super) fn read_stat(pid: u32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // proc(5): "pid (comm) state ppid pgrp session …"; comm may hold spaces and parentheses.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat {
-        pid,
-        parent: fields.get(1)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
-        started: fields.get(19)?.parse().ok()?,
-    })
 }

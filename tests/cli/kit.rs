@@ -163,6 +163,7 @@ pub fn two_members() -> Coordinator {
         vote: "voter".to_owned(),
         incarnation: 0xabc,
         upgrade: None,
+        foreign_node: String::new(),
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),

@@ -1,7 +1,8 @@
 //! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in
 //! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, work on the
 //! chain some time after its key is loaded. Files in its home make it worse: `deaf` (SIGHUP changes
-//! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain).
+//! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
+//! not listen while the file is there).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,9 @@ pub async fn run(addr: &str) {
         ),
     );
     sleep(DEAF_FOR).await;
+    while key.is_some() && home.join("late").exists() {
+        sleep(Duration::from_millis(10)).await;
+    }
     let (mut hangup, mut terminate) =
         (signal(SignalKind::hangup()).expect("a handler"), signal(SignalKind::terminate()).expect("a handler"));
     let http = FakeNode::start_at(addr, "/status", Answer::CloseAtOnce).await;

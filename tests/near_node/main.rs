@@ -5,6 +5,7 @@ mod fake_neard;
 #[path = "../chain/fake_node.rs"]
 #[allow(dead_code)] // The driver's tests use the rest.
 mod fake_node;
+mod foreign;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
 mod stage;

@@ -20,6 +20,8 @@ pub struct Host {
     // Dropped in this order: first all that runs, then the files.
     host: host_kit::Host,
     dir: tempfile::TempDir,
+    /// Where its node listens and is probed.
+    pub addr: String,
 }
 
 impl Deref for Host {
@@ -52,9 +54,12 @@ impl Host {
             host_kit::write_key(&path.join(name), key);
         }
         std::fs::write(home.join("config.json"), CONFIG).expect("config");
-        let chain = chain(&path, activation);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let chain = chain(&path, &addr, activation);
         let host = host_kit::Host::start(&path, &chain, None).await;
-        Host { host, dir }
+        Host { host, dir, addr }
     }
 
     /// The core is obeyed, and leads with `b` ready to take over. Returns once its node signs.
@@ -84,10 +89,8 @@ impl Host {
     }
 }
 
-fn chain(path: &Path, activation: Activation) -> Chain {
+fn chain(path: &Path, addr: &str, activation: Activation) -> Chain {
     let home = path.join("home");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address").to_string();
     let me = std::env::current_exe().expect("this program").to_str().expect("UTF-8").to_owned();
     let link = |link: &str, validating: &str, standby: Option<&str>| LinkSpec {
         link: home.join(link),
@@ -98,7 +101,7 @@ fn chain(path: &Path, activation: Activation) -> Chain {
     Chain {
         driver: DriverKind::Near,
         command: [&me, "--ignored", "--exact", "fake_neard_process", "--nocapture"].map(String::from).to_vec(),
-        env: BTreeMap::from([(fake_neard::ADDR.to_owned(), addr.clone())]),
+        env: BTreeMap::from([(fake_neard::ADDR.to_owned(), addr.to_owned())]),
         log: Some(ChainLog::at(home.join("node.log"))),
         stop_timeout: Duration::from_secs(2),
         clock_skew: Duration::from_millis(10),

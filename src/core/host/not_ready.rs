@@ -1,0 +1,93 @@
+//! Why a host cannot take the baton, as a value for the core and in the words that operators read.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{NodeId, UpgradeName};
+
+/// Why this host cannot take the baton now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    Arbiter,
+    Upgrading {
+        name: UpgradeName,
+    },
+    NoGuard,
+    NodeDown,
+    Unsteady {
+        left: Duration,
+    },
+    NoAnswer {
+        reason: String,
+    },
+    Syncing,
+    FewPeers {
+        peers: u32,
+        min: u32,
+    },
+    HeadStuck {
+        behind_for: Duration,
+    },
+    Links {
+        reason: String,
+    },
+    Leaving,
+    /// By an operator's order.
+    Maintenance,
+    /// A learner, or not a member at all.
+    NoVoter,
+    /// A chain node that is not ours.
+    ForeignNode {
+        found: String,
+    },
+    /// Without these there is no majority, and they do not state for how long they promise.
+    SilentMembers {
+        members: Vec<NodeId>,
+    },
+    /// One of another cluster of this name calls this host as its member.
+    OtherCluster {
+        member: NodeId,
+    },
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::Arbiter => write!(f, "an arbiter runs no chain node"),
+            NotReady::Upgrading { name } => write!(f, "the chain node is being upgraded to {name}"),
+            NotReady::NoGuard => write!(f, "the guard does not answer"),
+            NotReady::NodeDown => write!(f, "the chain node is not running"),
+            NotReady::Unsteady { left } => {
+                write!(f, "the chain node failed recently, {:.1} s to wait", left.as_secs_f64())
+            }
+            NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
+            NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
+            NotReady::Syncing => write!(f, "the chain node is syncing"),
+            NotReady::FewPeers { peers, min } => {
+                write!(f, "the chain node has {peers} peers, and chain.probe.min_peers is {min}")
+            }
+            NotReady::HeadStuck { behind_for } => {
+                let secs = behind_for.as_secs_f64();
+                write!(f, "the chain node's head has stood still for {secs:.1} s while another host's is ahead")
+            }
+            NotReady::Links { reason } => write!(f, "{reason}"),
+            NotReady::Leaving => write!(f, "the coordinator is shutting down"),
+            NotReady::Maintenance => write!(f, "in maintenance"),
+            NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::ForeignNode { found } => write!(f, "{found}"),
+            NotReady::OtherCluster { member } => write!(
+                f,
+                "{member} calls, of a cluster of the same name that other members formed: make cluster.members the same on all \
+                 hosts, and empty member.state_dir of those that were alone"
+            ),
+            NotReady::SilentMembers { members } => {
+                let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
+                write!(
+                    f,
+                    "{names} of an earlier version of baton: without its word on timing.lease its answers make no lease; \
+                     upgrade it, or set timing.older_members_lease"
+                )
+            }
+        }
+    }
+}
