@@ -1,8 +1,9 @@
 //! What this member knows of its own host: guard, chain node, links and health.
 //!
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
-//! started keyless and never given the key since.
+//! started keyless and never given the key since, nor has said that it has one (`host/key_seen.rs`).
 
+mod key_seen;
 mod upgrade;
 
 use std::fmt;
@@ -12,7 +13,8 @@ use crate::chain_node::Health;
 use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::{Epoch, UpgradeName};
-use crate::time::BootTime;
+use crate::time::{BootTime, WallTime};
+use key_seen::KeySeen;
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
@@ -46,6 +48,7 @@ pub struct Host {
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
+    key_seen: Option<KeySeen>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +91,16 @@ pub enum NotReady {
     Maintenance,
     /// A learner, or not a member at all.
     NoVoter,
+    /// The own chain node had the validator's key without the baton.
+    KeyLoaded {
+        height: u64,
+    },
+    /// The validator's key signed while no host of the cluster held the baton.
+    KeyElsewhere {
+        height: u64,
+        /// Header time of that block.
+        at: WallTime,
+    },
 }
 
 impl Host {
@@ -111,6 +124,7 @@ impl Host {
             links_error: None,
             foreign_epoch: None,
             upgrade: None,
+            key_seen: None,
         }
     }
 
@@ -275,15 +289,16 @@ impl Host {
 
     pub fn exited(&mut self, now: BootTime, cause: ExitCause) {
         if let Node::Running { since } = self.node {
-            let forgotten = now.since(since).as_secs() / CRASH_FORGOTTEN_AFTER.as_secs();
-            self.crashes = self.crashes.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
+            self.forget_crashes(now.since(since));
         }
+        let struck = self.end_strike();
         self.node = Node::Stopped;
         self.proven = true;
         self.health = None;
         self.probe_failures = 0;
         match cause {
             ExitCause::ByItself => self.crashed(now),
+            ExitCause::Stopped { .. } | ExitCause::Fenced if struck => self.crashed(now),
             ExitCause::Stopped { .. } | ExitCause::Fenced => self.start_at = now,
         }
     }
@@ -390,6 +405,16 @@ impl fmt::Display for NotReady {
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::KeyLoaded { height } => write!(
+                f,
+                "the chain node had the validator's key at height {height} without the baton, and was killed; look for a \
+                 copy of the key in its home, and for another node at the probe's address"
+            ),
+            NotReady::KeyElsewhere { height, at } => write!(
+                f,
+                "the validator's key signed at height {height}, {at}, while no host of the cluster held the baton; find \
+                 the node that has it and stop it"
+            ),
         }
     }
 }

@@ -495,5 +495,6 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
         settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
+        sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),
     }
 }

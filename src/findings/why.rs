@@ -308,6 +308,7 @@ pub fn in_words(reason: &str) -> &str {
         "taken-up-again" => "nobody else took it",
         "upgrade" => "its chain node was to be upgraded",
         "upgrade-failed" => "the upgrade of its chain node failed",
+        "key-elsewhere" => "the validator's key signed elsewhere",
         "start" => "the cluster began",
         other => other,
     }
