@@ -5,6 +5,7 @@ mod answers;
 mod desk;
 mod disk;
 mod fence;
+mod key_alarm;
 mod links;
 mod marks;
 mod members;
@@ -266,6 +267,8 @@ impl Prepared {
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
+        tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
+        tokio::spawn(key_alarm::log(core.clone()));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::unfinished_changes(reporter.clone()));
         tokio::spawn(sources::differences(reporter.clone()));

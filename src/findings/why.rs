@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, is_good_news, settling};
+use super::words::{active_holder, ago, defects, is_good_news, key_alarm, settling};
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -57,7 +57,8 @@ impl Why {
     pub fn warnings(&self, status: &StatusResponse, now: WallTime) -> Vec<String> {
         let mut texts = self.wrong.clone();
         texts.extend(self.successor().err().map(str::to_owned));
-        texts.extend(status.warnings.iter().cloned());
+        let more: Vec<String> = status.warnings.iter().filter(|text| !texts.contains(text)).cloned().collect();
+        texts.extend(more);
         for member in &status.members {
             let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
             texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
@@ -227,7 +228,7 @@ impl Seen<'_> {
 
     /// What an operator would want to mend, the gravest first.
     fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<String> = self.status.members.iter().filter_map(key_alarm).collect();
         if !self.status.quorum {
             wrong.push("No quorum of members can be reached from here: nobody can be elected.".to_owned());
         }
@@ -254,7 +255,7 @@ impl Seen<'_> {
         let validates = member.role != Role::Arbiter.as_str();
         if validates && member.maintenance {
             wrong.push(format!("{id} is in maintenance; baton maintenance off --member {id} ends that."));
-        } else if validates && member.phase.is_empty() && !could_take_it(member) {
+        } else if validates && member.phase.is_empty() && !could_take_it(member) && member.key_alarm.is_empty() {
             wrong.push(format!("{id} could not take the baton: {}.", unready(member)));
         }
         if member.guard == "unreachable" {
@@ -433,5 +434,19 @@ mod tests {
         });
         assert!(gone.holder_because.contains("signs until its lease is over"), "{}", gone.text());
         assert!(gone.failover.works, "the others are a quorum: {}", gone.text());
+    }
+
+    #[test]
+    fn a_key_in_use_elsewhere_is_the_gravest_and_told_once() {
+        let (mut status, moves) = healthy();
+        let alarm = "the chain node had the validator's key at height 40 without the baton";
+        let own = status.members.iter_mut().find(|member| member.id == "host-b").expect("host-b");
+        (own.state, own.key_alarm, own.not_ready_because) = ("Registering".into(), alarm.into(), alarm.into());
+        status.warnings = status.members.iter().filter_map(key_alarm).collect();
+        let now = WallTime::from_nanos(0);
+        let why = Why::of(&status, &moves, now);
+        assert_eq!(why.wrong, [format!("The validator's key is in use elsewhere, as host-b sees: {alarm}.")]);
+        assert_eq!(why.warnings(&status, now).iter().filter(|text| text.contains(alarm)).count(), 1);
+        assert!(!why.failover.works, "{}", why.text());
     }
 }
