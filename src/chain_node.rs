@@ -61,6 +61,35 @@ impl OnChain {
     }
 }
 
+/// What the newest block of a chain node shows of the shared key's work, whoever did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyWork {
+    pub height: u64,
+    /// Header time of the block at `height`.
+    pub time: WallTime,
+    pub shown: Shown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Whether the key signed that very block, which nobody can before its header time.
+    Signed(bool),
+    /// All of the chain's epoch up to that block.
+    Counted(OnChain),
+}
+
+/// One look at what the shared key signed, as far as it stands on the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyLook {
+    /// The newest block that was looked at.
+    pub height: u64,
+    /// What it shows, or would show, was signed after this time, by the header of a block.
+    pub after: WallTime,
+    pub signed: bool,
+    /// When the answer was there, by the wall clock of this host.
+    pub looked_at: WallTime,
+}
+
 /// How a chain node becomes a validator and a standby again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Activation {

@@ -76,6 +76,8 @@ pub struct Snapshot<'a> {
     pub binaries: Option<BinariesSeen>,
     /// Whether a chain node that is not the own one was found on the host; `None` on an arbiter.
     pub foreign_node: Option<bool>,
+    /// Whether the validator's key is in use elsewhere, as this member sees it.
+    pub key_elsewhere: bool,
 }
 
 /// An upgrade of the chain nodes.
@@ -148,6 +150,7 @@ struct All {
     voters: IntGauge,
     learners: IntGauge,
     upgrade: OfUpgrades,
+    key_elsewhere: IntGauge,
 }
 
 /// Of the chain node's binaries.
@@ -232,6 +235,7 @@ impl Metrics {
         show(&all.upgrade.missing, s.binaries.map(|binaries| binaries.missing.into()));
         show(&all.upgrade.failed, s.binaries.map(|binaries| binaries.failed.into()));
         show(&all.node.foreign, s.foreign_node.map(i64::from));
+        all.key_elsewhere.set(s.key_elsewhere.into());
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -320,6 +324,11 @@ impl All {
             voters: gauge(r, "baton_voters", "Members with a vote, by the log of this member, count"),
             learners: gauge(r, "baton_learners", "Members without a vote, by the log of this member, count"),
             upgrade: OfUpgrades::new(r),
+            key_elsewhere: gauge(
+                r,
+                "baton_key_in_use_elsewhere",
+                "Whether this member sees the validator's key in use elsewhere, 1 or 0",
+            ),
             registry,
         }
     }

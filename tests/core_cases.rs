@@ -11,10 +11,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton::chain_node::{FloorBasis, Health, KeyState, MetFloor, SignFloor};
+use baton::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::Reason;
-use baton::core::{Action, Core, Event, Memory, Peer, Settings};
+use baton::core::{Action, Core, Event, Memory, Peer, Settings, Unheld};
 use baton::guard_frame::{Armed, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
@@ -143,6 +143,7 @@ impl Story {
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(10),
             settle_max: None,
+            sees_key_on_chain: false,
         };
         let replicated = Replicated::default();
         let memory = Memory { view: replicated.view(), ..Memory::fresh() };
@@ -183,6 +184,7 @@ impl Story {
             ["node_refuses"] => self.settings.node_refuses = true,
             ["arbiter"] => self.settings.role = Role::Arbiter,
             ["failback"] => self.settings.failback = true,
+            ["sees_key_on_chain"] => self.settings.sees_key_on_chain = true,
             ["on_halt", "replica", "after", max] => self.settings.settle_max = Some(duration(max)?),
             ["min_peers", min] => self.settings.min_peers = Some(number(min)? as u32),
             ["mark_seen", height] => self.memory.mark_seen = Some(SignMark::at_height(number(height)?)),
@@ -268,6 +270,17 @@ impl Story {
                 };
                 return Ok(vec![answer.map_or("expect nothing".into(), told)]);
             }
+            ["key?"] => {
+                let answer = core.key_alarm();
+                return Ok(vec![answer.map_or("expect no alarm".into(), |alarm| format!("expect alarm: {alarm}"))]);
+            }
+            ["unheld?"] => {
+                let told = |unheld: Unheld| format!("expect since {}", time(unheld.since.as_nanos()));
+                return Ok(vec![core.unheld(now).map_or("expect nobody can tell".into(), told)]);
+            }
+            ["looks?"] => {
+                return Ok(vec![if core.wants_key_look(now) { "expect yes".into() } else { "expect no".into() }]);
+            }
             ["wakeup?"] => {
                 let at = core.next_wakeup(now.boot);
                 return Ok(vec![at.map_or("expect never".into(), |at| format!("expect {}", time(at.as_nanos())))]);
@@ -332,6 +345,15 @@ impl Story {
                 Event::Restored { view: self.replicated.view(), released_term }
             }
             ["rival", member] => Event::RivalHeard { member: (*member).into() },
+            ["key-looked", height, "after", after, shown @ ("signed" | "clear")] => Event::KeyLooked(KeyLook {
+                height: number(height)?,
+                after: wall(duration(after)?),
+                signed: *shown == "signed",
+                looked_at: wall(self.at),
+            }),
+            ["unheld-told", "since", since, "until", until] => {
+                Event::UnheldTold(Unheld { since: wall(duration(since)?), until: wall(duration(until)?) })
+            }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
             ["handover-wanted", to, "to-upgrade"] => {
                 Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT, reason: Reason::Upgrade }
@@ -384,6 +406,14 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["inactive", "mark", last] => Event::Inactive { last_signed: mark(last)? },
         ["probed", height, "head", head] => Event::Probed(health(true, number(height)?, duration(head)?)),
         ["probed", height, "head", head, "syncing"] => Event::Probed(health(false, number(height)?, duration(head)?)),
+        ["probed", height, "head", head, "key", says] => Event::Probed(Health {
+            key: match *says {
+                "loaded" => KeyState::Loaded,
+                "absent" => KeyState::Absent,
+                _ => return Err(format!("{says:?} is none of loaded, absent")),
+            },
+            ..health(true, number(height)?, duration(head)?)
+        }),
         ["probed", height, "head", head, "peers", peers] => Event::Probed(Health {
             peers: Some(number(peers)? as u32),
             ..health(true, number(height)?, duration(head)?)

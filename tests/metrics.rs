@@ -14,7 +14,7 @@ use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, Plann
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 37] = [
+const CONTRACT: [(&str, &str, &[&str]); 38] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -50,6 +50,7 @@ const CONTRACT: [(&str, &str, &[&str]); 37] = [
     ("baton_upgrade_planned", "gauge", &["height", "name"]),
     ("baton_upgrade_binary_missing", "gauge", &[]),
     ("baton_upgrade_failed", "gauge", &[]),
+    ("baton_key_in_use_elsewhere", "gauge", &[]),
     ("baton_build_info", "gauge", &["version"]),
     ("baton_foreign_node", "gauge", &[]),
 ];
@@ -82,6 +83,7 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         planned: Some(PlannedUpgrade { name: "v2", height: Some(4_100_000_000) }),
         binaries: Some(BinariesSeen { missing: true, failed: true }),
         foreign_node: Some(true),
+        key_elsewhere: true,
     }
 }
 
@@ -219,6 +221,7 @@ fn numbers_are_shown_in_their_units() {
         ("baton_standbys_ready", 2.0),
         ("baton_paused", 1.0),
         ("baton_maintenance", 1.0),
+        ("baton_key_in_use_elsewhere", 1.0),
         ("baton_insecure", 1.0),
         ("baton_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
         ("baton_connections_refused_total", 5.0),

@@ -233,7 +233,7 @@ async fn an_installed_snapshot_survives_a_restart_that_comes_before_the_purge() 
     follower.log.save_vote(&vote(2, "a")).await.unwrap();
     follower.state_machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
     let view = leader.store.applied().borrow().replicated.view();
-    assert_eq!(follower.news.try_recv(), Ok(News::Snapshot(view)), "the core hears of it");
+    assert_eq!(follower.news.try_recv(), Ok(News::Snapshot(view, None)), "the core hears of it");
     drop(follower);
     let mut follower = open(to.path());
     assert_eq!(follower.state_machine.applied_state().await.unwrap().0, Some(id(2, 1)));

@@ -18,7 +18,7 @@ mod owner;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use crate::chain_node::{Activation, Health, KeyState, OnChain, SignFloor};
+pub use crate::chain_node::{Activation, Health, KeyState, KeyWork, OnChain, SignFloor};
 use crate::config::{Chain, DriverKind};
 use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
@@ -81,6 +81,16 @@ pub trait ChainDriver: Send + Sync {
 
     /// What stands on the chain of the shared key's work, if this chain can be asked for that.
     fn on_chain(&self) -> impl Future<Output = Result<Option<OnChain>, ProbeError>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Whether [`Self::key_work`] has an answer on this chain.
+    fn sees_key_on_chain(&self) -> bool {
+        false
+    }
+
+    /// What the newest block that this node has shows of the shared key's work.
+    fn key_work(&self) -> impl Future<Output = Result<Option<KeyWork>, ProbeError>> + Send {
         async { Ok(None) }
     }
 
@@ -251,6 +261,16 @@ impl Driver {
     /// What stands on the chain of the shared key's work; `None` when this chain is not asked for that.
     pub async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
         each!(self, it => it.on_chain().await)
+    }
+
+    /// Whether this chain can be asked what the shared key signs, wherever that is.
+    pub fn sees_key_on_chain(&self) -> bool {
+        each!(self, it => it.sees_key_on_chain())
+    }
+
+    /// What the newest block of this node shows of the shared key's work; `None` when the chain does not show it.
+    pub async fn key_work(&self) -> Result<Option<KeyWork>, ProbeError> {
+        each!(self, it => it.key_work().await)
     }
 
     /// To be called just before the node is signalled to take notice of its links.

@@ -19,7 +19,8 @@ use tracing::info;
 use super::files::blocking;
 use super::http::HttpClient;
 use super::key_reader::KeyReader;
-use super::{ChainDriver, DriverError, Health, KeyState, MetFloor, OnChain, ProbeError, answer};
+use super::{ChainDriver, DriverError, Health, KeyState, KeyWork, MetFloor, OnChain, ProbeError, answer};
+use crate::chain_node::Shown;
 use crate::config::{Chain, Pointers, ProbeTarget};
 pub use reload::Reload;
 use rpc::Rpc;
@@ -112,6 +113,17 @@ impl ChainDriver for Near {
     async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
         let account = self.account().await.map_err(|error| self.unanswerable(error))?;
         self.rpc.on_chain(account).await.map(Some)
+    }
+
+    fn sees_key_on_chain(&self) -> bool {
+        true
+    }
+
+    /// The head is read before what is counted: what the next look counts on top is of a later block.
+    async fn key_work(&self) -> Result<Option<KeyWork>, ProbeError> {
+        let Health { height, head_time, .. } = self.probe().await?;
+        let Some(counted) = self.on_chain().await? else { return Ok(None) };
+        Ok(head_time.map(|time| KeyWork { height, time, shown: Shown::Counted(counted) }))
     }
 
     /// To be called just before a reload is asked for.

@@ -69,6 +69,9 @@ struct MemberObject<'a> {
     vote: &'a str,
     /// Left out while there is none.
     #[serde(skip_serializing_if = "str::is_empty")]
+    key_alarm: &'a str,
+    /// Left out while there is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
     foreign_node: &'a str,
     /// Left out while it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +147,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         vote: &member.vote,
         foreign_node: &member.foreign_node,
         timing: member.timing.map(Into::into),
+        key_alarm: &member.key_alarm,
     }
 }
 

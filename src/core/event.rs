@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::chain_node::{Health, MetFloor, SignFloor};
+use crate::chain_node::{Health, KeyLook, MetFloor, SignFloor};
+use crate::core::key_watch::Unheld;
 use crate::core::lease::VoterSets;
 use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
@@ -162,6 +163,10 @@ pub enum Event {
     },
     /// Somebody, this host included, is known to have signed up to here with the shared key.
     MarkSeen(SignMark),
+    /// The chain was asked what the shared key signed.
+    KeyLooked(KeyLook),
+    /// A leader says that nobody holds the baton.
+    UnheldTold(Unheld),
 
     /// Answered by `AnswerHandover` within `timeout`.
     HandoverWanted {

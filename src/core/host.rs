@@ -1,9 +1,10 @@
 //! What this member knows of its own host: guard, chain node, links and health.
 //!
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
-//! started keyless and never given the key since.
+//! started keyless and never given the key since, nor has said that it has one (`host/key_seen.rs`).
 
 mod foreign;
+mod key_seen;
 mod not_ready;
 mod upgrade;
 
@@ -14,6 +15,7 @@ use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::Epoch;
 use crate::time::BootTime;
+use key_seen::KeySeen;
 pub use not_ready::NotReady;
 use upgrade::Upgrade;
 
@@ -50,6 +52,7 @@ pub struct Host {
     upgrade: Option<Upgrade>,
     /// Who it is; ours is not started beside it.
     foreign_node: Option<String>,
+    key_seen: Option<KeySeen>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +86,7 @@ impl Host {
             foreign_epoch: None,
             upgrade: None,
             foreign_node: None,
+            key_seen: None,
         }
     }
 
@@ -247,15 +251,16 @@ impl Host {
 
     pub fn exited(&mut self, now: BootTime, cause: ExitCause) {
         if let Node::Running { since } = self.node {
-            let forgotten = now.since(since).as_secs() / CRASH_FORGOTTEN_AFTER.as_secs();
-            self.crashes = self.crashes.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
+            self.forget_crashes(now.since(since));
         }
+        let struck = self.end_strike();
         self.node = Node::Stopped;
         self.proven = true;
         self.health = None;
         self.probe_failures = 0;
         match cause {
             ExitCause::ByItself => self.crashed(now),
+            ExitCause::Stopped { .. } | ExitCause::Fenced if struck => self.crashed(now),
             ExitCause::Stopped { .. } | ExitCause::Fenced => self.start_at = now,
         }
     }

@@ -60,6 +60,7 @@ impl Core {
             releasing: false,
             offered_at: None,
         });
+        self.watch_key_anew(now.wall);
         if self.host.runs_node() {
             out.push(Action::WatchChain { closely: true });
         }
@@ -130,11 +131,13 @@ impl Core {
             self.offer_lead(now, out);
         } else if releasing {
             // Nothing to do before it commits.
+        } else if self.host.may_sign_unasked() {
+            // A release says that this member's node is inactive.
         } else if self.may_hold(now.boot) {
-            if self.sole_founder_waits_until().is_some_and(|until| now.boot < until) {
-                return;
-            }
-            if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
+            let live =
+                self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline);
+            let alone = self.sole_founder_waits_until().is_some_and(|until| now.boot < until);
+            if live && !alone && !self.awaits_key_looks(now.boot) {
                 self.claim(now, out);
             }
         } else if self.best_target().is_some()

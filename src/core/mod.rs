@@ -2,7 +2,7 @@
 //! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
 //!
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
-//! chain node, `lead` the leadership of a term, `election` when to campaign, `tenure` how the baton is taken and
+//! chain node, `key_watch` whether the key is in use elsewhere, `lead` the leadership of a term, `election` when to campaign, `tenure` how the baton is taken and
 //! let go, `orders` what an operator has laid down.
 
 mod degraded;
@@ -10,6 +10,7 @@ pub mod election;
 pub mod event;
 pub mod floor;
 pub mod host;
+mod key_watch;
 mod lead;
 pub mod lease;
 pub mod members;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use event::{Action, Event, Handover, View};
 pub use host::NotReady;
+pub use key_watch::Unheld;
 pub use peers::Peer;
 pub use settings::{Memory, Settings};
 pub use standing::Standing;
@@ -38,6 +40,7 @@ use crate::time::{BootTime, Now};
 use crate::timing::LeaseSpan;
 use election::Campaigns;
 use host::Host;
+use key_watch::KeyWatch;
 use lead::Lead;
 use lease::VoterSets;
 use tenure::{AskedHandover, Tenure};
@@ -103,6 +106,7 @@ pub struct Core {
     behind_since: Option<BootTime>,
     /// Never goes back.
     mark_seen: Option<SignMark>,
+    key_watch: KeyWatch,
     view: View,
     /// Of every member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
@@ -131,6 +135,7 @@ impl Core {
             peers: BTreeMap::new(),
             behind_since: None,
             mark_seen: memory.mark_seen,
+            key_watch: KeyWatch::default(),
             view: memory.view,
             asked: None,
             rival: None,
@@ -144,6 +149,7 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
         self.note(now, event, &mut out);
+        self.weigh_sightings(now);
         self.upgrade_node(&mut out);
         self.supervise_node(now, &mut out);
         self.advance_tenure(now, &mut out);
@@ -261,6 +267,7 @@ impl Core {
             Event::UpgradeEnded { name: _, failed } => self.note_upgrade_ended(now, failed.is_some(), out),
             Event::Probed(health) => {
                 self.host.probed(now.boot, health);
+                self.weigh_own_key(now, out);
                 self.compare_heads(now.boot);
             }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
@@ -269,6 +276,8 @@ impl Core {
                 self.compare_heads(now.boot);
             }
             Event::RivalHeard { member } => self.note_rival(now, member, out),
+            Event::KeyLooked(look) => self.note_key_looked(now, look),
+            Event::UnheldTold(unheld) => self.note_unheld_told(now, unheld),
             Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
             Event::HandoverWanted { to, timeout, reason } => self.note_handover_wanted(now, to, timeout, reason, out),
             Event::ShutdownWanted { stop_node } => self.shut_down(now, stop_node),
@@ -423,6 +432,9 @@ impl Core {
         }
         if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
             return Some(NotReady::Maintenance);
+        }
+        if let Some(alarm) = self.key_alarm().filter(|_| self.host.runs_node()) {
+            return Some(alarm);
         }
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });

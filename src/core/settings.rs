@@ -33,6 +33,8 @@ pub struct Settings {
     /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
     /// `None` waits for a block for ever.
     pub settle_max: Option<Duration>,
+    /// Whether the chain can be asked what the shared key signs.
+    pub sees_key_on_chain: bool,
 }
 
 /// What the store remembers of earlier runs.

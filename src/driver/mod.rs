@@ -5,6 +5,7 @@ mod answers;
 mod desk;
 mod disk;
 mod fence;
+mod key_alarm;
 mod links;
 mod marks;
 mod members;
@@ -322,6 +323,8 @@ impl Prepared {
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
+        tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
+        tokio::spawn(key_alarm::log(core.clone()));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::unfinished_changes(reporter.clone()));
         tokio::spawn(sources::differences(reporter.clone()));
@@ -552,5 +555,6 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
         settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
+        sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),
     }
 }

@@ -16,7 +16,7 @@ use crate::core::replicated::Move;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
-use crate::findings::{timing_differences, upgrades};
+use crate::findings::{key_alarm, timing_differences, upgrades};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::{NodeId, Vote};
@@ -150,6 +150,7 @@ impl Reporter {
             let maintenance = core.view().orders.is_in_maintenance(&self.config.id);
             (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch, maintenance)
         });
+        let (key_alarm, unheld) = self.core.read(|core, now| (core.key_alarm(), core.unheld(now)));
         let effects = self.effects.as_ref();
         Record {
             state: state.into(),
@@ -184,6 +185,9 @@ impl Reporter {
             node_crashes: self.core.read(|core, _| core.host().crashes()),
             timing: Some(self.config.timing.into()),
             foreign_node: foreign.unwrap_or_default(),
+            key_alarm: key_alarm.map(|alarm| alarm.to_string()).unwrap_or_default(),
+            unheld_since_ns: unheld.map_or(0, |unheld| unheld.since.as_nanos()),
+            unheld_until_ns: unheld.map_or(0, |unheld| unheld.until.as_nanos()),
             ..Record::default()
         }
     }
@@ -219,8 +223,13 @@ impl Reporter {
             holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
             paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: self.has_quorum(&members),
-            warnings: [self.membership_warnings(), self.identity.warnings(BootTime::now()), self.upgrade_warnings()]
-                .concat(),
+            warnings: [
+                members.iter().filter_map(key_alarm).collect(),
+                self.membership_warnings(),
+                self.identity.warnings(BootTime::now()),
+                self.upgrade_warnings(),
+            ]
+            .concat(),
             members,
             lease_ms: self.config.timing.lease().as_millis() as u32,
             promise_ms: self.config.timing.promise().as_millis() as u32,
@@ -306,6 +315,7 @@ impl Reporter {
             upgrade: record.upgrade,
             timing: record.timing,
             foreign_node: record.foreign_node,
+            key_alarm: record.key_alarm,
         }
     }
 
@@ -396,6 +406,7 @@ impl Reporter {
             voters: members.final_voters().len(),
             learners: members.learners().count(),
             state_dir: *self.disk.borrow(),
+            key_elsewhere: !record.key_alarm.is_empty(),
             planned: status.upgrade.as_ref().filter(|_| !status.upgrade_waits_for.is_empty()).map(planned),
             binaries: self.runs_upgrades().then(|| BinariesSeen {
                 missing: upgrades::lacks_binary(status),

@@ -6,6 +6,7 @@
 
 mod first_signature;
 mod guard;
+mod key_watch;
 mod mark;
 mod node;
 mod node_log;
@@ -185,6 +186,7 @@ impl Effects {
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
+        tokio::spawn(key_watch::watch(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
         }

@@ -21,7 +21,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     loop {
         let Some(pid) = owner::watch_until_running(&hands).await else { return };
         let pid = Some(pid);
-        match probe(&hands).await {
+        match probe(&hands, pid).await {
             Ok(()) if *hands.answered.borrow() == pid => {}
             Ok(()) => {
                 // Whatever there was to say is of a process that is gone.
@@ -49,9 +49,11 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     }
 }
 
-/// One probe; an answer is reported to the core.
-async fn probe(hands: &Hands) -> Result<(), String> {
+/// One probe; an answer is reported to the core, unless the process `pid` that was asked is gone meanwhile: what it said of
+/// its key is not true of the next.
+async fn probe(hands: &Hands, pid: Option<u32>) -> Result<(), String> {
     match owner::ask(hands).await {
+        Ok(_) if !pid.is_some_and(|pid| hands.runs_node(pid)) => Err("the chain node ended meanwhile".to_owned()),
         Ok(health) => {
             debug!(height = health.height, "probed");
             hands.seen.send_modify(|seen| seen.health = Some(health.clone()));

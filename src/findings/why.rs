@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, is_good_news, settling};
+use super::words::{active_holder, ago, defects, is_good_news, key_alarm, settling};
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -58,7 +58,8 @@ impl Why {
     pub fn warnings(&self, status: &StatusResponse, now: WallTime) -> Vec<String> {
         let mut texts = self.wrong.clone();
         texts.extend(self.successor().err().map(str::to_owned));
-        texts.extend(status.warnings.iter().filter(|warning| !self.wrong.contains(warning)).cloned());
+        let more: Vec<String> = status.warnings.iter().filter(|text| !texts.contains(text)).cloned().collect();
+        texts.extend(more);
         for member in &status.members {
             let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
             texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
@@ -228,7 +229,7 @@ impl Seen<'_> {
 
     /// What an operator would want to mend, the gravest first.
     fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<String> = self.status.members.iter().filter_map(key_alarm).collect();
         if !self.status.quorum {
             wrong.push("No quorum of members can be reached from here: nobody can be elected.".to_owned());
         }
@@ -256,7 +257,7 @@ impl Seen<'_> {
         let validates = member.role != Role::Arbiter.as_str();
         if validates && member.maintenance {
             wrong.push(format!("{id} is in maintenance; baton maintenance off --member {id} ends that."));
-        } else if validates && member.phase.is_empty() && !could_take_it(member) {
+        } else if validates && member.phase.is_empty() && !could_take_it(member) && member.key_alarm.is_empty() {
             wrong.push(format!("{id} could not take the baton: {}.", unready(member)));
         }
         if member.guard == "unreachable" {
@@ -315,6 +316,7 @@ pub fn in_words(reason: &str) -> &str {
         "upgrade" => "its chain node was to be upgraded",
         "other-cluster" => "another cluster of the same name takes its host for a member",
         "upgrade-failed" => "the upgrade of its chain node failed",
+        "key-elsewhere" => "the validator's key signed elsewhere",
         "start" => "the cluster began",
         other => other,
     }
@@ -459,5 +461,19 @@ mod tests {
         });
         assert!(gone.holder_because.contains("signs until its lease is over"), "{}", gone.text());
         assert!(gone.failover.works, "the others are a quorum: {}", gone.text());
+    }
+
+    #[test]
+    fn a_key_in_use_elsewhere_is_the_gravest_and_told_once() {
+        let (mut status, moves) = healthy();
+        let alarm = "the chain node had the validator's key at height 40 without the baton";
+        let own = status.members.iter_mut().find(|member| member.id == "host-b").expect("host-b");
+        (own.state, own.key_alarm, own.not_ready_because) = ("Registering".into(), alarm.into(), alarm.into());
+        status.warnings = status.members.iter().filter_map(key_alarm).collect();
+        let now = WallTime::from_nanos(0);
+        let why = Why::of(&status, &moves, now);
+        assert_eq!(why.wrong, [format!("The validator's key is in use elsewhere, as host-b sees: {alarm}.")]);
+        assert_eq!(why.warnings(&status, now).iter().filter(|text| text.contains(alarm)).count(), 1);
+        assert!(!why.failover.works, "{}", why.text());
     }
 }

@@ -56,6 +56,13 @@ pub fn settling(member: &MemberStatus) -> Option<String> {
     (!member.settling.is_empty()).then(|| format!("settling, waits for {}", member.settling))
 }
 
+/// That the validator's key is in use elsewhere, by the word of `member`.
+pub fn key_alarm(member: &MemberStatus) -> Option<String> {
+    let MemberStatus { id, key_alarm, reachable, .. } = member;
+    (*reachable && !key_alarm.is_empty())
+        .then(|| format!("The validator's key is in use elsewhere, as {id} sees: {key_alarm}."))
+}
+
 /// What is to be known of a member that does not keep it from taking the baton.
 pub fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());

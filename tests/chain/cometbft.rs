@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
+use baton::chain_node::{KeyWork, Shown};
+
 use super::*;
 
 pub const STATUS: &str = include_str!("../data/cometbft-status.json");
@@ -472,4 +474,47 @@ fn a_host_without_its_links_or_with_a_hot_activation_is_refused() {
     assert!(refusal(&unlinked).contains("config/priv_validator_key.json"));
     let hot = Chain { activation: Activation::Signal(1), ..host.chain.clone() };
     assert!(refusal(&hot).contains("restart"));
+}
+
+/// Of the key in `STATUS`, as that node tells it.
+const ADDRESS: &str = "2FFE0C2F2C88235DBA64305B67BE932383B82582";
+
+fn commit(height: u64, signatures: &Value) -> Answer {
+    let header = json!({"height": height.to_string(), "time": "2026-11-21T07:23:55.987177382Z"});
+    let signed =
+        json!({"header": header, "commit": {"height": height.to_string(), "round": 0, "signatures": signatures}});
+    Answer::Body(
+        json!({"jsonrpc": "2.0", "id": -1, "result": {"signed_header": signed, "canonical": false}}).to_string(),
+    )
+}
+
+#[tokio::test]
+async fn the_newest_commit_tells_whether_the_shared_key_signed_it() {
+    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    let mut host = Host::new();
+    host.chain = cometbft_chain(host.folder.path(), node.url("/status"));
+    let cometbft = host.driver();
+    assert!(cometbft.sees_key_on_chain());
+    let by =
+        |flag: u64, address: &str| json!({"block_id_flag": flag, "validator_address": address, "signature": "AA=="});
+    let absent = json!({"block_id_flag": 1, "validator_address": "", "signature": null});
+    let other = by(2, "00FE0C2F2C88235DBA64305B67BE932383B82582");
+    let table = [
+        (json!([other, by(2, ADDRESS)]), true),
+        (json!([absent, by(3, ADDRESS)]), true),
+        (json!([by(2, &ADDRESS.to_lowercase())]), true),
+        (json!([other, absent]), false),
+        (json!([by(1, ADDRESS)]), false),
+        (json!([]), false),
+    ];
+    for (signatures, expected) in table {
+        node.answer("/commit", commit(77, &signatures));
+        let work = cometbft.key_work().await.expect("an answer").expect("cometbft tells");
+        let time = WallTime::from_nanos(1_795_245_835_987_177_382);
+        assert_eq!(work, KeyWork { height: 77, time, shown: Shown::Signed(expected) }, "{signatures}");
+    }
+    for answer in [Answer::Body("{}".into()), Answer::CloseAtOnce, commit(77, &Value::Null)] {
+        node.answer("/commit", answer);
+        cometbft.key_work().await.expect_err("no commit");
+    }
 }

@@ -293,3 +293,22 @@ async fn maintenance_windows_are_read_in_both_shapes_and_under_both_names() {
     let error = near.next_window(Duration::from_secs(5)).await.expect_err("neither works").to_string();
     assert!(error.contains("no list of height ranges"), "{error}");
 }
+
+#[tokio::test]
+async fn the_work_of_the_shared_key_is_counted_after_the_head_is_read() {
+    use baton::chain_node::{OnChain, Shown};
+    let place = home("{}");
+    let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
+    let near = driver(&near_chain(place.path(), node.url("/status")), place.path());
+    assert!(near.sees_key_on_chain());
+    node.answer("/#validators", validators(100, 7, 30, 60));
+    let work = near.key_work().await.expect("an answer").expect("near counts");
+    let counted = OnChain { epoch: 100, validates: true, blocks: 7, chunks: 30, endorsements: 60 };
+    assert_eq!((work.height, work.time), (18, WallTime::from_nanos(1_795_218_367_443_701_848)));
+    assert_eq!(work.shown, Shown::Counted(counted));
+    let asked = node.requests();
+    let place_of = |what: &str| asked.iter().position(|request| request.contains(what)).expect("asked");
+    assert!(place_of("GET /status") < place_of("validators"), "{asked:?}");
+    node.answer("/#validators", rpc_error("METHOD_NOT_FOUND"));
+    near.key_work().await.expect_err("not counted");
+}

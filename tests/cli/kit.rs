@@ -164,6 +164,7 @@ pub fn two_members() -> Coordinator {
         incarnation: 0xabc,
         upgrade: None,
         foreign_node: String::new(),
+        key_alarm: String::new(),
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),

@@ -509,6 +509,7 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
         head_still_max: LONG,
         activation_max: LONG,
         settle_max: None,
+        sees_key_on_chain: false,
     }
 }
 

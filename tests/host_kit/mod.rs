@@ -252,5 +252,6 @@ fn settings() -> Settings {
         head_still_max: SOON,
         activation_max: SOON,
         settle_max: None,
+        sees_key_on_chain: false,
     }
 }

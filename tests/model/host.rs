@@ -469,6 +469,7 @@ fn settings(me: Id, rules: &Rules) -> Settings {
         head_still_max: Duration::from_secs(10_000),
         activation_max: Duration::from_secs(10_000),
         settle_max: None,
+        sees_key_on_chain: false,
         min_peers: None,
     }
 }

@@ -13,11 +13,11 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use baton::chain_node::{Activation, SignFloor};
-use baton::core::{Action, Stage};
+use baton::core::{Action, Event, NotReady, Stage, Unheld};
 use baton::ids::Epoch;
 use baton::key_links::LinkState;
-use baton::time::BootTime;
-use rustix::process::{Resource, getrlimit};
+use baton::time::{BootTime, WallTime};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 
 use host_kit::SOON;
 use stage::{CONFIG, Host};
@@ -191,4 +191,56 @@ async fn the_node_has_the_limit_of_open_files_that_the_coordinator_has() {
     let own = getrlimit(Resource::Nofile);
     let expected = format!("files={:?}/{:?}", own.current, own.maximum);
     assert!(host.events()[0].ends_with(&expected), "{:?} instead of {expected}", host.events());
+}
+
+fn alarm(host: &host_kit::Host) -> Option<NotReady> {
+    host.core.read(|core, _| core.key_alarm())
+}
+
+fn is_ready(host: &host_kit::Host) -> bool {
+    host.core.read(|core, now| core.not_ready(now.boot).is_none())
+}
+
+#[tokio::test]
+async fn a_standby_that_says_that_it_validates_is_killed_each_time_until_it_does_not() {
+    let mut host = Host::new(HOT).await;
+    host.obey(false);
+    host.until("ready", is_ready).await;
+    assert_eq!(alarm(&host), None);
+    let old = host.effects.node_pid().expect("a node");
+    std::fs::write(host.home("lent"), r#"{"account_id": "node3"}"#).expect("a key");
+    let node = Pid::from_raw(i32::try_from(old).expect("a pid")).expect("a pid");
+    kill_process(node, Signal::HUP).expect("signalled");
+    let loaded = host.event(0, "hup key=node3").await;
+    host.until("alarmed", |host| matches!(alarm(host), Some(NotReady::KeyLoaded { .. }))).await;
+    let again = host.event(loaded, "start key=node3").await;
+    let events = host.events();
+    assert!(!events[loaded..again].iter().any(|event| event.contains(" term") || event.contains(" end")), "{events:?}");
+    assert_ne!(pid(&events[again]), old.to_string(), "{events:?}");
+    assert!(!is_ready(&host));
+    std::fs::remove_file(host.home("lent")).expect("removed");
+    host.event(again, "start key=-").await;
+    host.until("over", |host| alarm(host).is_none()).await;
+    assert!(host.core.read(|core, _| core.is_node_proven()));
+}
+
+#[tokio::test]
+async fn a_chunk_that_nobody_of_the_cluster_can_have_made_keeps_a_standby_from_the_baton() {
+    let mut host = Host::new(HOT).await;
+    host.obey(false);
+    host.until("ready", is_ready).await;
+    let since = WallTime::now();
+    let tell = |host: &host_kit::Host, until| host.core.step(Event::UnheldTold(Unheld { since, until }));
+    tell(&host, since);
+    // The chain is asked now: what it counts from here on can be told from what it had counted.
+    host.event(0, "asked for validators").await;
+    std::fs::write(host.home("foreign"), "").expect("a flag");
+    let node = host.effects.node_pid();
+    host.until("alarmed", |host| {
+        tell(host, WallTime::now());
+        matches!(alarm(host), Some(NotReady::KeyElsewhere { .. }))
+    })
+    .await;
+    assert!(!is_ready(&host));
+    assert_eq!(host.effects.node_pid(), node, "the own node has no part in it");
 }

@@ -105,6 +105,7 @@ impl World {
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(2),
             settle_max: None,
+            sees_key_on_chain: false,
         }
     }
 

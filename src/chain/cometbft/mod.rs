@@ -5,6 +5,7 @@
 //! The floor in `data/` only ever rises, also while the throwaway standby key runs: that key is in no
 //! validator set and signs nothing. A copy in `state_dir` outlives a `data/` wiped for a resync.
 
+mod commit;
 mod config;
 mod keys;
 mod state;
@@ -20,11 +21,12 @@ use tokio::sync::OnceCell;
 use super::files::blocking;
 use super::http::HttpClient;
 use super::key_reader::KeyReader;
-use super::{Activation, ChainDriver, DriverError, Health, KeyState, MetFloor, ProbeError, answer};
+use super::{Activation, ChainDriver, DriverError, Health, KeyState, KeyWork, MetFloor, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 use crate::guard_frame::LinkSpec;
 use crate::ids::SignMark;
 use crate::public_key::TypedKey;
+use commit::Commits;
 use keys::{KeyFiles, Keys};
 use state::SignState;
 
@@ -48,6 +50,9 @@ pub struct CometBft {
     key_files: KeyFiles,
     key_reader: KeyReader,
     keys: OnceCell<Keys>,
+    commits: Commits,
+    /// By which commits name the shared key, once its file was read.
+    address: OnceCell<Option<String>>,
     peers: Mutex<Option<(Instant, Option<u32>)>>,
 }
 
@@ -90,6 +95,8 @@ impl CometBft {
             key_files,
             key_reader,
             keys: OnceCell::new(),
+            commits: Commits::new(url)?,
+            address: OnceCell::new(),
             peers: Mutex::new(None),
             chain: chain.clone(),
         })
@@ -180,6 +187,21 @@ impl ChainDriver for CometBft {
         let files = Arc::clone(&self.files);
         let highest = blocking(move || files.highest()).await?;
         Ok((highest.mark > SignMark::default()).then_some(highest.mark))
+    }
+
+    fn sees_key_on_chain(&self) -> bool {
+        true
+    }
+
+    async fn key_work(&self) -> Result<Option<KeyWork>, ProbeError> {
+        let read = async || self.key_reader.cometbft(&self.key_files.validating).await.map(|key| commit::address(&key));
+        let address = self.address.get_or_try_init(read).await;
+        let unread =
+            |error: DriverError| ProbeError::BadAnswer { target: self.client.target(), reason: error.to_string() };
+        match address.map_err(unread)? {
+            Some(address) => self.commits.newest(address).await,
+            None => Ok(None),
+        }
     }
 }
 

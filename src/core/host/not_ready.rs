@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ids::{NodeId, UpgradeName};
+use crate::time::WallTime;
 
 /// Why this host cannot take the baton now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub enum NotReady {
     OtherCluster {
         member: NodeId,
     },
+    /// The own chain node had the validator's key without the baton.
+    KeyLoaded {
+        height: u64,
+    },
+    /// The validator's key signed while no host of the cluster held the baton.
+    KeyElsewhere {
+        height: u64,
+        /// Header time of that block.
+        at: WallTime,
+    },
 }
 
 impl fmt::Display for NotReady {
@@ -75,6 +86,16 @@ impl fmt::Display for NotReady {
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
             NotReady::ForeignNode { found } => write!(f, "{found}"),
+            NotReady::KeyLoaded { height } => write!(
+                f,
+                "the chain node had the validator's key at height {height} without the baton, and was killed; look for a \
+                 copy of the key in its home, and for another node at the probe's address"
+            ),
+            NotReady::KeyElsewhere { height, at } => write!(
+                f,
+                "the validator's key signed at height {height}, {at}, while no host of the cluster held the baton; find \
+                 the node that has it and stop it"
+            ),
             NotReady::OtherCluster { member } => write!(
                 f,
                 "{member} calls, of a cluster of the same name that other members formed: make cluster.members the same on all \

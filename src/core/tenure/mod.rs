@@ -81,6 +81,8 @@ pub enum Reason {
     UpgradeFailed,
     /// Another cluster of this name takes this host for its member.
     OtherCluster,
+    /// The key signs on the chain, and no host of the cluster has it.
+    KeyElsewhere,
 }
 
 impl Reason {
@@ -106,6 +108,7 @@ impl Reason {
             Reason::Upgrade => "upgrade",
             Reason::UpgradeFailed => "upgrade-failed",
             Reason::OtherCluster => "other-cluster",
+            Reason::KeyElsewhere => "key-elsewhere",
         }
     }
 }
@@ -171,6 +174,10 @@ impl Tenure {
     /// Why it is being ended, once it is.
     pub fn ending(&self) -> Option<Reason> {
         self.ending.as_ref().map(|ending| ending.reason)
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Whether the chain node is being stopped or started on behalf of this tenure.
@@ -364,6 +371,9 @@ impl Core {
 
     /// Invariant (fence 3): the key is linked only here, once the chain node is past the floor.
     fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.is_key_elsewhere() {
+            return self.leave_to_key_elsewhere(now, out);
+        }
         if let Some(reason) = self.degraded(now.boot).filter(|_| self.best_target().is_some()) {
             return self.let_go(now, reason, None, out);
         }
@@ -380,6 +390,14 @@ impl Core {
             out.push(Action::LinkValidating { epoch: tenure.epoch, floor });
             self.host.give_key();
         }
+    }
+
+    /// Nobody knows how far the key has signed: no mark is passed on.
+    fn leave_to_key_elsewhere(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Some(tenure) = &mut self.tenure {
+            tenure.source = FloorSource::Unknown;
+        }
+        self.let_go(now, Reason::KeyElsewhere, None, out);
     }
 
     /// The key is not given to a node that is about to be stopped. Somebody who stays ready while this host is upgraded
