@@ -15,7 +15,7 @@ use baton::chain_node::{FloorBasis, Health, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::Reason;
 use baton::core::{Action, Core, Event, Memory, Peer, Settings};
-use baton::guard_frame::{Armed, ExitCause, NodeProcess};
+use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::Timing;
@@ -327,7 +327,9 @@ impl Story {
 }
 
 fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
-    let node = |validator_epoch| Some(NodeProcess { pid: 7, started_at: at, validator_epoch });
+    let node = |validator_epoch| {
+        Some(NodeProcess { pid: 7, started_at: at, validator_epoch, containment: Containment::default() })
+    };
     Ok(match words {
         ["guard-attached"] => Event::GuardAttached { node: None, armed: None },
         ["guard-attached", "standby"] => Event::GuardAttached { node: node(None), armed: None },

@@ -397,6 +397,7 @@ impl fmt::Display for NotReady {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard_frame::Containment;
 
     fn at(secs: u64) -> BootTime {
         BootTime::from_nanos(secs * 1_000_000_000)
@@ -418,7 +419,12 @@ mod tests {
     #[test]
     fn a_node_found_with_the_key_is_killed_and_proves_nothing_until_it_is_gone() {
         let mut host = Host::new(true, 3, None, at(0));
-        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: Some(Epoch(4)) };
+        let node = NodeProcess {
+            pid: 1,
+            started_at: at(0),
+            validator_epoch: Some(Epoch(4)),
+            containment: Containment::default(),
+        };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
         assert_eq!(out, [Action::Deactivate { kill: true }]);
@@ -430,7 +436,8 @@ mod tests {
     #[test]
     fn a_standby_found_running_is_adopted() {
         let mut host = Host::new(true, 3, None, at(0));
-        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: None };
+        let node =
+            NodeProcess { pid: 1, started_at: at(0), validator_epoch: None, containment: Containment::default() };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
         assert!(out.is_empty() && host.is_proven() && host.is_node_running());

@@ -70,12 +70,17 @@ impl Before {
     /// Gives the calling process the values from before. Runs between fork and exec: system calls alone,
     /// no allocation. What the kernel refuses stays as it is.
     pub(super) fn restore(&self) {
-        let _ = process::setpriority_process(None, self.nice);
-        let _ = process::setrlimit(Resource::Memlock, Rlimit { ..self.memlock });
+        self.restore_limits();
         if let Some(score) = &self.oom_score
             && let Ok(file) = rustix::fs::open(OOM_SCORE, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         {
             let _ = rustix::io::write(file, score.as_bytes());
         }
+    }
+
+    /// Those of them that take a privilege to raise.
+    pub(super) fn restore_limits(&self) {
+        let _ = process::setpriority_process(None, self.nice);
+        let _ = process::setrlimit(Resource::Memlock, Rlimit { ..self.memlock });
     }
 }

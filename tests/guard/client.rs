@@ -89,7 +89,8 @@ impl Coordinator {
     }
 }
 
-const FAMILY: &str = "setsid sh -c 'echo $$ > $DIR/child; exec sleep 120' & exec sleep 120";
+const FAMILY: &str =
+    "setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & exec sleep 120";
 
 #[tokio::test]
 async fn a_client_starts_a_guard_and_the_next_client_finds_it_with_its_node() {
