@@ -14,7 +14,7 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, Health, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::Reason;
-use baton::core::{Action, Core, Event, Memory, Peer, Settings};
+use baton::core::{Action, Core, Descendant, Event, Memory, Peer, Settings};
 use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
@@ -364,6 +364,10 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["upgrade-ended", name, "failed"] => {
             Event::UpgradeEnded { name: upgrade(name)?, failed: Some("disk full".into()) }
         }
+        ["node-hides", pid, name] => {
+            Event::NodeHides { below: Some(Descendant { pid: number(pid)? as u32, name: (*name).to_owned() }) }
+        }
+        ["node-hides", "nothing"] => Event::NodeHides { below: None },
         ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
         _ => return Err(format!("no event: {}", words.join(" "))),
     })

@@ -8,6 +8,8 @@ mod containment;
 mod harness;
 #[path = "guard/realtime.rs"]
 mod realtime;
+#[path = "guard/refuse_unshare.rs"]
+mod refuse_unshare;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -9,6 +9,7 @@ mod canary;
 mod cert;
 mod client;
 mod config_file;
+mod containment;
 mod ends;
 mod fence;
 mod history;
@@ -442,11 +443,14 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
         let checked = Upgrades::new(upgrade).check();
         checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
     }
+    let contained = config.chain.as_ref().map(containment::check).transpose();
+    let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     for warning in config.warnings.iter().chain(&expiry) {
         text.push_str(&format!("warning: {warning}\n"));
     }
+    contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));
     let (path, members) = (file.path(), config.cluster.members.len());
     text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
     print(&text);

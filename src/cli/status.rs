@@ -67,6 +67,9 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_until: Option<String>,
     vote: &'a str,
+    /// Left out while it is unknown.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    containment: &'a str,
 }
 
 /// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
@@ -116,6 +119,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         transport: &member.transport,
         certificate_until: certificate_until(member).map(|until| until.to_string()),
         vote: &member.vote,
+        containment: &member.containment,
     }
 }
 

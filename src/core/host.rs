@@ -46,6 +46,15 @@ pub struct Host {
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
+    /// Of the running node, where the kernel would end the node alone.
+    below: Option<Descendant>,
+}
+
+/// A process that the chain node has started, and that would outlive a guard that is killed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Descendant {
+    pub pid: u32,
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +97,10 @@ pub enum NotReady {
     Maintenance,
     /// A learner, or not a member at all.
     NoVoter,
+    /// The kernel would not end it with the guard.
+    Hidden {
+        below: Descendant,
+    },
 }
 
 impl Host {
@@ -111,6 +124,7 @@ impl Host {
             links_error: None,
             foreign_epoch: None,
             upgrade: None,
+            below: None,
         }
     }
 
@@ -261,6 +275,7 @@ impl Host {
 
     pub fn started(&mut self, now: BootTime, validator_epoch: Option<Epoch>) {
         self.node = Node::Running { since: now };
+        self.below = None;
         self.proven &= validator_epoch.is_none();
         self.head_moved_at = now;
         self.synced_at = now;
@@ -319,6 +334,10 @@ impl Host {
         }
     }
 
+    pub fn node_hides(&mut self, below: Option<Descendant>) {
+        self.below = below;
+    }
+
     /// As many probes in a row have failed as the configuration allows.
     pub fn is_unhealthy(&self) -> bool {
         self.probe_failures >= self.probe_failures_max
@@ -347,6 +366,9 @@ impl Host {
         }
         if now < self.steady_at {
             return Some(NotReady::Unsteady { left: self.steady_at.since(now) });
+        }
+        if let Some(below) = &self.below {
+            return Some(NotReady::Hidden { below: below.clone() });
         }
         match &self.health {
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
@@ -390,7 +412,19 @@ impl fmt::Display for NotReady {
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::Hidden { below } => write!(f, "{below}"),
         }
+    }
+}
+
+impl fmt::Display for Descendant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Descendant { pid, name } = self;
+        write!(
+            f,
+            "process {pid} ({name}) runs below the chain node's own process, without a PID namespace that ends it with the \
+             guard: let the script in chain.command end in exec"
+        )
     }
 }
 

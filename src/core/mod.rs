@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use event::{Action, Event, Handover, View};
-pub use host::NotReady;
+pub use host::{Descendant, NotReady};
 pub use peers::Peer;
 pub use settings::{Memory, Settings};
 pub use standing::Standing;
@@ -245,6 +245,7 @@ impl Core {
                 self.compare_heads(now.boot);
             }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
+            Event::NodeHides { below } => self.host.node_hides(below),
             Event::Peers(peers) => {
                 self.peers = peers;
                 self.compare_heads(now.boot);

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::descendants::Lookout;
 use super::{Hands, NodeSeen};
 use crate::core::Event;
+use crate::guard_frame::NodeProcess;
 
 /// Between two probes of a node that has not answered since it was started.
 const STARTING: Duration = Duration::from_millis(25);
@@ -19,13 +21,15 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     let mut node = hands.node.subscribe();
     let mut closely = hands.closely.subscribe();
     let mut failure_counts_at = Instant::now();
+    let mut lookout = Lookout::default();
     loop {
-        let pid = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
-            Ok(NodeSeen::Running(process)) => Some(process.pid),
+        let process = match node.wait_for(|seen| matches!(seen, NodeSeen::Running(_))).await.as_deref() {
+            Ok(NodeSeen::Running(process)) => process.clone(),
             Ok(NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_)) => continue,
             Err(_) => return,
         };
-        match probe(&hands).await {
+        let pid = Some(process.pid);
+        match probe(&hands, &process, &mut lookout).await {
             Ok(()) if *hands.answered.borrow() == pid => {}
             Ok(()) => {
                 // Whatever there was to say is of a process that is gone.
@@ -54,10 +58,11 @@ pub(super) async fn watch(hands: Arc<Hands>) {
 }
 
 /// One probe; an answer is reported to the core.
-async fn probe(hands: &Hands) -> Result<(), String> {
+async fn probe(hands: &Hands, process: &NodeProcess, lookout: &mut Lookout) -> Result<(), String> {
     match hands.chain.probe().await {
         Ok(health) => {
             debug!(height = health.height, "probed");
+            lookout.look(hands, process).await;
             hands.seen.send_modify(|seen| seen.health = Some(health.clone()));
             hands.core.step(Event::Probed(health));
             Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::guard_frame::Containment;
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::transport::EXPIRY_NEAR;
@@ -59,7 +60,14 @@ pub fn settling(member: &MemberStatus) -> Option<String> {
 /// What is to be known of a member that does not keep it from taking the baton.
 pub fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    of_node.into_iter().chain(certificate_note(member, now))
+    of_node.into_iter().chain(containment_note(member)).chain(certificate_note(member, now))
+}
+
+fn containment_note(member: &MemberStatus) -> Option<String> {
+    let weaker = member.containment == Containment::DirectChild.word();
+    weaker.then(|| {
+        "no PID namespace: if its guard is killed, the kernel ends the process of chain.command, and nothing below it".into()
+    })
 }
 
 /// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A
@@ -95,6 +103,15 @@ pub fn active_holder(status: &StatusResponse) -> Option<&MemberStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_node_without_a_namespace_is_named_and_an_older_member_is_not_accused() {
+        let of = |containment: &str| MemberStatus { containment: containment.to_owned(), ..MemberStatus::default() };
+        let now = WallTime::from_nanos(0);
+        let notes: Vec<String> = defects(&of("direct-child"), now).collect();
+        assert!(notes.len() == 1 && notes[0].starts_with("no PID namespace: "), "{notes:?}");
+        assert_eq!(defects(&of("pid-namespace"), now).count() + defects(&of(""), now).count(), 0);
+    }
 
     #[test]
     fn what_is_wrong_with_the_connections_of_a_member_stands_below_it() {

@@ -34,12 +34,8 @@ pub(super) fn prepare() -> io::Result<Before> {
     // Fails in a process that leads its group already, as one started from a shell does; then it may stay.
     let _ = process::setsid();
     process::set_child_subreaper(Some(process::getpid()))?;
-    let memlock = process::getrlimit(Resource::Memlock);
-    let before = Before {
-        nice: process::getpriority_process(None).unwrap_or(0),
-        memlock: Rlimit { ..memlock },
-        oom_score: std::fs::read_to_string("/proc/self/oom_score_adj").ok(),
-    };
+    let before = Before::now();
+    let memlock = Rlimit { ..before.memlock };
     if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
         say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
     }
@@ -67,6 +63,14 @@ fn lock_memory(limit: &Rlimit) -> io::Result<()> {
 }
 
 impl Before {
+    pub(super) fn now() -> Before {
+        Before {
+            nice: process::getpriority_process(None).unwrap_or(0),
+            memlock: process::getrlimit(Resource::Memlock),
+            oom_score: std::fs::read_to_string("/proc/self/oom_score_adj").ok(),
+        }
+    }
+
     /// Gives the calling process the values from before. Runs between fork and exec: system calls alone,
     /// no allocation. What the kernel refuses stays as it is.
     pub(super) fn restore(&self) {

@@ -30,7 +30,7 @@ use crate::time::BootTime;
 use backstop::Backstop;
 use connection::{Connection, Listener};
 pub use first_process::first_process;
-pub use namespace::FIRST_PROCESS;
+pub use namespace::{FIRST_PROCESS, TRY_NAMESPACE, try_namespace};
 pub use public_key::public_key;
 pub use say::{say, speak};
 use state::{Answer, Guard};

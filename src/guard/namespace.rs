@@ -5,12 +5,14 @@
 //! standard library forks makes the namespace, starts the two processes in it as children of the GUARD and ends. So the
 //! guard's `wait`, its process ids and its signals are what they are without a namespace.
 
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, OsStr, c_int, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::ptr;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -20,6 +22,7 @@ use rustix::process::{
     self, Pid, PidfdFlags, Signal, getpid, getppid, getuid, pidfd_open, set_parent_process_death_signal,
 };
 
+use super::family;
 use super::host::Before;
 
 /// The argument that makes `baton-guard` the first process of a namespace.
@@ -27,6 +30,27 @@ pub const FIRST_PROCESS: &CStr = c"first-process";
 
 const OUR_PROGRAM: &CStr = c"/proc/self/exe";
 const SHOWN_AS: &CStr = c"baton-guard";
+
+/// The argument with which `baton-guard` tells whether this host gives a chain node a namespace.
+pub const TRY_NAMESPACE: &str = "try-namespace";
+/// For the end of what `try_namespace` has started.
+const TRIAL_BOUND: Duration = Duration::from_secs(2);
+
+/// Starts something in a namespace as a guard of this user would, and ends it. Changes nothing else.
+///
+/// # Errors
+/// Why there is no namespace to be had.
+pub fn try_namespace() -> Result<(), String> {
+    let before = Before::now();
+    let mut command = Command::new(OsStr::from_bytes(OUR_PROGRAM.to_bytes()));
+    command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null());
+    let tried = match spawn(&mut command, &before) {
+        Ok(Contained { .. }) => Ok(()),
+        Err(Failed::NoNamespace(reason)) => Err(reason),
+        Err(Failed::Node(error)) => Err(error.to_string()),
+    };
+    if family::end_within(TRIAL_BOUND) { tried } else { Err("its processes do not end".into()) }
+}
 
 /// The two processes of a namespace, as the guard's own children.
 pub(super) struct Contained {

@@ -162,6 +162,7 @@ pub fn two_members() -> Coordinator {
         vote: "voter".to_owned(),
         incarnation: 0xabc,
         upgrade: None,
+        containment: "pid-namespace".to_owned(),
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),

@@ -10,8 +10,9 @@ use baton::time::BootTime;
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
+use crate::FOREVER;
 use crate::harness::*;
-use crate::{FOREVER, validator};
+use crate::refuse_unshare::refuse_unshare;
 
 /// A start script that does not end in `exec`. What it starts leaves group, session and parent, and hears no signal.
 const WRAPPER: &str = "note() { read me _ < /proc/self/stat; echo $me > $DIR/$1; }; \
@@ -32,32 +33,6 @@ pub fn without_namespaces(command: &mut Command) {
     unsafe {
         command.pre_exec(refuse_unshare)
     };
-}
-
-/// From here on `unshare` fails with EPERM, in this process and all that it starts.
-#[allow(unsafe_code)]
-fn refuse_unshare() -> io::Result<()> {
-    const NUMBER_AT: u32 = 0;
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let give = libc::BPF_RET | libc::BPF_K;
-    let mut filter = [
-        op(load, NUMBER_AT, 0, 0),
-        op(equals, libc::SYS_unshare as u32, 0, 1),
-        op(give, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
-        op(give, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: prctl(2) reads `program` and its instructions during the call, and keeps a copy.
-    let result = unsafe {
-        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-        } else {
-            -1
-        }
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Also root then needs a user namespace, as the user of a service does.
@@ -258,4 +233,19 @@ fn a_chain_nodes_file_mode_mask_and_files_are_as_without_a_namespace() {
     };
     assert_eq!(seen(|_| ()), seen(without_namespaces));
     assert_eq!(seen(without_sys_admin), seen(without_namespaces));
+}
+
+#[test]
+fn a_trial_tells_what_a_guard_would_get() {
+    let tell = |prepare: fn(&mut Command)| {
+        let mut command = Command::new(GUARD);
+        command.arg("try-namespace");
+        prepare(&mut command);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(tell(without_namespaces), "unshare: Operation not permitted\n");
+    let place = Place::new();
+    let _guard = place.guard();
+    let node = place.welcomed().start(place.node(FOREVER), None);
+    assert_eq!(tell(|_| ()) == "pid-namespace\n", node.containment == Containment::PidNamespace);
 }
