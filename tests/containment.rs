@@ -70,7 +70,7 @@ impl Host {
         fs::create_dir(&home).expect("a home");
         write(&dir.path().join("baton.toml"), &config, 0o600);
         write(&dir.path().join("key"), "{}", 0o600);
-        write(&home.join("start"), START, 0o700);
+        write(&dir.path().join("start"), START, 0o700);
         write(&home.join("node"), NODE, 0o700);
         let mut command = coordinator_in(dir.path());
         prepare(&mut command);
@@ -185,7 +185,7 @@ fn a_host_without_namespaces_is_not_ready_while_its_node_hides_below_a_script() 
     });
     assert!(lives(node));
     // The script is mended; the node's next start is one of the node itself.
-    write(&host.path("home/start"), "#!/bin/sh\nexec ./node\n", 0o700);
+    write(&host.path("start"), "#!/bin/sh\nexec ./node\n", 0o700);
     kill(node);
     host.await_status(|text, member| {
         member["containment"] == "direct-child" && member["node_pid"] != 0 && !text.contains("runs below")
@@ -206,7 +206,7 @@ fn check_refuses_a_script_without_exec_only_where_nothing_else_ends_its_node() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("the last command of ") && said.contains("unshare: Operation not permitted"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    write(&host.path("home/start"), "#!/bin/sh\nexec ./node\n", 0o700);
+    write(&host.path("start"), "#!/bin/sh\nexec ./node\n", 0o700);
     let (code, said) = check(without_namespaces);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("warning: no PID namespace for the chain node here"), "{said}");

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{self, Signal, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stdout, stdin, stdout};
+use rustix::thread::set_name;
 
 use super::namespace::has_ended;
 use crate::realtime::{self, Priority};
@@ -24,6 +25,7 @@ pub fn first_process() -> io::Result<()> {
         return Err(io::Error::other("first-process is started by a guard, in a namespace of its own"));
     }
     let _ = process::setsid();
+    let _ = set_name(c"baton-guard");
     // It must not keep a mount busy.
     let _ = process::chdir("/");
     reap_by_itself()?;

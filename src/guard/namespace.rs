@@ -21,6 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     self, Pid, PidfdFlags, Signal, getpid, getppid, getuid, pidfd_open, set_parent_process_death_signal,
 };
+use rustix::thread::capabilities;
 
 use super::family;
 use super::host::Before;
@@ -103,10 +104,12 @@ enum Step {
     MapUsers,
     FirstProcess,
     ChainNode,
+    KeepCapabilities,
 }
 
 impl Step {
-    const ALL: [Step; 5] = [Step::Done, Step::Unshare, Step::MapUsers, Step::FirstProcess, Step::ChainNode];
+    const ALL: [Step; 6] =
+        [Step::Done, Step::Unshare, Step::MapUsers, Step::FirstProcess, Step::ChainNode, Step::KeepCapabilities];
 
     fn operation(self) -> &'static str {
         match self {
@@ -115,6 +118,9 @@ impl Step {
             Step::MapUsers => "map its user",
             Step::FirstProcess => "start its first process",
             Step::ChainNode => "fork in it",
+            Step::KeepCapabilities => {
+                "there is no CAP_SYS_ADMIN, and a user namespace would take away the capabilities that there are"
+            }
         }
     }
 }
@@ -159,6 +165,8 @@ struct Entry {
     before: Before,
     uid_map: Vec<u8>,
     gid_map: Vec<u8>,
+    /// The node may need them, and would have none outside of a user namespace.
+    has_capabilities: bool,
 }
 
 impl Entry {
@@ -173,6 +181,7 @@ impl Entry {
             before: before.clone(),
             uid_map: format!("{uid} {uid} 1").into_bytes(),
             gid_map: format!("{gid} {gid} 1").into_bytes(),
+            has_capabilities: !capabilities(None)?.effective.is_empty(),
         };
         Ok((entry, reader))
     }
@@ -195,7 +204,10 @@ impl Entry {
     fn make(&self) -> Result<Made, (Step, Errno)> {
         // In a user namespace these could not be raised again.
         self.before.restore_limits();
-        if unshare(libc::CLONE_NEWPID).is_err() {
+        if let Err(error) = unshare(libc::CLONE_NEWPID) {
+            if self.has_capabilities {
+                return Err((Step::KeepCapabilities, error));
+            }
             unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID).map_err(|e| (Step::Unshare, e))?;
             self.map_user().map_err(|e| (Step::MapUsers, e))?;
         }
