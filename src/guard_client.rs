@@ -5,6 +5,7 @@
 //! well: when a deadline has passed and the guard says nothing, the client kills the chain node, then the
 //! guard.
 
+mod below;
 mod end;
 mod start;
 mod sweep;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::sleep;
 
+pub use below::beside_node;
 pub use end::{Ended, end_all};
 pub use sweep::SweepError;
 

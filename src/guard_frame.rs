@@ -184,6 +184,29 @@ pub struct NodeProcess {
     pub started_at: BootTime,
     /// The epoch it was started or signalled under as a validator; `None` for a standby.
     pub validator_epoch: Option<Epoch>,
+    /// A guard of an earlier version does not say, and has the weaker one.
+    #[serde(default)]
+    pub containment: Containment,
+}
+
+/// What the kernel ends when the guard dies and nobody else is there to do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Containment {
+    /// The process that the guard started, and nothing that it started in turn.
+    #[default]
+    DirectChild,
+    /// Every process that the chain node ever started: they are in a PID namespace of their own.
+    PidNamespace,
+}
+
+impl Containment {
+    /// The word for it in gossip and in `baton status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Containment::DirectChild => "direct-child",
+            Containment::PidNamespace => "pid-namespace",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::Reason;
-use baton::core::{Action, Core, Event, Memory, Peer, Settings, Unheld};
-use baton::guard_frame::{Armed, ExitCause, NodeProcess};
+use baton::core::{Action, Core, Descendant, Event, Memory, Peer, Settings, Unheld};
+use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 use baton::timing::{LeaseSpan, Timing};
@@ -381,7 +381,9 @@ fn acked(from: &str, term: &str, sent: &str, promised: Option<Duration>) -> Resu
 }
 
 fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
-    let node = |validator_epoch| Some(NodeProcess { pid: 7, started_at: at, validator_epoch });
+    let node = |validator_epoch| {
+        Some(NodeProcess { pid: 7, started_at: at, validator_epoch, containment: Containment::default() })
+    };
     Ok(match words {
         ["guard-attached"] => Event::GuardAttached { node: None, armed: None },
         ["guard-attached", "standby"] => Event::GuardAttached { node: node(None), armed: None },
@@ -427,6 +429,10 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["foreign-node"] => Event::ForeignNode { found: Some("neard (pid 7) listens here".into()) },
         ["foreign-node", "gone"] => Event::ForeignNode { found: None },
         ["start-withheld"] => Event::StartWithheld,
+        ["node-hides", pid, name] => {
+            Event::NodeHides { below: Some(Descendant { pid: number(pid)? as u32, name: (*name).to_owned() }) }
+        }
+        ["node-hides", "nothing"] => Event::NodeHides { below: None },
         ["probe-failed"] => Event::ProbeFailed { reason: "connection refused".into() },
         _ => return Err(format!("no event: {}", words.join(" "))),
     })

@@ -2,10 +2,14 @@
 
 #[path = "guard/client.rs"]
 mod client;
+#[path = "guard/containment.rs"]
+mod containment;
 #[path = "guard/harness.rs"]
 mod harness;
 #[path = "guard/realtime.rs"]
 mod realtime;
+#[path = "guard/refuse_unshare.rs"]
+mod refuse_unshare;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -110,8 +114,8 @@ fn a_child_that_left_the_group_and_lost_its_parent_dies_with_the_fence() {
     let _guard = place.guard();
     let mut wire = place.welcomed();
     // The middle shell ends at once, so the sleeper belongs to nobody but the guard.
-    let script = "(setsid sh -c 'echo $$ > $DIR/orphan; exec sleep 120' &) ; \
-                  setsid sh -c 'echo $$ > $DIR/child; trap \"\" TERM HUP INT; while :; do sleep 1; done' & \
+    let script = "(setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/orphan; exec sleep 120' &) ; \
+                  setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; trap \"\" TERM HUP INT; while :; do sleep 1; done' & \
                   exec sleep 120";
     let (pid, _) = validator(&place, &mut wire, script, ms(600));
     let (orphan, child) = (place.pid_in("orphan"), place.pid_in("child"));
@@ -126,7 +130,7 @@ fn a_node_that_ends_by_itself_takes_its_children_along() {
     let place = Place::new();
     let _guard = place.guard();
     let mut wire = place.welcomed();
-    let script = "setsid sh -c 'echo $$ > $DIR/child; exec sleep 120' & \
+    let script = "setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & \
                   while [ ! -s $DIR/child ]; do sleep 0.01; done; exit 7";
     let pid = wire.start(place.node(script), None).pid;
     let exited = wire.next();
@@ -139,7 +143,7 @@ fn a_node_that_ignores_sigterm_is_killed_after_the_timeout() {
     let place = Place::new();
     let _guard = place.guard();
     let mut wire = place.welcomed();
-    let deaf = "trap '' TERM; echo $$ > $DIR/deaf; while :; do sleep 1; done";
+    let deaf = "trap '' TERM; read me _ < /proc/self/stat; echo $me > $DIR/deaf; while :; do sleep 1; done";
     let pid = wire.start(place.node(deaf), None).pid;
     assert_eq!(place.pid_in("deaf"), pid);
     let asked = BootTime::now();
@@ -225,7 +229,7 @@ fn a_guard_told_to_end_ends_the_whole_family_and_puts_the_links_away() {
     let place = Place::new();
     let mut guard = place.guard();
     let mut wire = place.welcomed();
-    let script = "setsid sh -c 'echo $$ > $DIR/child; exec sleep 120' & exec sleep 120";
+    let script = "setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & exec sleep 120";
     let (pid, _) = validator(&place, &mut wire, script, SOON * 6);
     let child = place.pid_in("child");
     signal(guard.pid(), Signal::TERM);
@@ -302,7 +306,7 @@ fn a_signal_makes_a_validator_of_a_standby_and_disarm_makes_it_a_standby_again()
     let place = Place::new();
     let _guard = place.guard();
     let mut wire = place.welcomed();
-    let script = "trap 'echo hup >> $DIR/hup' HUP; echo $$ > $DIR/up; while :; do sleep 0.02; done";
+    let script = "trap 'echo hup >> $DIR/hup' HUP; read me _ < /proc/self/stat; echo $me > $DIR/up; while :; do sleep 0.02; done";
     wire.start(place.node(script), None);
     place.pid_in("up");
     wire.arm(E1, in_time(SOON));

@@ -1,13 +1,14 @@
 //! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
-//! smaller one, which reads a key file for the coordinator. All they do is in `guard/`; here are their arguments and
+//! smaller one, which reads a key file for the coordinator. `baton-guard first-process`: the smallest, beside a chain
+//! node. All they do is in `guard/`; here are their arguments and
 //! their last words.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{public_key, run, say, speak};
-use baton::guard_frame::{JSON_LINES, LinesAs};
+use baton::guard::{FIRST_PROCESS, TRY_NAMESPACE, first_process, public_key, run, say, speak, try_namespace};
+use baton::guard_frame::{Containment, JSON_LINES, LinesAs};
 use baton::public_key::KeyFormat;
 use rustix::fs::{OFlags, fcntl_getfl};
 
@@ -18,6 +19,8 @@ enum Task {
     Help,
     Guard { socket: PathBuf },
     PublicKey { format: KeyFormat, file: PathBuf },
+    FirstProcess,
+    TryNamespace,
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,11 @@ fn main() -> ExitCode {
             let key = public_key(format, &file).map_err(|reason| format!("{}: {reason}", file.display()));
             ended(key.map(|key| println!("{key}")))
         }
+        Ok(Task::TryNamespace) => {
+            println!("{}", try_namespace().err().unwrap_or_else(|| Containment::PidNamespace.word().into()));
+            ExitCode::SUCCESS
+        }
+        Ok(Task::FirstProcess) => ended(first_process().map_err(|error| error.to_string())),
         Err(reason) => {
             say(&format!("{reason}; {USAGE}"));
             ExitCode::from(2)
@@ -65,6 +73,8 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, String> {
             let format = format.to_str().and_then(KeyFormat::named).ok_or("--format is near or cometbft")?;
             Task::PublicKey { format, file: args.next().ok_or("public-key needs a file")?.into() }
         }
+        Some(arg) if arg == TRY_NAMESPACE => Task::TryNamespace,
+        Some(arg) if arg.as_encoded_bytes() == FIRST_PROCESS.to_bytes() => Task::FirstProcess,
         Some(arg) => return Err(format!("unknown argument {}", arg.display())),
         None => return Err("--socket is missing".into()),
     };

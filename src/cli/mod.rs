@@ -9,6 +9,7 @@ mod canary;
 mod cert;
 mod client;
 mod config_file;
+mod containment;
 mod ends;
 mod fence;
 mod history;
@@ -444,12 +445,15 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
         checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
     }
     let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
+    let contained = config.chain.as_ref().map(containment::check).transpose();
+    let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     let timings = running::timing_warnings(&config)?;
     for warning in config.warnings.iter().chain(&expiry).chain(&on_host).chain(&timings) {
         text.push_str(&format!("warning: {warning}\n"));
     }
+    contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));
     let (path, members) = (file.path(), config.cluster.members.len());
     text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
     print(&text);

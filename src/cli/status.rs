@@ -67,6 +67,9 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_until: Option<String>,
     vote: &'a str,
+    /// Left out while it is unknown.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    containment: &'a str,
     /// Left out while there is none.
     #[serde(skip_serializing_if = "str::is_empty")]
     key_alarm: &'a str,
@@ -148,6 +151,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         foreign_node: &member.foreign_node,
         timing: member.timing.map(Into::into),
         key_alarm: &member.key_alarm,
+        containment: &member.containment,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::chain_node::{Health, KeyLook, MetFloor, SignFloor};
+use crate::core::host::Descendant;
 use crate::core::key_watch::Unheld;
 use crate::core::lease::VoterSets;
 use crate::core::orders::{Barred, Orders};
@@ -160,6 +161,11 @@ pub enum Event {
     /// `member` of another cluster of this name, which other members formed, has called this one as its own.
     RivalHeard {
         member: NodeId,
+    },
+    /// A process below the running chain node that the kernel would not end with the guard; `None`: there is none any more.
+    /// Never told of a node that has a PID namespace.
+    NodeHides {
+        below: Option<Descendant>,
     },
     /// Somebody, this host included, is known to have signed up to here with the shared key.
     MarkSeen(SignMark),

@@ -16,7 +16,7 @@ use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::Epoch;
 use crate::time::BootTime;
 use key_seen::KeySeen;
-pub use not_ready::NotReady;
+pub use not_ready::{Descendant, NotReady};
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
@@ -53,6 +53,8 @@ pub struct Host {
     /// Who it is; ours is not started beside it.
     foreign_node: Option<String>,
     key_seen: Option<KeySeen>,
+    /// Of the running node, where the kernel would end the node alone.
+    below: Option<Descendant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +89,7 @@ impl Host {
             upgrade: None,
             foreign_node: None,
             key_seen: None,
+            below: None,
         }
     }
 
@@ -237,6 +240,7 @@ impl Host {
 
     pub fn started(&mut self, now: BootTime, validator_epoch: Option<Epoch>) {
         self.node = Node::Running { since: now };
+        self.below = None;
         self.proven &= validator_epoch.is_none();
         self.head_moved_at = now;
         self.synced_at = now;
@@ -296,6 +300,10 @@ impl Host {
         }
     }
 
+    pub fn node_hides(&mut self, below: Option<Descendant>) {
+        self.below = below;
+    }
+
     /// As many probes in a row have failed as the configuration allows.
     pub fn is_unhealthy(&self) -> bool {
         self.probe_failures >= self.probe_failures_max
@@ -328,6 +336,9 @@ impl Host {
         if now < self.steady_at {
             return Some(NotReady::Unsteady { left: self.steady_at.since(now) });
         }
+        if let Some(below) = &self.below {
+            return Some(NotReady::Hidden { below: below.clone() });
+        }
         match &self.health {
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             Some(health) if !health.synced => Some(NotReady::Syncing),
@@ -349,6 +360,7 @@ fn backoff(crashes: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard_frame::Containment;
 
     fn at(secs: u64) -> BootTime {
         BootTime::from_nanos(secs * 1_000_000_000)
@@ -370,7 +382,12 @@ mod tests {
     #[test]
     fn a_node_found_with_the_key_is_killed_and_proves_nothing_until_it_is_gone() {
         let mut host = Host::new(true, 3, None, at(0));
-        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: Some(Epoch(4)) };
+        let node = NodeProcess {
+            pid: 1,
+            started_at: at(0),
+            validator_epoch: Some(Epoch(4)),
+            containment: Containment::default(),
+        };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
         assert_eq!(out, [Action::Deactivate { kill: true }]);
@@ -382,7 +399,8 @@ mod tests {
     #[test]
     fn a_standby_found_running_is_adopted() {
         let mut host = Host::new(true, 3, None, at(0));
-        let node = NodeProcess { pid: 1, started_at: at(0), validator_epoch: None };
+        let node =
+            NodeProcess { pid: 1, started_at: at(0), validator_epoch: None, containment: Containment::default() };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
         assert!(out.is_empty() && host.is_proven() && host.is_node_running());

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use event::{Action, Event, Handover, View};
-pub use host::NotReady;
+pub use host::{Descendant, NotReady};
 pub use key_watch::Unheld;
 pub use peers::Peer;
 pub use settings::{Memory, Settings};
@@ -271,6 +271,7 @@ impl Core {
                 self.compare_heads(now.boot);
             }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
+            Event::NodeHides { below } => self.host.node_hides(below),
             Event::Peers(peers) => {
                 self.peers = peers;
                 self.compare_heads(now.boot);

@@ -18,6 +18,7 @@ use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
 use crate::findings::{key_alarm, timing_differences, upgrades};
 use crate::gossip::{Gossip, Heard, Table};
+use crate::guard_frame::Containment;
 use crate::identity::Identity;
 use crate::ids::{NodeId, Vote};
 use crate::key_links::LinkState;
@@ -179,6 +180,7 @@ impl Reporter {
             lease_remaining_ms: lease.as_millis() as i64,
             version_text: env!("CARGO_PKG_VERSION").into(),
             node_note: note,
+            containment: effects.and_then(Effects::containment).map_or("", Containment::word).into(),
             transport: self.transport().into(),
             certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
             upgrade: self.upgrade_report().as_ref().map(Into::into),
@@ -307,6 +309,7 @@ impl Reporter {
             version: record.version_text,
             not_ready_because: record.not_ready_because,
             node_note: record.node_note,
+            containment: record.containment,
             settling: record.settling,
             transport: record.transport,
             certificate_until_ns: record.certificate_until_ns,

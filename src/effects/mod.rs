@@ -4,6 +4,7 @@
 //! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
 //! link is never put to validating by something older than the order to let go.
 
+mod descendants;
 mod first_signature;
 mod guard;
 mod key_watch;
@@ -27,7 +28,7 @@ use crate::config::ChainLog;
 use crate::core::Action;
 use crate::core::upgrades::UpgradeReport;
 use crate::guard_client::{GuardClient, GuardError, GuardSettings};
-use crate::guard_frame::{ArmedGuard, NodeProcess, ToGuard};
+use crate::guard_frame::{ArmedGuard, Containment, NodeProcess, ToGuard};
 use crate::ids::{Epoch, SignMark};
 use crate::key_links::{KeyLinks, LinkState};
 use crate::metrics::Metrics;
@@ -263,6 +264,14 @@ impl Effects {
     pub fn node_pid(&self) -> Option<u32> {
         match &*self.hands.node.borrow() {
             NodeSeen::Running(process) => Some(process.pid),
+            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
+        }
+    }
+
+    /// `None` while no chain node runs.
+    pub fn containment(&self) -> Option<Containment> {
+        match &*self.hands.node.borrow() {
+            NodeSeen::Running(process) => Some(process.containment),
             NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
         }
     }

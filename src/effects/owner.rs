@@ -15,6 +15,7 @@ use super::{Hands, NodeSeen};
 use crate::chain::{Endpoint, Owner, foreign_user};
 use crate::chain_node::Health;
 use crate::core::Event;
+use crate::guard_frame::NodeProcess;
 
 /// For so long a proof holds while the same node runs.
 const PROOF_LASTS: Duration = Duration::from_secs(1);
@@ -184,13 +185,13 @@ fn tell(hands: &Hands) {
 }
 
 /// Watches until our own node runs.
-pub(super) async fn watch_until_running(hands: &Arc<Hands>) -> Option<u32> {
+pub(super) async fn watch_until_running(hands: &Arc<Hands>) -> Option<NodeProcess> {
     let mut node = hands.node.subscribe();
     loop {
         let running = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_)));
         let seen = tokio::time::timeout(LOOK_EVERY, running).await.map(|seen| seen.map(|seen| seen.clone()));
         match seen {
-            Ok(Ok(NodeSeen::Running(process))) => return Some(process.pid),
+            Ok(Ok(NodeSeen::Running(process))) => return Some(process),
             Ok(Ok(NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_))) => {}
             Ok(Err(_)) => return None,
             Err(_) => look_without_node(hands).await,

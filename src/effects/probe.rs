@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::descendants::Lookout;
 use super::{Hands, owner};
 use crate::core::Event;
+use crate::guard_frame::NodeProcess;
 
 /// Between two probes of a node that has not answered since it was started.
 const STARTING: Duration = Duration::from_millis(25);
@@ -18,10 +20,11 @@ pub(super) const CLOSELY: Duration = Duration::from_millis(4);
 pub(super) async fn watch(hands: Arc<Hands>) {
     let mut closely = hands.closely.subscribe();
     let mut failure_counts_at = Instant::now();
+    let mut lookout = Lookout::default();
     loop {
-        let Some(pid) = owner::watch_until_running(&hands).await else { return };
-        let pid = Some(pid);
-        match probe(&hands, pid).await {
+        let Some(process) = owner::watch_until_running(&hands).await else { return };
+        let pid = Some(process.pid);
+        match probe(&hands, &process, &mut lookout).await {
             Ok(()) if *hands.answered.borrow() == pid => {}
             Ok(()) => {
                 // Whatever there was to say is of a process that is gone.
@@ -49,13 +52,14 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     }
 }
 
-/// One probe; an answer is reported to the core, unless the process `pid` that was asked is gone meanwhile: what it said of
-/// its key is not true of the next.
-async fn probe(hands: &Hands, pid: Option<u32>) -> Result<(), String> {
+/// One probe; an answer is reported to the core, unless the process that was asked is gone meanwhile: what it said of its key
+/// is not true of the next.
+async fn probe(hands: &Hands, process: &NodeProcess, lookout: &mut Lookout) -> Result<(), String> {
     match owner::ask(hands).await {
-        Ok(_) if !pid.is_some_and(|pid| hands.runs_node(pid)) => Err("the chain node ended meanwhile".to_owned()),
+        Ok(_) if !hands.runs_node(process.pid) => Err("the chain node ended meanwhile".to_owned()),
         Ok(health) => {
             debug!(height = health.height, "probed");
+            lookout.look(hands, process).await;
             hands.seen.send_modify(|seen| seen.health = Some(health.clone()));
             hands.core.step(Event::Probed(health));
             Ok(())

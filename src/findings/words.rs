@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::guard_frame::Containment;
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::transport::EXPIRY_NEAR;
@@ -66,13 +67,21 @@ pub fn key_alarm(member: &MemberStatus) -> Option<String> {
 /// What is to be known of a member that does not keep it from taking the baton.
 pub fn defects(member: &MemberStatus, now: WallTime) -> impl Iterator<Item = String> {
     let of_node = Some(member.node_note.clone()).filter(|note| !note.is_empty());
-    of_node.into_iter().chain(foreign_node(member)).chain(certificate_note(member, now))
+    let of_host = containment_note(member).into_iter().chain(foreign_node(member));
+    of_node.into_iter().chain(of_host).chain(certificate_note(member, now))
 }
 
 /// A node on a member's host that is not its own, unless that is said to be why it is not ready.
 pub fn foreign_node(member: &MemberStatus) -> Option<String> {
     let unsaid = !member.not_ready_because.contains(&member.foreign_node) || member.maintenance;
     (!member.foreign_node.is_empty() && unsaid).then(|| member.foreign_node.clone())
+}
+
+fn containment_note(member: &MemberStatus) -> Option<String> {
+    let weaker = member.containment == Containment::DirectChild.word();
+    weaker.then(|| {
+        "no PID namespace: if its guard is killed, the kernel ends the process of chain.command, and nothing below it".into()
+    })
 }
 
 /// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A
@@ -108,6 +117,15 @@ pub fn active_holder(status: &StatusResponse) -> Option<&MemberStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_node_without_a_namespace_is_named_and_an_older_member_is_not_accused() {
+        let of = |containment: &str| MemberStatus { containment: containment.to_owned(), ..MemberStatus::default() };
+        let now = WallTime::from_nanos(0);
+        let notes: Vec<String> = defects(&of("direct-child"), now).collect();
+        assert!(notes.len() == 1 && notes[0].starts_with("no PID namespace: "), "{notes:?}");
+        assert_eq!(defects(&of("pid-namespace"), now).count() + defects(&of(""), now).count(), 0);
+    }
 
     #[test]
     fn what_is_wrong_with_the_connections_of_a_member_stands_below_it() {

@@ -2,8 +2,14 @@
 //! child, and "the guard has no child" means "nothing that the chain node ever started is left".
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+
+use crate::time::BootTime;
+
+/// Between two rounds of killing what a failed start left.
+const ROUND: Duration = Duration::from_millis(1);
 
 /// Sends SIGKILL to every descendant found now. A child that is born meanwhile is found the next time.
 pub(super) fn strike() {
@@ -37,6 +43,25 @@ pub(super) fn reap() -> Reaped {
             // ECHILD is the only other answer to these arguments.
             Err(_) => return Reaped::NoneLeft,
         }
+    }
+}
+
+/// Kills everything below us and waits for its end. False when something is left after `bound`.
+pub(super) fn end_within(bound: Duration) -> bool {
+    let until = BootTime::now() + bound;
+    loop {
+        strike();
+        loop {
+            match reap() {
+                Reaped::Child(..) => (),
+                Reaped::NoneEnded => break,
+                Reaped::NoneLeft => return true,
+            }
+        }
+        if BootTime::now() >= until {
+            return false;
+        }
+        std::thread::sleep(ROUND);
     }
 }
 

@@ -34,12 +34,8 @@ pub(super) fn prepare() -> io::Result<Before> {
     // Fails in a process that leads its group already, as one started from a shell does; then it may stay.
     let _ = process::setsid();
     process::set_child_subreaper(Some(process::getpid()))?;
-    let memlock = process::getrlimit(Resource::Memlock);
-    let before = Before {
-        nice: process::getpriority_process(None).unwrap_or(0),
-        memlock: Rlimit { ..memlock },
-        oom_score: std::fs::read_to_string("/proc/self/oom_score_adj").ok(),
-    };
+    let before = Before::now();
+    let memlock = Rlimit { ..before.memlock };
     if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
         say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
     }
@@ -67,15 +63,28 @@ fn lock_memory(limit: &Rlimit) -> io::Result<()> {
 }
 
 impl Before {
+    pub(super) fn now() -> Before {
+        Before {
+            nice: process::getpriority_process(None).unwrap_or(0),
+            memlock: process::getrlimit(Resource::Memlock),
+            oom_score: std::fs::read_to_string("/proc/self/oom_score_adj").ok(),
+        }
+    }
+
     /// Gives the calling process the values from before. Runs between fork and exec: system calls alone,
     /// no allocation. What the kernel refuses stays as it is.
     pub(super) fn restore(&self) {
-        let _ = process::setpriority_process(None, self.nice);
-        let _ = process::setrlimit(Resource::Memlock, Rlimit { ..self.memlock });
+        self.restore_limits();
         if let Some(score) = &self.oom_score
             && let Ok(file) = rustix::fs::open(OOM_SCORE, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         {
             let _ = rustix::io::write(file, score.as_bytes());
         }
+    }
+
+    /// Those of them that take a privilege to raise.
+    pub(super) fn restore_limits(&self) {
+        let _ = process::setpriority_process(None, self.nice);
+        let _ = process::setrlimit(Resource::Memlock, Rlimit { ..self.memlock });
     }
 }

@@ -15,18 +15,24 @@ use rustix::process::{
 
 use super::family::{self, Reaped};
 use super::host::Before;
-use crate::guard_frame::{ExitCause, ExitStatus, GUARD_MARKER, NodeProcess, NodeSpec};
+use super::namespace::{self, Contained, Failed};
+use super::say;
+use crate::guard_frame::{Containment, ExitCause, ExitStatus, GUARD_MARKER, NodeProcess, NodeSpec};
 use crate::ids::Epoch;
 use crate::time::BootTime;
 
 /// Between two rounds of killing; they come sooner when a child ends.
 const ROUND: Duration = Duration::from_millis(2);
 const ROUND_MAX: Duration = Duration::from_millis(100);
+/// For what a failed start left, which is killed.
+const LEFTOVER_BOUND: Duration = Duration::from_secs(1);
 
 pub(super) struct Node {
     pub process: NodeProcess,
     pid: Pid,
     pidfd: OwnedFd,
+    /// Of the first process of its namespace, where it has one of its own.
+    first: Option<OwnedFd>,
     /// Set once the chain node itself was reaped; descendants may be left.
     status: Option<ExitStatus>,
     phase: Phase,
@@ -45,7 +51,8 @@ enum Phase {
 }
 
 impl Node {
-    /// Starts the chain node in a session of its own; it dies when the guard does.
+    /// Starts the chain node in a session of its own; it dies when the guard does, and all that it ever started with it
+    /// where the host allows that.
     pub(super) fn start(
         spec: &NodeSpec,
         validator_epoch: Option<Epoch>,
@@ -56,42 +63,18 @@ impl Node {
         if !spec.cwd.is_dir() {
             return Err(format!("its working directory {} is not there", spec.cwd.display()));
         }
-        let mut command = Command::new(program);
-        command.args(arguments).envs(&spec.env).env(GUARD_MARKER, socket).current_dir(&spec.cwd).stdin(Stdio::null());
-        if let Some(log) = &spec.log {
-            let told = |e: io::Error| format!("cannot open its log {}: {e}", log.display());
-            let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(log).map_err(told)?;
-            command.stdout(file.try_clone().map_err(told)?).stderr(file);
-        }
-        let (guard, before) = (getpid(), before.clone());
-        // The standard library has emptied the signal mask and restored SIGPIPE when this runs, and exec
-        // takes away the guard's handlers.
-        let in_child = move || {
-            process::setsid()?;
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            if getppid() != Some(guard) {
-                // The guard died before the line above: nobody would ever kill this process.
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            before.restore();
-            Ok(())
-        };
-        // SAFETY: the closure makes system calls only; it takes no lock and allocates nothing.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(in_child)
-        };
-        let child = command.spawn().map_err(|e| format!("cannot run {program}: {e}"))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process id is out of range")?;
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(e) => {
-                let _ = kill_process_group(pid, Signal::KILL);
-                return Err(format!("pidfd_open {}: {e}; it was killed", child.id()));
-            }
-        };
-        let process = NodeProcess { pid: child.id(), started_at: BootTime::now(), validator_epoch };
-        Ok(Node { process, pid, pidfd, status: None, phase: Phase::Running })
+        let (pid, first) = start_contained(spec, program, arguments, socket, before)?;
+        // A child of ours that nobody has waited for keeps its number.
+        let opened = pidfd_open(pid, PidfdFlags::empty())
+            .and_then(|node| Ok((node, first.map(|first| pidfd_open(first, PidfdFlags::empty())).transpose()?)));
+        let (pidfd, first) = opened.map_err(|e| {
+            family::strike();
+            format!("pidfd_open {pid:?}: {e}; it was killed")
+        })?;
+        let containment = if first.is_some() { Containment::PidNamespace } else { Containment::DirectChild };
+        let pid_number = pid.as_raw_nonzero().get().unsigned_abs();
+        let process = NodeProcess { pid: pid_number, started_at: BootTime::now(), validator_epoch, containment };
+        Ok(Node { process, pid, pidfd, first, status: None, phase: Phase::Running })
     }
 
     pub(super) fn signal(&self, signal: i32) -> Result<(), String> {
@@ -165,6 +148,10 @@ impl Node {
         if self.status.is_none() {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
+        if let Some(first) = &self.first {
+            // The kernel kills all that is in the namespace, also what is born at this moment.
+            let _ = pidfd_send_signal(first, Signal::KILL);
+        }
         family::strike();
     }
 
@@ -179,6 +166,65 @@ impl Node {
             }
         }
     }
+}
+
+/// Starts the chain node in a namespace of its own, or without one where the host gives us none, and says so. Its process
+/// id, and that of the namespace's first process.
+fn start_contained(
+    spec: &NodeSpec,
+    program: &str,
+    arguments: &[String],
+    socket: &Path,
+    before: &Before,
+) -> Result<(Pid, Option<Pid>), String> {
+    let mut command = command_of(spec, program, arguments, socket)?;
+    let error = match namespace::spawn(&mut command, before) {
+        Ok(Contained { first, node }) => return Ok((node, Some(first))),
+        Err(Failed::Node(error)) => Err(error),
+        Err(Failed::NoNamespace(reason)) => Ok(reason),
+    };
+    if !family::end_within(LEFTOVER_BOUND) {
+        return Err(format!("what an attempt to start {program} left did not end within {LEFTOVER_BOUND:?}"));
+    }
+    let reason = error.map_err(|e| format!("cannot run {program}: {e}"))?;
+    say(&format!(
+        "no PID namespace for the chain node: {reason}; the kernel ends it with the guard, but nothing that it starts"
+    ));
+    Ok((start_directly(command_of(spec, program, arguments, socket)?, program, before)?, None))
+}
+
+fn start_directly(mut command: Command, program: &str, before: &Before) -> Result<Pid, String> {
+    let (guard, before) = (getpid(), before.clone());
+    let in_child = move || {
+        process::setsid()?;
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        if getppid() != Some(guard) {
+            // The guard died before the line above: nobody would ever kill this process.
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        before.restore();
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only; it takes no lock and allocates nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(in_child)
+    };
+    let child = command.spawn().map_err(|e| format!("cannot run {program}: {e}"))?;
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "its process id is out of range".into())
+}
+
+/// What is common to both ways. The standard library empties the signal mask and restores SIGPIPE in the child, and exec
+/// takes away the guard's handlers.
+fn command_of(spec: &NodeSpec, program: &str, arguments: &[String], socket: &Path) -> Result<Command, String> {
+    let mut command = Command::new(program);
+    command.args(arguments).envs(&spec.env).env(GUARD_MARKER, socket).current_dir(&spec.cwd).stdin(Stdio::null());
+    if let Some(log) = &spec.log {
+        let told = |e: io::Error| format!("cannot open its log {}: {e}", log.display());
+        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(log).map_err(told)?;
+        command.stdout(file.try_clone().map_err(told)?).stderr(file);
+    }
+    Ok(command)
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {

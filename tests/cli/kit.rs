@@ -165,6 +165,7 @@ pub fn two_members() -> Coordinator {
         upgrade: None,
         foreign_node: String::new(),
         key_alarm: String::new(),
+        containment: "pid-namespace".to_owned(),
     };
     let standby = MemberStatus {
         id: "host-b".to_owned(),

@@ -34,6 +34,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             "reachable": true, "synced": synced, "height": 1234, "priority": 100, "maintenance": false,
             "lease_remaining_ms": lease_ms, "guard": guard, "links": links, "node_pid": 77, "version": "0.1.0",
             "settling": null, "transport": "tls", "certificate_until": "2096-10-02T07:06:40.000Z", "vote": "voter",
+            "containment": "pid-namespace",
         })
     };
     let expected = serde_json::json!({

@@ -220,6 +220,7 @@ fn hostile() -> Overview {
         settling: text(),
         transport: text(),
         vote: text(),
+        containment: text(),
         lease_remaining_ms: i64::MAX,
         ..MemberStatus::default()
     };

@@ -89,7 +89,8 @@ impl Coordinator {
     }
 }
 
-const FAMILY: &str = "setsid sh -c 'echo $$ > $DIR/child; exec sleep 120' & exec sleep 120";
+const FAMILY: &str =
+    "setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & exec sleep 120";
 
 #[tokio::test]
 async fn a_client_starts_a_guard_and_the_next_client_finds_it_with_its_node() {
@@ -119,6 +120,9 @@ async fn a_started_guard_has_a_session_of_its_own() {
 
 #[tokio::test]
 async fn when_the_guard_is_killed_the_client_proves_that_the_whole_family_is_gone() {
+    // Without a namespace, the kernel kills the node with the guard, and only the client can find the child. The filter is
+    // for this test's thread, and so for the guard that it starts.
+    crate::refuse_unshare::refuse_unshare().unwrap();
     let place = Place::new();
     let mut coordinator = Coordinator::attach(&place).await;
     let pid = coordinator.start(&place, FAMILY).await;
@@ -127,8 +131,19 @@ async fn when_the_guard_is_killed_the_client_proves_that_the_whole_family_is_gon
     let (reason, guard_runs, node_proven_dead) = coordinator.gone().await;
     assert!(!guard_runs && node_proven_dead, "{reason}");
     assert!(!lives(pid) && !lives(child), "node {pid} or child {child}: {reason}");
-    // The kernel kills the node with the guard; only the client can find the child.
     assert!(reason.contains(&child.to_string()), "{reason}");
+}
+
+#[tokio::test]
+async fn when_the_guard_is_killed_the_end_of_a_namespace_is_proven_too() {
+    let place = Place::new();
+    let mut coordinator = Coordinator::attach(&place).await;
+    let pid = coordinator.start(&place, FAMILY).await;
+    let child = place.pid_in("child");
+    signal(coordinator.client.guard_pid(), Signal::KILL);
+    let (reason, guard_runs, node_proven_dead) = coordinator.gone().await;
+    assert!(!guard_runs && node_proven_dead, "{reason}");
+    assert!(!lives(pid) && !lives(child), "node {pid} or child {child}: {reason}");
 }
 
 #[tokio::test]

@@ -53,7 +53,9 @@ fn a_guard_runs_before_a_coordinator_and_its_chain_node_behind_both() {
     let guard = place.guard();
     assert_eq!(scheduling(guard.pid()), (RR, Priority::Guard.number()));
     assert!(Priority::Guard.number() > Priority::Coordinator.number());
-    let node = place.welcomed().start(place.node("sh -c 'echo $$ > $DIR/child; exec sleep 120' & wait"), None);
+    let node = place
+        .welcomed()
+        .start(place.node("sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & wait"), None);
     assert_eq!(scheduling(node.pid), (OTHER, 0));
     assert_eq!(scheduling(place.pid_in("child")), (OTHER, 0));
 }

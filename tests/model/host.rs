@@ -9,7 +9,7 @@ use std::time::Duration;
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Memory, Peer, Settings, Stage};
-use baton::guard_frame::{Armed, NodeProcess};
+use baton::guard_frame::{Armed, Containment, NodeProcess};
 use baton::ids::{NodeId, Role, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 
@@ -150,6 +150,7 @@ impl Host {
             pid: 1,
             started_at: self.now(),
             validator_epoch: node.validator_epoch,
+            containment: Containment::default(),
         });
         let ran = node.is_some();
         self.step(rules, Event::GuardAttached { node, armed: self.machine.fence.armed() });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton::core::Event;
 use baton::guard::fence::Fence;
-use baton::guard_frame::{Armed, ExitCause, NodeProcess};
+use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::Epoch;
 use baton::time::BootTime;
 
@@ -109,6 +109,7 @@ impl Machine {
             pid: node.pid,
             started_at: node.started_at,
             validator_epoch: node.validator_epoch,
+            containment: Containment::default(),
         });
         (process, self.fence.armed())
     }

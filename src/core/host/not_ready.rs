@@ -49,6 +49,10 @@ pub enum NotReady {
     OtherCluster {
         member: NodeId,
     },
+    /// The kernel would not end it with the guard.
+    Hidden {
+        below: Descendant,
+    },
     /// The own chain node had the validator's key without the baton.
     KeyLoaded {
         height: u64,
@@ -59,6 +63,13 @@ pub enum NotReady {
         /// Header time of that block.
         at: WallTime,
     },
+}
+
+/// A process that the chain node has started, and that would outlive a guard that is killed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Descendant {
+    pub pid: u32,
+    pub name: String,
 }
 
 impl fmt::Display for NotReady {
@@ -86,6 +97,7 @@ impl fmt::Display for NotReady {
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
             NotReady::ForeignNode { found } => write!(f, "{found}"),
+            NotReady::Hidden { below } => write!(f, "{below}"),
             NotReady::KeyLoaded { height } => write!(
                 f,
                 "the chain node had the validator's key at height {height} without the baton, and was killed; look for a \
@@ -110,5 +122,16 @@ impl fmt::Display for NotReady {
                 )
             }
         }
+    }
+}
+
+impl fmt::Display for Descendant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Descendant { pid, name } = self;
+        write!(
+            f,
+            "process {pid} ({name}) runs below the chain node's own process, without a PID namespace that ends it with the \
+             guard: let the script in chain.command end in exec"
+        )
     }
 }
