@@ -1,23 +1,24 @@
 //! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
-//! smaller one, which reads a key file for the coordinator. All they do is in `guard/`; here are their arguments and
-//! their last words.
+//! smaller one, which reads a key file for the coordinator; `baton-guard same-key` compares some. All they do is in `guard/`;
+//! here are their arguments and their last words.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{public_key, run, say, speak};
+use baton::guard::{public_key, run, same_key, say, speak};
 use baton::guard_frame::{JSON_LINES, LinesAs};
 use baton::public_key::KeyFormat;
 use rustix::fs::{OFlags, fcntl_getfl};
 
 const USAGE: &str = "usage: baton-guard [--json-lines] --socket PATH (absolute), started by `baton run` and not by hand; \
-                     or baton-guard public-key --format near|cometbft FILE";
+                     or baton-guard public-key --format near|cometbft FILE; or baton-guard same-key FILE FILE…";
 
 enum Task {
     Help,
     Guard { socket: PathBuf },
     PublicKey { format: KeyFormat, file: PathBuf },
+    SameKey { files: Vec<PathBuf> },
 }
 
 fn main() -> ExitCode {
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             let key = public_key(format, &file).map_err(|reason| format!("{}: {reason}", file.display()));
             ended(key.map(|key| println!("{key}")))
         }
+        Ok(Task::SameKey { files }) => ended(same_key(&files).map(|pairs| println!("{pairs}"))),
         Err(reason) => {
             say(&format!("{reason}; {USAGE}"));
             ExitCode::from(2)
@@ -64,6 +66,13 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, String> {
             let format = args.next().unwrap_or_default();
             let format = format.to_str().and_then(KeyFormat::named).ok_or("--format is near or cometbft")?;
             Task::PublicKey { format, file: args.next().ok_or("public-key needs a file")?.into() }
+        }
+        Some(arg) if arg == "same-key" => {
+            let files: Vec<PathBuf> = args.by_ref().map(PathBuf::from).collect();
+            if files.is_empty() {
+                return Err("same-key needs files".into());
+            }
+            Task::SameKey { files }
         }
         Some(arg) => return Err(format!("unknown argument {}", arg.display())),
         None => return Err("--socket is missing".into()),
