@@ -195,7 +195,7 @@ enum Command {
     Upgrade(upgrade::Upgrade),
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
-    /// Read and check the configuration and the key files, and do nothing else
+    /// Read and check the configuration, the key files and the chain node's own files, and do nothing else
     Check {
         #[command(flatten)]
         file: ConfigFile,
@@ -442,9 +442,10 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
         let checked = Upgrades::new(upgrade).check();
         checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
     }
+    let of_chain = runtime()?.block_on(driver::check(&config)).map_err(Failure::BadInput)?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    for warning in config.warnings.iter().chain(&expiry) {
+    for warning in config.warnings.iter().chain(&expiry).chain(&of_chain) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     let (path, members) = (file.path(), config.cluster.members.len());
