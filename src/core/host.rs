@@ -43,6 +43,8 @@ pub struct Host {
     probe_failures_max: u32,
     probe_error: String,
     links_error: Option<String>,
+    /// See [`crate::core::Event::KeyDefect`].
+    key_defect: Option<String>,
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
@@ -109,6 +111,7 @@ impl Host {
             probe_failures_max,
             probe_error: String::new(),
             links_error: None,
+            key_defect: None,
             foreign_epoch: None,
             upgrade: None,
         }
@@ -297,6 +300,10 @@ impl Host {
         self.links_error = Some(reason);
     }
 
+    pub fn note_key_defect(&mut self, reason: Option<String>) {
+        self.key_defect = reason;
+    }
+
     pub fn probed(&mut self, now: BootTime, health: Health) {
         if self.health.as_ref().is_none_or(|before| before.height != health.height) {
             self.head_moved_at = now;
@@ -336,7 +343,7 @@ impl Host {
         if let Some(name) = self.upgrading() {
             return Some(NotReady::Upgrading { name: name.clone() });
         }
-        if let Some(reason) = &self.links_error {
+        if let Some(reason) = self.key_defect.as_ref().or(self.links_error.as_ref()) {
             return Some(NotReady::Links { reason: reason.clone() });
         }
         if !self.guard {

@@ -6,6 +6,7 @@
 
 mod first_signature;
 mod guard;
+mod key_places;
 mod mark;
 mod node;
 mod node_log;
@@ -31,6 +32,7 @@ use crate::key_links::{KeyLinks, LinkState};
 use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use crate::upgrade::Upgrades;
+use key_places::KeyPlaces;
 use node::Job;
 use node_log::NodeLog;
 pub use upgrade::Planned;
@@ -91,6 +93,7 @@ struct Hands {
     /// With `[upgrade]`.
     upgrader: Option<Upgrader>,
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
+    key_places: KeyPlaces,
 }
 
 #[derive(Default)]
@@ -165,6 +168,7 @@ impl Effects {
             seen: watch::Sender::default(),
             upgrader,
             upgrade_report: watch::Sender::new(None),
+            key_places: KeyPlaces::default(),
         });
         let events = guard::attach(&hands).await?;
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -172,6 +176,8 @@ impl Effects {
         tokio::spawn(node::work(hands.clone(), queue));
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
+        tokio::spawn(key_places::watch_targets(hands.clone()));
+        tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
         }

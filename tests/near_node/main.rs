@@ -7,6 +7,7 @@ mod fake_neard;
 mod fake_node;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
+mod key_places;
 mod stage;
 
 use std::time::{Duration, Instant};

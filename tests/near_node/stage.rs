@@ -39,6 +39,11 @@ impl DerefMut for Host {
 impl Host {
     /// Nothing runs but the guard; what the core asks for is not done.
     pub async fn new(activation: Activation) -> Host {
+        Host::with(activation, |_| {}).await
+    }
+
+    /// As `new`, with another configuration.
+    pub async fn with(activation: Activation, change: impl FnOnce(&mut Chain)) -> Host {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().canonicalize().expect("a path");
         let home = path.join("home");
@@ -52,7 +57,8 @@ impl Host {
             host_kit::write_key(&path.join(name), key);
         }
         std::fs::write(home.join("config.json"), CONFIG).expect("config");
-        let chain = chain(&path, activation);
+        let mut chain = chain(&path, activation);
+        change(&mut chain);
         let host = host_kit::Host::start(&path, &chain, None).await;
         Host { host, dir }
     }
@@ -67,6 +73,11 @@ impl Host {
 
     pub fn home(&self, name: &str) -> PathBuf {
         self.dir.path().join("home").join(name)
+    }
+
+    /// Beside the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().expect("a path").join(name)
     }
 
     /// Waits for an event that holds `what`; its place.
