@@ -391,3 +391,41 @@ fn a_second_coordinator_in_the_same_directories_is_refused() {
         assert_eq!(first.0.try_wait().expect("it is our child"), None, "the first coordinator runs on");
     }
 }
+
+/// `baton run` and `baton check` refuse for the same reason, which this is.
+fn told_by_both(host: &Host) -> String {
+    let line = host.refusal();
+    let output = baton(&["check", "--config"]).arg(host.path("baton.toml")).output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    let dir = host.path("").display().to_string();
+    assert_eq!((output.status.code(), said.replace(&dir, "")), (Some(2), format!("baton: {line}\n")));
+    line
+}
+
+#[test]
+fn a_copy_of_the_key_as_standby_target_stops_run_and_check() {
+    let host = Host::new();
+    host.edit("validating = \"validator_key.json\"", "validating = \"validator_key.json\"\nstandby = \"standby.json\"");
+    fs::write(host.path("validator_key.json"), "[1, 2, 3]").expect("a key");
+    fs::write(host.path("standby.json"), "[1,2,3]\n").expect("a copy");
+    let line = told_by_both(&host);
+    let expected = "chain.links: the standby target standby.json of link home/validator_key.json is the validator key \
+                    validator_key.json once more: every standby would sign; remove that file, and name one with another \
+                    key, or none, in `standby`";
+    assert_eq!(line, expected);
+}
+
+#[test]
+fn a_command_that_leads_past_the_links_stops_run_and_check() {
+    let host = Host::new();
+    let command = "command = [\"sh\", \"-c\", \"touch started; exec sleep 60\"]";
+    host.edit(command, "command = [\"sleep\", \"60\", \"--datadir\", \"/srv/other\"]");
+    let line = told_by_both(&host);
+    assert!(line.starts_with("chain.command: --datadir /srv/other has not the link home/validator_key.json"), "{line}");
+    host.edit("driver = \"generic\"", "driver = \"near\"");
+    host.edit("tcp = \"127.0.0.1:9\"", "url = \"http://127.0.0.1:9/status\"");
+    host.edit("\"--datadir\", \"/srv/other\"", "\"--home\", \"/srv/other\"");
+    let line = told_by_both(&host);
+    assert!(line.starts_with("chain.command: --home /srv/other is not chain.home = "), "{line}");
+    assert!(line.contains("/home; the links lie below chain.home") || line.contains("= home; the links lie"), "{line}");
+}

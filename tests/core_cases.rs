@@ -403,6 +403,8 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["fenced", of] => Event::Fenced { epoch: epoch(of)? },
         ["linked", of] => Event::Linked { epoch: epoch(of)? },
         ["links-failed"] => Event::LinksFailed { reason: "key.json is a regular file".into() },
+        ["key-defect"] => Event::KeyDefect { reason: Some("standby.json is the validator key".into()) },
+        ["key-defect", "gone"] => Event::KeyDefect { reason: None },
         ["activated", of] => Event::Activated { epoch: epoch(of)? },
         ["activation-failed", of] => Event::ActivationFailed { epoch: epoch(of)?, reason: "no key".into() },
         ["inactive", "mark", last] => Event::Inactive { last_signed: mark(last)? },

@@ -259,6 +259,11 @@ fn a_coordinator_that_validates_has_never_opened_the_key_and_nothing_private_in_
 #[test]
 fn a_coordinator_of_cometbft_knows_its_keys_without_opening_them() {
     let host = Host::cometbft();
+    // Beside the one that is made: a standby key that has to be compared with the validator's.
+    let other = json!({"type": "tendermint/PubKeyEd25519", "value": "of nobody"});
+    let other = json!({"address": "00", "pub_key": other, "priv_key": {"type": "x", "value": "of nobody either"}});
+    fs::create_dir_all(host.path("state")).expect("a directory");
+    fs::write(host.path("state/standby_priv_validator_key.json"), other.to_string()).expect("a key");
     let recording = traced(&host, |pid| {
         assert!(in_memory(pid, PUBLIC), "the public half, of the same file, is known");
         assert!(!in_memory(pid, SECRET), "the private half is in the coordinator's memory");
@@ -283,6 +288,28 @@ fn the_reader_of_a_key_closes_its_memory_first() {
     assert_eq!(opened(&reader.expect("a recording"), KEY), [Open { path: KEY.into(), dumpable: false }]);
     let other = trace(&["cat", KEY]).expect("a recording");
     assert_eq!(opened(&other, KEY), [Open { path: KEY.into(), dumpable: true }], "a program that closes nothing");
+}
+
+#[test]
+fn the_comparer_of_keys_closes_its_memory_first_and_tells_which_are_the_same_and_no_more() {
+    let host = Host::near();
+    let copy = fs::read_to_string(host.path(KEY)).expect("a key").replace(',', ",\n\t");
+    fs::write(host.path("keys/copy.json"), copy).expect("a copy");
+    let files = [KEY, "keys/none.json", "home/config.json", "keys/copy.json"];
+    let output = Command::new(GUARD).arg("same-key").args(files).current_dir(host.0.path()).output().expect("it runs");
+    assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(0), &b"[[0,3]]\n"[..], &b""[..]));
+    let none = Command::new(GUARD).arg("same-key").output().expect("it runs");
+    assert_eq!(none.status.code(), Some(2));
+
+    let comparer = [&[GUARD, "same-key"][..], &files].concat();
+    let comparer = record(host.0.path(), &mut host.shell(r#"read go; exec "$0" "$@""#, &comparer), |_| false);
+    if !may_trace(&comparer) {
+        return;
+    }
+    let comparer = comparer.expect("a recording");
+    for file in [KEY, "keys/copy.json"] {
+        assert_eq!(opened(&comparer, file), [Open { path: file.into(), dumpable: false }]);
+    }
 }
 
 fn public_key(format: &str, file: &Path) -> Output {

@@ -1,19 +1,18 @@
 //! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
-//! smaller one, which reads a key file for the coordinator. `baton-guard first-process`: the smallest, beside a chain
-//! node. All they do is in `guard/`; here are their arguments and
-//! their last words.
+//! smaller one, which reads a key file for the coordinator; `baton-guard same-key` compares some. `baton-guard first-process`:
+//! the smallest, beside a chain node. All they do is in `guard/`; here are their arguments and their last words.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{FIRST_PROCESS, TRY_NAMESPACE, first_process, public_key, run, say, speak, try_namespace};
+use baton::guard::{FIRST_PROCESS, TRY_NAMESPACE, first_process, public_key, run, same_key, say, speak, try_namespace};
 use baton::guard_frame::{Containment, JSON_LINES, LinesAs};
 use baton::public_key::KeyFormat;
 use rustix::fs::{OFlags, fcntl_getfl};
 
 const USAGE: &str = "usage: baton-guard [--json-lines] --socket PATH (absolute), started by `baton run` and not by hand; \
-                     or baton-guard public-key --format near|cometbft FILE";
+                     or baton-guard public-key --format near|cometbft FILE; or baton-guard same-key FILE FILE…";
 
 enum Task {
     Help,
@@ -21,6 +20,7 @@ enum Task {
     PublicKey { format: KeyFormat, file: PathBuf },
     FirstProcess,
     TryNamespace,
+    SameKey { files: Vec<PathBuf> },
 }
 
 fn main() -> ExitCode {
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Task::FirstProcess) => ended(first_process().map_err(|error| error.to_string())),
+        Ok(Task::SameKey { files }) => ended(same_key(&files).map(|pairs| println!("{pairs}"))),
         Err(reason) => {
             say(&format!("{reason}; {USAGE}"));
             ExitCode::from(2)
@@ -75,6 +76,13 @@ fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Task, String> {
         }
         Some(arg) if arg == TRY_NAMESPACE => Task::TryNamespace,
         Some(arg) if arg.as_encoded_bytes() == FIRST_PROCESS.to_bytes() => Task::FirstProcess,
+        Some(arg) if arg == "same-key" => {
+            let files: Vec<PathBuf> = args.by_ref().map(PathBuf::from).collect();
+            if files.is_empty() {
+                return Err("same-key needs files".into());
+            }
+            Task::SameKey { files }
+        }
         Some(arg) => return Err(format!("unknown argument {}", arg.display())),
         None => return Err("--socket is missing".into()),
     };

@@ -9,11 +9,13 @@ use tokio::net::TcpStream;
 use super::answer;
 use super::exec::{self, ExecError};
 use super::http::{HttpClient, excerpt};
+use super::key_reader::KeyReader;
 use super::{ChainDriver, DriverError, Health, KeyState, ProbeError};
 use crate::config::{Chain, OnHalt, Pointers, ProbeTarget, RpcCall, reference};
 
 pub struct Generic {
     chain: Chain,
+    keys: KeyReader,
     target: Target,
 }
 
@@ -25,7 +27,7 @@ enum Target {
 }
 
 impl Generic {
-    pub fn new(chain: &Chain) -> Result<Generic, DriverError> {
+    pub fn new(chain: &Chain, keys: KeyReader) -> Result<Generic, DriverError> {
         let client = |url: &str| HttpClient::new("chain.probe.url", url, chain.probe.timeout);
         let target = match &chain.probe.target {
             ProbeTarget::Http { url, pointers } => {
@@ -52,7 +54,7 @@ impl Generic {
                 }
             },
         };
-        Ok(Generic { chain: chain.clone(), target })
+        Ok(Generic { chain: chain.clone(), keys, target })
     }
 }
 
@@ -61,8 +63,12 @@ impl ChainDriver for Generic {
         &self.chain
     }
 
+    fn key_reader(&self) -> &KeyReader {
+        &self.keys
+    }
+
     /// Only what a command says cannot be known before it was run.
-    async fn check(&self) -> Result<Vec<String>, DriverError> {
+    async fn inspect(&self) -> Result<Vec<String>, DriverError> {
         let tells_time = match &self.target {
             Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.head_time.is_some(),
             Target::Exec { .. } => true,

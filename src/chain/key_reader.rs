@@ -3,8 +3,9 @@
 //! Invariant: no byte of a validator's key file comes into this process. A helper, `baton-guard public-key`, opens the
 //! file, answers with the public half and ends.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -38,18 +39,23 @@ impl KeyReader {
         self.ask(KeyFormat::CometBft, file).await
     }
 
+    /// Pairs of places in `files` that hold the same key, the lower place first; see `guard/same_key.rs`.
+    pub async fn same(&self, files: &[PathBuf]) -> Result<Vec<(usize, usize)>, DriverError> {
+        let uncompared =
+            |reason: String| DriverError::setting("chain.links", format!("its keys are not compared: {reason}"));
+        let arguments = std::iter::once(OsStr::new("same-key")).chain(files.iter().map(|file| file.as_os_str()));
+        let output = self.answer(arguments).await.map_err(uncompared)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(uncompared(said.trim_end().trim_start_matches("baton-guard: ").to_owned()));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|_| uncompared(self.of_another_version()))
+    }
+
     async fn ask<T: DeserializeOwned>(&self, format: KeyFormat, file: &Path) -> Result<T, DriverError> {
         let helper = self.binary.display();
-        let mut command = Command::new(&self.binary);
-        VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
-        command.args(["public-key", "--format", format.as_str()]).arg(file).stdin(Stdio::null()).kill_on_drop(true);
-        let output = match timeout(ANSWER_BOUND, command.output()).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => {
-                return Err(unread(file, format!("{helper} cannot be started: {error}; install it beside baton")));
-            }
-            Err(_) => return Err(unread(file, format!("no answer of {helper} within {ANSWER_BOUND:?}"))),
-        };
+        let arguments = ["public-key", "--format", format.as_str()].map(OsStr::new).into_iter();
+        let output = self.answer(arguments.chain([file.as_os_str()])).await.map_err(|reason| unread(file, reason))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let reason = said.trim_end().strip_prefix(&format!("baton-guard: {}: ", file.display()));
@@ -58,8 +64,23 @@ impl KeyReader {
                 None => unread(file, format!("{helper}: {}: {}", output.status, super::http::excerpt(&output.stderr))),
             });
         }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| unread(file, format!("{helper} gave no answer of this version; install it anew beside baton")))
+        serde_json::from_slice(&output.stdout).map_err(|_| unread(file, self.of_another_version()))
+    }
+
+    async fn answer<'a>(&self, arguments: impl Iterator<Item = &'a OsStr>) -> Result<Output, String> {
+        let helper = self.binary.display();
+        let mut command = Command::new(&self.binary);
+        VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        match timeout(ANSWER_BOUND, command.output()).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => Err(format!("{helper} cannot be started: {error}; install it beside baton")),
+            Err(_) => Err(format!("no answer of {helper} within {ANSWER_BOUND:?}")),
+        }
+    }
+
+    fn of_another_version(&self) -> String {
+        format!("{} gave no answer of this version; install it anew beside baton", self.binary.display())
     }
 }
 

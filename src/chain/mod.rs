@@ -14,6 +14,8 @@ mod http;
 mod key_reader;
 pub mod near;
 mod owner;
+pub mod process;
+mod targets;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub use home::foreign_user;
 pub use key_reader::KeyReader;
 pub use near::Reload;
 pub use owner::{Endpoint, Owner};
+use process::{Misplaced, Process};
+pub use targets::Stamps;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
 /// tests/chain/contract.rs holds every driver to it.
@@ -40,10 +44,23 @@ pub trait ChainDriver: Send + Sync {
         &self.chain().links
     }
 
-    /// Looks at the files that the chain node will read, before its first start; makes what may be
-    /// missing there. What it returns are warnings, one a line.
-    fn check(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+    /// What reads key files for the driver.
+    fn key_reader(&self) -> &KeyReader;
+
+    /// Looks at the files that the chain node will read, and changes nothing. What it returns are warnings, one a line.
+    fn inspect(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
         async { Ok(Vec::new()) }
+    }
+
+    /// Makes what may be missing of these files before the node's first start; `inspect` has found them sound.
+    fn lay(&self) -> impl Future<Output = Result<(), DriverError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// What `process`, which is the configured command or one of the node's processes, says of its home and of its key's
+    /// place that is not so by `chain.home` and `chain.links`. Reads no file but to follow links.
+    fn misplaced(&self, process: &Process) -> Option<Misplaced> {
+        process::past_links(self.chain(), process)
     }
 
     /// Asks the chain node once; the answer or an error comes within `probe.timeout`. Never an older
@@ -139,7 +156,7 @@ impl Driver {
     pub fn new(chain: &Chain, state_dir: &Path, keys: KeyReader) -> Result<Driver, DriverError> {
         check_settings(chain)?;
         Ok(match chain.driver {
-            DriverKind::Generic => Driver::Generic(generic::Generic::new(chain)?),
+            DriverKind::Generic => Driver::Generic(generic::Generic::new(chain, keys)?),
             DriverKind::Near => Driver::Near(near::Near::new(chain, keys)?),
             DriverKind::CometBft => Driver::CometBft(cometbft::CometBft::new(chain, state_dir, keys)?),
         })
@@ -158,8 +175,47 @@ impl Driver {
     /// Looks at the files that the chain node will read, before its first start; makes what may be
     /// missing there (a throwaway standby key). What it returns are warnings, one a line.
     pub async fn check(&self) -> Result<Vec<String>, DriverError> {
+        let warnings = self.inspect().await?;
+        each!(self, it => it.lay().await)?;
+        Ok(warnings)
+    }
+
+    /// As [`Driver::check`], and changes nothing: the command, the targets of the links, and the node's files.
+    pub async fn inspect(&self) -> Result<Vec<String>, DriverError> {
         check_command(self.chain())?;
-        each!(self, it => it.check().await)
+        let mut warnings = self.inspect_settings().await?;
+        warnings.extend(each!(self, it => it.inspect().await)?);
+        Ok(warnings)
+    }
+
+    /// What can be said of a host on which the chain node's home is not there yet.
+    pub async fn inspect_settings(&self) -> Result<Vec<String>, DriverError> {
+        let chain = self.chain();
+        if let Some(found) = each!(self, it => it.misplaced(&Process::configured(chain))) {
+            return Err(found.of_setting());
+        }
+        self.check_targets().await?;
+        let script = Process::of_script(chain).and_then(|script| each!(self, it => it.misplaced(&script)));
+        Ok(script.map(|found| format!("the script {}: {}", chain.command[0], found.of_setting())).into_iter().collect())
+    }
+
+    /// No standby target of a link holds the key of a validating one. Starts a process; worth asking when
+    /// [`Driver::target_stamps`] have changed.
+    pub async fn check_targets(&self) -> Result<(), DriverError> {
+        targets::check(each!(self, it => it.key_reader()), self.links()).await
+    }
+
+    /// Blocking.
+    pub fn target_stamps(&self) -> Stamps {
+        targets::stamps(self.links())
+    }
+
+    /// What the running process `pid` of the chain node was told that leads past the links; see [`ChainDriver::misplaced`].
+    /// Blocking.
+    pub fn misplaced_process(&self, pid: u32) -> Option<String> {
+        let process = Process::running(pid)?;
+        let found = each!(self, it => it.misplaced(&process))?;
+        Some(format!("process {pid} ({}) of the chain node: {}", process.program(), found.of_process()))
     }
 
     /// How the guard starts the chain node, as a standby and as a validator alike.

@@ -19,6 +19,7 @@ use tracing::info;
 use super::files::blocking;
 use super::http::HttpClient;
 use super::key_reader::KeyReader;
+use super::process::{self, Misplaced, Process};
 use super::{ChainDriver, DriverError, Health, KeyState, KeyWork, MetFloor, OnChain, ProbeError, answer};
 use crate::chain_node::Shown;
 use crate::config::{Chain, Pointers, ProbeTarget};
@@ -77,11 +78,26 @@ impl ChainDriver for Near {
         true
     }
 
-    async fn check(&self) -> Result<Vec<String>, DriverError> {
+    fn key_reader(&self) -> &KeyReader {
+        &self.keys
+    }
+
+    /// neard takes its home from `--home`, else from NEAR_HOME, else `~/.near`.
+    fn misplaced(&self, process: &Process) -> Option<Misplaced> {
+        let is_neard = process.program().contains("neard");
+        // The variable is handed down to processes that make nothing of it.
+        let variables: &[&str] = if is_neard || !process.runs { &["NEAR_HOME"] } else { &[] };
+        let habit = (process.program() == "neard").then_some(".near");
+        let other = process.other_home(&self.chain.home, &["home"], variables, habit);
+        other.or_else(|| process::past_links(&self.chain, process))
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, DriverError> {
         let account = self.account().await?;
         let file = self.config_file();
         let text = config_json::read(&file)?;
         let config = config_json::parse(&text).map_err(|reason| DriverError::file("read", &file, reason))?;
+        config_json::check_key_files(&config, &self.chain).map_err(|reason| DriverError::file("use", &file, reason))?;
         if let Some(addrs) = &self.chain.near_addrs {
             for addr in [addrs.validating, addrs.standby] {
                 config_json::with_network_addr(&text, addr)

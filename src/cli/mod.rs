@@ -197,7 +197,7 @@ enum Command {
     Upgrade(upgrade::Upgrade),
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
-    /// Read and check the configuration and the key files, and do nothing else
+    /// Read and check the configuration, the key files and the chain node's own files, and do nothing else
     Check {
         #[command(flatten)]
         file: ConfigFile,
@@ -444,13 +444,15 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
         let checked = Upgrades::new(upgrade).check();
         checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
     }
+    let of_chain = runtime()?.block_on(driver::check(&config)).map_err(Failure::BadInput)?;
     let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     let timings = running::timing_warnings(&config)?;
-    for warning in config.warnings.iter().chain(&expiry).chain(&on_host).chain(&timings) {
+    let of_host = of_chain.iter().chain(&on_host).chain(&timings);
+    for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));

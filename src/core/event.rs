@@ -119,6 +119,11 @@ pub enum Event {
         epoch: Epoch,
     },
 
+    /// What makes a standby of this host's node sign, or leads the node past its links; `None` once nothing does. A
+    /// holder goes on: it is the one that signs.
+    KeyDefect {
+        reason: Option<String>,
+    },
     /// The links are validating and the node is ready to be activated.
     Linked {
         epoch: Epoch,

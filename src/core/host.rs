@@ -47,6 +47,8 @@ pub struct Host {
     probe_failures_max: u32,
     probe_error: String,
     links_error: Option<String>,
+    /// See [`crate::core::Event::KeyDefect`].
+    key_defect: Option<String>,
     /// Under which the guard was found armed; that lease is not ours.
     foreign_epoch: Option<Epoch>,
     upgrade: Option<Upgrade>,
@@ -85,6 +87,7 @@ impl Host {
             probe_failures_max,
             probe_error: String::new(),
             links_error: None,
+            key_defect: None,
             foreign_epoch: None,
             upgrade: None,
             foreign_node: None,
@@ -278,6 +281,10 @@ impl Host {
         self.links_error = Some(reason);
     }
 
+    pub fn note_key_defect(&mut self, reason: Option<String>) {
+        self.key_defect = reason;
+    }
+
     pub fn probed(&mut self, now: BootTime, health: Health) {
         if self.health.as_ref().is_none_or(|before| before.height != health.height) {
             self.head_moved_at = now;
@@ -324,7 +331,7 @@ impl Host {
         if let Some(found) = &self.foreign_node {
             return Some(NotReady::ForeignNode { found: found.clone() });
         }
-        if let Some(reason) = &self.links_error {
+        if let Some(reason) = self.key_defect.as_ref().or(self.links_error.as_ref()) {
             return Some(NotReady::Links { reason: reason.clone() });
         }
         if !self.guard {

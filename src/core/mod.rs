@@ -260,6 +260,7 @@ impl Core {
                 self.host.distrust(now.boot);
                 self.let_go(now, tenure::Reason::LinksFailed, None, out);
             }
+            Event::KeyDefect { reason } => self.host.note_key_defect(reason),
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
             Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
             Event::Inactive { last_signed } => self.note_inactive(now, last_signed, out),

@@ -2,6 +2,7 @@
 //! performed. It decides nothing by itself. `cli` calls [`prepare`], then [`Prepared::run`].
 
 mod answers;
+mod check;
 mod desk;
 mod disk;
 mod fence;
@@ -53,6 +54,7 @@ use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates, Entrance};
 use crate::upgrade::Upgrades;
 use answers::Answers;
+pub use check::check;
 pub use fence::fence;
 use links::HostLinks;
 use place::Place;

@@ -7,6 +7,7 @@
 mod descendants;
 mod first_signature;
 mod guard;
+mod key_places;
 mod key_watch;
 mod mark;
 mod node;
@@ -34,6 +35,7 @@ use crate::key_links::{KeyLinks, LinkState};
 use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use crate::upgrade::Upgrades;
+use key_places::KeyPlaces;
 use node::Job;
 use node_log::NodeLog;
 use owner::OwnerWatch;
@@ -100,6 +102,7 @@ struct Hands {
     /// With `[upgrade]`.
     upgrader: Option<Upgrader>,
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
+    key_places: KeyPlaces,
 }
 
 #[derive(Default)]
@@ -180,6 +183,7 @@ impl Effects {
             seen: watch::Sender::default(),
             upgrader,
             upgrade_report: watch::Sender::new(None),
+            key_places: KeyPlaces::default(),
         });
         let events = guard::attach(&hands).await?;
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -188,6 +192,8 @@ impl Effects {
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
         tokio::spawn(key_watch::watch(hands.clone()));
+        tokio::spawn(key_places::watch_targets(hands.clone()));
+        tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
         }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, first_signature, owner, upgrade};
+use super::{Hands, NodeSeen, first_signature, key_places, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
@@ -70,7 +70,11 @@ async fn start_standby(hands: &Arc<Hands>) {
         hands.core.step(Event::StartWithheld);
         return;
     }
-    match node_spec(hands).await {
+    let spec = match key_places::check(hands).await {
+        Ok(()) => node_spec(hands).await,
+        Err(reason) => Err(reason),
+    };
+    match spec {
         Ok(node) => order_start(hands, node, None),
         Err(reason) => not_started(hands, &reason),
     }

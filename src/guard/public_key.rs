@@ -15,10 +15,24 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use crate::public_key::KeyFormat;
 
 /// Key files have some hundred bytes.
-const FILE_MAX: usize = 64 << 10;
+pub(super) const FILE_MAX: usize = 64 << 10;
 
 /// The content of a key file for as long as it is needed. It never moves, so that no copy stays behind.
-struct Secret(Box<[u8]>);
+pub(super) struct Secret(Box<[u8]>);
+
+impl Secret {
+    pub(super) fn new(length: usize) -> Secret {
+        Secret(vec![0; length].into())
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 impl Drop for Secret {
     fn drop(&mut self) {
@@ -33,7 +47,7 @@ impl Drop for Secret {
 /// # Errors
 /// What is wrong with the file or with this host, without the name of the file and without anything of its content.
 pub fn public_key(format: KeyFormat, file: &Path) -> Result<String, String> {
-    let mut secret = Secret(vec![0; FILE_MAX + 1].into());
+    let mut secret = Secret::new(FILE_MAX + 1);
     close_memory()
         .map_err(|error| format!("not read, since the reader's memory cannot be closed to others: {error}"))?;
     let found = std::fs::metadata(file).map_err(|error| error.to_string())?;
@@ -48,7 +62,7 @@ pub fn public_key(format: KeyFormat, file: &Path) -> Result<String, String> {
 }
 
 /// Neither a core dump nor another process of this user shows this one's memory from here on.
-fn close_memory() -> io::Result<()> {
+pub(super) fn close_memory() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Where the limit of locked memory is too small, it could be paged out in the milliseconds that this takes.
@@ -57,7 +71,7 @@ fn close_memory() -> io::Result<()> {
 }
 
 /// As many bytes as there are, or as fit.
-fn read(file: &Path, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read(file: &Path, into: &mut [u8]) -> io::Result<usize> {
     let mut file = File::open(file)?;
     let mut length = 0;
     while length < into.len() {

@@ -22,7 +22,7 @@ pub fn cometbft_chain(home: &Path, url: String) -> Chain {
 }
 
 pub fn key_file(public: &str) -> String {
-    let private = json!({"type": "tendermint/PrivKeyEd25519", "value": "not to be looked at"});
+    let private = json!({"type": "tendermint/PrivKeyEd25519", "value": format!("private half of {public}")});
     json!({"address": "00", "pub_key": pub_key(public), "priv_key": private}).to_string()
 }
 

@@ -7,6 +7,7 @@ mod examples;
 mod fake_node;
 mod generic;
 mod near;
+mod places;
 mod real_cometbft;
 mod subjects;
 

@@ -8,6 +8,7 @@ mod fake_node;
 mod foreign;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
+mod key_places;
 mod stage;
 
 use std::time::{Duration, Instant};

@@ -41,6 +41,11 @@ impl DerefMut for Host {
 impl Host {
     /// Nothing runs but the guard; what the core asks for is not done.
     pub async fn new(activation: Activation) -> Host {
+        Host::with(activation, |_| {}).await
+    }
+
+    /// As `new`, with another configuration.
+    pub async fn with(activation: Activation, change: impl FnOnce(&mut Chain)) -> Host {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().canonicalize().expect("a path");
         let home = path.join("home");
@@ -57,7 +62,8 @@ impl Host {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address").to_string();
         drop(listener);
-        let chain = chain(&path, &addr, activation);
+        let mut chain = chain(&path, &addr, activation);
+        change(&mut chain);
         let host = host_kit::Host::start(&path, &chain, None).await;
         Host { host, dir, addr }
     }
@@ -72,6 +78,11 @@ impl Host {
 
     pub fn home(&self, name: &str) -> PathBuf {
         self.dir.path().join("home").join(name)
+    }
+
+    /// Beside the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().expect("a path").join(name)
     }
 
     /// Waits for an event that holds `what`; its place.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{KEY_FILE, STATE_FILE};
 use crate::chain::DriverError;
+use crate::chain::process::{self, Misplaced, Process, Told};
 use crate::config::Chain;
 
 const LADDR: &str = "priv_validator_laddr";
@@ -25,80 +26,90 @@ pub fn check(chain: &Chain) -> Result<NodeConfig, DriverError> {
     let text = std::fs::read_to_string(&path).map_err(|error| DriverError::file("read", &path, error))?;
     let config: toml::Table =
         toml::from_str(&text).map_err(|error| DriverError::file("read", &path, error.message()))?;
-    let in_file = |name: &str| config.get(name).and_then(toml::Value::as_str).map(str::to_owned);
+    let in_file = |name: &str| config.get(name).and_then(toml::Value::as_str);
     for name in [LADDR, FILES[0].0, FILES[1].0] {
-        let set = in_file(name).map(|value| (path.display().to_string(), value));
-        let in_argv = flag(&chain.command, name).map(|value| ("chain.command".to_owned(), value));
-        for (place, value) in set.into_iter().chain(in_argv).chain(in_environment(chain, name)) {
-            check_setting(&chain.home, name, &place, &value)?;
+        if let Some(what) = in_file(name).and_then(|value| bad_setting(&chain.home, name, value)) {
+            return Err(DriverError::setting(path.display().to_string(), what));
         }
     }
-    if chain.command.iter().any(|word| word.contains(LADDR)) && flag(&chain.command, LADDR).is_none() {
-        let reason = format!("mentions {LADDR}: a remote signer signs past the key link; remove it");
-        return Err(DriverError::setting("chain.command", reason));
-    }
-    check_home(chain)?;
-    let genesis = in_file("genesis_file").unwrap_or_else(|| "config/genesis.json".to_owned());
+    let genesis = in_file("genesis_file").unwrap_or("config/genesis.json");
     Ok(NodeConfig { genesis: chain.home.join(genesis), warnings: warnings(&config, &path) })
 }
 
-fn check_setting(home: &Path, name: &str, place: &str, value: &str) -> Result<(), DriverError> {
-    let refuse = |reason: String| Err(DriverError::setting(place, format!("{name} = \"{value}\"{reason}")));
-    if name == LADDR && !value.is_empty() {
-        return refuse(": a remote signer signs past the key link; remove it, or set it to \"\"".to_owned());
+fn bad_setting(home: &Path, name: &str, value: &str) -> Option<String> {
+    if name == LADDR {
+        let reason = "a remote signer signs past the key link; remove it, or set it to \"\"";
+        return (!value.is_empty()).then(|| format!("{name} = \"{value}\": {reason}"));
     }
-    match FILES.iter().find(|(file, _)| *file == name) {
-        Some((_, needed)) if home.join(value) != home.join(needed) => {
-            refuse(format!(" must be \"{needed}\": only that file is looked after"))
+    let (_, needed) = FILES.iter().find(|(file, _)| *file == name)?;
+    let is_other = home.join(value) != home.join(needed);
+    is_other.then(|| format!("{name} = \"{value}\" must be \"{needed}\": only that file is looked after"))
+}
+
+/// What the arguments and the variables of `process` say past `config.toml`.
+pub fn misplaced(chain: &Chain, process: &Process) -> Option<Misplaced> {
+    for name in [LADDR, FILES[0].0, FILES[1].0] {
+        // Which file a shell would name cannot be known; that there is a remote signer can.
+        let bad =
+            |value: &str| bad_setting(&chain.home, name, value).filter(|_| name == LADDR || !value.starts_with('$'));
+        if let Some(what) = process.values(name).find_map(|(_, value)| bad(value)) {
+            return Some(Misplaced::by_command(what));
         }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// A node with another home has other keys. The flag counts before the variables.
-fn check_home(chain: &Chain) -> Result<(), DriverError> {
-    let in_argv = flag(&chain.command, "home").map(|home| ("chain.command".to_owned(), "--home".to_owned(), home));
-    let program = Path::new(&chain.command[0]).file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-    let variables = ["CMTHOME".to_owned(), "CMT_HOME".to_owned(), "DAEMON_HOME".to_owned(), format!("{program}_HOME")];
-    let in_environment = || environment(chain).find(|(key, _)| variables.contains(key));
-    let told = in_argv.or_else(|| in_environment().map(|(key, home)| ("the environment".to_owned(), key, home)));
-    let Some((place, name, home)) = told else { return Ok(()) };
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if real(&chain.home.join(&home)) == real(&chain.home) {
-        return Ok(());
-    }
-    let reason = format!("{name} {home} is not chain.home = {}; the links lie below chain.home", chain.home.display());
-    Err(DriverError::setting(place, reason))
-}
-
-/// The value of `--name value` or `--name=value`, with one dash or two, and with `-` for `_`.
-fn flag(argv: &[String], name: &str) -> Option<String> {
-    let mut words = argv.iter().skip(1);
-    while let Some(word) = words.next() {
-        let Some(rest) = word.strip_prefix('-') else { continue };
-        let rest = rest.strip_prefix('-').unwrap_or(rest);
-        let (flag, value) = rest.split_once('=').map_or((rest, None), |(flag, value)| (flag, Some(value)));
-        if flag.replace('-', "_") == name {
-            return value.map(str::to_owned).or_else(|| words.next().cloned());
+        if let Some((variable, what)) = in_environment(process, name).find_map(|(key, value)| Some((key, bad(value)?)))
+        {
+            return Some(Misplaced { told: Told::Variable(variable.to_owned()), what });
         }
     }
-    None
+    if process.argv.iter().any(|word| word.contains(LADDR)) && process.values(LADDR).next().is_none() {
+        let what = format!("mentions {LADDR}: a remote signer signs past the key link; remove it");
+        return Some(Misplaced::by_command(what));
+    }
+    other_home(chain, process).or_else(|| process::past_links(chain, process))
 }
 
-/// A program made with viper takes every setting from a variable too, with a prefix of its own:
-/// `CMT_PRIV_VALIDATOR_LADDR`, `GAIAD_PRIV_VALIDATOR_LADDR`.
-fn in_environment(chain: &Chain, name: &str) -> Vec<(String, String)> {
-    let ending = format!("_{}", name.to_uppercase());
-    let set = environment(chain).filter(|(key, _)| key.ends_with(&ending));
-    set.map(|(key, value)| (format!("the variable {key}"), value)).collect()
+/// Programs made with the Cosmos SDK have each a usual home of their own, which cannot be known here.
+pub fn untold_home(chain: &Chain) -> Option<String> {
+    let process = Process::configured(chain);
+    let (program, home) = (process.program(), chain.home.display());
+    let variables = home_variables(&process);
+    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+    let is_told = process.values("home").next().is_some() || process.variable(&variables).is_some();
+    if is_told || process.is_shell() || Process::of_script(chain).is_some() || program == "cometbft" {
+        return None;
+    }
+    Some(format!(
+        "chain.command: {program} is told no home and uses its usual one; unless that is chain.home, the links decide nothing; \
+         add --home {home}"
+    ))
 }
 
-/// What the node will find: the configured variables, and those of this process.
-fn environment(chain: &Chain) -> impl Iterator<Item = (String, String)> {
-    let inherited = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
-    let inherited = inherited.map(|(key, value)| (key, value.to_string_lossy().into_owned()));
-    let own = chain.env.iter().map(|(key, value)| (key.clone(), value.clone()));
-    own.chain(inherited.filter(|(key, _)| !chain.env.contains_key(key)))
+/// A node with another home has other keys. The flag counts before the variables, and those before the usual home.
+fn other_home(chain: &Chain, process: &Process) -> Option<Misplaced> {
+    let variables = home_variables(process);
+    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+    let habit = (process.program() == "cometbft").then_some(".cometbft");
+    process.other_home(&chain.home, &["home"], &variables, habit)
+}
+
+/// From which a program takes its home. Others that run are handed them down and make nothing of them.
+fn home_variables(process: &Process) -> Vec<String> {
+    let program = process.program().to_uppercase().replace('-', "_");
+    let mut names = vec![format!("{program}_HOME"), format!("{program}HOME")];
+    if !process.runs || ["cometbft", "tendermint"].iter().any(|name| process.program().contains(name)) {
+        names.extend(["CMTHOME", "CMT_HOME", "TMHOME", "TM_HOME"].map(str::to_owned));
+    }
+    if !process.runs || process.program() == "cosmovisor" {
+        names.push("DAEMON_HOME".to_owned());
+    }
+    names
+}
+
+/// A program made with viper takes every setting from a variable too, with a prefix of its own and with or without a `_`
+/// behind that: `CMT_PRIV_VALIDATOR_LADDR`, `GAIADPRIV_VALIDATOR_LADDR`.
+fn in_environment<'a>(process: &'a Process, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let ending = name.to_uppercase();
+    let set = process.env.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    set.filter(move |(key, _)| key.ends_with(&ending) && key.len() > ending.len())
 }
 
 fn warnings(config: &toml::Table, path: &Path) -> Vec<String> {

@@ -65,16 +65,23 @@ impl Keys {
         Ok(Keys { validating: read(&files.validating).await?, standby: read(&files.standby).await? })
     }
 
-    /// As [`Keys::read`], after a throwaway standby key was made where there is none. The two differ
-    /// and no initial validator of `genesis` has the standby key.
-    pub async fn prepare(reader: &KeyReader, files: &KeyFiles, genesis: PathBuf) -> Result<Keys, DriverError> {
+    /// As [`Keys::read`], after a throwaway standby key was made where there is none.
+    pub async fn prepare(reader: &KeyReader, files: &KeyFiles) -> Result<Keys, DriverError> {
+        if !exists(&files.standby)? {
+            let path = files.standby.clone();
+            blocking(move || make_throwaway_key(&path)).await?;
+        }
+        Keys::read(reader, files).await
+    }
+
+    /// The validator key is there. The standby key, if it is there, is another, and no initial validator of `genesis` has it.
+    pub async fn inspect(reader: &KeyReader, files: &KeyFiles, genesis: PathBuf) -> Result<(), DriverError> {
         if !exists(&files.validating)? {
             let reason = "no such file; put the shared validator key there";
             return Err(DriverError::file("read the validator key", &files.validating, reason));
         }
         if !exists(&files.standby)? {
-            let path = files.standby.clone();
-            blocking(move || make_throwaway_key(&path)).await?;
+            return reader.cometbft(&files.validating).await.map(drop);
         }
         let keys = Keys::read(reader, files).await?;
         let standby = files.standby.display();
@@ -90,7 +97,7 @@ impl Keys {
         if blocking(move || genesis_validators(&genesis)).await?.contains(&keys.standby) {
             return refuse(format!("belongs to a validator of {shown}: every standby would sign"));
         }
-        Ok(keys)
+        Ok(())
     }
 }
 

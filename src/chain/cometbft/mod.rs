@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 use super::files::blocking;
 use super::http::HttpClient;
 use super::key_reader::KeyReader;
+use super::process::{Misplaced, Process};
 use super::{Activation, ChainDriver, DriverError, Health, KeyState, KeyWork, MetFloor, ProbeError, answer};
 use crate::config::{Chain, Pointers, ProbeTarget};
 use crate::guard_frame::LinkSpec;
@@ -112,11 +113,29 @@ impl ChainDriver for CometBft {
         &self.links
     }
 
-    /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
-    async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let (chain, files) = (self.chain.clone(), Arc::clone(&self.files));
+    fn key_reader(&self) -> &KeyReader {
+        &self.key_reader
+    }
+
+    fn misplaced(&self, process: &Process) -> Option<Misplaced> {
+        config::misplaced(&self.chain, process)
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, DriverError> {
+        let chain = self.chain.clone();
         let node = blocking(move || config::check(&chain)).await?;
-        let keys = Keys::prepare(&self.key_reader, &self.key_files, node.genesis).await?;
+        Keys::inspect(&self.key_reader, &self.key_files, node.genesis).await?;
+        let files = Arc::clone(&self.files);
+        blocking(move || files.highest()).await?;
+        let mut warnings = node.warnings;
+        warnings.extend(config::untold_home(&self.chain));
+        Ok(warnings)
+    }
+
+    /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
+    async fn lay(&self) -> Result<(), DriverError> {
+        let files = Arc::clone(&self.files);
+        let keys = Keys::prepare(&self.key_reader, &self.key_files).await?;
         blocking(move || {
             if SignState::read(&files.live)?.is_none() {
                 let _changing = lock(&files.changing);
@@ -127,7 +146,7 @@ impl ChainDriver for CometBft {
         .await?;
         // A second check finds the same files; the first answer stays.
         let _ = self.keys.set(keys);
-        Ok(node.warnings)
+        Ok(())
     }
 
     async fn probe(&self) -> Result<Health, ProbeError> {

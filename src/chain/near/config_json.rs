@@ -11,6 +11,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::chain::{DriverError, files};
+use crate::config::Chain;
+
+/// Each with the file that neard reads when its configuration names none.
+const KEY_FILES: [(&str, &str); 2] = [("validator_key_file", "validator_key.json"), ("node_key_file", "node_key.json")];
 
 pub fn read(path: &Path) -> Result<String, DriverError> {
     std::fs::read_to_string(path).map_err(|error| DriverError::file("read", path, error))
@@ -19,6 +23,27 @@ pub fn read(path: &Path) -> Result<String, DriverError> {
 /// The file as neard understands it.
 pub fn parse(text: &str) -> Result<Value, String> {
     serde_json::from_str(&without_comments(text)).map_err(|error| format!("it is not JSON: {error}"))
+}
+
+/// The keys that neard will read are those behind the links.
+///
+/// # Errors
+/// The name of a key file that is another than the link which stands for that key.
+pub fn check_key_files(config: &Value, chain: &Chain) -> Result<(), String> {
+    for (name, usual) in KEY_FILES {
+        let link = chain.home.join(usual);
+        let Some(file) = config[name].as_str() else { continue };
+        let is_linked = chain.links.iter().any(|spec| spec.link == link);
+        let told: std::path::PathBuf = chain.home.join(file).components().collect();
+        if is_linked && told != link {
+            return Err(format!(
+                "{name} is {file:?} and not {usual:?}, the link {} of chain.links: the link would decide nothing; set it to \
+                 {usual:?}",
+                link.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `network.addr` in the file is `addr`; whether it had to be written. Otherwise the file is untouched.
