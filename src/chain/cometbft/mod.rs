@@ -51,7 +51,7 @@ pub struct CometBft {
     key_files: KeyFiles,
     key_reader: KeyReader,
     keys: OnceCell<Keys>,
-    commits: Commits,
+    commits: Box<Commits>,
     /// By which commits name the shared key, once its file was read.
     address: OnceCell<Option<String>>,
     peers: Mutex<Option<(Instant, Option<u32>)>>,
@@ -96,7 +96,7 @@ impl CometBft {
             key_files,
             key_reader,
             keys: OnceCell::new(),
-            commits: Commits::new(url)?,
+            commits: Box::new(Commits::new(url)?),
             address: OnceCell::new(),
             peers: Mutex::new(None),
             chain: chain.clone(),
