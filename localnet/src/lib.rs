@@ -34,6 +34,7 @@ pub mod logs;
 pub mod measure;
 pub mod programs;
 pub mod table;
+pub mod timing;
 
 pub mod bench;
 pub mod demo;
