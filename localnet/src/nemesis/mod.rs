@@ -208,7 +208,10 @@ impl<'a> Attack<'a> {
             self.hand_over(&pair.holder);
         }
         // Where leases are longer, somebody else comes to sign later.
-        let longer = retimed::longest_lease(self.net)?.saturating_sub(Timing::Lan.lease());
+        let leases = retimed::leases(self.net)?;
+        let longest = leases.iter().copied().max().unwrap_or_default();
+        let leases_differed = leases.iter().any(|lease| *lease < longest);
+        let longer = longest.saturating_sub(Timing::Lan.lease());
         self.pause(HELD_MS.start..HELD_MS.end + longer.as_millis() as u64);
         struck.shuffle(&mut self.rng);
         for (fault, began) in struck {
@@ -223,8 +226,12 @@ impl<'a> Attack<'a> {
         if report.is_clean() {
             return Ok(None);
         }
-        for fault in faults {
-            self.tallies.faults.entry(fault.kind).or_default().violated += 1;
+        let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
+        if leases_differed && !kinds.contains(&Kind::ChangedTiming) {
+            kinds.push(Kind::ChangedTiming);
+        }
+        for kind in kinds {
+            self.tallies.faults.entry(kind).or_default().violated += 1;
         }
         Ok(Some(format!("{report:?}")))
     }

@@ -55,11 +55,7 @@ fn start_with(net: &Net, host: &str, timing: Timing, grace: Duration) -> Result<
     launch::start_coordinator(net, host)
 }
 
-/// The longest lease that any host is to run with, by the files.
-pub fn longest_lease(net: &Net) -> Result<Duration> {
-    let mut longest = Duration::ZERO;
-    for host in &net.hosts {
-        longest = longest.max(timing::written(net, &host.id)?.lease());
-    }
-    Ok(longest)
+/// What the hosts are to run with, by their files.
+pub fn leases(net: &Net) -> Result<Vec<Duration>> {
+    net.hosts.iter().map(|host| timing::written(net, &host.id).map(Timing::lease)).collect()
 }
