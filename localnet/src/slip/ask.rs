@@ -1,4 +1,5 @@
-//! What an operator at the host reads: `baton check`, `baton why`, `baton status`, and why a coordinator that has ended did.
+//! What an operator at the host reads: `baton check`, `baton why`, `baton status`, and at last what the
+//! coordinator warned of in its log, or ended with.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +25,9 @@ pub(super) fn sentences(net: &Net, made: &Made) -> Result<Vec<Named>> {
     let mut ask = |host: &str, by: &'static str, args: &[&str]| -> Result<()> {
         let answer = run_bounded(baton_at(net, host, args)?, ANSWER_BOUND)?;
         let text = format!("{}\n{}", answer.stdout, answer.stderr);
-        said.extend(paragraphs(&text).into_iter().map(|sentence| Named { by, sentence }));
+        // A file that was found good tells of its host by name.
+        let sentences = paragraphs(&text).into_iter().filter(|sentence| !sentence.contains(": ok; "));
+        said.extend(sentences.map(|sentence| Named { by, sentence }));
         Ok(())
     };
     ask(&made.host, "baton check", &["check"])?;
@@ -34,11 +37,13 @@ pub(super) fn sentences(net: &Net, made: &Made) -> Result<Vec<Named>> {
         ask(&other.id, "baton why, on another host", &["why"])?;
         ask(&other.id, "baton status, on another host", &["status"])?;
     }
-    if faults::of_host(net, &made.host, What::Coordinator).is_empty() {
-        let text = fs::read(log(net, &made.host)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[made.log_bytes.min(text.len())..]).into_owned();
-        said.extend(text.lines().map(|line| Named { by: "baton run, which ended", sentence: line.into() }));
-    }
+    let text = fs::read(log(net, &made.host)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[made.log_bytes.min(text.len())..]).into_owned();
+    let ended = faults::of_host(net, &made.host, What::Coordinator).is_empty();
+    let by = if ended { "baton run, which ended" } else { "baton run, in its log" };
+    // What it does, besides what it warns of, is no word about a slip.
+    let said_there = text.lines().filter(|line| !line.contains(" INFO "));
+    said.extend(said_there.map(|line| Named { by, sentence: line.into() }));
     Ok(said)
 }
 
