@@ -137,6 +137,13 @@ fn foreign_node(net: &Net, host: &str) -> Result<(String, Traces)> {
     Ok((done, Traces { pid: Some(pid), path: Some(home), other: Some(rpc.to_string()) }))
 }
 
+/// Passes signals on, as start scripts do that were written for a service manager: without that, the shell would end by the
+/// SIGHUP that is meant for the node.
+const WAITS_FOR_NODE: &str = "node=$!\n\
+    trap 'kill -HUP $node' HUP\n\
+    trap 'kill -TERM $node' TERM INT\n\
+    while kill -0 $node 2>/dev/null; do wait $node; done\n";
+
 fn wrapper(net: &Net, host: &str) -> Result<(String, Traces)> {
     refuse_cosmovisor(net)?;
     let script = folder(net, host).join("start-node.sh");
@@ -147,11 +154,8 @@ fn wrapper(net: &Net, host: &str) -> Result<(String, Traces)> {
         program = std::mem::replace(argv.first_mut()?, script.to_string_lossy().into_owned());
         Some(text.replacen(line, &format!("command = {}", quoted(argv)), 1))
     })?;
-    // The last line keeps a shell from becoming the node by itself.
-    write_binary(
-        &script,
-        &format!("#!/bin/sh\n# Starts the node.\n'{program}' \"$@\"\necho \"the node ended: $?\"\n"),
-    )?;
+    let text = format!("#!/bin/sh\n'{program}' \"$@\" &\n{WAITS_FOR_NODE}");
+    write_binary(&script, &text)?;
     start_anew(net, host)?;
     let done = format!("the node's command is {}, which does not end in exec", script.display());
     Ok((done, Traces { path: Some(script), other: Some(program), ..Traces::default() }))

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use baton::ids::Role;
 use serde::{Deserialize, Serialize};
 
-use crate::demo::await_pair;
+use crate::demo::{ask_baton_within, await_pair};
 use crate::faults::{self, What};
 use crate::launch;
 use crate::net::{Ground, Net, Usage, write_file};
@@ -120,9 +121,7 @@ pub fn make(net: &Net, slip: Slip, host: &str) -> Result<Made> {
     if net.ground == Ground::Containers {
         bail!(Usage("slips are for a network of processes, not of containers".into()));
     }
-    let has_node = net.signers().any(|signer| signer.id == net.host(host).map_or("", |host| &host.id));
-    net.host(host)?;
-    if !has_node && slip.needs_a_node() {
+    if net.host(host)?.role == Role::Arbiter && slip.needs_a_node() {
         bail!(Usage(format!("{host} is an arbiter: this slip needs a host with a chain node")));
     }
     if record(net, host).exists() {
@@ -143,8 +142,11 @@ pub fn make(net: &Net, slip: Slip, host: &str) -> Result<Made> {
             Ok(made)
         }
         Err(error) => {
-            undo(net, host)?;
-            Err(error.context(format!("make the slip on {host}")))
+            let error = error.context(format!("make the slip on {host}"));
+            Err(match undo(net, host) {
+                Ok(_) => error,
+                Err(left) => error.context(format!("half of it is left: {left:#}")),
+            })
         }
     }
 }
@@ -176,12 +178,15 @@ pub fn await_named(net: &Net, made: &Made, within: Duration) -> Result<Option<Na
     }
 }
 
-/// Kills coordinator and guard of the host at once, where the slip is about what then lives on. The chain node, if it does.
+/// Gives the host the baton, if it takes it, and kills its coordinator and guard at once, where the slip is about what then
+/// lives on. The chain node, if it does.
 pub fn left_behind(net: &Net, made: &Made) -> Result<Option<String>> {
     if made.slip != Slip::Wrapper {
         return Ok(None);
     }
     let host = &made.host;
+    // Refused or not: with the key, what lives on signs beside the next holder.
+    let _ = ask_baton_within(END_BOUND, net, host, &["handover", "--to", host]);
     let mut struck = faults::of_host(net, host, What::Coordinator);
     struck.extend(faults::of_host(net, host, What::Guard));
     faults::kill(&struck)?;
