@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A point on CLOCK_BOOTTIME, nanoseconds since boot. It goes on through suspend, which
 /// `std::time::Instant` (CLOCK_MONOTONIC) does not; it means nothing on another host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BootTime(u64);
 

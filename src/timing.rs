@@ -5,6 +5,53 @@ use std::time::Duration;
 
 use crate::time::BootTime;
 
+/// How long a leader's lease is, and by which error of the clocks it is measured. It travels with every request of a
+/// leader, since its followers may be configured with another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseSpan {
+    lease: Duration,
+    drift_ppm: u32,
+}
+
+impl LeaseSpan {
+    /// # Errors
+    /// A value is out of the range of [`Timing`].
+    pub fn new(lease: Duration, drift_ppm: u32) -> Result<LeaseSpan, TimingError> {
+        check_range("lease", lease, LEASE_MAX)?;
+        check_drift(drift_ppm)?;
+        Ok(LeaseSpan { lease, drift_ppm })
+    }
+
+    pub fn lease(self) -> Duration {
+        self.lease
+    }
+
+    pub fn drift_ppm(self) -> u32 {
+        self.drift_ppm
+    }
+
+    /// `lease·(1+ρ)`: how long a promise of such a lease is kept, by the clock of who made it.
+    pub fn promise(self) -> Duration {
+        self.lease + self.drift()
+    }
+
+    /// The longer lease, measured by the larger error: a promise of it covers both.
+    pub fn joined(self, other: LeaseSpan) -> LeaseSpan {
+        LeaseSpan { lease: self.lease.max(other.lease), drift_ppm: self.drift_ppm.max(other.drift_ppm) }
+    }
+
+    fn drift(self) -> Duration {
+        // In whole nanoseconds and rounded up, so that no float rounds towards danger.
+        let nanos = self.lease.as_nanos() * u128::from(self.drift_ppm);
+        Duration::from_nanos(nanos.div_ceil(1_000_000) as u64)
+    }
+}
+
+/// The longest lease that can be configured.
+const LEASE_MAX: Duration = Duration::from_secs(120);
+const DRIFT_PPM_MAX: u32 = 100_000;
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Durations that satisfy the inequalities below: it cannot be built otherwise.
 ///
 /// With ρ = `drift_ppm` / 10⁶, the assumed bound on the error of a host's clock rate:
@@ -65,17 +112,13 @@ impl Timing {
         kill_max: Duration,
         drift_ppm: u32,
     ) -> Result<Timing, TimingError> {
-        let (ms, min) = (Duration::from_millis, Duration::from_millis(10));
+        let ms = Duration::from_millis;
         for (name, value, max) in
-            [("heartbeat", heartbeat, ms(10_000)), ("lease", lease, ms(120_000)), ("kill_max", kill_max, ms(10_000))]
+            [("heartbeat", heartbeat, ms(10_000)), ("lease", lease, LEASE_MAX), ("kill_max", kill_max, ms(10_000))]
         {
-            if value < min || value > max {
-                return Err(TimingError::OutOfRange { name, value, min, max });
-            }
+            check_range(name, value, max)?;
         }
-        if drift_ppm > 100_000 {
-            return Err(TimingError::DriftOutOfRange(drift_ppm));
-        }
+        check_drift(drift_ppm)?;
         let timing = Timing { heartbeat, lease, kill_max, drift_ppm };
         let needed = 3 * heartbeat + kill_max;
         let lease_min = timing.lease_min();
@@ -102,14 +145,23 @@ impl Timing {
         self.drift_ppm
     }
 
-    /// `lease·(1−ρ)`: what the holder may count on.
-    pub fn lease_min(&self) -> Duration {
-        self.lease - self.drift()
+    pub fn span(&self) -> LeaseSpan {
+        LeaseSpan { lease: self.lease, drift_ppm: self.drift_ppm }
     }
 
-    /// `lease·(1+ρ)`: how long a member keeps its promise.
+    /// `lease·(1−ρ)`: what the holder may count on.
+    pub fn lease_min(&self) -> Duration {
+        self.lease - self.span().drift()
+    }
+
+    /// `lease·(1+ρ)`: how long a member keeps its promise, unless the leader's lease is longer.
     pub fn promise(&self) -> Duration {
-        self.lease + self.drift()
+        self.span().promise()
+    }
+
+    /// The longest promise that any member can have been configured to make, by this one's clock.
+    pub fn promise_max() -> Duration {
+        LeaseSpan { lease: LEASE_MAX, drift_ppm: DRIFT_PPM_MAX }.promise()
     }
 
     /// When the guard fires for a lease that a quorum acknowledged with requests sent at `acked_at`.
@@ -118,12 +170,17 @@ impl Timing {
         assert!(deadline + self.kill_max <= acked_at + self.lease, "the guard would fire after the lease");
         deadline
     }
+}
 
-    fn drift(&self) -> Duration {
-        // In whole nanoseconds and rounded up, so that no float rounds towards danger.
-        let nanos = self.lease.as_nanos() * u128::from(self.drift_ppm);
-        Duration::from_nanos(nanos.div_ceil(1_000_000) as u64)
+fn check_range(name: &'static str, value: Duration, max: Duration) -> Result<(), TimingError> {
+    if value < SHORTEST || value > max {
+        return Err(TimingError::OutOfRange { name, value, min: SHORTEST, max });
     }
+    Ok(())
+}
+
+fn check_drift(drift_ppm: u32) -> Result<(), TimingError> {
+    if drift_ppm > DRIFT_PPM_MAX { Err(TimingError::DriftOutOfRange(drift_ppm)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -156,6 +213,17 @@ mod tests {
         let deadline = Timing::LAN.deadline(sent);
         assert_eq!(deadline, sent + ms(999 - 150));
         assert!(deadline + Timing::LAN.kill_max() < sent + Timing::LAN.promise());
+    }
+
+    #[test]
+    fn a_promise_of_two_spans_covers_the_longer_lease_by_the_worse_clock() {
+        let short = LeaseSpan::new(ms(1000), 100_000).unwrap();
+        let long = LeaseSpan::new(ms(3000), 1000).unwrap();
+        for joined in [short.joined(long), long.joined(short)] {
+            assert_eq!(joined.promise(), ms(3300));
+        }
+        assert!(LeaseSpan::new(ms(120_001), 0).is_err() && LeaseSpan::new(ms(1000), 100_001).is_err());
+        assert_eq!(Timing::promise_max(), ms(132_000));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use baton::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
 use baton::ids::Epoch;
 use baton::time::BootTime;
 use baton::wire::proto;
-use baton::wire::{Message, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use baton::wire::{Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
 use making::{Tar, Zip};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
@@ -74,13 +74,15 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ];
     let stream = |frames: Vec<Vec<u8>>| with(16, frames.concat());
     let vote = Vote::new_committed(3, "b".into());
-    let append = AppendEntriesRequest::<TypeConfig> {
+    let request = AppendEntriesRequest::<TypeConfig> {
         vote: vote.clone(),
         prev_log_id: None,
         entries: Vec::new(),
         leader_commit: None,
     };
-    let snapshot = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: vec![1, 2, 3] };
+    let append = OfLeader { lease: None, request };
+    let request = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: vec![1, 2, 3] };
+    let snapshot = OfLeader { lease: None, request };
     let claim = proto::Entry::from(&baton::wire::Entry {
         log_id: baton::wire::LogId { leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3), index: 5 },
         payload: openraft::EntryPayload::Normal(baton::core::replicated::Command::Claim {

@@ -18,7 +18,7 @@ use baton::core::{Action, Core, Event, Memory, Peer, Settings};
 use baton::guard_frame::{Armed, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
-use baton::timing::Timing;
+use baton::timing::{LeaseSpan, Timing};
 
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -139,13 +139,13 @@ impl Story {
             node_refuses: false,
             probe_failures_max: 3,
             min_peers: None,
+            unstated_lease: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(10),
             settle_max: None,
         };
         let replicated = Replicated::default();
-        let memory =
-            Memory { fresh: true, vote_term: 0, released_term: None, view: replicated.view(), mark_seen: None };
+        let memory = Memory { view: replicated.view(), ..Memory::fresh() };
         Story { settings, memory, replicated, core: None, at: Duration::ZERO, shown: String::new() }
     }
 
@@ -186,6 +186,9 @@ impl Story {
             ["on_halt", "replica", "after", max] => self.settings.settle_max = Some(duration(max)?),
             ["min_peers", min] => self.settings.min_peers = Some(number(min)? as u32),
             ["mark_seen", height] => self.memory.mark_seen = Some(SignMark::at_height(number(height)?)),
+            ["lease", lease] => self.settings.timing = timing(lease)?,
+            ["older_members_lease", lease] => self.settings.unstated_lease = Some(duration(lease)?),
+            ["promised", promise] => self.memory.promised = duration(promise)?,
             ["restarted", "vote", term] => (self.memory.fresh, self.memory.vote_term) = (false, number(term)?),
             ["log", term, rest @ ..] => {
                 let command = self.command(rest)?;
@@ -253,6 +256,11 @@ impl Story {
                 let answer = core.not_ready(now.boot);
                 return Ok(vec![answer.map_or("expect yes".into(), |reason| format!("expect no: {reason}"))]);
             }
+            ["lease?"] => {
+                let left = core.lease_remaining(now.boot);
+                let told = |left: Duration| format!("expect {} left", time(left.as_nanos() as u64));
+                return Ok(vec![left.map_or("expect none".into(), told)]);
+            }
             ["settling?"] => {
                 let answer = core.settling(now.boot);
                 let told = |(floor, basis): (SignFloor, FloorBasis)| {
@@ -278,22 +286,30 @@ impl Story {
         Ok(answers)
     }
 
+    /// As the shell reports it: it has asked the core for how long to promise.
+    fn accepted(&self, leader: &str, term: &str, lease: LeaseSpan) -> Result<Event, String> {
+        let own = self.settings.timing.span();
+        let promise = self.core.as_ref().map_or(own.joined(lease).promise(), |core| core.promise_to(Some(lease)));
+        Ok(Event::Accepted { leader: leader.into(), term: number(term)?, arrived_at: boot(self.at), promise })
+    }
+
     fn event(&mut self, words: &[&str]) -> Result<Event, String> {
         let at = boot(self.at);
         Ok(match words {
             ["tick"] => Event::Tick,
             ["slept"] => Event::Slept,
-            ["accepted", leader, term] => {
-                Event::Accepted { leader: (*leader).into(), term: number(term)?, arrived_at: at }
-            }
+            ["accepted", leader, term] => self.accepted(leader, term, Timing::LAN.span())?,
+            ["accepted", leader, term, "lease", lease] => self.accepted(leader, term, span(lease)?)?,
             ["voting", term] => Event::Voting { term: number(term)? },
             ["considered", term] => Event::Considered { term: number(term)? },
             ["voted", term] => Event::Voted { term: number(term)? },
             ["release-logged", term] => Event::ReleaseLogged { term: number(term)? },
             ["led", term] => Event::Led { term: number(term)? },
             ["lead-lost"] => Event::LeadLost,
-            ["acked", from, term, "sent", sent] => {
-                Event::Acked { from: (*from).into(), term: number(term)?, sent_at: boot(duration(sent)?) }
+            ["acked", from, term, "sent", sent] => acked(from, term, sent, Some(Timing::LAN.promise()))?,
+            ["acked", from, term, "sent", sent, "silent"] => acked(from, term, sent, None)?,
+            ["acked", from, term, "sent", sent, "promises", promised] => {
+                acked(from, term, sent, Some(duration(promised)?))?
             }
             ["applied", term, rest @ ..] => {
                 let (term, command) = (number(term)?, self.command(rest)?);
@@ -312,7 +328,8 @@ impl Story {
             ["restored", term, rest @ ..] => {
                 let command = self.command(rest)?;
                 self.replicated.apply(number(term)?, &command);
-                Event::Restored { view: self.replicated.view() }
+                let released_term = self.replicated.last_release.map(|release| release.term);
+                Event::Restored { view: self.replicated.view(), released_term }
             }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
             ["handover-wanted", to, "to-upgrade"] => {
@@ -324,6 +341,20 @@ impl Story {
             _ => return host_event(words, at),
         })
     }
+}
+
+/// With the other values of [`Timing::LAN`].
+fn timing(lease: &str) -> Result<Timing, String> {
+    let lan = Timing::LAN;
+    Timing::new(lan.heartbeat(), duration(lease)?, lan.kill_max(), lan.drift_ppm()).map_err(|error| error.to_string())
+}
+
+fn span(lease: &str) -> Result<LeaseSpan, String> {
+    timing(lease).map(|timing| timing.span())
+}
+
+fn acked(from: &str, term: &str, sent: &str, promised: Option<Duration>) -> Result<Event, String> {
+    Ok(Event::Acked { from: from.into(), term: number(term)?, sent_at: boot(duration(sent)?), promised })
 }
 
 fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
@@ -390,13 +421,14 @@ fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
                 return Err(format!("{part:?} is not such as `b ready 12`"));
             };
             let height = number(height)?;
-            let (ready, reachable) = match shape {
-                "ready" => (true, true),
-                "unready" => (false, true),
-                "away" => (true, false),
-                _ => return Err(format!("{shape:?} is none of ready, unready, away")),
+            let (ready, reachable, silent_on_lease) = match shape {
+                "ready" => (true, true, false),
+                "unready" => (false, true, false),
+                "away" => (true, false, false),
+                "older" => (true, true, true),
+                _ => return Err(format!("{shape:?} is none of ready, unready, away, older")),
             };
-            Ok((id.into(), Peer { ready, reachable, height }))
+            Ok((id.into(), Peer { ready, reachable, height, silent_on_lease }))
         })
         .collect()
 }

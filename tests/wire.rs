@@ -11,9 +11,11 @@ use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Rep
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::WallTime;
+use baton::timing::LeaseSpan;
 use baton::wire::{
-    AppliedState, Entry, LogId, Membership, Message, Node, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest,
-    StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto, read_entry,
+    AppliedState, Entry, LogId, Membership, Message, Node, OfLeader, PROTOCOL, Promising, Sender, Session,
+    SnapshotMeta, SnapshotRequest, StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto,
+    read_entry,
 };
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -46,6 +48,15 @@ fn times() -> impl Strategy<Value = WallTime> {
 
 fn durations() -> impl Strategy<Value = Duration> {
     any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn leases() -> impl Strategy<Value = Option<LeaseSpan>> {
+    let span = |(ms, ppm)| LeaseSpan::new(Duration::from_millis(ms), ppm).expect("in range");
+    option::of((10..=120_000_u64, 0..=100_000_u32).prop_map(span))
+}
+
+fn promises() -> impl Strategy<Value = Option<Duration>> {
+    option::of((1..=u64::MAX).prop_map(Duration::from_nanos))
 }
 
 fn votes() -> impl Strategy<Value = Vote> {
@@ -272,16 +283,22 @@ proptest! {
 
     #[test]
     fn append_requests_travel(vote in votes(), prev_log_id in option::of(log_ids()), entries in vec(entries(), 0..6),
-                              leader_commit in option::of(log_ids())) {
-        assert_travels(&AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, entries, leader_commit });
+                              leader_commit in option::of(log_ids()), lease in leases()) {
+        let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, entries, leader_commit };
+        assert_travels(&OfLeader { lease, request });
     }
 
     #[test]
-    fn append_responses_travel(id in option::of(log_ids()), vote in votes()) {
-        assert_travels(&AppendEntriesResponse::<TypeConfig>::Success);
-        assert_travels(&AppendEntriesResponse::<TypeConfig>::Conflict);
-        assert_travels(&AppendEntriesResponse::<TypeConfig>::PartialSuccess(id));
-        assert_travels(&AppendEntriesResponse::<TypeConfig>::HigherVote(vote));
+    fn append_responses_travel(id in option::of(log_ids()), vote in votes(), promised in promises()) {
+        let answers = [
+            AppendEntriesResponse::<TypeConfig>::Success,
+            AppendEntriesResponse::Conflict,
+            AppendEntriesResponse::PartialSuccess(id),
+            AppendEntriesResponse::HigherVote(vote),
+        ];
+        for answer in answers {
+            assert_travels(&Promising { promised, answer });
+        }
     }
 
     #[test]
@@ -293,9 +310,10 @@ proptest! {
     }
 
     #[test]
-    fn snapshots_travel(vote in votes(), meta in metas(), data in vec(any::<u8>(), 0..99)) {
-        assert_travels(&SnapshotRequest { vote: vote.clone(), meta, data });
-        assert_travels(&SnapshotResponse::<TypeConfig>::new(vote));
+    fn snapshots_travel(vote in votes(), meta in metas(), data in vec(any::<u8>(), 0..99), lease in leases(),
+                        promised in promises()) {
+        assert_travels(&OfLeader { lease, request: SnapshotRequest { vote: vote.clone(), meta, data } });
+        assert_travels(&Promising { promised, answer: SnapshotResponse::<TypeConfig>::new(vote) });
     }
 
     #[test]
@@ -331,7 +349,7 @@ proptest! {
     #[test]
     fn garbage_is_refused_or_read_but_never_panics(bytes in vec(any::<u8>(), 0..200)) {
         if let Ok(request) = decode::<proto::AppendEntriesRequest>("AppendEntriesRequest", &bytes) {
-            let _ = AppendEntriesRequest::<TypeConfig>::from_proto(request);
+            let _ = OfLeader::<AppendEntriesRequest<TypeConfig>>::from_proto(request);
         }
         if let Ok(state) = decode::<proto::StoredState>("StoredState", &bytes) {
             let _ = AppliedState::try_from(state);
@@ -366,9 +384,15 @@ fn a_message_without_its_sender_is_refused() {
 fn a_missing_field_is_named() {
     let from = Some(proto::Sender::from(&sender()));
     let empty = proto::AppendEntriesRequest { sender: from.clone(), ..Default::default() };
-    assert_eq!(AppendEntriesRequest::from_proto(empty).unwrap_err(), missing("AppendEntriesRequest", "ballot"));
-    let empty = proto::AppendEntriesResponse { sender: from.clone(), result: None };
-    assert_eq!(AppendEntriesResponse::from_proto(empty).unwrap_err(), missing("AppendEntriesResponse", "result"));
+    assert_eq!(
+        OfLeader::<AppendEntriesRequest<TypeConfig>>::from_proto(empty).unwrap_err(),
+        missing("AppendEntriesRequest", "ballot")
+    );
+    let empty = proto::AppendEntriesResponse { sender: from.clone(), ..Default::default() };
+    assert_eq!(
+        Promising::<AppendEntriesResponse<TypeConfig>>::from_proto(empty).unwrap_err(),
+        missing("AppendEntriesResponse", "result")
+    );
     let nameless = proto::VoteRequest { sender: from, ballot: Some(proto::Ballot::default()), ..Default::default() };
     assert_eq!(VoteRequest::from_proto(nameless).unwrap_err(), missing("Ballot", "candidate"));
     let id = Some(proto::LogId { term: 1, index: 1 });

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::findings::{active_holder, certificate_until, notes, or_dash};
 use crate::time::WallTime;
-use crate::wire::proto::{MemberStatus, StatusResponse};
+use crate::wire::proto::{MemberStatus, StatusResponse, Timing};
 
 use super::history::floor_line;
 use super::table::{folded, render};
@@ -67,6 +67,29 @@ struct MemberObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_until: Option<String>,
     vote: &'a str,
+    /// Left out while it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timing: Option<TimingObject>,
+}
+
+#[derive(Serialize)]
+struct TimingObject {
+    heartbeat_ms: f64,
+    lease_ms: f64,
+    kill_max_ms: f64,
+    drift_ppm: u32,
+}
+
+impl From<Timing> for TimingObject {
+    fn from(timing: Timing) -> TimingObject {
+        let ms = |nanos: u64| nanos as f64 / 1e6;
+        TimingObject {
+            heartbeat_ms: ms(timing.heartbeat_ns),
+            lease_ms: ms(timing.lease_ns),
+            kill_max_ms: ms(timing.kill_max_ns),
+            drift_ppm: timing.drift_ppm,
+        }
+    }
 }
 
 /// `leader`, `holder` and `floor` are null when there is none; `settling` unless a member settles.
@@ -116,6 +139,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         transport: &member.transport,
         certificate_until: certificate_until(member).map(|until| until.to_string()),
         vote: &member.vote,
+        timing: member.timing.map(Into::into),
     }
 }
 

@@ -73,6 +73,12 @@ pub const KEYS: &[Key] = &[
     default("timing.lease", r#"lease = "1s""#, "How long a quorum's acknowledgement lets the holder sign"),
     default("timing.kill_max", r#"kill_max = "150ms""#, "Longest time the guard takes to kill the chain node"),
     default("timing.drift_ppm", "drift_ppm = 1000", "Assumed error of a host's clock rate, in parts per million"),
+    optional(
+        "timing.older_members_lease",
+        r#"older_members_lease = "1s""#,
+        "it is not known, and their answers make no lease",
+        "While members of an earlier version run: the lease of each of them, at least",
+    ),
     required("tls.ca", r#"ca = "ca.pem""#, "Who signs the members' certificates"),
     required("tls.cert", r#"cert = "host-a.pem""#, "This member's certificate, which names member.id"),
     required("tls.key", r#"key = "host-a.key""#, "Its private key, closed to group and others"),

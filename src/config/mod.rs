@@ -41,6 +41,8 @@ pub struct Config {
     pub join: bool,
     pub cluster: Cluster,
     pub timing: Timing,
+    /// `timing.lease` of members of an earlier version, which do not state theirs.
+    pub older_members_lease: Option<Duration>,
     /// Absent only when every address is loopback, or when `insecure`.
     pub tls: Option<Tls>,
     /// Whether somebody has written out that the members do without TLS.

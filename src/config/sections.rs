@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use crate::ids::{NodeId, Role, is_plain_name};
-use crate::timing::Timing;
+use crate::timing::{LeaseSpan, Timing};
 
 use super::chain_section;
 use super::error::ConfigError;
@@ -62,8 +62,22 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         ));
     }
     let timing = timing(doc)?;
+    let older_members_lease = older_members_lease(doc)?;
     let metrics_listen = doc.socket_addr("metrics.listen")?;
-    Ok(Config { id, state_dir, run_dir, join, cluster, timing, tls, insecure, chain, metrics_listen, warnings })
+    Ok(Config {
+        id,
+        state_dir,
+        run_dir,
+        join,
+        cluster,
+        timing,
+        older_members_lease,
+        tls,
+        insecure,
+        chain,
+        metrics_listen,
+        warnings,
+    })
 }
 
 fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {
@@ -153,6 +167,15 @@ fn timing(doc: &Document) -> Result<Timing, ConfigError> {
     let kill_max = doc.duration("timing.kill_max")?.unwrap_or(profile.kill_max());
     let drift_ppm = doc.integer("timing.drift_ppm", 0, 100_000)?.unwrap_or(profile.drift_ppm());
     Ok(Timing::new(heartbeat, lease, kill_max, drift_ppm)?)
+}
+
+fn older_members_lease(doc: &Document) -> Result<Option<std::time::Duration>, ConfigError> {
+    const KEY: &str = "timing.older_members_lease";
+    let lease = doc.duration(KEY)?;
+    if let Some(Err(error)) = lease.map(|lease| LeaseSpan::new(lease, 0)) {
+        return Err(doc.bad(KEY, error.to_string()));
+    }
+    Ok(lease)
 }
 
 fn tls(doc: &Document, insecure: bool) -> Result<Option<Tls>, ConfigError> {

@@ -197,7 +197,7 @@ impl Page {
 
     fn timing(&mut self) {
         self.text.push_str("\n# The same on every host. 3 x heartbeat + kill_max < lease has to hold.\n[timing]\n");
-        for key in ["profile", "heartbeat", "lease", "kill_max", "drift_ppm"] {
+        for key in ["profile", "heartbeat", "lease", "kill_max", "drift_ppm", "older_members_lease"] {
             self.show(&format!("timing.{key}"));
         }
     }

@@ -23,9 +23,12 @@ use crate::ids::{NodeId, Term};
 use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::time::BootTime;
+use crate::timing::LeaseSpan;
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::wire::proto::raft_client::RaftClient;
-use crate::wire::{Message, Node, SnapshotData, SnapshotRequest, TransferAnswer, TypeConfig, Vote};
+use crate::wire::{
+    Message, Node, OfLeader, Promising, SnapshotData, SnapshotRequest, TransferAnswer, TypeConfig, Vote,
+};
 
 type Error = RPCError<TypeConfig>;
 
@@ -39,6 +42,8 @@ pub struct Peers {
     pub identity: Arc<Identity>,
     pub core: Arc<SharedCore>,
     pub roster: Arc<Roster>,
+    /// Of this host.
+    pub lease: LeaseSpan,
 }
 
 pub struct Peer {
@@ -47,6 +52,7 @@ pub struct Peer {
     client: Option<RaftClient<Channel>>,
     identity: Arc<Identity>,
     core: Arc<SharedCore>,
+    lease: LeaseSpan,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
@@ -57,7 +63,8 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
             .roster
             .channel(&target)
             .map(|channel| RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
-        Peer { id: target, client, identity: self.identity.clone(), core: self.core.clone() }
+        let Peers { identity, core, lease, .. } = self;
+        Peer { id: target, client, identity: identity.clone(), core: core.clone(), lease: *lease }
     }
 }
 
@@ -93,8 +100,12 @@ impl Peer {
     }
 
     /// Invariant (fence 1): called only for an answer that accepted a request sent at `sent_at` in `term`.
-    fn note_acked(&self, term: Term, sent_at: BootTime) {
-        self.core.step(Event::Acked { from: self.id.clone(), term, sent_at });
+    fn note_acked(&self, term: Term, sent_at: BootTime, promised: Option<Duration>) {
+        self.core.step(Event::Acked { from: self.id.clone(), term, sent_at, promised });
+    }
+
+    fn as_leader<Request>(&self, request: Request) -> OfLeader<Request> {
+        OfLeader { lease: Some(self.lease), request }
     }
 }
 
@@ -107,11 +118,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
         let sent_at = BootTime::now();
-        let answer: AppendEntriesResponse<TypeConfig> = self
+        let term = request.vote.leader_id.term;
+        let request = self.as_leader(request);
+        let Promising { promised, answer }: Promising<AppendEntriesResponse<TypeConfig>> = self
             .call(&request, &option, |mut client, message| async move { client.append_entries(message).await })
             .await?;
         if accepted(&answer) {
-            self.note_acked(request.vote.leader_id.term, sent_at);
+            self.note_acked(term, sent_at, promised);
         }
         Ok(answer)
     }
@@ -143,14 +156,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let sent_at = BootTime::now();
         let request = SnapshotRequest { vote: vote.clone(), meta: snapshot.meta, data: snapshot.snapshot };
+        let request = self.as_leader(request);
         let send =
             self.call(&request, &option, |mut client, message| async move { client.install_snapshot(message).await });
-        let answer: SnapshotResponse<TypeConfig> = tokio::select! {
+        let Promising { promised, answer }: Promising<SnapshotResponse<TypeConfig>> = tokio::select! {
             answer = send => answer?,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
         if answer.vote == vote {
-            self.note_acked(vote.leader_id.term, sent_at);
+            self.note_acked(vote.leader_id.term, sent_at, promised);
         }
         Ok(answer)
     }

@@ -20,7 +20,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 
 pub use members::NotChanged;
 
@@ -31,14 +31,14 @@ use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::roster::Roster;
 use crate::shared_core::SharedCore;
-use crate::store::{LogStore, StateMachine};
+use crate::store::{LogStore, PromiseFile, StateMachine};
 use crate::timing::Timing;
 use crate::transport::MESSAGE_BYTES_MAX;
 use crate::wire::proto::raft_server::RaftServer;
 use crate::wire::{Entry, LogId, Membership, Node, TypeConfig};
 
-/// Applied entries between two snapshots. An entry is a few hundred bytes and moves are rare.
-const SNAPSHOT_EVERY: u64 = 500;
+/// Applied entries between two snapshots, unless a test says otherwise. An entry is a few hundred bytes and moves are rare.
+pub const SNAPSHOT_EVERY: u64 = 500;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConsensusError {
@@ -60,6 +60,10 @@ pub struct Start {
     pub log: LogStore,
     pub state_machine: StateMachine,
     pub core: Arc<SharedCore>,
+    /// Of the same store.
+    pub promises: PromiseFile,
+    /// Applied entries between two snapshots.
+    pub snapshot_every: u64,
 }
 
 /// What a store that never voted or logged anything begins with.
@@ -79,6 +83,7 @@ pub struct Consensus {
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
     members: watch::Receiver<Arc<Members>>,
+    promises: Arc<Mutex<PromiseFile>>,
     /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
 }
@@ -86,7 +91,8 @@ pub struct Consensus {
 impl Consensus {
     /// Raft runs and reports to the core; peers are answered once [`Consensus::service`] is served.
     pub async fn start(start: Start) -> Result<Consensus, ConsensusError> {
-        let config = Arc::new(raft_config(&start.cluster, &start.timing).validate()?);
+        let config = raft_config(&start.cluster, &start.timing, start.snapshot_every);
+        let config = Arc::new(config.validate()?);
         let identity = start.identity;
         let mut log = start.log;
         let fresh = is_fresh(&mut log).await?;
@@ -98,18 +104,24 @@ impl Consensus {
             Origin::Found(_) | Origin::Join | Origin::Follow => {}
         }
         let members = log.members();
-        let peers = client::Peers { identity: identity.clone(), core: start.core.clone(), roster: start.roster };
+        let peers = client::Peers {
+            identity: identity.clone(),
+            core: start.core.clone(),
+            roster: start.roster,
+            lease: start.timing.span(),
+        };
         let raft = Raft::new(identity.member().clone(), config, peers, log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
-        Ok(Consensus { raft, core: start.core, identity, members, turn: Arc::default() })
+        let promises = Arc::new(Mutex::new(start.promises));
+        Ok(Consensus { raft, core: start.core, identity, members, promises, turn: Arc::default() })
     }
 
     /// What answers the requests of peers.
     pub fn service(&self) -> RaftServer<service::RaftService> {
-        let service =
-            service::RaftService::new(self.raft.clone(), self.core.clone(), self.identity.clone(), self.turn.clone());
+        let Consensus { raft, core, identity, promises, turn, .. } = self.clone();
+        let service = service::RaftService::new(raft, core, identity, promises, turn);
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -220,7 +232,7 @@ fn unwritten(error: impl std::fmt::Display) -> ConsensusError {
 /// openraft's configuration for `timing`. Its leader lease (`election_timeout_max`) ends before any
 /// promise of ours, so that it never refuses a vote that our gate allows, and it is long enough that a
 /// lost heartbeat does not make openraft refuse a `Release`.
-pub fn raft_config(cluster: &str, timing: &Timing) -> Config {
+pub fn raft_config(cluster: &str, timing: &Timing, snapshot_every: u64) -> Config {
     let heartbeat = timing.heartbeat().as_millis() as u64;
     Config {
         cluster_name: cluster.to_string(),
@@ -231,8 +243,8 @@ pub fn raft_config(cluster: &str, timing: &Timing) -> Config {
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         removed_leader_step_down: StepDownPolicy::Never,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: 100,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        max_in_snapshot_log_to_keep: snapshot_every / 5,
         ..Config::default()
     }
 }

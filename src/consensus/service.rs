@@ -12,7 +12,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use tracing::{debug, info};
@@ -24,11 +25,14 @@ use crate::core::replicated::Command;
 use crate::identity::Identity;
 use crate::ids::{NodeId, Term};
 use crate::shared_core::SharedCore;
-use crate::store::StateMachine;
+use crate::store::{PromiseFile, StateMachine};
 use crate::time::BootTime;
+use crate::timing::LeaseSpan;
 use crate::transport::Visitor;
 use crate::wire::proto::raft_server;
-use crate::wire::{Entry, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto};
+use crate::wire::{
+    Entry, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto,
+};
 
 /// How far a request may overtake the `Release` that was sent before it.
 const RELEASE_OVERTAKEN_MAX: Duration = Duration::from_millis(100);
@@ -38,6 +42,7 @@ pub struct RaftService {
     raft: Raft<TypeConfig, StateMachine>,
     core: Arc<SharedCore>,
     identity: Arc<Identity>,
+    promises: Arc<Mutex<PromiseFile>>,
     /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
 }
@@ -47,9 +52,10 @@ impl RaftService {
         raft: Raft<TypeConfig, StateMachine>,
         core: Arc<SharedCore>,
         identity: Arc<Identity>,
+        promises: Arc<Mutex<PromiseFile>>,
         turn: Arc<RwLock<()>>,
     ) -> Self {
-        RaftService { raft, core, identity, turn }
+        RaftService { raft, core, identity, promises, turn }
     }
 
     /// The request in a message of somebody who may speak here.
@@ -67,9 +73,27 @@ impl RaftService {
         Response::new(answer.to_proto(&self.identity.me()))
     }
 
-    /// The promise is noted before the answer leaves.
-    fn note_accepted(&self, leader: NodeId, term: Term, arrived_at: BootTime) {
-        self.core.step(Event::Accepted { leader, term, arrived_at });
+    /// A request of the leader of `term` was accepted: for how long this member promises to elect nobody else. That is
+    /// noted, and outlives a restart, before the answer leaves.
+    async fn promise(
+        &self,
+        leader: NodeId,
+        term: Term,
+        lease: Option<LeaseSpan>,
+        arrived_at: BootTime,
+    ) -> Result<Duration, Status> {
+        let promise = self.core.read(|core, _| core.promise_to(lease));
+        let mut promises = self.promises.clone().lock_owned().await;
+        if promises.covers(promise, arrived_at) {
+            promises.note(promise, arrived_at)
+        } else {
+            spawn_blocking(move || promises.note(promise, arrived_at)).await.map_err(fatal)?
+        }
+        .map_err(|error| {
+            Status::unavailable(format!("no promise is given that would not outlive a restart: {error}"))
+        })?;
+        self.core.step(Event::Accepted { leader, term, arrived_at, promise });
+        Ok(promise)
     }
 
     /// A refusal that tells the candidate this member's own vote and nothing else.
@@ -125,22 +149,23 @@ impl raft_server::Raft for RaftService {
         message: Request<proto::AppendEntriesRequest>,
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
         let arrived_at = BootTime::now();
-        let (sender, request) = self.open::<AppendEntriesRequest<TypeConfig>>(message)?;
+        let (sender, OfLeader { lease, request }) = self.open::<OfLeader<AppendEntriesRequest<TypeConfig>>>(message)?;
         let term = request.vote.leader_id.term;
         check_speaks_for_itself(&sender, &request.vote)?;
         let released = release_terms(&request.entries);
 
         let _turn = self.turn.read().await;
         let answer = self.raft.append_entries(request).await.map_err(fatal)?;
-        if accepted(&answer) {
-            self.note_accepted(sender.member, term, arrived_at);
-        }
+        let promised = match accepted(&answer) {
+            true => Some(self.promise(sender.member, term, lease, arrived_at).await?),
+            false => None,
+        };
         if answer == AppendEntriesResponse::Success {
             for term in released {
                 self.core.step(Event::ReleaseLogged { term });
             }
         }
-        Ok(self.seal(&answer))
+        Ok(self.seal(&Promising { promised, answer }))
     }
 
     async fn vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
@@ -169,7 +194,7 @@ impl raft_server::Raft for RaftService {
         message: Request<proto::InstallSnapshotRequest>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
         let arrived_at = BootTime::now();
-        let (sender, request) = self.open::<SnapshotRequest>(message)?;
+        let (sender, OfLeader { lease, request }) = self.open::<OfLeader<SnapshotRequest>>(message)?;
         check_speaks_for_itself(&sender, &request.vote)?;
         let vote = request.vote.clone();
 
@@ -177,10 +202,11 @@ impl raft_server::Raft for RaftService {
         let snapshot = Snapshot { meta: request.meta, snapshot: request.data };
         let answer: SnapshotResponse<TypeConfig> =
             self.raft.install_full_snapshot(request.vote, snapshot).await.map_err(fatal)?;
-        if answer.vote == vote {
-            self.note_accepted(sender.member, vote.leader_id.term, arrived_at);
-        }
-        Ok(self.seal(&answer))
+        let promised = match answer.vote == vote {
+            true => Some(self.promise(sender.member, vote.leader_id.term, lease, arrived_at).await?),
+            false => None,
+        };
+        Ok(self.seal(&Promising { promised, answer }))
     }
 
     /// openraft takes this for a licence to campaign at once; here it is a candidacy like any other.

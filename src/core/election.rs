@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn peer(ready: bool, height: u64) -> Peer {
-        Peer { ready, reachable: true, height }
+        Peer { ready, reachable: true, height, ..Peer::default() }
     }
 
     fn priorities() -> BTreeMap<NodeId, u32> {

@@ -22,11 +22,13 @@ pub enum Event {
     Slept,
 
     /// A request of this leader, which arrived at `arrived_at`, was accepted. Reported before the
-    /// answer leaves this host.
+    /// answer leaves this host. `promise` is what [`Core::promise_to`](super::Core::promise_to) said of the leader's lease,
+    /// and the store remembers it.
     Accepted {
         leader: NodeId,
         term: Term,
         arrived_at: BootTime,
+        promise: Duration,
     },
     /// This member is about to let Raft consider a vote in `term`; the gate has agreed.
     Voting {
@@ -50,11 +52,13 @@ pub enum Event {
     },
     /// This member leads no term.
     LeadLost,
-    /// `from` accepted a request that this member, leading `term`, sent at `sent_at`.
+    /// `from` accepted a request that this member, leading `term`, sent at `sent_at`, and promised to elect nobody else
+    /// for `promised` by its own clock. `None` of a version that does not say.
     Acked {
         from: NodeId,
         term: Term,
         sent_at: BootTime,
+        promised: Option<Duration>,
     },
     /// The voters by the last membership in this member's log, committed or not.
     ///
@@ -70,8 +74,14 @@ pub enum Event {
         outcome: Applied,
         view: View,
     },
-    /// Another member's snapshot has replaced the replicated state.
+    /// Another member's snapshot has replaced the replicated state, and the log up to it. The newest `Release` in it
+    /// was written in `released_term`.
     Restored {
+        view: View,
+        released_term: Option<Term>,
+    },
+    /// The membership changed, and the replicated state with it.
+    Forgotten {
         view: View,
     },
     /// What this member proposed did not commit in its term.
@@ -166,7 +176,7 @@ pub enum Event {
 }
 
 /// What the core reads of the replicated state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct View {
     pub epoch: Epoch,
     pub holder: Option<NodeId>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::chain_node::Health;
 use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::{Epoch, UpgradeName};
+use crate::ids::{Epoch, NodeId, UpgradeName};
 use crate::time::BootTime;
 use upgrade::Upgrade;
 
@@ -88,6 +88,10 @@ pub enum NotReady {
     Maintenance,
     /// A learner, or not a member at all.
     NoVoter,
+    /// Without these there is no majority, and they do not state for how long they promise.
+    SilentMembers {
+        members: Vec<NodeId>,
+    },
 }
 
 impl Host {
@@ -390,6 +394,14 @@ impl fmt::Display for NotReady {
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::SilentMembers { members } => {
+                let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
+                write!(
+                    f,
+                    "{names} of an earlier version of baton: without its word on timing.lease its answers make no lease; \
+                     upgrade it, or set timing.older_members_lease"
+                )
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Leadership of a Raft term: how it comes and goes, the lease that acknowledgements give it, and what a leader
 //! without a tenure does with it. It knows nothing of links and chain nodes.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::event::Action;
 use super::lease::Lease;
 use super::peers::Peer;
@@ -71,13 +74,41 @@ impl Core {
         }
     }
 
-    pub(super) fn note_acked(&mut self, now: Now, from: &NodeId, term: Term, sent_at: BootTime, out: &mut Vec<Action>) {
+    /// Invariant (fence 1): an answer counts for no longer than its promise, whatever lease the peer is configured with.
+    pub(super) fn note_acked(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        term: Term,
+        sent_at: BootTime,
+        promised: Option<Duration>,
+        out: &mut Vec<Action>,
+    ) {
+        let own = self.settings.timing.promise();
+        let shortfall = promised.or(self.unstated_promise()).map(|promised| own.saturating_sub(promised));
         let Some(lead) = &mut self.lead else { return };
-        lead.lease.note(from, term, sent_at);
+        lead.lease.note(from, term, sent_at, shortfall);
         if let Some(acked_at) = lead.lease.acked_at(now.boot, &self.voters) {
-            self.gate.note_own_lease(&self.settings.me, acked_at);
+            self.gate.note_own_lease(&self.settings.me, lead.term, acked_at);
         }
         self.renew(now, out);
+    }
+
+    /// How long members promise that do not say it, when an operator vouches that it is no shorter than this member needs.
+    fn unstated_promise(&self) -> Option<Duration> {
+        let own = self.settings.timing.span();
+        self.settings.unstated_lease.filter(|lease| *lease >= own.lease()).map(|_| own.promise())
+    }
+
+    /// Voters whose promises cannot be counted on, when there is no majority without them.
+    pub(super) fn silent_majority(&self) -> Option<Vec<NodeId>> {
+        if self.unstated_promise().is_some() {
+            return None;
+        }
+        let is_silent = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.silent_on_lease);
+        let lacks_majority = |set: &BTreeSet<NodeId>| set.iter().filter(|id| !is_silent(id)).count() <= set.len() / 2;
+        let lacking = self.voters.iter().any(lacks_majority);
+        lacking.then(|| self.peers.keys().filter(|id| is_silent(id) && self.is_voter(id)).cloned().collect())
     }
 
     /// A host that slept cannot tell for how long its guard and its peers were deaf to each other.

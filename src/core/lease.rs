@@ -4,6 +4,7 @@
 //! sent then or later, so none of its members votes for another before `acked_at + lease`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::ids::{NodeId, Term};
 use crate::time::BootTime;
@@ -15,8 +16,17 @@ pub type VoterSets = Vec<BTreeSet<NodeId>>;
 pub struct Lease {
     me: NodeId,
     term: Term,
-    /// For each peer, the latest sending time of a request that it accepted in `term`.
-    acked: BTreeMap<NodeId, BootTime>,
+    acked: BTreeMap<NodeId, Acked>,
+}
+
+/// What one peer has accepted in the term.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Acked {
+    /// The latest sending time of a request.
+    answered: Option<BootTime>,
+    /// From when on its promise lasts for a whole lease: the sending time, or earlier when it promised less than that.
+    /// `None` while it is not known to have promised anything.
+    promised_from: Option<BootTime>,
 }
 
 impl Lease {
@@ -28,16 +38,20 @@ impl Lease {
         self.term
     }
 
-    /// Notes that `from` accepted a request which this leader sent at `sent_at` in `term`.
-    pub fn note(&mut self, from: &NodeId, term: Term, sent_at: BootTime) {
+    /// Notes that `from` accepted a request which this leader sent at `sent_at` in `term`. Its promise falls short of this
+    /// leader's lease by `shortfall`; `None`: nothing is known of one.
+    pub fn note(&mut self, from: &NodeId, term: Term, sent_at: BootTime, shortfall: Option<Duration>) {
         if term != self.term || *from == self.me {
             return;
         }
-        let latest = self.acked.entry(from.clone()).or_insert(sent_at);
-        *latest = sent_at.max(*latest);
+        let acked = self.acked.entry(from.clone()).or_default();
+        acked.answered = acked.answered.max(Some(sent_at));
+        // What would begin before the clock did is left out.
+        let whole_from = shortfall.filter(|shortfall| BootTime::default() + *shortfall <= sent_at);
+        acked.promised_from = acked.promised_from.max(whole_from.map(|shortfall| sent_at - shortfall));
     }
 
-    /// The latest sending time that a quorum of every set has answered, the leader itself counting as
+    /// The latest moment from which on a quorum of every set promises a whole lease: the latest sending time that a quorum of every set has answered, the leader itself counting as
     /// `now` where it is one of them. `None` until there is one.
     pub fn acked_at(&self, now: BootTime, voters: &VoterSets) -> Option<BootTime> {
         voters.iter().map(|set| self.acked_at_by(now, set)).min().flatten()
@@ -45,7 +59,7 @@ impl Lease {
 
     /// Peers that accepted a request sent at `from` or later.
     pub fn acked_since(&self, from: BootTime) -> impl Iterator<Item = NodeId> {
-        self.acked.iter().filter(move |(_, at)| **at >= from).map(|(id, _)| id.clone())
+        self.acked.iter().filter(move |(_, acked)| acked.answered >= Some(from)).map(|(id, _)| id.clone())
     }
 
     fn acked_at_by(&self, now: BootTime, voters: &BTreeSet<NodeId>) -> Option<BootTime> {
@@ -55,13 +69,16 @@ impl Lease {
     }
 
     fn time_of(&self, voter: &NodeId, now: BootTime) -> Option<BootTime> {
-        if *voter == self.me { Some(now) } else { self.acked.get(voter).copied() }
+        if *voter == self.me { Some(now) } else { self.acked.get(voter)?.promised_from }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The peer promised as much as the leader needs.
+    const WHOLE: Option<Duration> = Some(Duration::ZERO);
 
     fn at(nanos: u64) -> BootTime {
         BootTime::from_nanos(nanos)
@@ -74,7 +91,7 @@ mod tests {
     fn lease(acks: &[(&str, u64)]) -> Lease {
         let mut lease = Lease::new("a".into(), 3);
         for (from, sent_at) in acks {
-            lease.note(&(*from).into(), 3, at(*sent_at));
+            lease.note(&(*from).into(), 3, at(*sent_at), WHOLE);
         }
         lease
     }
@@ -136,17 +153,37 @@ mod tests {
         let stale = vec![set("a b c")];
         assert!(!always_meet(&stale, &vec![set("a b c d e")]));
         let mut lease = Lease::new("a".into(), 3);
-        lease.note(&"b".into(), 3, at(10));
+        lease.note(&"b".into(), 3, at(10), WHOLE);
         assert_eq!(lease.acked_at(at(99), &stale), Some(at(10)), "by a and b, while c, d and e elect another");
         assert_eq!(lease.acked_at(at(99), &vec![set("a b c d e")]), None);
     }
 
     #[test]
+    fn an_answer_counts_for_no_longer_than_it_promises() {
+        let voters = vec![set("a b c")];
+        let mut lease = lease(&[]);
+        lease.note(&"b".into(), 3, at(50), Some(Duration::from_nanos(20)));
+        assert_eq!(lease.acked_at(at(99), &voters), Some(at(30)));
+        lease.note(&"b".into(), 3, at(40), WHOLE);
+        assert_eq!(lease.acked_at(at(99), &voters), Some(at(40)), "an earlier answer may promise for longer");
+        lease.note(&"b".into(), 3, at(60), Some(Duration::from_nanos(61)));
+        assert_eq!(lease.acked_at(at(99), &voters), Some(at(40)));
+    }
+
+    #[test]
+    fn an_answer_that_promises_nothing_makes_no_lease_and_is_an_answer_all_the_same() {
+        let mut lease = lease(&[]);
+        lease.note(&"b".into(), 3, at(50), None);
+        assert_eq!(lease.acked_at(at(99), &vec![set("a b c")]), None);
+        assert_eq!(lease.acked_since(at(50)).collect::<Vec<_>>(), [NodeId::from("b")]);
+    }
+
+    #[test]
     fn an_answer_of_another_term_an_older_one_and_ones_own_change_nothing() {
         let mut lease = lease(&[("b", 30)]);
-        lease.note(&"b".into(), 2, at(50));
-        lease.note(&"b".into(), 3, at(20));
-        lease.note(&"a".into(), 3, at(90));
+        lease.note(&"b".into(), 2, at(50), WHOLE);
+        lease.note(&"b".into(), 3, at(20), WHOLE);
+        lease.note(&"a".into(), 3, at(90), WHOLE);
         assert_eq!(lease.acked_at(at(99), &vec![set("a b c")]), Some(at(30)));
     }
 }

@@ -34,6 +34,7 @@ pub use tenure::Stage;
 
 use crate::ids::{NodeId, Role, SignMark, Term};
 use crate::time::{BootTime, Now};
+use crate::timing::LeaseSpan;
 use election::Campaigns;
 use host::Host;
 use lead::Lead;
@@ -111,8 +112,7 @@ pub struct Core {
 
 impl Core {
     pub fn new(settings: Settings, memory: Memory, started_at: BootTime) -> Self {
-        let promise = settings.timing.promise();
-        let gate = VoteGate::new(promise, started_at, memory.fresh, memory.vote_term, memory.released_term);
+        let gate = VoteGate::new(settings.timing.promise(), started_at, &memory);
         let runs_node = settings.role == Role::Validator;
         Core {
             priorities: priorities(&settings.priorities, &memory.view),
@@ -150,6 +150,13 @@ impl Core {
         out
     }
 
+    /// For how long this member promises to elect nobody else, by its own clock, when it accepts a request of a leader with
+    /// this lease: the longer of the two. A leader of a version that does not say it counts on its own configuration.
+    pub fn promise_to(&self, leader: Option<LeaseSpan>) -> Duration {
+        let own = self.settings.timing.span();
+        leader.map_or(own, |leader| own.joined(leader)).promise()
+    }
+
     /// The vote gate, for a request of `candidate` or for this member's own candidacy.
     ///
     /// # Errors
@@ -178,7 +185,9 @@ impl Core {
             // Nobody acknowledges the lease of a sole voter: it lasts from now on, again and again.
             Event::Tick => self.renew(now, out),
             Event::Slept => self.note_slept(now, out),
-            Event::Accepted { leader, term, arrived_at } => self.gate.note_accepted(&leader, term, arrived_at),
+            Event::Accepted { leader, term, arrived_at, promise } => {
+                self.gate.note_accepted(&leader, term, arrived_at, promise);
+            }
             Event::Voting { term } => self.note_voting(now, term, out),
             Event::Considered { term } => {
                 // Raft's own report of the vote may have come before this.
@@ -191,7 +200,9 @@ impl Core {
             Event::ReleaseLogged { term } => self.gate.note_release(term),
             Event::Led { term } => self.note_led(now, term, out),
             Event::LeadLost => self.note_lead_lost(now, out),
-            Event::Acked { from, term, sent_at } => self.note_acked(now, &from, term, sent_at, out),
+            Event::Acked { from, term, sent_at, promised } => {
+                self.note_acked(now, &from, term, sent_at, promised, out);
+            }
             Event::Voters(voters) => self.voters = voters,
             Event::Members(configured) => {
                 self.belongs = configured.contains_key(&self.settings.me);
@@ -201,7 +212,11 @@ impl Core {
             Event::Applied { term, command, outcome, view } => {
                 self.note_applied(now, term, &command, &outcome, view, out);
             }
-            Event::Restored { view } => self.note_view(view),
+            Event::Restored { view, released_term } => {
+                released_term.into_iter().for_each(|term| self.gate.note_release(term));
+                self.note_view(view);
+            }
+            Event::Forgotten { view } => self.note_view(view),
             Event::ProposalFailed { reason: _ } => self.note_proposal_failed(out),
             Event::GuardAttached { node, armed } => {
                 self.host.guard_attached(now.boot, node.as_ref(), armed.as_ref(), out);
@@ -402,7 +417,8 @@ impl Core {
             return Some(NotReady::Maintenance);
         }
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
-        self.host.not_ready(now).or_else(stuck)
+        let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
+        self.host.not_ready(now).or_else(stuck).or_else(silent)
     }
 
     pub fn is_active(&self) -> bool {

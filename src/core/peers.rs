@@ -6,4 +6,6 @@ pub struct Peer {
     pub ready: bool,
     pub reachable: bool,
     pub height: u64,
+    /// It has been heard, and does not state its lease: a member of an earlier version.
+    pub silent_on_lease: bool,
 }

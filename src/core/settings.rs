@@ -15,6 +15,8 @@ pub struct Settings {
     /// Of every configured member.
     pub priorities: BTreeMap<NodeId, u32>,
     pub timing: Timing,
+    /// `timing.lease` of members that do not state theirs, as an operator vouches for it; `None`: not known.
+    pub unstated_lease: Option<Duration>,
     pub failback: bool,
     pub clock_skew: Duration,
     /// Whether the chain node itself refuses to sign at or below a mark it was given.
@@ -41,6 +43,22 @@ pub struct Memory {
     pub vote_term: Term,
     pub released_term: Option<Term>,
     pub view: View,
+    /// The longest promise that an earlier run may have made and not kept to its end.
+    pub promised: Duration,
     /// See [`super::Event::MarkSeen`].
     pub mark_seen: Option<SignMark>,
+}
+
+impl Memory {
+    /// Of a store that was just made.
+    pub fn fresh() -> Memory {
+        Memory {
+            fresh: true,
+            vote_term: 0,
+            released_term: None,
+            view: View::default(),
+            promised: Duration::ZERO,
+            mark_seen: None,
+        }
+    }
 }

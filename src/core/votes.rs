@@ -6,17 +6,18 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::settings::Memory;
 use crate::ids::{NodeId, Term};
 use crate::time::BootTime;
 
 /// What a member must remember in order not to vote inside somebody's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VoteGate {
-    /// `lease·(1+ρ)`.
+    /// `lease·(1+ρ)` of this member's own configuration.
     promise: Duration,
     /// End of rule (a); `None` for a store that never voted or logged anything.
     quarantine_until: Option<BootTime>,
-    /// Rule (b): to whom the last promise was made, and when.
+    /// Rule (b): to the leader of the highest term that was accepted, until the last of all promises so far ends.
     promised: Option<Promise>,
     /// Term of this member's own vote.
     vote_term: Term,
@@ -27,6 +28,7 @@ pub struct VoteGate {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Promise {
     leader: NodeId,
+    term: Term,
     until: BootTime,
 }
 
@@ -46,27 +48,25 @@ pub enum Refusal {
 }
 
 impl VoteGate {
-    pub fn new(
-        promise: Duration,
-        started_at: BootTime,
-        fresh: bool,
-        vote_term: Term,
-        released_term: Option<Term>,
-    ) -> Self {
-        let quarantine_until = (!fresh).then_some(started_at + promise);
+    /// `promise` is what this member's own configuration asks for, `memory.promised` the longest that it may have made
+    /// before it was started: rule (a) waits out the longer.
+    pub fn new(promise: Duration, started_at: BootTime, memory: &Memory) -> Self {
+        let quarantine_until = (!memory.fresh).then_some(started_at + promise.max(memory.promised));
+        let Memory { vote_term, released_term, .. } = *memory;
         VoteGate { promise, quarantine_until, promised: None, vote_term, released_term }
     }
 
-    /// A request of `leader` that had arrived at `arrived_at` was accepted.
-    pub fn note_accepted(&mut self, leader: &NodeId, term: Term, arrived_at: BootTime) {
+    /// A request of `leader` that had arrived at `arrived_at` was accepted. This member keeps its promise for `promise`,
+    /// or for as long as its own configuration asks for, if that is longer.
+    pub fn note_accepted(&mut self, leader: &NodeId, term: Term, arrived_at: BootTime, promise: Duration) {
         self.note_vote(term);
-        self.promise_to(leader, arrived_at);
+        self.promise_to(leader, term, arrived_at + promise.max(self.promise));
     }
 
-    /// A quorum answered requests which this member, as leader, had sent at `acked_at`: it promises
+    /// A quorum answered requests which this member, as leader of `term`, had sent at `acked_at`: it promises
     /// itself what every follower promised it.
-    pub fn note_own_lease(&mut self, me: &NodeId, acked_at: BootTime) {
-        self.promise_to(me, acked_at);
+    pub fn note_own_lease(&mut self, me: &NodeId, term: Term, acked_at: BootTime) {
+        self.promise_to(me, term, acked_at + self.promise);
     }
 
     /// This member's own vote is of `term` now.
@@ -144,12 +144,18 @@ impl VoteGate {
         self.released_term == Some(self.vote_term)
     }
 
-    /// The newest leader has the promise, until the last of all promises so far has run out: one that
-    /// was made to an earlier leader must not shorten by it.
-    fn promise_to(&mut self, leader: &NodeId, from: BootTime) {
-        let until = from + self.promise;
-        let until = self.promised.as_ref().map_or(until, |earlier| until.max(earlier.until));
-        self.promised = Some(Promise { leader: leader.clone(), until });
+    /// The leader of the highest term has the promise, until the last of all promises so far has run out.
+    ///
+    /// Invariant (rule (b)): an acceptance may be reported late, after one of a later leader. It lengthens the promise and
+    /// gives it to nobody else, or the earlier leader could be elected inside the later one's lease.
+    fn promise_to(&mut self, leader: &NodeId, term: Term, until: BootTime) {
+        match &mut self.promised {
+            Some(newer) if term < newer.term => newer.until = until.max(newer.until),
+            earlier => {
+                let until = earlier.as_ref().map_or(until, |earlier| until.max(earlier.until));
+                *earlier = Some(Promise { leader: leader.clone(), term, until });
+            }
+        }
     }
 }
 
@@ -178,7 +184,13 @@ mod tests {
     }
 
     fn fresh_gate() -> VoteGate {
-        VoteGate::new(PROMISE, at(0), true, 0, None)
+        VoteGate::new(PROMISE, at(0), &Memory::fresh())
+    }
+
+    /// One that was started anew, with a vote of `vote_term`.
+    fn restarted(started_at: BootTime, vote_term: Term, released_term: Option<Term>) -> VoteGate {
+        let memory = Memory { fresh: false, vote_term, released_term, ..Memory::fresh() };
+        VoteGate::new(PROMISE, started_at, &memory)
     }
 
     fn candidate(name: &str) -> NodeId {
@@ -187,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_restarted_member_waits_out_a_promise_it_may_have_forgotten() {
-        let gate = VoteGate::new(PROMISE, at(5000), false, 3, None);
+        let gate = restarted(at(5000), 3, None);
         assert!(matches!(gate.check(at(6000), &candidate("b"), true), Err(Refusal::Quarantine { .. })));
         assert_eq!(gate.check(at(6001), &candidate("b"), true), Ok(()));
     }
@@ -200,7 +212,7 @@ mod tests {
     #[test]
     fn a_promise_holds_against_all_but_its_leader() {
         let mut gate = fresh_gate();
-        gate.note_accepted(&candidate("a"), 1, at(100));
+        gate.note_accepted(&candidate("a"), 1, at(100), PROMISE);
         assert!(matches!(gate.check(at(1100), &candidate("b"), true), Err(Refusal::Promised { .. })));
         assert_eq!(gate.check(at(1100), &candidate("a"), true), Ok(()));
         assert_eq!(gate.check(at(1101), &candidate("b"), true), Ok(()));
@@ -209,16 +221,45 @@ mod tests {
     #[test]
     fn a_promise_to_a_new_leader_never_shortens_the_one_before() {
         let mut gate = fresh_gate();
-        gate.note_accepted(&candidate("a"), 1, at(200));
-        gate.note_accepted(&candidate("b"), 2, at(100));
+        gate.note_accepted(&candidate("a"), 1, at(200), PROMISE);
+        gate.note_accepted(&candidate("b"), 2, at(100), PROMISE);
         assert!(gate.check(at(1200), &candidate("a"), true).is_err());
         assert!(gate.check(at(1200), &candidate("c"), true).is_err());
     }
 
     #[test]
+    fn a_late_report_of_an_earlier_leader_lengthens_a_promise_and_takes_over_none() {
+        let mut gate = fresh_gate();
+        gate.note_accepted(&candidate("b"), 2, at(100), PROMISE);
+        gate.note_accepted(&candidate("a"), 1, at(150), PROMISE);
+        assert!(gate.check(at(200), &candidate("a"), true).is_err(), "b leads term 2, and its lease lives");
+        assert_eq!(gate.loyal_to(at(200)), Some(&candidate("b")));
+        assert!(gate.check(at(1150), &candidate("c"), true).is_err(), "what was promised to a is kept too");
+        assert_eq!(gate.check(at(1151), &candidate("c"), true), Ok(()));
+    }
+
+    #[test]
+    fn a_promise_lasts_for_the_longer_of_what_the_leader_asks_and_what_the_configuration_says() {
+        let mut gate = fresh_gate();
+        gate.note_accepted(&candidate("a"), 1, at(100), 3 * PROMISE);
+        assert!(gate.check(at(3102), &candidate("b"), true).is_err());
+        assert_eq!(gate.check(at(3103), &candidate("b"), true), Ok(()));
+        gate.note_accepted(&candidate("a"), 1, at(5000), PROMISE / 10);
+        assert!(gate.check(at(6000), &candidate("b"), true).is_err());
+    }
+
+    #[test]
+    fn a_restarted_member_waits_out_the_longest_promise_that_it_may_have_made() {
+        let memory = Memory { fresh: false, promised: 3 * PROMISE, ..Memory::fresh() };
+        let gate = VoteGate::new(PROMISE, at(5000), &memory);
+        assert!(matches!(gate.check(at(8002), &candidate("b"), true), Err(Refusal::Quarantine { .. })));
+        assert_eq!(gate.check(at(8003), &candidate("b"), true), Ok(()));
+    }
+
+    #[test]
     fn a_leader_keeps_the_promise_that_its_followers_made_it() {
         let mut gate = fresh_gate();
-        gate.note_own_lease(&candidate("me"), at(100));
+        gate.note_own_lease(&candidate("me"), 1, at(100));
         assert!(gate.check(at(1000), &candidate("b"), true).is_err());
     }
 
@@ -232,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_release_waives_time_only_for_a_vote_of_its_own_term() {
-        let mut gate = VoteGate::new(PROMISE, at(0), false, 3, None);
-        gate.note_accepted(&candidate("a"), 3, at(50));
+        let mut gate = restarted(at(0), 3, None);
+        gate.note_accepted(&candidate("a"), 3, at(50), PROMISE);
         gate.note_release(3);
         assert_eq!(gate.check(at(60), &candidate("b"), true), Ok(()));
         gate.note_vote(4);
@@ -242,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_release_of_an_earlier_term_waives_nothing() {
-        let mut gate = VoteGate::new(PROMISE, at(0), false, 4, Some(3));
+        let mut gate = restarted(at(0), 4, Some(3));
         assert!(gate.check(at(10), &candidate("b"), true).is_err());
         gate.note_release(4);
         assert_eq!(gate.check(at(10), &candidate("b"), true), Ok(()));

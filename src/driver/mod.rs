@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Ask};
 use crate::chain::{Driver, KeyReader};
 use crate::config::{self, Chain, Config, OnHalt};
-use crate::consensus::{self, Consensus, Origin};
+use crate::consensus::{self, Consensus, Origin, SNAPSHOT_EVERY};
 use crate::core::members::Member;
 use crate::core::replicated::Command;
 use crate::core::{Action, Core, Event, Memory, Settings};
@@ -46,7 +46,7 @@ use crate::relay::Relay;
 use crate::roster::Roster;
 use crate::service_manager::ServiceManager;
 use crate::shared_core::SharedCore;
-use crate::store::{MarkFile, Opened, Store, count_start};
+use crate::store::{MarkFile, Opened, PromiseFile, Store, count_start};
 use crate::time::{BootTime, WallTime};
 use crate::transport::{self, Certificates, Entrance};
 use crate::upgrade::Upgrades;
@@ -78,6 +78,9 @@ pub struct Prepared {
     /// The number of this one, by the store.
     start: u64,
     mark_file: MarkFile,
+    promises: PromiseFile,
+    /// The longest promise that an earlier run may have left.
+    remembered: Duration,
     listener: TcpListener,
     admin: UnixListener,
     metrics: Option<TcpListener>,
@@ -129,7 +132,28 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     warnings.extend(unreadable.map(|error| {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
-    Ok(Prepared { config, chain, certificates, opened, start, mark_file, listener, admin, metrics, warnings, manager })
+    let (mut promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());
+    warnings.extend(unreadable.map(|error| {
+        let longest = promises.kept().as_secs();
+        format!("{error}; this member votes for nobody for {longest} s, the longest promise that it may have made")
+    }));
+    let remembered = promises.kept();
+    promises.note(config.timing.promise(), BootTime::now())?;
+    Ok(Prepared {
+        config,
+        chain,
+        certificates,
+        opened,
+        start,
+        mark_file,
+        promises,
+        remembered,
+        listener,
+        admin,
+        metrics,
+        warnings,
+        manager,
+    })
 }
 
 fn create_dir(key: &str, dir: &Path) -> Result<()> {
@@ -176,7 +200,19 @@ impl Prepared {
     /// What was broken. The chain node is stopped then, and the guard with it.
     pub async fn run(self, stop_node: bool, guard_says: LinesAs) -> Result<()> {
         let Prepared {
-            config, chain, certificates, opened, start, mark_file, listener, admin, metrics, manager, ..
+            config,
+            chain,
+            certificates,
+            opened,
+            start,
+            mark_file,
+            promises,
+            remembered,
+            listener,
+            admin,
+            metrics,
+            manager,
+            ..
         } = self;
         let exporter_listener = metrics;
         let started_at = BootTime::now();
@@ -185,6 +221,7 @@ impl Prepared {
             vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
             released_term: opened.store.last_release_term(),
             view: opened.store.applied().borrow().replicated.view(),
+            promised: remembered,
             mark_seen: mark_file.kept(),
         };
         let (core, actions) = SharedCore::new(Core::new(
@@ -222,6 +259,8 @@ impl Prepared {
             log: opened.log,
             state_machine: opened.state_machine,
             core: core.clone(),
+            promises,
+            snapshot_every: SNAPSHOT_EVERY,
         })
         .await?;
         let services = Routes::new(consensus.service())
@@ -487,6 +526,7 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         role: own.map_or(Role::Arbiter, |member| member.role),
         priorities: config.cluster.members.iter().map(|m| (m.id.clone(), m.priority)).collect::<BTreeMap<_, _>>(),
         timing: config.timing,
+        unstated_lease: config.older_members_lease,
         failback: config.cluster.failback,
         clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
         node_refuses: driver.is_some_and(Driver::enforces_floor),

@@ -16,7 +16,7 @@ use crate::core::replicated::Move;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
-use crate::findings::upgrades;
+use crate::findings::{timing_differences, upgrades};
 use crate::gossip::{Gossip, Heard, Table};
 use crate::identity::Identity;
 use crate::ids::{NodeId, Vote};
@@ -182,6 +182,7 @@ impl Reporter {
             certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
             upgrade: self.upgrade_report().as_ref().map(Into::into),
             node_crashes: self.core.read(|core, _| core.host().crashes()),
+            timing: Some(self.config.timing.into()),
             ..Record::default()
         }
     }
@@ -208,7 +209,7 @@ impl Reporter {
             (moves.iter().rev().find_map(move_floor), plans.newest().map(Into::into), plans.in_force().is_some())
         };
         let next = self.next_of_plan.borrow().clone().filter(|_| in_force);
-        StatusResponse {
+        let mut status = StatusResponse {
             cluster: self.config.cluster.name.clone(),
             member: self.config.id.to_string(),
             leader: leader.map(|leader| leader.to_string()).unwrap_or_default(),
@@ -226,7 +227,9 @@ impl Reporter {
             upgrade: newest,
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
-        }
+        };
+        status.warnings.extend(timing_differences(&status));
+        status
     }
 
     /// Whether a majority of every voter set can be reached. A lease that runs is the answers of one, and gossip, which
@@ -300,6 +303,7 @@ impl Reporter {
             vote: vote.as_str().into(),
             incarnation: self.known_store(&member.id),
             upgrade: record.upgrade,
+            timing: record.timing,
         }
     }
 

@@ -29,13 +29,13 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
     while let Some(news) = news.recv().await {
         let AppliedEntry { term, index, command, result, view } = match news {
             News::Entry(entry) => entry,
-            News::Snapshot(view) => {
+            News::Snapshot(view, released_term) => {
                 info!(epoch = view.epoch.0, "took over another member's snapshot");
-                core.step(Event::Restored { view });
+                core.step(Event::Restored { view, released_term });
                 continue;
             }
             News::Forgotten(view) => {
-                core.step(Event::Restored { view });
+                core.step(Event::Forgotten { view });
                 continue;
             }
         };
@@ -77,7 +77,12 @@ pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<
 fn peer(heard: &Heard, now: BootTime) -> Peer {
     let reachable = heard.is_reachable(now);
     let Some(record) = &heard.record else { return Peer { reachable, ..Peer::default() } };
-    Peer { ready: record.ready, reachable, height: record.chain.as_ref().map_or(0, |chain| chain.height) }
+    Peer {
+        ready: record.ready,
+        reachable,
+        height: record.chain.as_ref().map_or(0, |chain| chain.height),
+        silent_on_lease: record.timing.is_none(),
+    }
 }
 
 /// While this member leads, records the incarnation of every member that it hears of for the first time.

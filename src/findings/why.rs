@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
 use super::words::{active_holder, ago, defects, is_good_news, settling};
 use crate::ids::{Role, Vote};
@@ -57,7 +58,7 @@ impl Why {
     pub fn warnings(&self, status: &StatusResponse, now: WallTime) -> Vec<String> {
         let mut texts = self.wrong.clone();
         texts.extend(self.successor().err().map(str::to_owned));
-        texts.extend(status.warnings.iter().cloned());
+        texts.extend(status.warnings.iter().filter(|warning| !self.wrong.contains(warning)).cloned());
         for member in &status.members {
             let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
             texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
@@ -237,6 +238,7 @@ impl Seen<'_> {
         for member in &self.status.members {
             wrong.extend(self.wrong_with(member));
         }
+        wrong.extend(timing_differences(self.status));
         wrong.extend(upgrade_troubles(self.status));
         if let Some(since) = self.status.paused_since_ns.map(WallTime::from_nanos) {
             let since = ago(self.now.since(since));

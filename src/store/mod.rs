@@ -31,6 +31,7 @@
 mod disk;
 mod log;
 mod mark_file;
+mod promise_file;
 mod seal;
 mod sealed_file;
 mod start_file;
@@ -48,6 +49,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::log::LogStore;
 pub use self::mark_file::MarkFile;
+pub use self::promise_file::PromiseFile;
 pub use self::start_file::count_start;
 pub use self::state_machine::{SnapshotBuilder, StateMachine};
 pub use crate::wire::AppliedState;
@@ -105,8 +107,8 @@ pub enum Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     Entry(AppliedEntry),
-    /// A snapshot of another member took the place of all before.
-    Snapshot(View),
+    /// A snapshot of another member took the place of all before; its newest `Release` is of this term.
+    Snapshot(View, Option<Term>),
     /// A member went, and the orders about it with it.
     Forgotten(View),
 }

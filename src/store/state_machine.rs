@@ -122,7 +122,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         *lock(&self.snapshot) = Some((meta.clone(), data));
         self.published.send_replace(self.state.clone());
         self.shared.note_members();
-        let _ = self.news.send(News::Snapshot(self.state.replicated.view()));
+        let released_term = self.state.replicated.last_release.map(|release| release.term);
+        let _ = self.news.send(News::Snapshot(self.state.replicated.view(), released_term));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Whole messages between members. Each carries its sender, and none can be read without it.
 
+use std::time::Duration;
+
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
@@ -7,8 +9,9 @@ use openraft::raft::{
 use super::parts::read_entry;
 use super::proto;
 use super::{SnapshotData, SnapshotMeta, TypeConfig, Vote, WireError};
-use super::{member, required};
+use super::{member, nanos, required};
 use crate::ids::NodeId;
+use crate::timing::{LeaseSpan, TimingError};
 
 /// Version of the protocol between members that this build speaks.
 pub const PROTOCOL: u32 = 1;
@@ -85,6 +88,23 @@ pub struct SnapshotRequest {
     pub data: SnapshotData,
 }
 
+/// A request of a leader, and by which lease it would hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfLeader<Request> {
+    /// `None` of a version that does not say.
+    pub lease: Option<LeaseSpan>,
+    pub request: Request,
+}
+
+/// An answer to a leader, and for how long its sender elects nobody else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Promising<Answer> {
+    /// By the sender's clock, from the arrival of the request on. `None` when it promises nothing, or is of a version that
+    /// does not say.
+    pub promised: Option<Duration>,
+    pub answer: Answer,
+}
+
 /// Answer to a leader that asks this member to campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransferAnswer {
@@ -112,16 +132,34 @@ fn ballot(ballot: Option<proto::Ballot>, message: &'static str, field: &'static 
     required(ballot, message, field)?.try_into()
 }
 
-impl Message for AppendEntriesRequest<TypeConfig> {
+fn read_lease(lease: Option<proto::Lease>, message: &'static str) -> Result<Option<LeaseSpan>, WireError> {
+    let read = |lease: proto::Lease| LeaseSpan::new(Duration::from_nanos(lease.lease_ns), lease.drift_ppm);
+    let invalid = |error: TimingError| WireError::Invalid { message, field: "lease", reason: error.to_string() };
+    lease.map(|lease| read(lease).map_err(invalid)).transpose()
+}
+
+impl From<LeaseSpan> for proto::Lease {
+    fn from(span: LeaseSpan) -> Self {
+        proto::Lease { lease_ns: nanos(span.lease()), drift_ppm: span.drift_ppm() }
+    }
+}
+
+fn read_promise(promised_ns: u64) -> Option<Duration> {
+    Some(Duration::from_nanos(promised_ns)).filter(|promised| !promised.is_zero())
+}
+
+impl Message for OfLeader<AppendEntriesRequest<TypeConfig>> {
     type Proto = proto::AppendEntriesRequest;
 
     fn to_proto(&self, sender: &Sender) -> Self::Proto {
+        let OfLeader { lease, request } = self;
         proto::AppendEntriesRequest {
             sender: Some(sender.into()),
-            ballot: Some((&self.vote).into()),
-            prev: self.prev_log_id.as_ref().map(Into::into),
-            entries: self.entries.iter().map(Into::into).collect(),
-            leader_commit: self.leader_commit.as_ref().map(Into::into),
+            ballot: Some((&request.vote).into()),
+            prev: request.prev_log_id.as_ref().map(Into::into),
+            entries: request.entries.iter().map(Into::into).collect(),
+            leader_commit: request.leader_commit.as_ref().map(Into::into),
+            lease: lease.map(Into::into),
         }
     }
 
@@ -133,36 +171,39 @@ impl Message for AppendEntriesRequest<TypeConfig> {
             entries: proto.entries.into_iter().map(read_entry).collect::<Result<_, _>>()?,
             leader_commit: proto.leader_commit.map(Into::into),
         };
-        Ok((sender(proto.sender, NAME)?, request))
+        let lease = read_lease(proto.lease, NAME)?;
+        Ok((sender(proto.sender, NAME)?, OfLeader { lease, request }))
     }
 }
 
-impl Message for AppendEntriesResponse<TypeConfig> {
+impl Message for Promising<AppendEntriesResponse<TypeConfig>> {
     type Proto = proto::AppendEntriesResponse;
 
     fn to_proto(&self, sender: &Sender) -> Self::Proto {
         use proto::append_entries_response::Result as Kind;
-        let result = match self {
+        let result = match &self.answer {
             AppendEntriesResponse::Success => Kind::Success(proto::Blank {}),
             AppendEntriesResponse::PartialSuccess(Some(id)) => Kind::Partial(id.into()),
             AppendEntriesResponse::PartialSuccess(None) => Kind::PartialNone(proto::Blank {}),
             AppendEntriesResponse::Conflict => Kind::Conflict(proto::Blank {}),
             AppendEntriesResponse::HigherVote(vote) => Kind::Higher(vote.into()),
         };
-        proto::AppendEntriesResponse { sender: Some(sender.into()), result: Some(result) }
+        let promised_ns = self.promised.map_or(0, nanos);
+        proto::AppendEntriesResponse { sender: Some(sender.into()), result: Some(result), promised_ns }
     }
 
     fn from_proto(proto: Self::Proto) -> Result<(Sender, Self), WireError> {
         use proto::append_entries_response::Result as Kind;
         const NAME: &str = "AppendEntriesResponse";
-        let response = match required(proto.result, NAME, "result")? {
+        let promised = read_promise(proto.promised_ns);
+        let answer = match required(proto.result, NAME, "result")? {
             Kind::Success(proto::Blank {}) => AppendEntriesResponse::Success,
             Kind::Partial(id) => AppendEntriesResponse::PartialSuccess(Some(id.into())),
             Kind::PartialNone(proto::Blank {}) => AppendEntriesResponse::PartialSuccess(None),
             Kind::Conflict(proto::Blank {}) => AppendEntriesResponse::Conflict,
             Kind::Higher(vote) => AppendEntriesResponse::HigherVote(vote.try_into()?),
         };
-        Ok((sender(proto.sender, NAME)?, response))
+        Ok((sender(proto.sender, NAME)?, Promising { promised, answer }))
     }
 }
 
@@ -210,15 +251,17 @@ impl Message for VoteResponse<TypeConfig> {
     }
 }
 
-impl Message for SnapshotRequest {
+impl Message for OfLeader<SnapshotRequest> {
     type Proto = proto::InstallSnapshotRequest;
 
     fn to_proto(&self, sender: &Sender) -> Self::Proto {
+        let OfLeader { lease, request } = self;
         proto::InstallSnapshotRequest {
             sender: Some(sender.into()),
-            ballot: Some((&self.vote).into()),
-            meta: Some((&self.meta).into()),
-            data: self.data.clone(),
+            ballot: Some((&request.vote).into()),
+            meta: Some((&request.meta).into()),
+            data: request.data.clone(),
+            lease: lease.map(Into::into),
         }
     }
 
@@ -229,21 +272,25 @@ impl Message for SnapshotRequest {
             meta: required(proto.meta, NAME, "meta")?.try_into()?,
             data: proto.data,
         };
-        Ok((sender(proto.sender, NAME)?, request))
+        let lease = read_lease(proto.lease, NAME)?;
+        Ok((sender(proto.sender, NAME)?, OfLeader { lease, request }))
     }
 }
 
-impl Message for SnapshotResponse<TypeConfig> {
+impl Message for Promising<SnapshotResponse<TypeConfig>> {
     type Proto = proto::InstallSnapshotResponse;
 
     fn to_proto(&self, sender: &Sender) -> Self::Proto {
-        proto::InstallSnapshotResponse { sender: Some(sender.into()), ballot: Some((&self.vote).into()) }
+        let promised_ns = self.promised.map_or(0, nanos);
+        let ballot = Some((&self.answer.vote).into());
+        proto::InstallSnapshotResponse { sender: Some(sender.into()), ballot, promised_ns }
     }
 
     fn from_proto(proto: Self::Proto) -> Result<(Sender, Self), WireError> {
         const NAME: &str = "InstallSnapshotResponse";
-        let response = SnapshotResponse::new(ballot(proto.ballot, NAME, "ballot")?);
-        Ok((sender(proto.sender, NAME)?, response))
+        let answer = SnapshotResponse::new(ballot(proto.ballot, NAME, "ballot")?);
+        let promised = read_promise(proto.promised_ns);
+        Ok((sender(proto.sender, NAME)?, Promising { promised, answer }))
     }
 }
 

@@ -8,13 +8,14 @@ mod parts;
 mod stored;
 mod upgrades;
 
-pub use messages::{KNOWS, Message, PROTOCOL, Sender, Session, SnapshotRequest, TransferAnswer};
+pub use messages::{KNOWS, Message, OfLeader, PROTOCOL, Promising, Sender, Session, SnapshotRequest, TransferAnswer};
 pub use parts::{members, read_entry};
 pub use stored::AppliedState;
 pub use upgrades::upgrade_name;
 
 use crate::core::replicated::{Applied, Command};
 use crate::ids::NodeId;
+use crate::timing::Timing;
 
 /// The generated messages and services.
 #[allow(clippy::all)]
@@ -79,6 +80,17 @@ fn name_or_empty(name: &Option<NodeId>) -> String {
 
 fn some_name(name: String) -> Option<NodeId> {
     if name.is_empty() { None } else { Some(NodeId::from(name)) }
+}
+
+impl From<Timing> for proto::Timing {
+    fn from(timing: Timing) -> Self {
+        proto::Timing {
+            heartbeat_ns: nanos(timing.heartbeat()),
+            lease_ns: nanos(timing.lease()),
+            kill_max_ns: nanos(timing.kill_max()),
+            drift_ppm: timing.drift_ppm(),
+        }
+    }
 }
 
 /// Nanoseconds of a duration; one of more than 584 years counts as that.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton::consensus::raft_config;
+use baton::consensus::{SNAPSHOT_EVERY, raft_config};
 use baton::timing::Timing;
 use openraft::StepDownPolicy;
 use tokio::time::sleep;
@@ -125,7 +125,7 @@ async fn a_member_votes_for_one_candidate_a_term() {
 #[test]
 fn what_openraft_would_do_by_itself_is_off() {
     for timing in [Timing::LAN, Timing::WAN, long_lease(), short_lease()] {
-        let config = raft_config("test", &timing).validate().expect("openraft takes it");
+        let config = raft_config("test", &timing, SNAPSHOT_EVERY).validate().expect("openraft takes it");
         assert!(!config.enable_elect);
         assert_eq!(config.enable_pre_vote, Some(true));
         assert_eq!(config.enable_leader_restore, Some(false));

@@ -25,7 +25,12 @@ async fn promised_by_b_alone() -> Cluster {
     cluster.isolate("a");
     sleep(OPENRAFTS_LEASE).await;
     let arrived_at = BootTime::now() + LONG;
-    cluster.at("b").core.step(Event::Accepted { leader: "a".into(), term: 1, arrived_at });
+    cluster.at("b").core.step(Event::Accepted {
+        leader: "a".into(),
+        term: 1,
+        arrived_at,
+        promise: short_lease().promise(),
+    });
     cluster
 }
 

@@ -9,7 +9,7 @@ use baton::time::BootTime;
 use baton::timing::Timing;
 use baton::transport::MESSAGE_BYTES_MAX;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Message, SnapshotData, SnapshotMeta, SnapshotRequest, Vote};
+use baton::wire::{Message, OfLeader, SnapshotData, SnapshotMeta, SnapshotRequest, Vote};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -130,7 +130,8 @@ async fn exaggerate(addr: SocketAddr, sender: baton::wire::Sender, seen: Arc<See
     let channel = Channel::from_shared(format!("http://{addr}")).expect("an address").connect_lazy();
     let vote = Vote::new_committed(1, sender.member.clone());
     let data = SnapshotData::from(vec![7; 2 * MESSAGE_BYTES_MAX]);
-    let request = SnapshotRequest { vote, meta: SnapshotMeta::default(), data }.to_proto(&sender);
+    let request = SnapshotRequest { vote, meta: SnapshotMeta::default(), data };
+    let request = OfLeader { lease: None, request }.to_proto(&sender);
     loop {
         sleep(PAUSE).await;
         match RaftClient::new(channel.clone()).install_snapshot(request.clone()).await {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baton::config;
-use baton::consensus::{Consensus, Origin, Start};
+use baton::consensus::{Consensus, Origin, SNAPSHOT_EVERY, Start};
 use baton::core::members::{Change, Member as Belonging};
 use baton::core::replicated::Command;
 use baton::core::{Action, Core, Event, Memory, Settings};
@@ -16,12 +16,12 @@ use baton::identity::{Identity, Known};
 use baton::ids::{Epoch, NodeId, Role, SignMark};
 use baton::roster::Roster;
 use baton::shared_core::SharedCore;
-use baton::store::{AppliedEntry, News, Opened, Store, StoreError, count_start};
+use baton::store::{AppliedEntry, News, Opened, PromiseFile, Store, StoreError, count_start};
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::transport;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Entry, LogId, Message, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote};
+use baton::wire::{Entry, LogId, Message, OfLeader, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tempfile::TempDir;
@@ -66,11 +66,25 @@ pub struct Shape {
     pub obeys_core: bool,
     /// They tell the processes of one member apart. Without gossip a restart is known to the leader alone.
     pub sessions: bool,
+    /// Of members that are configured with another one than `timing`.
+    pub timings: BTreeMap<NodeId, Timing>,
+    pub snapshot_every: u64,
 }
 
 impl Shape {
     pub fn arbiters(timing: Timing) -> Shape {
-        Shape { timing, roles: [Role::Arbiter; 3], obeys_core: false, sessions: false }
+        Shape {
+            timing,
+            roles: [Role::Arbiter; 3],
+            obeys_core: false,
+            sessions: false,
+            timings: BTreeMap::new(),
+            snapshot_every: SNAPSHOT_EVERY,
+        }
+    }
+
+    fn timing_of(&self, member: &NodeId) -> Timing {
+        self.timings.get(member).copied().unwrap_or(self.timing)
     }
 }
 
@@ -267,7 +281,7 @@ impl Cluster {
         let start_number = self.shape.sessions.then(|| count_start(dir).expect("counted"));
         let listed = self.members.iter().enumerate().filter(|(place, m)| *place < 3 || m.id == name.into());
         let addrs: BTreeMap<NodeId, String> = listed.map(|(_, m)| (m.id.clone(), m.front.addr.clone())).collect();
-        start(&self.shape, &name.into(), self.member(name).joins, addrs, opened, start_number).await
+        start(&self.shape, &name.into(), self.member(name).joins, addrs, dir, opened, start_number).await
     }
 
     /// A store is let go of when the last task that uses it has ended, some time after it was told to.
@@ -342,7 +356,8 @@ impl Cluster {
     pub async fn append_as(&self, leader: &str, at: &str, term: u64, entries: Vec<Entry>) -> Result<(), Status> {
         let vote = Vote::new_committed(term, leader.into());
         let request = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id: None, entries, leader_commit: None };
-        let message = request.to_proto(&self.sender(leader));
+        let lease = Some(self.shape.timing_of(&leader.into()).span());
+        let message = OfLeader { lease, request }.to_proto(&self.sender(leader));
         RaftClient::new(self.at(at).direct.clone()).append_entries(message).await.map(|_| ())
     }
 
@@ -394,10 +409,16 @@ async fn start(
     me: &NodeId,
     joins: bool,
     addrs: BTreeMap<NodeId, String>,
+    state_dir: &Path,
     opened: Opened,
     start_number: Option<u64>,
 ) -> Running {
+    let (mut promises, unreadable) = PromiseFile::open(state_dir, BootTime::now());
+    assert!(unreadable.is_none(), "{unreadable:?}");
+    let promised = promises.kept();
+    promises.note(shape.timing_of(me).promise(), BootTime::now()).unwrap();
     let memory = Memory {
+        promised,
         fresh: opened.fresh,
         vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
         released_term: opened.store.last_release_term(),
@@ -425,10 +446,12 @@ async fn start(
         joined: opened.joined,
         identity: identity.clone(),
         roster,
-        timing: shape.timing,
+        timing: shape.timing_of(me),
         log: opened.log,
         state_machine: opened.state_machine,
         core: core.clone(),
+        promises,
+        snapshot_every: shape.snapshot_every,
     })
     .await
     .expect("raft starts");
@@ -471,7 +494,8 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
         me: me.clone(),
         role: shape.roles.get(place).copied().unwrap_or(Role::Arbiter),
         priorities: addrs.keys().map(|id| (id.clone(), 0)).collect(),
-        timing: shape.timing,
+        timing: shape.timing_of(me),
+        unstated_lease: None,
         failback: false,
         clock_skew: Duration::ZERO,
         node_refuses: false,
@@ -504,7 +528,8 @@ async fn pass_applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<N
             News::Entry(AppliedEntry { term, index: _, command, result, view }) => {
                 Event::Applied { term, command, outcome: result, view }
             }
-            News::Snapshot(view) | News::Forgotten(view) => Event::Restored { view },
+            News::Snapshot(view, released_term) => Event::Restored { view, released_term },
+            News::Forgotten(view) => Event::Forgotten { view },
         });
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Message, PROTOCOL, Sender, Session, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use baton::wire::{
+    Message, OfLeader, PROTOCOL, Sender, Session, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
+};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -167,13 +169,15 @@ async fn who_speaks_in_anothers_name_or_for_another_cluster_is_refused_whatever_
 /// Sends a each kind of request from `sender`, in term 9 and the name of `named`; all must be refused.
 async fn ask_everything(cluster: &Cluster, sender: &Sender, named: &str) -> [Status; 5] {
     let vote = Vote::new_committed(9, named.into());
-    let append = AppendEntriesRequest::<TypeConfig> {
+    let request = AppendEntriesRequest::<TypeConfig> {
         vote: vote.clone(),
         prev_log_id: None,
         entries: Vec::new(),
         leader_commit: None,
     };
-    let snapshot = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: SnapshotData::default() };
+    let append = OfLeader { lease: None, request };
+    let request = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: SnapshotData::default() };
+    let snapshot = OfLeader { lease: None, request };
     let offer = TransferLeaderRequest::<TypeConfig>::new(vote, "a".into(), None);
     let mut client = RaftClient::new(cluster.at("a").direct.clone());
     let said = "must be refused";

@@ -23,7 +23,8 @@ use baton::timing::Timing;
 use baton::upgrade::obtain::{Patience, Request, Source, obtain};
 use baton::wire::proto::{self, ExchangeResponse};
 use baton::wire::{
-    AppliedState, Message, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode, read_entry,
+    AppliedState, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode,
+    read_entry,
 };
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::Message as _;
@@ -137,11 +138,11 @@ pub fn gossip(bytes: &[u8]) {
 pub fn raft(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match kind % 10 {
-        0 => message::<AppendEntriesRequest<TypeConfig>>(bytes),
-        1 => message::<AppendEntriesResponse<TypeConfig>>(bytes),
+        0 => message::<OfLeader<AppendEntriesRequest<TypeConfig>>>(bytes),
+        1 => message::<Promising<AppendEntriesResponse<TypeConfig>>>(bytes),
         2 => message::<VoteRequest<TypeConfig>>(bytes),
         3 => message::<VoteResponse<TypeConfig>>(bytes),
-        4 => message::<SnapshotRequest>(bytes),
+        4 => message::<OfLeader<SnapshotRequest>>(bytes),
         5 => message::<TransferLeaderRequest<TypeConfig>>(bytes),
         6 => message::<TransferAnswer>(bytes),
         7 => match decode::<proto::Entry>("Entry", bytes).and_then(read_entry) {

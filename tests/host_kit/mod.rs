@@ -65,7 +65,7 @@ impl Host {
     pub async fn start(dir: &Path, chain: &Chain, upgrades: Option<Upgrades>) -> Host {
         let guard = GuardProcess(start_guard(dir));
         let view = Replicated::default().view();
-        let memory = Memory { fresh: true, vote_term: 0, released_term: None, view, mark_seen: None };
+        let memory = Memory { view, ..Memory::fresh() };
         let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()));
         let core = Arc::new(core);
         let setup = Setup {
@@ -119,8 +119,18 @@ impl Host {
             }
             loop {
                 core.step(match leads {
-                    true => Event::Acked { from: "b".into(), term: 1, sent_at: BootTime::now() },
-                    false => Event::Accepted { leader: "b".into(), term: 1, arrived_at: BootTime::now() },
+                    true => Event::Acked {
+                        from: "b".into(),
+                        term: 1,
+                        sent_at: BootTime::now(),
+                        promised: Some(timing().promise()),
+                    },
+                    false => Event::Accepted {
+                        leader: "b".into(),
+                        term: 1,
+                        arrived_at: BootTime::now(),
+                        promise: timing().promise(),
+                    },
                 });
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -233,6 +243,7 @@ fn settings() -> Settings {
         role: Role::Validator,
         priorities: [("a", 100), ("b", 90)].map(|(id, priority)| (id.into(), priority)).into(),
         timing: timing(),
+        unstated_lease: None,
         failback: false,
         clock_skew: Duration::from_millis(10),
         node_refuses: false,

@@ -379,7 +379,8 @@ impl Host {
         let appended = self.raft.on_append(from, append);
         self.tell_voters(rules);
         if !matches!(appended, Appended::HigherVote(..)) {
-            self.step(rules, Event::Accepted { leader: name(from), term: append.term, arrived_at });
+            let promise = rules.timing.promise();
+            self.step(rules, Event::Accepted { leader: name(from), term: append.term, arrived_at, promise });
         }
         if matches!(appended, Appended::Matched(_)) {
             let release = |command: &Command| matches!(command, Command::Release { .. });
@@ -393,7 +394,8 @@ impl Host {
 
     pub fn on_appended(&mut self, rules: &Rules, from: Id, term: u64, sent_at: BootTime, answer: Appended) {
         if !matches!(answer, Appended::HigherVote(..)) {
-            self.step(rules, Event::Acked { from: name(from), term, sent_at });
+            let promised = Some(rules.timing.promise());
+            self.step(rules, Event::Acked { from: name(from), term, sent_at, promised });
         }
         self.raft.on_append_answer(from, term, answer);
         self.raft_changed(rules);
@@ -459,6 +461,7 @@ fn settings(me: Id, rules: &Rules) -> Settings {
         role: if is_arbiter(me, rules) { Role::Arbiter } else { Role::Validator },
         priorities: (0..NAMES.len()).map(|member| (name(member), 100)).collect(),
         timing: rules.timing,
+        unstated_lease: None,
         failback: false,
         clock_skew: Duration::ZERO,
         node_refuses: false,
@@ -476,6 +479,7 @@ fn memory(raft: &Raft, fresh: bool) -> Memory {
         vote_term: raft.term,
         released_term: raft.released_term(),
         view: raft.state.view(),
+        promised: Duration::ZERO,
         mark_seen: None,
     }
 }

@@ -170,7 +170,7 @@ impl World {
             Message::Appended { term, sent_at, answer } => {
                 if !matches!(answer, Appended::HigherVote(..)) {
                     let from = self.name(from);
-                    self.step(host, Event::Acked { from, term, sent_at });
+                    self.step(host, Event::Acked { from, term, sent_at, promised: Some(TIMING.promise()) });
                 }
                 let led = self.hosts[host].raft.leads();
                 let moved = self.hosts[host].raft.on_append_answer(from, term, answer);
@@ -279,7 +279,7 @@ impl World {
         let Request::Append { from, peer, append, sent_at, arrived_at } = request else { return };
         if !matches!(appended, Appended::HigherVote(..)) {
             let leader = self.name(from);
-            self.step(host, Event::Accepted { leader, term: append.term, arrived_at });
+            self.step(host, Event::Accepted { leader, term: append.term, arrived_at, promise: TIMING.promise() });
         }
         if matches!(appended, Appended::Matched(_)) {
             let released = |entry: &&crate::raft::Entry| matches!(entry.command(), Some(Command::Release { .. }));

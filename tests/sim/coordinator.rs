@@ -118,7 +118,7 @@ impl Coordinator {
     pub fn new(core: Core, me: NodeId, memory: Memory, timing: Timing, now: BootTime) -> Coordinator {
         Coordinator {
             core,
-            shadow: VoteGate::new(timing.promise(), now, memory.fresh, memory.vote_term, memory.released_term),
+            shadow: VoteGate::new(timing.promise(), now, &memory),
             me,
             readers: 0,
             writer: false,
@@ -145,7 +145,9 @@ impl Coordinator {
 
     pub fn before_step(&mut self, event: &Event) {
         match event {
-            Event::Accepted { leader, term, arrived_at } => self.shadow.note_accepted(leader, *term, *arrived_at),
+            Event::Accepted { leader, term, arrived_at, promise } => {
+                self.shadow.note_accepted(leader, *term, *arrived_at, *promise);
+            }
             Event::ReleaseLogged { term } => self.shadow.note_release(*term),
             Event::Voted { term } | Event::Considered { term } | Event::Led { term } => self.shadow.note_vote(*term),
             Event::Applied { term, command: Command::Release { .. }, .. } => self.shadow.note_release(*term),

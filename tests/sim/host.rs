@@ -71,6 +71,7 @@ impl World {
             vote_term: raft.term,
             released_term: raft.released_term(),
             view: raft.state.view(),
+            promised: Duration::ZERO,
             mark_seen: None,
         };
         let (settings, name) = (self.settings(host), self.name(host));
