@@ -16,7 +16,7 @@ pub fn names(made: &Made, sentence: &str) -> bool {
         Slip::OtherHome => vec![vec![&path]],
         Slip::ForeignNode => vec![vec![&pid]],
         Slip::Wrapper => vec![vec![&path], vec!["exec", &other]],
-        Slip::Timings => vec![vec![host, "timing"]],
+        Slip::Timings => vec![vec![host, "another [timing] than"]],
         Slip::SwappedAddresses => vec![vec![&other, "addresses in cluster.members"]],
         Slip::OtherFile => vec![vec!["belongs to", host, &other]],
         Slip::OldState => return is_of_an_older_start(host, sentence),
