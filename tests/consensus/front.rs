@@ -43,6 +43,8 @@ pub struct Rules {
     pub late: Duration,
     /// What appends are answered with, instead of being passed on.
     pub higher: Option<proto::Ballot>,
+    /// Answers do not say for how long they promise, as those of an earlier version.
+    pub silent: bool,
 }
 
 #[derive(Clone)]
@@ -110,13 +112,13 @@ impl Front {
         request: proto::AppendEntriesRequest,
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
         let mut target = self.pass(Call::Append, request.sender.as_ref(), request.ballot.as_ref()).await?;
-        let (late, higher) = {
-            let rules = self.rules.borrow();
-            (rules.late, rules.higher.clone())
-        };
+        let Rules { late, higher, silent, .. } = self.rules.borrow().clone();
         let mut answer = target.append_entries(request).await?;
         if let Some(higher) = higher {
             answer.get_mut().result = Some(proto::append_entries_response::Result::Higher(higher));
+        }
+        if silent {
+            answer.get_mut().promised_ns = 0;
         }
         sleep(late).await;
         Ok(answer)

@@ -255,6 +255,11 @@ impl Cluster {
         (&mut running.server).await.expect("the server ends");
     }
 
+    /// To be called while `name` is down: it starts with another `[timing]`.
+    pub fn set_timing(&mut self, name: &str, timing: Timing) {
+        self.shape.timings.insert(name.into(), timing);
+    }
+
     pub fn wipe(&self, name: &str) {
         std::fs::remove_dir_all(self.dir(name)).expect("the store is removed");
         std::fs::create_dir(self.dir(name)).expect("an empty state directory");

@@ -8,5 +8,7 @@ mod hostile;
 mod kit;
 mod lease;
 mod members;
+mod snapshots;
 mod strangers;
+mod timings;
 mod transfer;
