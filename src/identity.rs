@@ -30,6 +30,8 @@ pub struct Identity {
     sessions: Option<Sessions>,
     /// `Sender::knows` of the newest message of every member that spoke since the start.
     heard: Mutex<BTreeMap<NodeId, u32>>,
+    /// Who called last from another cluster of this name.
+    rival: watch::Sender<Option<NodeId>>,
 }
 
 /// What a member knows of the others.
@@ -92,6 +94,7 @@ impl Identity {
             known,
             sessions: None,
             heard: Mutex::default(),
+            rival: watch::Sender::default(),
         }
     }
 
@@ -144,9 +147,23 @@ impl Identity {
         }
     }
 
+    /// Marked as changed with every call from a cluster of this name that other members formed.
+    pub fn rivals(&self) -> watch::Receiver<Option<NodeId>> {
+        self.rival.subscribe()
+    }
+
+    /// A request that this member gets because the other one has it in its list. Nobody else's list is ours.
+    fn note_rival(&self, sender: &Sender) {
+        let ours = self.me().founders;
+        if self.check_kin(sender).is_ok() && ours != 0 && sender.founders != 0 && sender.founders != ours {
+            self.rival.send_replace(Some(sender.member.clone()));
+        }
+    }
+
     /// As [`Identity::check`], for a request of `visitor`.
     pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
+        self.note_rival(sender);
         self.check(sender)?;
         self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
@@ -156,6 +173,7 @@ impl Identity {
     /// As [`Identity::check_raft`], for a request of `visitor`.
     pub fn check_raft_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
+        self.note_rival(sender);
         self.check_raft(sender)?;
         self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
@@ -347,6 +365,22 @@ mod tests {
         assert!(matches!(identity.check_raft(&of("a x y")), Err(Stranger::NotAMember(_))), "of another cluster");
         assert!(matches!(identity.check_raft(&sender("x", 1)), Err(Stranger::NotAMember(_))), "it does not say");
         assert!(matches!(identity.check(&of("a b c")), Err(Stranger::NotAMember(_))), "for all but Raft");
+    }
+
+    #[test]
+    fn who_calls_from_another_cluster_of_this_name_is_told_and_nobody_else() {
+        let identity = identity("a b c");
+        let rivals = identity.rivals();
+        let call = |sender: &Sender| {
+            let _ = identity.check_raft_request(sender, &Speaker::Unproven.into());
+        };
+        let of = |founders: &str| Sender { founders: number_of(&names(founders)), ..sender("b", 7) };
+        call(&of("a b c"));
+        call(&sender("b", 7));
+        call(&Sender { cluster: "other".into(), ..of("a x y") });
+        assert!(!rivals.has_changed().unwrap(), "{:?}", *rivals.borrow());
+        call(&of("a b"));
+        assert_eq!(*rivals.borrow(), Some("b".into()));
     }
 
     #[test]

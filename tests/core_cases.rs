@@ -331,6 +331,7 @@ impl Story {
                 let released_term = self.replicated.last_release.map(|release| release.term);
                 Event::Restored { view: self.replicated.view(), released_term }
             }
+            ["rival", member] => Event::RivalHeard { member: (*member).into() },
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
             ["handover-wanted", to, "to-upgrade"] => {
                 Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT, reason: Reason::Upgrade }

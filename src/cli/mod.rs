@@ -17,6 +17,7 @@ mod log;
 mod members;
 mod pages;
 mod reach;
+mod running;
 mod status;
 mod table;
 mod threads;
@@ -444,7 +445,7 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     }
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    for warning in config.warnings.iter().chain(&expiry) {
+    for warning in config.warnings.iter().chain(&expiry).chain(&running::timing_warnings(&config)?) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     let (path, members) = (file.path(), config.cluster.members.len());

@@ -156,6 +156,10 @@ pub enum Event {
         reason: String,
     },
     Peers(BTreeMap<NodeId, Peer>),
+    /// `member` of another cluster of this name, which other members formed, has called this one as its own.
+    RivalHeard {
+        member: NodeId,
+    },
     /// Somebody, this host included, is known to have signed up to here with the shared key.
     MarkSeen(SignMark),
 

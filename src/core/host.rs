@@ -92,6 +92,10 @@ pub enum NotReady {
     SilentMembers {
         members: Vec<NodeId>,
     },
+    /// One of another cluster of this name calls this host as its member.
+    OtherCluster {
+        member: NodeId,
+    },
 }
 
 impl Host {
@@ -394,6 +398,11 @@ impl fmt::Display for NotReady {
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
+            NotReady::OtherCluster { member } => write!(
+                f,
+                "{member} calls, of a cluster of the same name that other members formed: make cluster.members the same on all \
+                 hosts, and empty member.state_dir of those that were alone"
+            ),
             NotReady::SilentMembers { members } => {
                 let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
                 write!(

@@ -131,6 +131,9 @@ impl Core {
         } else if releasing {
             // Nothing to do before it commits.
         } else if self.may_hold(now.boot) {
+            if self.sole_founder_waits_until().is_some_and(|until| now.boot < until) {
+                return;
+            }
             if self.deadline(now.boot).is_some_and(|deadline| now.boot + self.settings.timing.heartbeat() < deadline) {
                 self.claim(now, out);
             }

@@ -16,6 +16,7 @@ pub mod members;
 pub mod orders;
 pub mod peers;
 pub mod replicated;
+mod rival;
 mod settings;
 pub mod standing;
 pub mod tenure;
@@ -106,6 +107,8 @@ pub struct Core {
     /// Of every member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
     asked: Option<AskedHandover>,
+    /// Who called from another cluster of this name, and when last.
+    rival: Option<(NodeId, BootTime)>,
     shutdown: Option<Shutdown>,
     finished: bool,
 }
@@ -130,6 +133,7 @@ impl Core {
             mark_seen: memory.mark_seen,
             view: memory.view,
             asked: None,
+            rival: None,
             shutdown: None,
             finished: false,
             settings,
@@ -264,6 +268,7 @@ impl Core {
                 self.peers = peers;
                 self.compare_heads(now.boot);
             }
+            Event::RivalHeard { member } => self.note_rival(now, member, out),
             Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
             Event::HandoverWanted { to, timeout, reason } => self.note_handover_wanted(now, to, timeout, reason, out),
             Event::ShutdownWanted { stop_node } => self.shut_down(now, stop_node),
@@ -418,7 +423,7 @@ impl Core {
         }
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
-        self.host.not_ready(now).or_else(stuck).or_else(silent)
+        self.rival(now).or_else(|| self.host.not_ready(now)).or_else(stuck).or_else(silent)
     }
 
     pub fn is_active(&self) -> bool {
@@ -478,6 +483,8 @@ impl Core {
         if let Some(lead) = &self.lead {
             moments.push(lead.offered_at.unwrap_or(lead.since) + self.settings.timing.lease());
         }
+        moments.extend(self.rival_forgotten_at());
+        moments.extend(self.sole_founder_waits_until());
         moments.extend(self.shutdown.map(|shutdown| shutdown.since + SHUTDOWN_MAX));
         moments.extend(self.tenure_wakeup());
         moments.into_iter().filter(|at| *at > now).min()

@@ -304,6 +304,7 @@ impl Prepared {
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
+        tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
         tokio::spawn(sources::joins(reporter.clone()));
         tokio::spawn(sources::unfinished_changes(reporter.clone()));

@@ -48,6 +48,14 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
     }
 }
 
+/// Calls from another cluster of this name.
+pub(super) async fn rivals(core: Arc<SharedCore>, mut rivals: watch::Receiver<Option<NodeId>>) {
+    while rivals.changed().await.is_ok() {
+        let Some(member) = rivals.borrow_and_update().clone() else { continue };
+        core.step(Event::RivalHeard { member });
+    }
+}
+
 /// Says every change of state or phase, one line each.
 pub(super) async fn changes(mut changes: mpsc::UnboundedReceiver<Change>) {
     while let Some(Change { from, to, why, epoch, term }) = changes.recv().await {

@@ -309,6 +309,7 @@ pub fn in_words(reason: &str) -> &str {
         "cannot-hold" => "the member that was elected could not hold it",
         "taken-up-again" => "nobody else took it",
         "upgrade" => "its chain node was to be upgraded",
+        "other-cluster" => "another cluster of the same name takes its host for a member",
         "upgrade-failed" => "the upgrade of its chain node failed",
         "start" => "the cluster began",
         other => other,

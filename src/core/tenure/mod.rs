@@ -79,6 +79,8 @@ pub enum Reason {
     /// Somebody else carries the baton while this host is upgraded.
     Upgrade,
     UpgradeFailed,
+    /// Another cluster of this name takes this host for its member.
+    OtherCluster,
 }
 
 impl Reason {
@@ -103,6 +105,7 @@ impl Reason {
             Reason::CannotHold => "cannot-hold",
             Reason::Upgrade => "upgrade",
             Reason::UpgradeFailed => "upgrade-failed",
+            Reason::OtherCluster => "other-cluster",
         }
     }
 }
