@@ -17,7 +17,7 @@ use crate::hosts::{make_dir, quoted};
 use crate::net::{ChainKind, ChainNode, Host, Net, write_file};
 use crate::status::run_bounded;
 
-const KEY_LINK: &str = "config/priv_validator_key.json";
+pub const KEY_LINK: &str = "config/priv_validator_key.json";
 /// The key that `cometbft testnet` made for a host, out of the link's place. baton makes a throwaway of its own.
 const STANDBY_KEY: &str = "config/standby_priv_validator_key.json";
 

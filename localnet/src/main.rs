@@ -21,6 +21,7 @@ use crate::cli::args::{
 };
 use crate::cli::code;
 use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_soak, serve_wires, up};
+use crate::cli::slips::{self, SlipArgs};
 use crate::cli::verbs::{down, exec, hand_over, reset, show_logs, show_status, start, strike, tell_wires, upgrade};
 
 /// As a shell tells of SIGINT.
@@ -68,6 +69,8 @@ enum Command {
     },
     /// Give the hosts a new binary of the chain node, and have the chain want it at a height
     Upgrade(UpgradeArgs),
+    /// Make an operator's slip on a host, print the sentence of baton's that names it, and undo it
+    Slip(SlipArgs),
     /// Judge all signatures so far
     Check,
     /// Measure how long nobody signs after a fault
@@ -161,6 +164,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Heal { host } => tell_wires(&Net::load(&dir)?, &host, Request::Heal { host: host.clone() }),
         Command::Handover { to } => hand_over(&Net::load(&dir)?, to.as_deref()),
         Command::Upgrade(args) => upgrade(&Net::load(&dir)?, &args),
+        Command::Slip(args) => slips::make(&Net::load(&dir)?, &args),
         Command::Check => {
             let verdict = check(&Net::load(&dir)?)?;
             print!("{verdict}");

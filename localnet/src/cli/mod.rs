@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 pub(crate) mod args;
 pub(crate) mod runs;
+pub(crate) mod slips;
 pub(crate) mod verbs;
 
 pub(crate) fn code(good: bool) -> ExitCode {

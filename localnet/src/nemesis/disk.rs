@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::faults::{self, What};
-use crate::hosts::make_dir;
+use crate::folders::{copy_dir, empty, entries};
 use crate::launch;
 use crate::net::Net;
 use crate::status;
@@ -158,33 +158,6 @@ fn files_with_content(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// `dir` itself stays: it may be where a disk is mounted.
-fn empty(dir: &Path) -> Result<()> {
-    for path in entries(dir)? {
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("remove {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn copy_dir(from: &Path, to: &Path) -> Result<()> {
-    make_dir(to)?;
-    for path in entries(from)? {
-        let name = path.file_name().context("an entry without a name")?;
-        if path.is_dir() {
-            copy_dir(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name)).with_context(|| format!("copy {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let listed = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    listed.with_context(|| format!("read {}", dir.display()))
 }
 
 #[cfg(test)]

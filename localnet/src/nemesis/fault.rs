@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rustix::process::Signal;
 
 use super::disk::{self, Disk};
+use super::retimed::{self, Retimed};
 use crate::clock;
 use crate::faults::{self, What};
 use crate::hosts::{make_dir, quoted};
@@ -46,10 +47,12 @@ pub enum Kind {
     WipedMember,
     /// A second coordinator with the same id, and a store of its own, joins in.
     DuplicateMember,
+    /// The host runs with another `[timing]` than before, and perhaps than the others.
+    ChangedTiming,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Cut,
         Kind::CutIn,
         Kind::CutOut,
@@ -68,6 +71,7 @@ impl Kind {
         Kind::TornStore,
         Kind::WipedMember,
         Kind::DuplicateMember,
+        Kind::ChangedTiming,
     ];
 
     pub fn name(self) -> &'static str {
@@ -90,6 +94,7 @@ impl Kind {
             Kind::TornStore => "torn store",
             Kind::WipedMember => "wiped member",
             Kind::DuplicateMember => "duplicate member id",
+            Kind::ChangedTiming => "changed timing",
         }
     }
 
@@ -106,6 +111,7 @@ impl Kind {
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss => true,
             Kind::KillCoordinator | Kind::KillHost | Kind::StopCoordinator | Kind::StopHost => true,
             Kind::ClockStep | Kind::DiskFull | Kind::TornStore | Kind::WipedMember => true,
+            Kind::ChangedTiming => true,
         }
     }
 
@@ -119,6 +125,7 @@ impl Kind {
     pub fn ends_the_coordinator(self) -> bool {
         match self {
             Kind::DiskFull | Kind::TornStore | Kind::WipedMember | Kind::KillCoordinator | Kind::KillHost => true,
+            Kind::ChangedTiming => true,
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss | Kind::ClockStep => false,
             Kind::KillGuard | Kind::KillNode | Kind::DuplicateMember => false,
             Kind::StopCoordinator | Kind::StopGuard | Kind::StopNode | Kind::StopHost => false,
@@ -151,6 +158,7 @@ pub enum Struck {
     Twin {
         host: String,
     },
+    Retimed(Retimed),
 }
 
 /// Of what the wall clock is put off by, either way.
@@ -185,6 +193,7 @@ impl Fault {
             Kind::TornStore => disk::tear(net, &self.host, rng).map(Struck::Disk),
             Kind::WipedMember => disk::wipe(net, &self.host).map(Struck::Disk),
             Kind::DuplicateMember => self.duplicate(net),
+            Kind::ChangedTiming => retimed::retime(net, &self.host, rng).map(Struck::Retimed),
         }
     }
 
@@ -215,6 +224,7 @@ impl Fault {
                 fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
                 Ok(!said.is_empty())
             }
+            Struck::Retimed(retimed) => retimed.put_right(net, &self.host),
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod disk;
 mod fault;
 mod report;
+mod retimed;
 mod sabotage;
 
 use std::fs;
@@ -25,6 +26,7 @@ use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
 use crate::net::{Ground, Net, Shape, Usage};
 use crate::procs;
+use crate::timing::Timing;
 use crate::wires::{self, Request};
 use crate::{clock, namespaces};
 pub use fault::Kind;
@@ -205,7 +207,12 @@ impl<'a> Attack<'a> {
             self.pause(APART_MS);
             self.hand_over(&pair.holder);
         }
-        self.pause(HELD_MS);
+        // Where leases are longer, somebody else comes to sign later.
+        let leases = retimed::leases(self.net)?;
+        let longest = leases.iter().copied().max().unwrap_or_default();
+        let leases_differed = leases.iter().any(|lease| *lease < longest);
+        let longer = longest.saturating_sub(Timing::Lan.lease());
+        self.pause(HELD_MS.start..HELD_MS.end + longer.as_millis() as u64);
         struck.shuffle(&mut self.rng);
         for (fault, began) in struck {
             let in_force = fault.heal(self.net, began).with_context(|| format!("heal {fault}"))?;
@@ -219,8 +226,12 @@ impl<'a> Attack<'a> {
         if report.is_clean() {
             return Ok(None);
         }
-        for fault in faults {
-            self.tallies.faults.entry(fault.kind).or_default().violated += 1;
+        let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
+        if leases_differed && !kinds.contains(&Kind::ChangedTiming) {
+            kinds.push(Kind::ChangedTiming);
+        }
+        for kind in kinds {
+            self.tallies.faults.entry(kind).or_default().violated += 1;
         }
         Ok(Some(format!("{report:?}")))
     }
