@@ -241,7 +241,7 @@ fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other_however
     ]);
 }
 
-/// `a` has a longer lease than `b` and `c`, or a shorter one than `b`.
+/// `a` has a longer lease than `b` and `c`, or `b` a longer one than the others.
 fn two_leases() -> Vec<Bound> {
     let bound = |what, steps, change: fn(&mut Rules)| {
         let rules = rules(Without::Nothing, change);
@@ -249,11 +249,15 @@ fn two_leases() -> Vec<Bound> {
     };
     vec![
         bound("a longer lease of the holder", 12, |rules| rules.has_longer_lease(0)),
-        bound("a longer lease of a fast holder, restart", 9, |rules| {
+        bound("a longer lease of a fast holder", 12, |rules| {
             rules.has_longer_lease(0);
-            (rules.rates, rules.restarts_max) = ([FAST, SLOW, SLOW], 1);
+            rules.rates = [FAST, SLOW, SLOW];
         }),
-        bound("a longer lease of a follower", 10, |rules| rules.has_longer_lease(1)),
+        bound("a longer lease of the holder, two restarts", 10, |rules| {
+            rules.has_longer_lease(0);
+            rules.restarts_max = 2;
+        }),
+        bound("a longer lease of a follower", 12, |rules| rules.has_longer_lease(1)),
     ]
 }
 

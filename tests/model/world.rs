@@ -19,11 +19,21 @@ use crate::table::{Answer, Known, Op, Table};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     Vote(Ballot),
-    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    Voted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
     Append(Arc<Append>),
-    Appended { term: u64, answer: Appended },
+    Appended {
+        term: u64,
+        answer: Appended,
+    },
     /// No message yet: what its receiver has accepted, and has still to report and to answer.
-    Accepted { term: u64, answer: Appended },
+    Accepted {
+        term: u64,
+        answer: Appended,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

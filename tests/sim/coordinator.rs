@@ -29,7 +29,11 @@ pub enum Request {
         lease: LeaseSpan,
         arrived_at: BootTime,
     },
-    Vote { from: Id, peer: u32, ballot: Ballot },
+    Vote {
+        from: Id,
+        peer: u32,
+        ballot: Ballot,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -20,13 +20,35 @@ const SILENT: u64 = 1200 * MS;
 #[derive(Clone, Debug)]
 pub enum Message {
     /// With the leader's lease; as a snapshot, of all that its state holds.
-    Append { append: Append, snapshot: bool, sent_at: BootTime, lease: LeaseSpan },
-    Appended { term: u64, sent_at: BootTime, answer: Appended, promised: Option<Duration> },
+    Append {
+        append: Append,
+        snapshot: bool,
+        sent_at: BootTime,
+        lease: LeaseSpan,
+    },
+    Appended {
+        term: u64,
+        sent_at: BootTime,
+        answer: Appended,
+        promised: Option<Duration>,
+    },
     PreVote(Ballot),
-    PreVoted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    PreVoted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
     Vote(Ballot),
-    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
-    Transfer { to: Id, vote: (u64, Option<Id>), last: (u64, usize) },
+    Voted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
+    Transfer {
+        to: Id,
+        vote: (u64, Option<Id>),
+        last: (u64, usize),
+    },
     Gossip(Peer),
 }
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use baton::core::Event;
 use baton::core::replicated::Command;
 use baton::core::tenure::Reason;
-use baton::core::Event;
 use baton::ids::Role;
 
 use crate::faults::Fault;

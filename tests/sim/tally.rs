@@ -90,8 +90,14 @@ impl Kind {
     ];
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally([u64; Kind::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally([0; Kind::ALL.len()])
+    }
+}
 
 impl Tally {
     pub fn note(&mut self, kind: Kind) {
