@@ -241,6 +241,68 @@ fn proof_of_the_node_and_the_leaders_own_promise_stand_in_for_each_other_however
     ]);
 }
 
+/// `a` has a longer lease than `b` and `c`, or `b` a longer one than the others.
+fn two_leases() -> Vec<Bound> {
+    let bound = |what, steps, change: fn(&mut Rules)| {
+        let rules = rules(Without::Nothing, change);
+        Bound { what, rules, from: Stage::Held, steps }
+    };
+    vec![
+        bound("a longer lease of the holder", 12, |rules| rules.has_longer_lease(0)),
+        bound("a longer lease of a fast holder", 12, |rules| {
+            rules.has_longer_lease(0);
+            rules.rates = [FAST, SLOW, SLOW];
+        }),
+        bound("a longer lease of the holder, two restarts", 10, |rules| {
+            rules.has_longer_lease(0);
+            rules.restarts_max = 2;
+        }),
+        bound("a longer lease of a follower", 12, |rules| rules.has_longer_lease(1)),
+    ]
+}
+
+#[test]
+fn no_two_of_three_members_sign_at_one_moment_though_their_leases_differ() {
+    assert_safe(&two_leases());
+}
+
+#[test]
+fn with_a_follower_that_promises_for_its_own_lease_alone_two_nodes_sign() {
+    assert_needed(Without::Comparison, Stage::Held, |rules| rules.has_longer_lease(0));
+}
+
+#[test]
+fn with_a_member_that_forgets_a_longer_promise_as_it_restarts_two_nodes_sign() {
+    assert_needed(Without::Remembered, Stage::Held, |rules| {
+        rules.has_longer_lease(0);
+        rules.restarts_max = 2;
+    });
+}
+
+/// `a` is fast, so that its own promise is over first.
+fn reports_late(rules: &mut Rules) {
+    (rules.rates, rules.late_reports) = ([FAST, SLOW, SLOW], true);
+    (rules.terms_max, rules.epochs_max) = (3, 3);
+}
+
+#[test]
+fn no_two_of_three_members_sign_at_one_moment_when_an_acceptance_is_reported_late() {
+    assert_safe(&[
+        Bound { what: "a late report", rules: rules(Without::Nothing, reports_late), from: Stage::Held, steps: 9 },
+        Bound {
+            what: "a late report of an earlier leader's",
+            rules: rules(Without::Nothing, reports_late),
+            from: Stage::Overtaken,
+            steps: 10,
+        },
+    ]);
+}
+
+#[test]
+fn with_a_promise_that_has_no_term_two_nodes_sign() {
+    assert_needed(Without::PromiseTerm, Stage::Overtaken, reports_late);
+}
+
 /// `c` learns, `a` and `b` vote.
 const LEARNER: Members = Members { leaving: None, voters: 0b011, learners: 0b100 };
 /// `b` and `c` learn.

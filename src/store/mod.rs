@@ -49,7 +49,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::log::LogStore;
 pub use self::mark_file::MarkFile;
-pub use self::promise_file::PromiseFile;
+pub use self::promise_file::{LongestPromise, PromiseFile};
 pub use self::start_file::count_start;
 pub use self::state_machine::{SnapshotBuilder, StateMachine};
 pub use crate::wire::AppliedState;

@@ -15,12 +15,49 @@ const MAGIC: &[u8; 8] = b"BTNPROM1";
 /// Its directory is the store's; nobody else writes the file.
 pub struct PromiseFile {
     file: SealedFile,
-    /// What the file says; zero without one.
+    /// As the file says it.
+    longest: LongestPromise,
+}
+
+/// The longest promise that a member may have made, and from when on a shorter one may take its place.
+pub struct LongestPromise {
+    /// Zero when there is none.
     kept: Duration,
     /// The length of the newest promise, and when it was made.
     newest: (Duration, BootTime),
     /// All promises that were longer than the newest are over by then.
     longer_until: BootTime,
+}
+
+impl LongestPromise {
+    /// Of a member that starts at `started_at`, and may have promised for `kept` before.
+    pub fn new(kept: Duration, started_at: BootTime) -> LongestPromise {
+        LongestPromise { kept, newest: (Duration::ZERO, started_at), longer_until: started_at + kept }
+    }
+
+    /// The longest promise that may have been made before, and is not known to be over.
+    pub fn kept(&self) -> Duration {
+        self.kept
+    }
+
+    /// Whether a promise of this length that is made at `made_at` leaves `kept` as it is.
+    pub fn covers(&self, promise: Duration, made_at: BootTime) -> bool {
+        promise == self.kept || promise < self.kept && made_at < self.longer_until_with(promise)
+    }
+
+    pub fn note(&mut self, promise: Duration, made_at: BootTime) {
+        if !self.covers(promise, made_at) {
+            self.kept = promise;
+        }
+        self.longer_until = self.longer_until_with(promise);
+        self.newest = (promise, made_at.max(self.newest.1));
+    }
+
+    /// When all promises that are longer than `promise` are over.
+    fn longer_until_with(&self, promise: Duration) -> BootTime {
+        let (newest, made_at) = self.newest;
+        if newest > promise { self.longer_until.max(made_at + newest) } else { self.longer_until }
+    }
 }
 
 impl PromiseFile {
@@ -33,18 +70,17 @@ impl PromiseFile {
             Ok(kept) => (kept, None),
             Err(error) => (Timing::promise_max(), Some(error)),
         };
-        let longer_until = started_at + kept;
-        (PromiseFile { file, kept, newest: (Duration::ZERO, started_at), longer_until }, error)
+        (PromiseFile { file, longest: LongestPromise::new(kept, started_at) }, error)
     }
 
-    /// The longest promise that may have been made before, and is not known to be over.
+    /// See [`LongestPromise::kept`].
     pub fn kept(&self) -> Duration {
-        self.kept
+        self.longest.kept()
     }
 
     /// Whether the file has nothing to learn from a promise of this length that is made at `made_at`.
     pub fn covers(&self, promise: Duration, made_at: BootTime) -> bool {
-        promise == self.kept || promise < self.kept && made_at < self.longer_until_with(promise)
+        self.longest.covers(promise, made_at)
     }
 
     /// The file says for good that a promise may last for `promise`, or longer while longer ones last. To be called before
@@ -57,17 +93,9 @@ impl PromiseFile {
             let nanos = u64::try_from(promise.as_nanos()).unwrap_or(u64::MAX);
             let written = self.file.write(&nanos.to_le_bytes());
             written.map_err(|error| StoreError::io("replace", self.file.path(), error))?;
-            self.kept = promise;
         }
-        self.longer_until = self.longer_until_with(promise);
-        self.newest = (promise, made_at.max(self.newest.1));
+        self.longest.note(promise, made_at);
         Ok(())
-    }
-
-    /// When all promises that are longer than `promise` are over.
-    fn longer_until_with(&self, promise: Duration) -> BootTime {
-        let (newest, made_at) = self.newest;
-        if newest > promise { self.longer_until.max(made_at + newest) } else { self.longer_until }
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Host {
     /// When this member last took up a lead.
     led_at: BootTime,
     lease: Duration,
+    /// The longest promise that this member has ever made. Its file says less once that is over, which is for the simulation.
+    promised: Duration,
     past: Duration,
     /// What the core asked for in the last step. The model lets everybody campaign whenever the gate allows, so this
     /// is no part of the state.
@@ -78,6 +80,7 @@ impl Hash for Host {
         let state = (&self.core, self.told, &self.jobs, &self.machine, &self.armed, &self.considering);
         hash_shifted(&state, self.clock - self.past.as_nanos() as u64, out);
         self.raft.hash(out);
+        self.promised.hash(out);
         // Two moments count although they have passed: what a quorum has acknowledged, and the beginning of a lead
         // that finds nobody to hold the baton here.
         let now = self.now();
@@ -91,7 +94,7 @@ impl Hash for Host {
 impl Host {
     pub fn new(me: Id, rules: &Rules) -> Host {
         let raft = Raft::new(me, NAMES.len(), rules.members);
-        let core = Core::new(settings(me, rules), memory(&raft, true), BootTime::from_nanos(ORIGIN));
+        let core = Core::new(settings(me, rules), memory(&raft, true, Duration::ZERO), BootTime::from_nanos(ORIGIN));
         let mut host = Host {
             me,
             clock: ORIGIN,
@@ -104,7 +107,8 @@ impl Host {
             considering: None,
             voters: Vec::new(),
             led_at: BootTime::from_nanos(ORIGIN),
-            lease: rules.timing.lease(),
+            lease: rules.timings[me].lease(),
+            promised: rules.timings[me].promise(),
             past: rules.past,
             wants: Wants::default(),
         };
@@ -120,7 +124,9 @@ impl Host {
     pub fn restart(&mut self, rules: &Rules) {
         self.raft.restart();
         let forgets_to_wait = rules.without == Without::Quarantine;
-        self.core = Core::new(settings(self.me, rules), memory(&self.raft, forgets_to_wait), self.now());
+        let promised = if rules.without == Without::Remembered { Duration::ZERO } else { self.promised };
+        let memory = memory(&self.raft, forgets_to_wait, promised);
+        self.core = Core::new(settings(self.me, rules), memory, self.now());
         self.told = (self.raft.term, false);
         self.jobs.clear();
         self.armed = None;
@@ -380,8 +386,7 @@ impl Host {
         let appended = self.raft.on_append(from, append);
         self.tell_voters(rules);
         if !matches!(appended, Appended::HigherVote(..)) {
-            let promise = rules.timing.promise();
-            self.step(rules, Event::Accepted { leader: name(from), term: append.term, arrived_at, promise });
+            self.report_accepted(rules, from, append.term, arrived_at);
         }
         if matches!(appended, Appended::Matched(_)) {
             let release = |command: &Command| matches!(command, Command::Release { .. });
@@ -393,9 +398,34 @@ impl Host {
         appended
     }
 
+    /// As a snapshot that takes long to install: it is accepted, and that is reported later. `None` when there is nothing
+    /// to report.
+    pub fn begin_append(&mut self, rules: &Rules, from: Id, append: &Append) -> Option<Appended> {
+        let appended = self.raft.on_append(from, append);
+        self.tell_voters(rules);
+        self.raft_changed(rules);
+        matches!(appended, Appended::Matched(_)).then_some(appended)
+    }
+
+    /// What has long been accepted, with all that it brought.
+    pub fn report_late(&mut self, rules: &Rules, from: Id, term: u64, arrived_at: BootTime) {
+        self.report_accepted(rules, from, term, arrived_at);
+        if let Some(term) = self.raft.released_term() {
+            self.step(rules, Event::ReleaseLogged { term });
+        }
+    }
+
+    /// A request of the leader of `term`, which arrived at `arrived_at`, was accepted.
+    fn report_accepted(&mut self, rules: &Rules, from: Id, term: u64, arrived_at: BootTime) {
+        let promise = rules.promise(self.me, from);
+        self.promised = self.promised.max(promise);
+        let term = if rules.without == Without::PromiseTerm { self.raft.term } else { term };
+        self.step(rules, Event::Accepted { leader: name(from), term, arrived_at, promise });
+    }
+
     pub fn on_appended(&mut self, rules: &Rules, from: Id, term: u64, sent_at: BootTime, answer: Appended) {
         if !matches!(answer, Appended::HigherVote(..)) {
-            let promised = Some(rules.timing.promise());
+            let promised = Some(rules.counted(self.me, from));
             self.step(rules, Event::Acked { from: name(from), term, sent_at, promised });
         }
         self.raft.on_append_answer(from, term, answer);
@@ -461,7 +491,7 @@ fn settings(me: Id, rules: &Rules) -> Settings {
         me: name(me),
         role: if is_arbiter(me, rules) { Role::Arbiter } else { Role::Validator },
         priorities: (0..NAMES.len()).map(|member| (name(member), 100)).collect(),
-        timing: rules.timing,
+        timing: rules.timings[me],
         unstated_lease: None,
         failback: false,
         clock_skew: Duration::ZERO,
@@ -475,13 +505,13 @@ fn settings(me: Id, rules: &Rules) -> Settings {
     }
 }
 
-fn memory(raft: &Raft, fresh: bool) -> Memory {
+fn memory(raft: &Raft, fresh: bool, promised: Duration) -> Memory {
     Memory {
         fresh,
         vote_term: raft.term,
         released_term: raft.released_term(),
         view: raft.state.view(),
-        promised: Duration::ZERO,
+        promised,
         mark_seen: None,
     }
 }

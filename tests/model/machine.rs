@@ -64,7 +64,7 @@ impl Host {
             && let Some(armed) = self.machine.fence.armed()
             && let Some(epoch) = self.machine.fence.expire(now)
         {
-            self.machine.firing = Some((epoch, armed.deadline() + rules.timing.kill_max()));
+            self.machine.firing = Some((epoch, armed.deadline() + rules.timings[self.me].kill_max()));
         }
         if self.machine.firing.is_some_and(|(_, dead_by)| dead_by <= now || self.machine.node.is_none()) {
             self.kill(rules);

@@ -6,6 +6,7 @@ use baton::timing::Timing;
 
 use crate::host::NAMES;
 use crate::members::{Change, Members, Set};
+use crate::raft::Id;
 
 /// Nanoseconds that a clock advances in a tick of true time (100 ms).
 pub const SLOW: u64 = 90_000_000;
@@ -46,6 +47,12 @@ pub enum Without {
     NewerSet,
     /// A lease is counted over all voters of a joint membership as if they were one set.
     TwoSets,
+    /// A follower promises for its own lease alone, and the leader counts on its own.
+    Comparison,
+    /// A restarted member remembers no promise that is longer than its own lease asks for.
+    Remembered,
+    /// A promise has no term: whoever is reported last has it.
+    PromiseTerm,
 }
 
 impl Without {
@@ -72,7 +79,7 @@ impl Without {
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub without: Without,
-    pub timing: Timing,
+    pub timings: [Timing; 3],
     /// Nanoseconds a tick, of each host's clock.
     pub rates: [u64; 3],
     pub terms_max: u64,
@@ -87,6 +94,9 @@ pub struct Rules {
     pub answers_lost: bool,
     /// Late messages at one time.
     pub late_max: usize,
+    /// Whether an acceptance may be reported late by the follower itself, as when it installs a snapshot. One is a late
+    /// message.
+    pub late_reports: bool,
     pub handovers: bool,
     /// Whether a holder's chain node is upgraded in its place, at any moment.
     pub upgrades: bool,
@@ -108,7 +118,7 @@ impl Rules {
         let drift_ppm = if without == Without::Drift { 0 } else { DRIFT_PPM };
         Rules {
             without,
-            timing: timing(drift_ppm),
+            timings: [timing(drift_ppm, 300); 3],
             rates: [SLOW, FAST, FAST],
             terms_max: 2,
             epochs_max: 2,
@@ -117,6 +127,7 @@ impl Rules {
             power: false,
             answers_lost: true,
             late_max: 0,
+            late_reports: false,
             handovers: false,
             upgrades: false,
             arbiter: false,
@@ -128,10 +139,34 @@ impl Rules {
     }
 }
 
+/// How members promise.
+impl Rules {
+    pub fn has_longer_lease(&mut self, member: Id) {
+        self.timings[member] = timing(DRIFT_PPM, 400);
+    }
+
+    /// What `follower` promises when it accepts a request of `leader`.
+    pub fn promise(&self, follower: Id, leader: Id) -> Duration {
+        let [own, theirs] = [follower, leader].map(|member| self.timings[member].span());
+        if self.without == Without::Comparison { own.promise() } else { own.joined(theirs).promise() }
+    }
+
+    /// What `leader` takes for promised by `follower`.
+    pub fn counted(&self, leader: Id, follower: Id) -> Duration {
+        let counts_own = self.without == Without::Comparison;
+        if counts_own { self.timings[leader].promise() } else { self.promise(follower, leader) }
+    }
+
+    /// Nanoseconds after which the age of a late message does not matter any more: the longest promise.
+    pub fn forgotten(&self) -> u64 {
+        self.timings.iter().map(|timing| timing.promise().as_nanos() as u64).max().unwrap_or(0)
+    }
+}
+
 /// A lease is three ticks, and at ρ = 10 % the worst clocks meet at a tick: what a slow leader was acknowledged at
 /// `s`, its guard has killed for at 270 ms of its clock, and a fast follower keeps to for 330 ms of its own, which
-/// both are three ticks after `s`.
-fn timing(drift_ppm: u32) -> Timing {
+/// both are three ticks after `s`. The longer lease is four ticks, and meets as closely.
+fn timing(drift_ppm: u32, lease_ms: u64) -> Timing {
     let ms = Duration::from_millis;
-    Timing::new(ms(50), ms(300), ms(100), drift_ppm).expect("the inequalities hold")
+    Timing::new(ms(50), ms(lease_ms), ms(100), drift_ppm).expect("the inequalities hold")
 }

@@ -15,6 +15,8 @@ pub enum Stage {
     Held,
     /// `a` has released, `b` holds in term 2 by the word of `a`, and `c` has not heard of its claim.
     HandedOver,
+    /// The same, and `c` has still to report that it accepted the last entries of `a`.
+    Overtaken,
     /// `a` holds, a change is joint and committed, and `c` has not heard of it.
     Joint(Change),
     /// `a` lost its lease when a change was joint, and all have elected the other.
@@ -31,11 +33,12 @@ impl Stage {
         if self != Stage::Fresh {
             take(&cluster, &mut state, 0, &[1, 2]);
         }
-        if self == Stage::HandedOver {
+        if matches!(self, Stage::HandedOver | Stage::Overtaken) {
             cluster.own(&mut state, 0, Op::Handover);
             work_off(&cluster, &mut state);
-            for to in [1, 2] {
-                cluster.append(&mut state, 0, to, true, Fate::Answered);
+            let report = if self == Stage::Overtaken { Fate::ReportLate } else { Fate::Answered };
+            for (to, fate) in [(1, Fate::Answered), (2, report)] {
+                cluster.append(&mut state, 0, to, true, fate);
             }
             cluster.append(&mut state, 0, 1, true, Fate::Answered);
             take(&cluster, &mut state, 1, &[0]);
@@ -55,7 +58,7 @@ impl Stage {
                     step(&cluster, &mut state, change, &[1, 2]);
                 }
             }
-            Stage::Fresh | Stage::Held | Stage::HandedOver => {}
+            Stage::Fresh | Stage::Held | Stage::HandedOver | Stage::Overtaken => {}
         }
         (cluster, state)
     }

@@ -30,6 +30,16 @@ pub enum Op {
         append: Arc<Append>,
         age: u64,
     },
+    /// Its report comes later.
+    BeginAppend {
+        from: Id,
+        append: Arc<Append>,
+    },
+    Report {
+        from: Id,
+        term: u64,
+        age: u64,
+    },
     OnAppended {
         from: Id,
         term: u64,
@@ -180,6 +190,12 @@ fn perform(rules: &Rules, host: &mut Host, before: &Known, op: Op) -> Answer {
             let arrived_at = host.now() - Duration::from_nanos(age);
             return Answer::Appended(host.on_append(rules, from, &append, arrived_at));
         }
+        Op::BeginAppend { from, append } => {
+            return host.begin_append(rules, from, &append).map_or(Answer::Nothing, Answer::Appended);
+        }
+        Op::Report { from, term, age } => {
+            host.report_late(rules, from, term, host.now() - Duration::from_nanos(age));
+        }
         Op::OnAppended { from, term, age, answer } => {
             let sent_at = host.now() - Duration::from_nanos(age);
             host.on_appended(rules, from, term, sent_at, answer);
@@ -244,6 +260,8 @@ impl Op {
             Op::NoticeLoss => 5,
             Op::Replicate { .. }
             | Op::OnAppend { .. }
+            | Op::BeginAppend { .. }
+            | Op::Report { .. }
             | Op::OnAppended { .. }
             | Op::OnVote { .. }
             | Op::Consider

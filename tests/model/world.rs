@@ -16,15 +16,24 @@ use crate::raft::{Append, Appended, Ballot, Id};
 use crate::rules::Rules;
 use crate::table::{Answer, Known, Op, Table};
 
-/// Nanoseconds after which the age of a late message does not matter any more: longer than a promise.
-const FORGOTTEN: u64 = 330_000_000;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     Vote(Ballot),
-    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    Voted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
     Append(Arc<Append>),
-    Appended { term: u64, answer: Appended },
+    Appended {
+        term: u64,
+        answer: Appended,
+    },
+    /// No message yet: what its receiver has accepted, and has still to report and to answer.
+    Accepted {
+        term: u64,
+        answer: Appended,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +54,8 @@ pub enum Fate {
     AnswerLost,
     AnswerLate,
     Late,
+    /// The receiver itself is late with its report.
+    ReportLate,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +116,12 @@ impl State {
         self.late.clear();
     }
 
+    /// It considers no vote, and does not campaign, before it has reported what it has accepted.
+    pub fn has_to_report(&self, host: Id) -> bool {
+        let reports = |late: &Late| late.to == host && matches!(late.message, Message::Accepted { .. });
+        self.late.iter().any(reports)
+    }
+
     pub fn signers(&self) -> usize {
         self.hosts.iter().filter(|known| known.may_sign).count()
     }
@@ -141,10 +158,11 @@ impl Cluster {
         for me in 0..NAMES.len() {
             self.own(state, me, Op::Tick);
         }
+        let forgotten = self.rules.forgotten();
         for late in &mut state.late {
-            let older = |age: u64, host: Id| (age + self.rules.rates[host]).min(FORGOTTEN);
+            let older = |age: u64, host: Id| (age + self.rules.rates[host]).min(forgotten);
             match late.message {
-                Message::Append(_) => {
+                Message::Append(_) | Message::Accepted { .. } => {
                     (late.sent, late.arrived) = (older(late.sent, late.from), older(late.arrived, late.to));
                 }
                 Message::Appended { .. } => late.sent = older(late.sent, late.to),
@@ -177,6 +195,13 @@ impl Cluster {
             if fate == Fate::Late {
                 return delay(state, Late { from, to, message: Message::Append(append), sent: 0, arrived: 0 });
             }
+            if fate == Fate::ReportLate {
+                if let Answer::Appended(answer) = self.own(state, to, Op::BeginAppend { from, append }) {
+                    let message = Message::Accepted { term, answer };
+                    delay(state, Late { from, to, message, sent: 0, arrived: 0 });
+                }
+                return;
+            }
             let Answer::Appended(answer) = self.own(state, to, Op::OnAppend { from, append, age: 0 }) else {
                 unreachable!()
             };
@@ -192,6 +217,9 @@ impl Cluster {
         let Some(ballot) = state.host(from).ballot().filter(|_| state.host(from).raft.members.is_voter(to)) else {
             return;
         };
+        if state.has_to_report(to) {
+            return;
+        }
         if fate == Fate::Late {
             return delay(state, Late { from, to, message: Message::Vote(ballot), sent: 0, arrived: 0 });
         }
@@ -217,7 +245,7 @@ impl Cluster {
     fn send(&self, state: &mut State, message: Late, fate: Fate) {
         match fate {
             Fate::Answered => self.deliver(state, message),
-            Fate::AnswerLate | Fate::Late => delay(state, message),
+            Fate::AnswerLate | Fate::Late | Fate::ReportLate => delay(state, message),
             Fate::AnswerLost => {}
         }
     }
@@ -241,6 +269,10 @@ impl Cluster {
             }
             Message::Appended { term, answer } => {
                 self.own(state, to, Op::OnAppended { from, term, age: sent, answer });
+            }
+            Message::Accepted { term, answer } => {
+                self.own(state, to, Op::Report { from, term, age: arrived });
+                self.own(state, from, Op::OnAppended { from: to, term, age: sent, answer });
             }
         }
     }
@@ -266,9 +298,10 @@ impl Cluster {
                 }
                 Message::Append(append) => append.term >= to.raft.term,
                 Message::Appended { term, .. } => {
-                    let counts = to.core.leads() == Some(*term) && late.sent < FORGOTTEN;
+                    let counts = to.core.leads() == Some(*term) && late.sent < self.rules.forgotten();
                     counts || to.raft.leads() && to.raft.term == *term
                 }
+                Message::Accepted { .. } => true,
             }
         });
     }
@@ -278,7 +311,7 @@ impl Message {
     fn is_request(&self) -> bool {
         match self {
             Message::Vote(_) | Message::Append(_) => true,
-            Message::Voted { .. } | Message::Appended { .. } => false,
+            Message::Voted { .. } | Message::Appended { .. } | Message::Accepted { .. } => false,
         }
     }
 }
@@ -320,8 +353,11 @@ impl Cluster {
                 if peer.raft.commit < host.raft.commit || peer.raft.last() != host.raft.last() {
                     let fates = self.fates(state, true);
                     actions.extend(fates.iter().map(|fate| Action::Replicate { from, to, fate: *fate }));
+                    if self.rules.late_reports && state.late.is_empty() {
+                        actions.push(Action::Replicate { from, to, fate: Fate::ReportLate });
+                    }
                 }
-            } else if host.lacks_vote_of(to) && host.raft.members.is_voter(to) {
+            } else if host.lacks_vote_of(to) && host.raft.members.is_voter(to) && !state.has_to_report(to) {
                 let fates = self.fates(state, true);
                 actions.extend(fates.iter().map(|fate| Action::AskVote { from, to, fate: *fate }));
             }
@@ -342,7 +378,11 @@ impl Cluster {
         }
         if host.considering.is_some() {
             actions.extend(self.fates(state, false).iter().map(|fate| Action::Consider { host: me, fate: *fate }));
-        } else if !host.raft.leads() && host.raft.term < rules.terms_max && state.hosts[me].gate[me] {
+        } else if !host.raft.leads()
+            && host.raft.term < rules.terms_max
+            && state.hosts[me].gate[me]
+            && !state.has_to_report(me)
+        {
             actions.push(Action::Campaign(me));
         }
         if rules.handovers && host.core.is_active() {
@@ -378,8 +418,11 @@ impl Model for Cluster {
         }
         for (late, message) in state.late.iter().enumerate() {
             let waits = message.message.is_request() && state.host(message.to).considering.is_some();
-            if !waits {
-                actions.extend([false, true].map(|again| Action::Deliver { late, again }));
+            let is_vote = matches!(message.message, Message::Vote(_));
+            let is_report = matches!(message.message, Message::Accepted { .. });
+            if !waits && !(is_vote && state.has_to_report(message.to)) {
+                let again = [false, true].into_iter().filter(|again| !(*again && is_report));
+                actions.extend(again.map(|again| Action::Deliver { late, again }));
             }
         }
         actions.push(Action::Tick);

@@ -1,6 +1,8 @@
 //! Raft as `consensus/` calls it: the vote gate before it, the turn between votes and appends, the reports to the core,
 //! and the disk that every answer waits for.
 
+use std::time::Duration;
+
 use baton::core::Event;
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
@@ -9,7 +11,7 @@ use crate::coordinator::{Request, Stage};
 use crate::members::{Change, Members, ids};
 use crate::network::Message;
 use crate::raft::{Append, Appended, Id};
-use crate::world::{MS, TIMING, Without, World};
+use crate::world::{MS, Without, World};
 
 const OVERTAKEN_MAX: u64 = 100 * MS;
 const PROPOSE_AGAIN: u64 = 20 * MS;
@@ -54,7 +56,7 @@ impl World {
         }
         let after = self.moment();
         self.own(host, after, Stage::Metrics);
-        if self.hosts[host].raft.applied < self.hosts[host].raft.commit {
+        if self.has_to_apply(host) {
             let after = self.moment();
             self.own(host, after, Stage::Apply);
         }
@@ -67,11 +69,19 @@ impl World {
     }
 
     pub fn replicate(&mut self, host: Id, to: Id) {
-        let sent_at = self.local(host);
-        let generation = self.hosts[host].generation;
-        if let Some(append) = self.hosts[host].raft.replicate(to) {
-            self.send(host, to, generation, Message::Append { append, sent_at });
+        let Some(append) = self.hosts[host].raft.replicate(to) else { return };
+        let snapshot = self.is_purged(host, &append);
+        if !snapshot {
+            self.send_append(host, to, append, false);
+        } else if let Some(append) = self.snapshot_for(host, to) {
+            self.send_append(host, to, append, true);
         }
+    }
+
+    fn send_append(&mut self, host: Id, to: Id, append: Append, snapshot: bool) {
+        let (sent_at, lease) = (self.local(host), self.hosts[host].timing.span());
+        let generation = self.hosts[host].generation;
+        self.send(host, to, generation, Message::Append { append, snapshot, sent_at, lease });
     }
 
     pub fn report_lead(&mut self, host: Id) {
@@ -138,9 +148,9 @@ impl World {
     pub fn deliver(&mut self, from: Id, host: Id, peer: u32, message: Message) {
         let generation = self.hosts[host].generation;
         match message {
-            Message::Append { append, sent_at } => {
+            Message::Append { append, snapshot, sent_at, lease } => {
                 let arrived_at = self.local(host);
-                self.enter(host, Request::Append { from, peer, append, sent_at, arrived_at });
+                self.enter(host, Request::Append { from, peer, append, snapshot, sent_at, lease, arrived_at });
             }
             Message::Vote(ballot) if ballot.transfer => {
                 let until = self.at + OVERTAKEN_MAX;
@@ -167,10 +177,10 @@ impl World {
             }
             // Answers; those to an earlier run of this coordinator find nobody.
             _ if peer != generation => {}
-            Message::Appended { term, sent_at, answer } => {
-                if !matches!(answer, Appended::HigherVote(..)) {
-                    let from = self.name(from);
-                    self.step(host, Event::Acked { from, term, sent_at, promised: Some(TIMING.promise()) });
+            Message::Appended { term, sent_at, answer, promised } => {
+                if let Some(promised) = promised {
+                    let (from, promised) = (self.name(from), Some(self.counted(host, promised)));
+                    self.step(host, Event::Acked { from, term, sent_at, promised });
                 }
                 let led = self.hosts[host].raft.leads();
                 let moved = self.hosts[host].raft.on_append_answer(from, term, answer);
@@ -261,10 +271,18 @@ impl World {
     pub fn considers(&mut self, host: Id, request: Request) {
         let led = self.hosts[host].raft.leads();
         match request {
-            Request::Append { from, ref append, .. } => {
+            Request::Append { from, ref append, snapshot, .. } => {
+                let committed = self.hosts[host].raft.commit;
                 let appended = self.hosts[host].raft.on_append(from, append);
+                let installs = snapshot && self.hosts[host].raft.commit > committed;
+                self.hosts[host].installing += u32::from(installs);
                 self.raft_changed(host, led);
-                self.write(host, Some(Stage::Answers { request, appended }));
+                if installs {
+                    self.write(host, None);
+                    self.install(host, request, appended);
+                } else {
+                    self.write(host, Some(Stage::Answers { request, appended }));
+                }
             }
             Request::Vote { from, peer, ballot } => {
                 let granted = self.hosts[host].raft.on_vote(from, &ballot);
@@ -276,18 +294,22 @@ impl World {
     }
 
     pub fn answers(&mut self, host: Id, request: Request, appended: Appended) {
-        let Request::Append { from, peer, append, sent_at, arrived_at } = request else { return };
-        if !matches!(appended, Appended::HigherVote(..)) {
-            let leader = self.name(from);
-            self.step(host, Event::Accepted { leader, term: append.term, arrived_at, promise: TIMING.promise() });
+        match appended {
+            Appended::HigherVote(..) => self.answer(host, request, appended, None),
+            Appended::Matched(_) | Appended::Alive | Appended::Conflict => self.promise(host, request, appended),
         }
-        if matches!(appended, Appended::Matched(_)) {
+    }
+
+    pub fn answer(&mut self, host: Id, request: Request, appended: Appended, promised: Option<Duration>) {
+        let Request::Append { from, peer, append, snapshot, sent_at, .. } = request else { return };
+        // Of what a snapshot holds, the core hears by itself.
+        if matches!(appended, Appended::Matched(_)) && !snapshot {
             let released = |entry: &&crate::raft::Entry| matches!(entry.command(), Some(Command::Release { .. }));
             for entry in append.entries.iter().filter(released) {
                 self.step(host, Event::ReleaseLogged { term: entry.term });
             }
         }
-        self.send(host, from, peer, Message::Appended { term: append.term, sent_at, answer: appended });
+        self.send(host, from, peer, Message::Appended { term: append.term, sent_at, answer: appended, promised });
         self.leave_turn(host, false);
     }
 
@@ -367,7 +389,6 @@ impl World {
     }
 
     pub fn heartbeat(&mut self, host: Id, term: u64) {
-        let (sent_at, generation) = (self.local(host), self.hosts[host].generation);
         if self.hosts[host].raft.term != term {
             return;
         }
@@ -379,13 +400,13 @@ impl World {
         for to in self.followers(host) {
             if !quiet {
                 let append = Append { term, prev: None, entries: Vec::new(), commit };
-                self.send(host, to, generation, Message::Append { append, sent_at });
+                self.send_append(host, to, append, false);
             }
             if behind[to] {
                 let after = self.moment();
                 self.own(host, after, Stage::Replicate { to });
             }
         }
-        self.own(host, TIMING.heartbeat().as_nanos() as u64, Stage::Heartbeat { term });
+        self.own(host, self.hosts[host].timing.heartbeat().as_nanos() as u64, Stage::Heartbeat { term });
     }
 }

@@ -2,6 +2,7 @@
 //! own here, so that pauses and other events fall in between.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::core::votes::VoteGate;
@@ -9,18 +10,30 @@ use baton::core::{Core, Event, Memory, Peer};
 use baton::guard_frame::Armed;
 use baton::ids::NodeId;
 use baton::time::{BootTime, Now};
-use baton::timing::Timing;
+use baton::timing::{LeaseSpan, Timing};
 
 use crate::members::Members;
 use crate::network::Message;
 use crate::raft::{Append, Appended, Ballot, Id};
 use crate::worker::{Doing, Job};
-use crate::world::{MS, TIMING, World};
+use crate::world::{MS, World};
 
 #[derive(Clone, Debug)]
 pub enum Request {
-    Append { from: Id, peer: u32, append: Append, sent_at: BootTime, arrived_at: BootTime },
-    Vote { from: Id, peer: u32, ballot: Ballot },
+    Append {
+        from: Id,
+        peer: u32,
+        append: Append,
+        snapshot: bool,
+        sent_at: BootTime,
+        lease: LeaseSpan,
+        arrived_at: BootTime,
+    },
+    Vote {
+        from: Id,
+        peer: u32,
+        ballot: Ballot,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -67,9 +80,20 @@ pub enum Stage {
         last: (u64, usize),
     },
     Considers(Request),
+    /// A snapshot has taken the place of the state.
+    Installed {
+        request: Request,
+        appended: Appended,
+    },
     Answers {
         request: Request,
         appended: Appended,
+    },
+    /// The promise stands on disk.
+    Promises {
+        request: Request,
+        appended: Appended,
+        promise: Duration,
     },
     Considered {
         from: Id,
@@ -89,6 +113,9 @@ pub struct Coordinator {
     /// Follows the same events as the core's own gate, for the mutations that drop one rule of it.
     pub shadow: VoteGate,
     me: NodeId,
+    timing: Timing,
+    /// When a snapshot was last sent to each.
+    pub snapshots: BTreeMap<Id, u64>,
     pub readers: u32,
     pub writer: bool,
     pub queue: VecDeque<Request>,
@@ -120,6 +147,8 @@ impl Coordinator {
             core,
             shadow: VoteGate::new(timing.promise(), now, &memory),
             me,
+            timing,
+            snapshots: BTreeMap::new(),
             readers: 0,
             writer: false,
             queue: VecDeque::new(),
@@ -157,8 +186,9 @@ impl Coordinator {
 
     pub fn after_step(&mut self, now: Now) {
         if let Some(left) = self.core.lease_remaining(now.boot) {
-            let acked_at = now.boot + left - (TIMING.lease_min() - TIMING.kill_max());
-            self.shadow.note_own_lease(&self.me, acked_at);
+            let acked_at = now.boot + left - (self.timing.lease_min() - self.timing.kill_max());
+            let term = self.core.leads().expect("it has a lease");
+            self.shadow.note_own_lease(&self.me, term, acked_at);
         }
     }
 }
@@ -189,7 +219,7 @@ impl World {
             Stage::Replicate { to } => self.replicate(host, to),
             Stage::Apply => {
                 self.apply(host);
-                if self.hosts[host].raft.applied < self.hosts[host].raft.commit {
+                if self.has_to_apply(host) {
                     let after = self.random.between(0, MS);
                     self.own(host, after, Stage::Apply);
                 }
@@ -218,7 +248,9 @@ impl World {
                 }
             }
             Stage::Considers(request) => self.considers(host, request),
+            Stage::Installed { request, appended } => self.installed(host, request, appended),
             Stage::Answers { request, appended } => self.answers(host, request, appended),
+            Stage::Promises { request, appended, promise } => self.promises(host, request, appended, promise),
             Stage::Considered { from, peer, ballot, granted, vote } => {
                 self.step(host, Event::Considered { term: vote.0 });
                 self.report_lead(host);

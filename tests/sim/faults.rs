@@ -11,6 +11,7 @@ use crate::members::{Change, Members, Set, ids};
 use crate::oracle::End;
 use crate::raft::Id;
 use crate::random::Random;
+use crate::scene::Scene;
 use crate::schedule::What;
 use crate::tally::Kind;
 use crate::world::{MS, Without, World};
@@ -45,6 +46,8 @@ pub enum Fault {
     Syncing(Id, u64),
     /// The leader and one voter of the first hour are cut off from all that came later.
     Siege,
+    /// A step of `scene`.
+    Scene(Scene),
     Cut {
         from: Id,
         to: Id,
@@ -88,7 +91,7 @@ impl World {
     }
 
     /// By then everything is healed.
-    fn plan_end(&mut self, length: u64) {
+    pub fn plan_end(&mut self, length: u64) {
         for from in 0..self.count() {
             self.later(length, What::Fault(Fault::Recover(from)));
             for to in self.others(from) {
@@ -218,7 +221,7 @@ impl World {
         }
     }
 
-    fn holder(&self) -> Option<Id> {
+    pub fn holder(&self) -> Option<Id> {
         (0..self.count()).find(|host| self.hosts[*host].coordinator.as_ref().is_some_and(|c| c.core.is_active()))
     }
 
@@ -237,7 +240,7 @@ impl World {
         (0..self.count()).filter(leads).max_by_key(|host| self.hosts[*host].raft.term)
     }
 
-    fn order(&mut self, command: Command) {
+    pub fn order(&mut self, command: Command) {
         if let Some(leader) = self.leader() {
             self.tally.note(Kind::Order);
             self.propose_order(leader, command);
@@ -310,7 +313,7 @@ impl World {
         voters.count_ones() >= 2 && validator && (host != leader || self.random.chance(25))
     }
 
-    fn plan(&mut self, at: u64, fault: Fault) {
+    pub fn plan(&mut self, at: u64, fault: Fault) {
         self.later(at, What::Fault(fault));
     }
 
@@ -360,6 +363,7 @@ impl World {
                 self.hosts[host].syncing_until = self.at + last;
             }
             Fault::Siege => self.besiege(),
+            Fault::Scene(scene) => self.play_scene(scene),
             Fault::Cut { from, to, cut } => self.cuts[from][to] = cut,
             Fault::Weather { loss, delay } => (self.loss, self.delay) = (loss, delay),
         }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use baton::core::replicated::{Applied, Command};
 use baton::core::{Core, Event, Memory, Settings};
 use baton::ids::Role;
+use baton::store::LongestPromise;
+use baton::time::BootTime;
+use baton::timing::Timing;
 
 use crate::coordinator::{Coordinator, Stage};
 use crate::disk::Disk;
@@ -36,7 +39,17 @@ pub struct Host {
     pub syncing_until: u64,
     /// When the upgrade under way is over.
     pub upgraded_at: u64,
-    started_before: bool,
+    pub started_before: bool,
+    /// Of the coordinator that runs, or ran last.
+    pub timing: Timing,
+    /// The assumed error of its clock.
+    pub drift_ppm: u32,
+    /// As its file says it.
+    pub promises: LongestPromise,
+    /// So many entries are in the state alone: whoever lacks one of them gets a snapshot.
+    pub purged: usize,
+    /// Snapshots that are being installed.
+    pub installing: u32,
 }
 
 impl Host {
@@ -54,6 +67,11 @@ impl Host {
             syncing_until: 0,
             upgraded_at: 0,
             started_before: false,
+            timing: TIMING,
+            drift_ppm: TIMING.drift_ppm(),
+            promises: LongestPromise::new(Duration::ZERO, BootTime::default()),
+            purged: 0,
+            installing: 0,
         }
     }
 }
@@ -63,6 +81,7 @@ impl World {
         if self.hosts[host].coordinator.is_some() {
             return;
         }
+        let promised = self.begin_timing(host);
         let now = self.local(host);
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
         let raft = &self.hosts[host].raft;
@@ -71,14 +90,14 @@ impl World {
             vote_term: raft.term,
             released_term: raft.released_term(),
             view: raft.state.view(),
-            promised: Duration::ZERO,
+            promised,
             mark_seen: None,
         };
-        let (settings, name) = (self.settings(host), self.name(host));
+        let (settings, name, timing) = (self.settings(host), self.name(host), self.hosts[host].timing);
         let me = &mut self.hosts[host];
         me.generation += 1;
         me.started_before = true;
-        me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, TIMING, now));
+        me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, timing, now));
         self.note(|| format!("{host} coordinator starts"));
         if self.hosts[host].role == Role::Validator {
             let after = self.random.between(MS, 30 * MS);
@@ -96,7 +115,8 @@ impl World {
             me: self.name(host),
             role: self.hosts[host].role,
             priorities: self.names.iter().enumerate().map(|(i, name)| (name.clone(), 100 - 10 * i as u32)).collect(),
-            timing: TIMING,
+            timing: self.hosts[host].timing,
+            unstated_lease: None,
             failback: self.failback,
             clock_skew: Duration::from_millis(10),
             node_refuses: false,
@@ -120,10 +140,10 @@ impl World {
 
     /// Applies the next committed entry, to the state and then to the core.
     pub fn apply(&mut self, host: Id) {
-        let raft = &mut self.hosts[host].raft;
-        if raft.applied >= raft.commit {
+        if !self.has_to_apply(host) {
             return;
         }
+        let raft = &mut self.hosts[host].raft;
         let index = raft.applied;
         raft.applied += 1;
         let entry = raft.log[index].clone();
@@ -139,6 +159,7 @@ impl World {
         let outcome = raft.state.apply(entry.term, &command);
         let view = raft.state.view();
         let leads = raft.leads();
+        self.purge(host);
         self.write(host, None);
         if let (Command::Claim { .. }, Applied::Claimed { .. }) = (&command, &outcome) {
             self.note(|| format!("{host} applies {command}"));
@@ -170,6 +191,8 @@ impl World {
         }
         let me = &mut self.hosts[host];
         me.raft.crash(kept.vote, kept.log, kept.applied);
+        me.purged = me.purged.min(me.raft.applied);
+        me.installing = 0;
         me.generation += 1;
         me.paused = false;
         me.deferred.clear();

@@ -13,7 +13,7 @@ use baton::time::BootTime;
 use crate::raft::Id;
 use crate::schedule::What;
 use crate::tally::Kind;
-use crate::world::{MS, TIMING, Without, World};
+use crate::world::{MS, Without, World};
 
 /// How long after a deadline the kernel kills a guard that did not keep it.
 const BACKSTOP_AFTER: u64 = 50 * MS;
@@ -22,6 +22,8 @@ const BACKSTOP_AFTER: u64 = 50 * MS;
 pub struct Machine {
     fence: Fence,
     firing: Option<Epoch>,
+    /// What it was armed with; zero before that.
+    kill_max: Duration,
     /// The kernel's timer runs for it: until it is disarmed, or kept.
     deadline: Option<BootTime>,
     node: Option<Process>,
@@ -148,6 +150,7 @@ impl World {
         self.note(|| format!("{host} guard <- {asked:?}"));
         let at = self.at;
         let starts = self.random.between(5, 150) * MS;
+        let kill_max = self.hosts[host].timing.kill_max();
         let machine = &mut self.hosts[host].machine;
         match asked {
             ToMachine::Start { validator_epoch } => {
@@ -174,6 +177,7 @@ impl World {
             ToMachine::Arm { epoch, deadline } => {
                 if let Ok(armed) = machine.fence.arm(epoch, deadline, now) {
                     machine.deadline = Some(armed.deadline());
+                    machine.kill_max = kill_max;
                     let fires = self.hosts[host].clock.when(armed.deadline()).saturating_sub(self.at);
                     self.later(fires, What::Deadline { host });
                     self.tell(host, FromMachine::Armed(armed));
@@ -214,7 +218,7 @@ impl World {
         let Some(epoch) = machine.fence.expire(now) else { return };
         machine.firing = Some(epoch);
         self.note(|| format!("{host} guard fires"));
-        let kill_max = TIMING.kill_max().as_nanos() as u64;
+        let kill_max = self.hosts[host].machine.kill_max.as_nanos() as u64;
         let local_delay = match self.random.between(0, 3) {
             0 => kill_max - 1000,
             1 => self.random.between(0, kill_max),
@@ -281,7 +285,7 @@ impl World {
         let kept = self.without == Without::Backstop;
         let Some(deadline) = machine.deadline.filter(|_| !kept) else { return };
         let stop = machine.stops;
-        let kill_max = TIMING.kill_max().as_nanos() as u64;
+        let kill_max = machine.kill_max.as_nanos() as u64;
         let late = match self.random.between(0, 3) {
             0 => kill_max - BACKSTOP_AFTER - 1000,
             1 => self.random.between(0, kill_max - BACKSTOP_AFTER - 1000),

@@ -1,10 +1,12 @@
 //! What hosts tell each other, and the network that loses, delays, doubles and reorders it. Gossip goes the same way.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use baton::core::{Event, Peer};
 use baton::ids::NodeId;
 use baton::time::BootTime;
+use baton::timing::LeaseSpan;
 
 use crate::coordinator::Stage;
 use crate::raft::{Append, Appended, Ballot, Id};
@@ -17,13 +19,36 @@ const SILENT: u64 = 1200 * MS;
 
 #[derive(Clone, Debug)]
 pub enum Message {
-    Append { append: Append, sent_at: BootTime },
-    Appended { term: u64, sent_at: BootTime, answer: Appended },
+    /// With the leader's lease; as a snapshot, of all that its state holds.
+    Append {
+        append: Append,
+        snapshot: bool,
+        sent_at: BootTime,
+        lease: LeaseSpan,
+    },
+    Appended {
+        term: u64,
+        sent_at: BootTime,
+        answer: Appended,
+        promised: Option<Duration>,
+    },
     PreVote(Ballot),
-    PreVoted { round: u64, granted: bool, vote: (u64, Option<Id>) },
+    PreVoted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
     Vote(Ballot),
-    Voted { round: u64, granted: bool, vote: (u64, Option<Id>) },
-    Transfer { to: Id, vote: (u64, Option<Id>), last: (u64, usize) },
+    Voted {
+        round: u64,
+        granted: bool,
+        vote: (u64, Option<Id>),
+    },
+    Transfer {
+        to: Id,
+        vote: (u64, Option<Id>),
+        last: (u64, usize),
+    },
     Gossip(Peer),
 }
 
@@ -60,6 +85,7 @@ impl World {
             ready: coordinator.core.not_ready(now).is_none(),
             reachable: true,
             height: coordinator.core.host().height(),
+            silent_on_lease: false,
         };
         for other in self.others(host) {
             self.send(host, other, generation, Message::Gossip(record.clone()));

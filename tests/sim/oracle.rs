@@ -11,7 +11,7 @@ use crate::raft::Id;
 use crate::schedule::What;
 use crate::signlog::{self, Report};
 use crate::tally::Tally;
-use crate::world::{MS, TIMING, World};
+use crate::world::{MS, World};
 
 /// A history that has nobody active for so long after its faults is given up.
 const PATIENCE: u64 = 60_000 * MS;
@@ -21,6 +21,8 @@ pub struct End {
     pub overlap: Option<String>,
     /// From the end of the faults until somebody was active.
     pub live: Option<Live>,
+    /// Nanoseconds of the longest lease of any member, at any time.
+    pub lease: u64,
     pub hosts: usize,
     pub events: u64,
     pub claims: u64,
@@ -44,12 +46,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// The bound on `active` of every history.
+    /// The bound on `active` of every history, in leases of whoever had the longest.
     pub const MAX_LEASES: u64 = 3;
-
-    pub fn lease() -> u64 {
-        TIMING.lease().as_nanos() as u64
-    }
 }
 
 impl World {
@@ -62,6 +60,7 @@ impl World {
         End {
             overlap: world.overlap,
             live,
+            lease: world.longest_lease,
             hosts: world.hosts.len(),
             events: world.events,
             claims: moves.len() as u64,

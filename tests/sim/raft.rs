@@ -131,6 +131,16 @@ impl Raft {
         self.restart();
     }
 
+    /// A snapshot of the first `upto` entries, which stand in the log, takes the place of the state; whether it is newer.
+    pub fn install(&mut self, upto: usize) -> bool {
+        let newer = upto > self.applied;
+        for entry in &self.log[self.applied.min(upto)..upto] {
+            entry.command().map(|command| self.state.apply(entry.term, command));
+        }
+        self.applied = self.applied.max(upto);
+        newer
+    }
+
     pub fn leads(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }

@@ -105,13 +105,22 @@ pub struct Clock {
 impl Clock {
     /// Within what is assumed of clocks, and often at the very limit.
     pub fn skewed(random: &mut Random) -> Clock {
-        let drift = i64::from(TIMING.drift_ppm());
-        let ppm = match random.between(0, 3) {
+        let ppm = Clock::rate(random, TIMING.drift_ppm());
+        Clock { offset: random.between(0, 1_000_000 * MS), ppm, wall_offset: random.between(0, 8 * MS) }
+    }
+
+    fn rate(random: &mut Random, drift_ppm: u32) -> i64 {
+        let drift = i64::from(drift_ppm);
+        match random.between(0, 3) {
             0 => drift,
             1 => -drift,
             _ => random.between(0, 2 * drift as u64) as i64 - drift,
-        };
-        Clock { offset: random.between(0, 1_000_000 * MS), ppm, wall_offset: random.between(0, 8 * MS) }
+        }
+    }
+
+    /// Before the history begins: it runs within what is assumed of it, and that may be much.
+    pub fn skew(&mut self, random: &mut Random, drift_ppm: u32) {
+        self.ppm = Clock::rate(random, drift_ppm);
     }
 
     pub fn read(&self, at: u64) -> BootTime {

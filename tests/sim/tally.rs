@@ -40,10 +40,20 @@ pub enum Kind {
     UpgradeFailed,
     /// Its coordinator or host was lost in the midst.
     UpgradeCut,
+    /// A coordinator that started with another timing than the one before.
+    Retimed,
+    /// A promise for a leader's lease that is longer than the own one.
+    LongerLease,
+    /// One that a restarted member had to wait out, since it was longer than its own lease asks for.
+    RememberedPromise,
+    /// That took the place of entries.
+    Snapshot,
+    /// An acceptance that was reported when a later leader had been accepted already.
+    LateAcceptance,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 33] = [
         Kind::Loss,
         Kind::Doubling,
         Kind::Delay,
@@ -72,11 +82,22 @@ impl Kind {
         Kind::UpgradeOfHolder,
         Kind::UpgradeFailed,
         Kind::UpgradeCut,
+        Kind::Retimed,
+        Kind::LongerLease,
+        Kind::RememberedPromise,
+        Kind::Snapshot,
+        Kind::LateAcceptance,
     ];
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally([u64; Kind::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally([0; Kind::ALL.len()])
+    }
+}
 
 impl Tally {
     pub fn note(&mut self, kind: Kind) {

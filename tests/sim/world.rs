@@ -19,6 +19,7 @@ use crate::oracle::End;
 use crate::raft::Id;
 use crate::random::Random;
 use crate::schedule::{Due, What, for_coordinator};
+use crate::snapshots::Snapshots;
 use crate::tally::{Kind, Tally};
 
 pub const MS: u64 = 1_000_000;
@@ -46,6 +47,32 @@ pub enum Without {
     Backstop,
     /// The core of a leader hears of no change of the voters.
     Voters,
+    /// A follower promises for its own lease alone, and the leader counts on its own.
+    Comparison,
+    /// A restarted member remembers no promise that is longer than its own lease asks for.
+    Remembered,
+    /// A promise has no term: whoever is reported last has it.
+    PromiseTerm,
+}
+
+impl Without {
+    pub const ALL: [Without; 15] = [
+        Without::Nothing,
+        Without::Quarantine,
+        Without::Promise,
+        Without::NodeProof,
+        Without::ReleaseOfTheTerm,
+        Without::NoSecondClaim,
+        Without::Deadline,
+        Without::AwaitedStart,
+        Without::Floor,
+        Without::FreshMark,
+        Without::Backstop,
+        Without::Voters,
+        Without::Comparison,
+        Without::Remembered,
+        Without::PromiseTerm,
+    ];
 }
 
 pub struct World {
@@ -73,10 +100,18 @@ pub struct World {
     /// The history ends by then, however it goes.
     pub patience: u64,
     pub chain: Chain,
+    /// Apart from `random`, so that a history without what is drawn from it is what it was.
+    pub odd: Random,
+    /// Each coordinator starts with a timing of its own.
+    pub mixed: bool,
+    pub longest_lease: u64,
+    pub snapshots: Snapshots,
+    pub scene: Option<[Id; 3]>,
 }
 
 pub fn run(seed: u64, without: Without, traced: bool) -> End {
     let mut world = World::new(seed, without, traced);
+    world.vary();
     world.plan_faults(seed);
     world.run_to_end()
 }
@@ -116,6 +151,11 @@ impl World {
             tally: Tally::default(),
             patience: u64::MAX,
             chain: Chain::new(BLOCK, count),
+            odd: Random::new(seed.rotate_left(32) ^ 0x6f64_6473),
+            mixed: false,
+            longest_lease: TIMING.lease().as_nanos() as u64,
+            snapshots: Snapshots::default(),
+            scene: None,
             random,
         }
     }
@@ -214,8 +254,9 @@ impl World {
 
     pub fn plan_tick(&mut self, host: Id) {
         let now = self.local(host);
+        let heartbeat = self.hosts[host].timing.heartbeat();
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        let longest = if coordinator.core.leads().is_some() { TIMING.heartbeat() } else { Duration::from_secs(1) };
+        let longest = if coordinator.core.leads().is_some() { heartbeat } else { Duration::from_secs(1) };
         let wakeup = coordinator.core.next_wakeup(now).map_or(now + longest, |wakeup| wakeup.min(now + longest));
         coordinator.tick += 1;
         let tick = coordinator.tick;
