@@ -3,6 +3,7 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since.
 
+mod descendant;
 mod upgrade;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::{Epoch, UpgradeName};
 use crate::time::BootTime;
+pub use descendant::Descendant;
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
@@ -48,13 +50,6 @@ pub struct Host {
     upgrade: Option<Upgrade>,
     /// Of the running node, where the kernel would end the node alone.
     below: Option<Descendant>,
-}
-
-/// A process that the chain node has started, and that would outlive a guard that is killed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Descendant {
-    pub pid: u32,
-    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -414,17 +409,6 @@ impl fmt::Display for NotReady {
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
             NotReady::Hidden { below } => write!(f, "{below}"),
         }
-    }
-}
-
-impl fmt::Display for Descendant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Descendant { pid, name } = self;
-        write!(
-            f,
-            "process {pid} ({name}) runs below the chain node's own process, without a PID namespace that ends it with the \
-             guard: let the script in chain.command end in exec"
-        )
     }
 }
 
