@@ -88,8 +88,8 @@ fn find(home: &Path, program: &str) -> Option<PathBuf> {
 fn ends_in_exec(script: &str) -> bool {
     let joined = script.replace("\\\n", " ");
     let commands = joined.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let commands = commands.flat_map(|line| line.split([';', '&', '|'])).map(str::trim);
-    let last = commands.filter(|command| !matches!(*command, "" | "fi" | "done" | "esac" | "}")).next_back();
+    let mut commands = commands.flat_map(|line| line.split([';', '&', '|'])).map(str::trim);
+    let last = commands.rfind(|command| !matches!(*command, "" | "fi" | "done" | "esac" | "}"));
     last.is_some_and(|command| command.trim_start_matches("then ").trim_start_matches("else ").starts_with("exec "))
 }
 

@@ -3,6 +3,7 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since, nor has said that it has one (`host/key_seen.rs`).
 
+mod descendant;
 mod foreign;
 mod key_seen;
 mod not_ready;
@@ -15,8 +16,9 @@ use crate::core::Action;
 use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::Epoch;
 use crate::time::BootTime;
+pub use descendant::Descendant;
 use key_seen::KeySeen;
-pub use not_ready::{Descendant, NotReady};
+pub use not_ready::NotReady;
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.

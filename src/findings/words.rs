@@ -79,9 +79,7 @@ pub fn foreign_node(member: &MemberStatus) -> Option<String> {
 
 fn containment_note(member: &MemberStatus) -> Option<String> {
     let weaker = member.containment == Containment::DirectChild.word();
-    weaker.then(|| {
-        "no PID namespace: if its guard is killed, the kernel ends the process of chain.command, and nothing below it".into()
-    })
+    weaker.then(|| "no PID namespace: only the process of chain.command ends with a killed guard".into())
 }
 
 /// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A

@@ -118,9 +118,7 @@ impl Step {
             Step::MapUsers => "map its user",
             Step::FirstProcess => "start its first process",
             Step::ChainNode => "fork in it",
-            Step::KeepCapabilities => {
-                "there is no CAP_SYS_ADMIN, and a user namespace would take away the capabilities that there are"
-            }
+            Step::KeepCapabilities => "unshare, and a user namespace would take away the capabilities that it has",
         }
     }
 }
@@ -205,6 +203,9 @@ impl Entry {
         // In a user namespace these could not be raised again.
         self.before.restore_limits();
         if let Err(error) = unshare(libc::CLONE_NEWPID) {
+            if error != Errno::PERM {
+                return Err((Step::Unshare, error));
+            }
             if self.has_capabilities {
                 return Err((Step::KeepCapabilities, error));
             }

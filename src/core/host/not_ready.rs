@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Descendant;
 use crate::ids::{NodeId, UpgradeName};
 use crate::time::WallTime;
 
@@ -65,13 +66,6 @@ pub enum NotReady {
     },
 }
 
-/// A process that the chain node has started, and that would outlive a guard that is killed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Descendant {
-    pub pid: u32,
-    pub name: String,
-}
-
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,16 +116,5 @@ impl fmt::Display for NotReady {
                 )
             }
         }
-    }
-}
-
-impl fmt::Display for Descendant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Descendant { pid, name } = self;
-        write!(
-            f,
-            "process {pid} ({name}) runs below the chain node's own process, without a PID namespace that ends it with the \
-             guard: let the script in chain.command end in exec"
-        )
     }
 }
