@@ -19,6 +19,8 @@ mod members;
 mod raft;
 #[path = "model/rules.rs"]
 mod rules;
+#[path = "model/settings.rs"]
+mod settings;
 #[path = "model/shift.rs"]
 mod shift;
 #[path = "model/stage.rs"]

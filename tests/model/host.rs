@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
-use baton::core::{Action as Asked, Core, Event, Memory, Peer, Settings, Stage};
+use baton::core::{Action as Asked, Core, Event, Peer, Stage};
 use baton::guard_frame::{Armed, Containment, NodeProcess};
-use baton::ids::{NodeId, Role, UpgradeName};
+use baton::ids::{NodeId, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
 use crate::members::{Change, Set, ids};
 use crate::raft::{Append, Appended, Ballot, Id, Payload, Raft, Role as RaftRole};
 use crate::rules::{Rules, Without};
+use crate::settings::{is_arbiter, memory, settings};
 use crate::shift::{ORIGIN, hash_shifted};
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -479,39 +480,5 @@ impl Host {
             RaftRole::Candidate { granted } => granted & (1 << voter) == 0,
             RaftRole::Follower | RaftRole::Leader(_) => false,
         }
-    }
-}
-
-fn is_arbiter(me: Id, rules: &Rules) -> bool {
-    rules.arbiter && me == NAMES.len() - 1
-}
-
-fn settings(me: Id, rules: &Rules) -> Settings {
-    Settings {
-        me: name(me),
-        role: if is_arbiter(me, rules) { Role::Arbiter } else { Role::Validator },
-        priorities: (0..NAMES.len()).map(|member| (name(member), 100)).collect(),
-        timing: rules.timings[me],
-        unstated_lease: None,
-        failback: false,
-        clock_skew: Duration::ZERO,
-        node_refuses: false,
-        probe_failures_max: 3,
-        head_still_max: Duration::from_secs(10_000),
-        activation_max: Duration::from_secs(10_000),
-        settle_max: None,
-        sees_key_on_chain: false,
-        min_peers: None,
-    }
-}
-
-fn memory(raft: &Raft, fresh: bool, promised: Duration) -> Memory {
-    Memory {
-        fresh,
-        vote_term: raft.term,
-        released_term: raft.released_term(),
-        view: raft.state.view(),
-        promised,
-        mark_seen: None,
     }
 }
