@@ -71,7 +71,12 @@ impl ChainDriver for Near {
         let status = self.client.get().await?;
         let health = answer::health(&status, &self.pointers)
             .map_err(|reason| ProbeError::BadAnswer { target: self.client.target(), reason })?;
-        Ok(Health { key: key_state(&status), latency: asked_at.elapsed(), ..health })
+        let latency = asked_at.elapsed();
+        let key = match key_state(&status) {
+            KeyState::Loaded if self.is_for_another_account(&status).await => KeyState::Absent,
+            told => told,
+        };
+        Ok(Health { key, latency, ..health })
     }
 
     fn tells_key(&self) -> bool {
@@ -185,6 +190,14 @@ impl Near {
         let windows = self.rpc.maintenance_windows(account).await?;
         let window = pace.choose(&windows, length);
         Ok((pace, window))
+    }
+
+    /// Whether the node validates, and as somebody else: what it signs is not signed in the name of the shared account.
+    async fn is_for_another_account(&self, status: &Value) -> bool {
+        let told =
+            status.pointer("/validator_account_id").and_then(Value::as_str).filter(|account| !account.is_empty());
+        let Some(told) = told else { return false };
+        self.account().await.is_ok_and(|shared| shared != told)
     }
 
     /// The account that the hosts validate as.

@@ -76,8 +76,8 @@ pub const KEYS: &[Key] = &[
     optional(
         "timing.older_members_lease",
         r#"older_members_lease = "1s""#,
-        "it is not known, and their answers make no lease",
-        "While members of an earlier version run: the lease of each of them, at least",
+        "their answers make no lease",
+        "The lease of members of an earlier version, at least",
     ),
     required("tls.ca", r#"ca = "ca.pem""#, "Who signs the members' certificates"),
     required("tls.cert", r#"cert = "host-a.pem""#, "This member's certificate, which names member.id"),

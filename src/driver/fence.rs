@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use tokio::net::UnixListener;
 
 use super::links::HostLinks;
-use super::{Driver, create_dir, guard_settings, key_reader};
+use super::prepare::create_dir;
+use super::{Driver, guard_settings, key_reader};
 use crate::admin::{self, AdminError};
 use crate::config::Config;
 use crate::guard_client::{self, Ended};

@@ -10,7 +10,7 @@ use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Peer, Stage};
 use baton::guard_frame::{Armed, Containment, NodeProcess};
-use baton::ids::{NodeId, UpgradeName};
+use baton::ids::{Epoch, NodeId, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
@@ -89,6 +89,10 @@ impl Hash for Host {
         let led_for = now.since(self.led_at).min(self.lease);
         let is_late = led_for == self.lease;
         (is_late, (self.core.leads().is_some() && self.core.not_ready(now).is_some()).then_some(led_for)).hash(out);
+        // And a third, for a sole founder, who waits before its first claim.
+        let is_sole = self.raft.members.sets().all(|set| set.count_ones() == 1);
+        let founds = is_sole && self.core.leads().is_some() && self.core.view().epoch == Epoch::default();
+        founds.then(|| now.since(self.led_at)).hash(out);
     }
 }
 

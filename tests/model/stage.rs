@@ -7,6 +7,9 @@ use crate::rules::Rules;
 use crate::table::Op;
 use crate::world::{Cluster, Fate, State, others};
 
+/// Longer than the core makes it wait, also by a slow clock.
+const SOLE_FOUNDER_TICKS: u32 = 25;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Nobody has ever campaigned.
@@ -99,6 +102,12 @@ fn elect(cluster: &Cluster, state: &mut State, host: Id) {
 /// `host` is elected by all, and takes the baton while only `hearers` hear of it.
 fn take(cluster: &Cluster, state: &mut State, host: Id, hearers: &[Id]) {
     elect(cluster, state, host);
+    // A sole founder waits for a call of another cluster before the first claim of all.
+    let is_sole = state.host(host).raft.members.voters == 1 << host;
+    for _ in 0..SOLE_FOUNDER_TICKS * u32::from(is_sole) {
+        cluster.tick(state);
+        cluster.own(state, host, Op::Wake);
+    }
     for _ in 0..3 {
         for to in hearers {
             cluster.append(state, host, *to, true, Fate::Answered);

@@ -417,10 +417,11 @@ impl Model for Cluster {
             self.requests(state, me, actions);
         }
         for (late, message) in state.late.iter().enumerate() {
-            let waits = message.message.is_request() && state.host(message.to).considering.is_some();
             let is_vote = matches!(message.message, Message::Vote(_));
+            let waits = message.message.is_request() && state.host(message.to).considering.is_some()
+                || is_vote && state.has_to_report(message.to);
             let is_report = matches!(message.message, Message::Accepted { .. });
-            if !(waits || is_vote && state.has_to_report(message.to)) {
+            if !waits {
                 let again = [false, true].into_iter().filter(|again| !(*again && is_report));
                 actions.extend(again.map(|again| Action::Deliver { late, again }));
             }
