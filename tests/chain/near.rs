@@ -312,3 +312,15 @@ async fn the_work_of_the_shared_key_is_counted_after_the_head_is_read() {
     node.answer("/#validators", rpc_error("METHOD_NOT_FOUND"));
     near.key_work().await.expect_err("not counted");
 }
+
+/// With a key of its own, as of a validator that has left.
+#[tokio::test]
+async fn a_node_that_validates_as_another_account_has_not_the_shared_key() {
+    let node = FakeNode::start("/status", Answer::Hang).await;
+    let place = home("{}");
+    let near = driver(&near_chain(place.path(), node.url("/status")), place.path());
+    for (account, expected) in [("node3", KeyState::Loaded), ("gone", KeyState::Absent)] {
+        node.answer("/status", status(|status| status["validator_account_id"] = account.into()));
+        assert_eq!(near.probe().await.expect("health").key, expected, "{account}");
+    }
+}
