@@ -32,7 +32,8 @@ const BOUND: Duration = Duration::from_secs(60);
 const START_BOUND: Duration = Duration::from_secs(20);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("status --json", include_str!("../../tests/cli/shown.rs")),
     ("status --watch --every", include_str!("../../tests/watch.rs")),
     ("run --stop-node", include_str!("e2e_restart.rs")),
     ("run --key-signed-outside", include_str!("../../tests/bad_input.rs")),

@@ -52,9 +52,10 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(Vec::new()) }
     }
 
-    /// Makes what may be missing of these files before the node's first start; `inspect` has found them sound.
-    fn lay(&self) -> impl Future<Output = Result<(), DriverError>> + Send {
-        async { Ok(()) }
+    /// Makes what may be missing of these files before the node's first start; `inspect` has found them sound. What it
+    /// returns are warnings of what the node would inherit from this very process.
+    fn lay(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// What `process`, which is the configured command or one of the node's processes, says of its home and of its key's
@@ -175,8 +176,8 @@ impl Driver {
     /// Looks at the files that the chain node will read, before its first start; makes what may be
     /// missing there (a throwaway standby key). What it returns are warnings, one a line.
     pub async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let warnings = self.inspect().await?;
-        each!(self, it => it.lay().await)?;
+        let mut warnings = self.inspect().await?;
+        warnings.extend(each!(self, it => it.lay().await)?);
         Ok(warnings)
     }
 

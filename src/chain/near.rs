@@ -110,8 +110,11 @@ impl ChainDriver for Near {
             }
         }
         let tracking = config_json::tracking_problem(&config, account);
-        let tracking = tracking.map(|problem| format!("{}: {problem}", file.display()));
-        Ok(tracking.into_iter().chain(few_open_files(getrlimit(Resource::Nofile).maximum)).collect())
+        Ok(tracking.map(|problem| format!("{}: {problem}", file.display())).into_iter().collect())
+    }
+
+    async fn lay(&self) -> Result<Vec<String>, DriverError> {
+        Ok(few_open_files(getrlimit(Resource::Nofile).maximum).into_iter().collect())
     }
 
     /// The node, stopped, will start next with the network address that goes with the validator's node key.

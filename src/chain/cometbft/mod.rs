@@ -133,7 +133,7 @@ impl ChainDriver for CometBft {
     }
 
     /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
-    async fn lay(&self) -> Result<(), DriverError> {
+    async fn lay(&self) -> Result<Vec<String>, DriverError> {
         let files = Arc::clone(&self.files);
         let keys = Keys::prepare(&self.key_reader, &self.key_files).await?;
         blocking(move || {
@@ -146,7 +146,7 @@ impl ChainDriver for CometBft {
         .await?;
         // A second check finds the same files; the first answer stays.
         let _ = self.keys.set(keys);
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn probe(&self) -> Result<Health, ProbeError> {
