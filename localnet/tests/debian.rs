@@ -156,10 +156,15 @@ fn peers(name: &str) -> String {
     all.filter(|other| *other != name).map(address).collect::<Vec<_>>().join(",")
 }
 
+/// The guard: each chain node has a first process of its PID namespace beside it, which is younger and has the same name.
+fn guard_of(host: &Host) -> String {
+    host.sh("pidof baton-guard | tr ' ' '\\n' | sort -n | head -n 1")
+}
+
 /// Asserts that the guard is still `guard`, and that the coordinator that now validates has found a chain node running.
 fn assert_adopted(host: &Host, guard: &str, after: &str) {
     host.until("baton active-validator", BOUND);
-    assert_eq!(host.sh("pidof baton-guard"), guard, "another guard after {after}");
+    assert_eq!(guard_of(host), guard, "another guard after {after}");
     let attached = host.sh("journalctl --no-pager -u baton | grep 'guard attached' | tail -n 1");
     assert!(attached.contains(&format!("node=Some({})", host.sh("pidof simchain"))), "after {after}: {attached}");
 }
@@ -250,7 +255,7 @@ fn the_package_lives_from_installation_to_purge() {
     assert_eq!(host.sh("systemctl show baton -p NRestarts -p Type --value"), "notify\n0");
     restarts_and_hangs(&host);
 
-    let guard = host.sh("pidof baton-guard");
+    let guard = guard_of(&host);
     let coordinator = host.sh("systemctl show baton -p MainPID --value");
     let told = install(&second);
     assert_ne!(host.sh("systemctl show baton -p MainPID --value"), coordinator, "an upgrade restarts it: {told}");
@@ -302,7 +307,7 @@ fn verify_units(host: &Host) {
 
 /// A restart and a stop leave the node, a coordinator that hangs is replaced, a stop of both units leaves nothing.
 fn restarts_and_hangs(host: &Host) {
-    let guard = host.sh("pidof baton-guard");
+    let guard = guard_of(host);
     host.sh("systemctl restart baton");
     assert_adopted(host, &guard, "a restart");
 
