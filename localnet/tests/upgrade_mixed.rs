@@ -53,7 +53,7 @@ impl Configs {
     fn vouch_for_older(&self, host: &str) {
         let file = self.net.config_file(host);
         let text = std::fs::read_to_string(&file).unwrap();
-        let vouched = text.replace("[timing]\n", "[timing]\nolder_members_lease = \"1s\"\n");
+        let vouched = text.replace("[timing]\n", "[timing]\nolder_members_lease = \"3s\"\n");
         assert_ne!(vouched, text, "{text}");
         write_file(&file, &vouched).unwrap();
     }
