@@ -2,8 +2,9 @@
 //! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
 //!
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
-//! chain node, `key_watch` whether the key is in use elsewhere, `lead` the leadership of a term, `election` when to campaign, `tenure` how the baton is taken and
-//! let go, `orders` what an operator has laid down.
+//! chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
+//! leadership of a term, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
+//! operator has laid down.
 
 mod degraded;
 pub mod election;
