@@ -7,6 +7,7 @@
 
 mod below;
 mod end;
+mod pulse;
 mod start;
 mod sweep;
 
@@ -28,6 +29,7 @@ use crate::guard_frame::{Armed, FrameBuffer, FrameError, FromGuard, LinesAs, Lin
 use crate::ids::NodeId;
 use crate::processes;
 use crate::time::BootTime;
+use pulse::{Due, Pulse};
 use sweep::Held;
 
 /// How long after SIGKILL a process may still be there until we give up proving its end.
@@ -57,12 +59,15 @@ pub struct Attached {
     /// `None` is proof that no chain node of ours runs on this host.
     pub node: Option<NodeProcess>,
     pub armed: Option<Armed>,
+    pub answers_pings: bool,
 }
 
 #[derive(Debug)]
 pub enum GuardEvent {
     /// A frame and when it was received.
     Frame(FromGuard, BootTime),
+    /// Whether the guard answers pings, each time that this changes. It does at first.
+    Answers(bool),
     /// The connection has ended; this client is of no more use, attach anew.
     Gone {
         reason: String,
@@ -126,6 +131,8 @@ impl GuardClient {
             guard: guard.clone(),
             node: None,
             watch: Watch::default(),
+            pulse: attached.answers_pings.then(|| Pulse::new(BootTime::now())),
+            outgoing: outgoing.clone(),
             events,
         };
         listener.node = listener.hold(attached.node.as_ref());
@@ -199,6 +206,9 @@ struct Listener {
     /// The chain node as far as the guard told us, held open at that moment.
     node: Option<Held>,
     watch: Watch,
+    /// `None` of a guard of an earlier version.
+    pulse: Option<Pulse>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
     events: mpsc::UnboundedSender<GuardEvent>,
 }
 
@@ -214,7 +224,9 @@ impl Listener {
                 Ok(None) => (),
                 Err(e) => break e.to_string(),
             }
-            let silence = self.watch.left(self.kill_max, BootTime::now());
+            let now = BootTime::now();
+            let silence = self.watch.left(self.kill_max, now);
+            let pulse = self.pulse.as_ref().and_then(Pulse::wake_at).map(|at| at.since(now));
             tokio::select! {
                 // After a pause of our own, what the guard has said meanwhile comes before its silence.
                 biased;
@@ -225,6 +237,7 @@ impl Listener {
                     Err(e) => break format!("the connection to the guard failed: {e}"),
                 },
                 () = sleep(silence.unwrap_or_default()), if silence.is_some() => self.overdue().await,
+                () = sleep(pulse.unwrap_or_default()), if pulse.is_some() => self.feel_pulse(),
             }
         };
         let events = self.events.clone();
@@ -236,8 +249,19 @@ impl Listener {
         }));
     }
 
+    fn feel_pulse(&mut self) {
+        match self.pulse.as_mut().and_then(|pulse| pulse.due(BootTime::now())) {
+            Some(Due::Ping) => drop(self.outgoing.send(Outgoing::Frame(ToGuard::Ping))),
+            Some(Due::TellSilent) => drop(self.events.send(GuardEvent::Answers(false))),
+            None => {}
+        }
+    }
+
     fn hear(&mut self, frame: FromGuard) {
         let received = BootTime::now();
+        if self.pulse.as_mut().is_some_and(|pulse| pulse.heard(received)) {
+            let _ = self.events.send(GuardEvent::Answers(true));
+        }
         match &frame {
             FromGuard::Welcome { node, armed, .. } => {
                 self.node = self.hold(node.as_ref());
@@ -247,6 +271,7 @@ impl Listener {
             FromGuard::Exited { .. } => self.node = None,
             FromGuard::Armed(armed) => self.watch.renewed(Some(*armed)),
             FromGuard::Disarmed { .. } | FromGuard::Fenced { .. } => self.watch.renewed(None),
+            FromGuard::Pong => return,
             FromGuard::Signalled { .. } | FromGuard::Refused { .. } => (),
         }
         let _ = self.events.send(GuardEvent::Frame(frame, received));

@@ -47,10 +47,11 @@ pub enum ToGuard {
     /// `kill_max` after a deadline is killed by the kernel, and its chain node with it.
     Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec>, kill_max: Duration },
     /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is
-    /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first.
+    /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first, which may take as long
+    /// as their disk does. `Stop` takes it back until then.
     Start { node: NodeSpec, validator_epoch: Option<Epoch> },
     /// Arms the guard or moves its deadline. Refused when the deadline has passed, when the epoch was
-    /// fenced, or when it is lower than one seen before. A renewal (the same epoch again) never moves
+    /// fenced, when it is lower than one seen before, or for another epoch while links are still put to standby. A renewal (the same epoch again) never moves
     /// a deadline back.
     Arm { epoch: Epoch, deadline: BootTime },
     /// The chain node of this epoch was proven stopped or keyless: there is nothing left to fence.
@@ -58,24 +59,29 @@ pub enum ToGuard {
     /// Sends a signal to the chain node. With `validator_epoch`, refused unless armed under it.
     Signal { signal: i32, validator_epoch: Option<Epoch> },
     /// SIGTERM to the chain node, SIGKILL to all of it after `timeout`; a zero timeout kills at once. Asked
-    /// again, the earlier end holds. `Exited` is the answer.
+    /// again, the earlier end holds. `Exited` is the answer, or the refusal of a `Start` that it takes back.
     Stop { timeout: Duration },
     /// The guard puts the links into standby and ends; refused while the chain node runs. The end of the
     /// connection is the answer.
     Quit,
+    /// Answered by `Pong`, by a guard that says in its `Welcome` that it does: whether it runs at all.
+    Ping,
 }
 
 impl ToGuard {
+    pub const START: &str = "Start";
+
     /// The name under which the guard speaks of this frame, as in `Refused`.
     pub fn name(&self) -> &'static str {
         match self {
             ToGuard::Hello { .. } => "Hello",
-            ToGuard::Start { .. } => "Start",
+            ToGuard::Start { .. } => ToGuard::START,
             ToGuard::Arm { .. } => "Arm",
             ToGuard::Disarm { .. } => "Disarm",
             ToGuard::Signal { .. } => "Signal",
             ToGuard::Stop { .. } => "Stop",
             ToGuard::Quit => "Quit",
+            ToGuard::Ping => "Ping",
         }
     }
 }
@@ -89,7 +95,11 @@ pub enum FromGuard {
         guard_pid: u32,
         node: Option<NodeProcess>,
         armed: Option<Armed>,
+        /// It answers `Ping`. A guard of an earlier version does not say, and takes none.
+        #[serde(default)]
+        answers_pings: bool,
     },
+    Pong,
     Started {
         node: NodeProcess,
     },
@@ -107,8 +117,9 @@ pub enum FromGuard {
         status: ExitStatus,
         cause: ExitCause,
     },
-    /// The deadline passed: the chain node is dead and the links are in standby (or `links_error`
-    /// says why they are not). `Exited` with `ExitCause::Fenced` comes first when a node was running.
+    /// The deadline passed: the chain node is dead, and the links are being put to standby. Until that is done the guard
+    /// starts no node and is armed for no other epoch. A guard of an earlier version tells it once that is done, and in
+    /// `links_error` why it was not. `Exited` with `ExitCause::Fenced` comes first when a node was running.
     Fenced {
         epoch: Epoch,
         fired_at: BootTime,
@@ -119,7 +130,26 @@ pub enum FromGuard {
     Refused {
         request: String,
         reason: String,
+        /// Of an `Arm`: the higher epoch under which the guard was armed before. A guard of an earlier version does not say.
+        #[serde(default)]
+        superseded_by: Option<Epoch>,
     },
+}
+
+impl FromGuard {
+    /// Whether the next coordinator is to hear it when there was none to hear it.
+    pub fn is_kept_unheard(&self) -> bool {
+        match self {
+            FromGuard::Exited { .. } | FromGuard::Fenced { .. } => true,
+            FromGuard::Welcome { .. }
+            | FromGuard::Started { .. }
+            | FromGuard::Armed(_)
+            | FromGuard::Disarmed { .. }
+            | FromGuard::Signalled { .. }
+            | FromGuard::Pong
+            | FromGuard::Refused { .. } => false,
+        }
+    }
 }
 
 /// The guard's word that it will kill the chain node at `deadline`.
@@ -163,12 +193,17 @@ impl ArmedGuard {
             | FromGuard::Signalled { .. }
             | FromGuard::Exited { .. }
             | FromGuard::Fenced { .. }
+            | FromGuard::Pong
             | FromGuard::Refused { .. } => None,
         }
     }
 
     pub fn epoch(&self) -> Epoch {
         self.armed.epoch
+    }
+
+    pub fn deadline(&self) -> BootTime {
+        self.armed.deadline
     }
 
     /// Whether the deadline acknowledged here still lies ahead.
@@ -187,6 +222,9 @@ pub struct NodeProcess {
     /// A guard of an earlier version does not say, and has the weaker one.
     #[serde(default)]
     pub containment: Containment,
+    /// It was told to end, and has not ended yet. A guard of an earlier version does not say.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 /// What the kernel ends when the guard dies and nobody else is there to do it.

@@ -8,6 +8,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -32,7 +33,12 @@ pub struct Identity {
     heard: Mutex<BTreeMap<NodeId, u32>>,
     /// Who called last from another cluster of this name.
     rival: watch::Sender<Option<NodeId>>,
+    /// Under the name of each member, what was refused last, and when.
+    refused: Mutex<BTreeMap<NodeId, (BootTime, String)>>,
 }
+
+/// How long a refusal counts. Who lives and is refused is so once a second, by gossip; see `gossip::EXCHANGE_EVERY`.
+const REFUSAL_COUNTS_FOR: Duration = Duration::from_secs(15);
 
 /// What a member knows of the others.
 pub struct Known {
@@ -95,6 +101,7 @@ impl Identity {
             sessions: None,
             heard: Mutex::default(),
             rival: watch::Sender::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -107,6 +114,37 @@ impl Identity {
     /// What an operator should know of who speaks for other members, one a line.
     pub fn warnings(&self, now: BootTime) -> Vec<String> {
         self.sessions.as_ref().map(|sessions| sessions.warnings(now)).unwrap_or_default()
+    }
+
+    /// Why this member does not listen to who speaks as `member`, or answers at its address. Of one that it `hears`, a second
+    /// process under its name is told by [`Identity::warnings`].
+    pub fn refused(&self, member: &NodeId, hears: bool, now: BootTime) -> Option<String> {
+        let noted = self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(member).cloned();
+        let noted = noted.filter(|(at, _)| now.since(*at) < REFUSAL_COUNTS_FOR).map(|(_, why)| why);
+        noted.or_else(|| self.sessions.as_ref().filter(|_| !hears)?.refused(member, now))
+    }
+
+    /// Keeps what an operator has to know of `member`; the rest of what is refused is somebody else's or passes by itself.
+    fn noted<T>(&self, member: &NodeId, checked: Result<T, Stranger>) -> Result<T, Stranger> {
+        match &checked {
+            Err(why @ (Stranger::OtherStore { .. } | Stranger::Impostor { .. } | Stranger::OtherCluster { .. })) => {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                // Names that nobody knows are not collected.
+                if self.knows(member) {
+                    refused.insert(member.clone(), (BootTime::now(), why.to_string()));
+                }
+            }
+            Err(
+                Stranger::OtherProtocol { .. }
+                | Stranger::NotAMember(_)
+                | Stranger::SecondSelf(_)
+                | Stranger::OtherCertificate { .. }
+                | Stranger::NoConnection(_)
+                | Stranger::SecondProcess { .. },
+            )
+            | Ok(_) => {}
+        }
+        checked
     }
 
     fn admit(&self, sender: &Sender, heard: Heard) -> Result<(), Stranger> {
@@ -164,7 +202,7 @@ impl Identity {
     pub fn check_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
         self.note_rival(sender);
-        self.check(sender)?;
+        self.noted(&sender.member, self.check(sender))?;
         self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
         Ok(())
@@ -174,7 +212,7 @@ impl Identity {
     pub fn check_raft_request(&self, sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
         check_speaker(sender, visitor)?;
         self.note_rival(sender);
-        self.check_raft(sender)?;
+        self.noted(&sender.member, self.check_raft(sender))?;
         self.admit(sender, Heard::Asking)?;
         visitor.is_a_member();
         Ok(())
@@ -254,10 +292,10 @@ impl Identity {
     /// As [`Identity::check`], for somebody who was addressed as `expected`.
     pub fn check_from(&self, sender: &Sender, expected: &NodeId) -> Result<(), Stranger> {
         if sender.member != *expected {
-            let (expected, got) = (expected.clone(), sender.member.clone());
-            return Err(Stranger::Impostor { expected, got });
+            let why = Stranger::Impostor { expected: expected.clone(), got: sender.member.clone() };
+            return self.noted(expected, Err(why));
         }
-        self.check(sender)?;
+        self.noted(expected, self.check(sender))?;
         self.admit(sender, Heard::Answering)
     }
 }
@@ -323,6 +361,22 @@ mod tests {
         assert_eq!(identity.check(&sender("b", 7)), Ok(()));
         assert!(matches!(identity.check(&sender("b", 8)), Err(Stranger::OtherStore { .. })));
         assert_eq!(identity.check(&sender("c", 8)), Ok(()), "not recorded yet");
+    }
+
+    #[test]
+    fn what_was_refused_under_a_members_name_is_told_for_a_while() {
+        let identity = identity("a b c");
+        let (b, c) = (NodeId::from("b"), NodeId::from("c"));
+        let told = |member: &NodeId, after| identity.refused(member, false, BootTime::now() + after);
+        let _ = identity.check_request(&sender("b", 7), &Speaker::Unproven.into());
+        assert_eq!(told(&b, Duration::ZERO), None);
+        let _ = identity.check_request(&sender("b", 8), &Speaker::Unproven.into());
+        assert!(told(&b, Duration::ZERO).is_some_and(|why| why.contains("it was wiped or copied")));
+        assert_eq!(told(&b, REFUSAL_COUNTS_FOR), None);
+        let _ = identity.check_from(&sender("b", 7), &c);
+        assert!(told(&c, Duration::ZERO).is_some_and(|why| why.starts_with("b answers where c should")));
+        let _ = identity.check_request(&sender("x", 1), &Speaker::Unproven.into());
+        assert_eq!(told(&"x".into(), Duration::ZERO), None, "nobody's names are collected");
     }
 
     #[test]

@@ -184,6 +184,7 @@ struct OfHost {
     connections_refused: IntCounter,
     state_dir_free: IntGaugeVec,
     state_dir_size: IntGaugeVec,
+    disk_hung: IntGaugeVec,
 }
 
 impl Metrics {
@@ -241,6 +242,11 @@ impl Metrics {
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
     pub fn publish_peers(&self, peers: &[PeerSeen]) {
         self.lock().peers.publish(peers);
+    }
+
+    /// Whether the disk of a directory hangs, by the key of the configuration that names it.
+    pub fn disk_hangs(&self, dir: &str, hangs: bool) {
+        self.lock().host.disk_hung.with_label_values(&[dir]).set(hangs.into());
     }
 
     /// One more start of the chain node after its first.
@@ -389,12 +395,14 @@ impl OfHost {
         let refused = "Connections to the peer port refused for want of a good certificate, count since start";
         let free = "Space that is left in the file system of the state directory, bytes";
         let size = "Size of the file system of the state directory, bytes";
+        let hung = "Whether the disk of a directory of this host has not answered for member.disk_timeout, 1 or 0";
         OfHost {
             insecure: gauge(r, "baton_insecure", "Whether members are let in without TLS by tls.insecure, 1 or 0"),
             certificate_until: gauges(r, "baton_certificate_expiry_timestamp_seconds", expiry, &NO_LABEL),
             connections_refused: counter(r, "baton_connections_refused_total", refused),
             state_dir_free: gauges(r, "baton_state_dir_free_bytes", free, &NO_LABEL),
             state_dir_size: gauges(r, "baton_state_dir_size_bytes", size, &NO_LABEL),
+            disk_hung: gauges(r, "baton_disk_hung", hung, &["dir"]),
         }
     }
 }

@@ -50,6 +50,8 @@ impl LeaseSpan {
 /// The longest lease that can be configured.
 const LEASE_MAX: Duration = Duration::from_secs(120);
 const DRIFT_PPM_MAX: u32 = 100_000;
+/// A disk on which a vote takes longer is no member's.
+const VOTE_MAX: Duration = Duration::from_secs(2);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Durations that satisfy the inequalities below: it cannot be built otherwise.
@@ -162,6 +164,12 @@ impl Timing {
     /// The longest promise that any member can have been configured to make, by this one's clock.
     pub fn promise_max() -> Duration {
         LeaseSpan { lease: LEASE_MAX, drift_ppm: DRIFT_PPM_MAX }.promise()
+    }
+
+    /// How long a candidate waits for a vote: as long as the slowest disk of a quorum takes, within reason. openraft wants it
+    /// shorter than its own lease, which is a heartbeat shorter than ours.
+    pub fn vote_max(&self) -> Duration {
+        (self.lease - self.heartbeat - Duration::from_millis(1)).min(VOTE_MAX)
     }
 
     /// When the guard fires for a lease that a quorum acknowledged with requests sent at `acked_at`.

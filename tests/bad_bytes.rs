@@ -70,7 +70,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let from_guard = [
         FromGuard::Armed(Armed::by_guard(Epoch(3), BootTime::from_nanos(1_000_000_000))),
         FromGuard::Disarmed { epoch: Epoch(3) },
-        FromGuard::Refused { request: "Arm".into(), reason: "the deadline has passed".into() },
+        FromGuard::Refused { request: "Arm".into(), reason: "the deadline has passed".into(), superseded_by: None },
     ];
     let stream = |frames: Vec<Vec<u8>>| with(16, frames.concat());
     let vote = Vote::new_committed(3, "b".into());

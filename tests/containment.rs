@@ -41,7 +41,7 @@ validating = "key"
 [chain.activate]
 how = "restart"
 [chain.probe]
-exec = ["sh", "-c", "test -s pid && echo '{\"height\": 7, \"head_time\": \"'$(date -u +%FT%TZ)'\"}'"]
+exec = ["sh", "-c", "test -s pid && echo '{\"height\": '$(date +%s)', \"head_time\": \"'$(date -u +%FT%TZ)'\"}'"]
 every = "100ms"
 "#;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use baton::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::Reason;
-use baton::core::{Action, Core, Descendant, Event, Memory, Peer, Settings, Unheld};
+use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
 use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::{BootTime, Now, WallTime};
@@ -29,6 +29,10 @@ struct Story {
     core: Option<Core>,
     at: Duration,
     shown: String,
+    /// The guard confirms every renewal at once.
+    guard_answers: bool,
+    /// The last that was asked of it.
+    deadline: BootTime,
 }
 
 #[test]
@@ -142,12 +146,22 @@ impl Story {
             unstated_lease: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(30),
             settle_max: None,
             sees_key_on_chain: false,
         };
         let replicated = Replicated::default();
         let memory = Memory { view: replicated.view(), ..Memory::fresh() };
-        Story { settings, memory, replicated, core: None, at: Duration::ZERO, shown: String::new() }
+        Story {
+            settings,
+            memory,
+            replicated,
+            core: None,
+            at: Duration::ZERO,
+            shown: String::new(),
+            guard_answers: true,
+            deadline: BootTime::default(),
+        }
     }
 
     fn happen(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
@@ -287,9 +301,20 @@ impl Story {
             }
             _ => {}
         }
+        if let ["guard-silent"] = words {
+            self.guard_answers = false;
+            return Ok(Vec::new());
+        }
         let event = self.event(words)?;
         let Some(core) = &mut self.core else { return Err("no core".into()) };
-        let mut answers: Vec<String> = core.step(now, event).iter().map(|a| format!("expect {}", show(a))).collect();
+        let mut actions = core.step(now, event);
+        if let Some((epoch, deadline)) = actions.iter().find_map(asked_to_arm) {
+            self.deadline = deadline;
+            if self.guard_answers && core.stage() != Some(Stage::Arming) {
+                actions.extend(core.step(now, Event::GuardArmed { epoch, deadline }));
+            }
+        }
+        let mut answers: Vec<String> = actions.iter().map(|a| format!("expect {}", show(a))).collect();
         let stage = core.stage().map_or("", |stage| stage.as_str());
         let shown = format!("{} {stage}", core.state(now.boot).as_str()).trim_end().to_string();
         if shown != self.shown {
@@ -310,6 +335,7 @@ impl Story {
         let at = boot(self.at);
         Ok(match words {
             ["tick"] => Event::Tick,
+            ["armed", of] => Event::GuardArmed { epoch: epoch(of)?, deadline: self.deadline },
             ["slept"] => Event::Slept,
             ["accepted", leader, term] => self.accepted(leader, term, Timing::LAN.span())?,
             ["accepted", leader, term, "lease", lease] => self.accepted(leader, term, span(lease)?)?,
@@ -344,6 +370,7 @@ impl Story {
                 let released_term = self.replicated.last_release.map(|release| release.term);
                 Event::Restored { view: self.replicated.view(), released_term }
             }
+            ["clocks", ..] => Event::ClockOffsets(clocks(&words[1..])?),
             ["rival", member] => Event::RivalHeard { member: (*member).into() },
             ["key-looked", height, "after", after, shown @ ("signed" | "clear")] => Event::KeyLooked(KeyLook {
                 height: number(height)?,
@@ -382,10 +409,22 @@ fn acked(from: &str, term: &str, sent: &str, promised: Option<Duration>) -> Resu
 
 fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
     let node = |validator_epoch| {
-        Some(NodeProcess { pid: 7, started_at: at, validator_epoch, containment: Containment::default() })
+        Some(NodeProcess {
+            pid: 7,
+            started_at: at,
+            validator_epoch,
+            containment: Containment::default(),
+            stopping: false,
+        })
     };
     Ok(match words {
         ["guard-attached"] => Event::GuardAttached { node: None, armed: None },
+        ["guard-attached", "stopping"] => {
+            Event::GuardAttached { node: node(None).map(|node| NodeProcess { stopping: true, ..node }), armed: None }
+        }
+        ["guard-answers", "not"] => Event::GuardAnswers(false),
+        ["guard-answers"] => Event::GuardAnswers(true),
+        ["guard-superseded", by] => Event::GuardSuperseded { by: epoch(by)? },
         ["guard-attached", "standby"] => Event::GuardAttached { node: node(None), armed: None },
         ["guard-attached", "validator", of, "deadline", deadline] => Event::GuardAttached {
             node: node(Some(epoch(of)?)),
@@ -393,7 +432,6 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         },
         ["guard-gone"] => Event::GuardGone { node_proven_dead: true },
         ["guard-gone", "unproven"] => Event::GuardGone { node_proven_dead: false },
-        ["armed", of] => Event::GuardArmed { epoch: epoch(of)? },
         ["node-started"] => Event::NodeStarted { validator_epoch: None },
         ["node-started", "validator", of] => Event::NodeStarted { validator_epoch: Some(epoch(of)?) },
         ["node-start-failed"] => Event::NodeStartFailed { reason: "no such file".into() },
@@ -403,6 +441,13 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["fenced", of] => Event::Fenced { epoch: epoch(of)? },
         ["linked", of] => Event::Linked { epoch: epoch(of)? },
         ["links-failed"] => Event::LinksFailed { reason: "key.json is a regular file".into() },
+        ["links-put-away"] => Event::LinksPutAway,
+        ["disk-hung", dir] => Event::DiskHung { dir: (*dir).into() },
+        ["disk-back", dir] => Event::DiskBack { dir: (*dir).into() },
+        ["disk-full"] => Event::DiskFull { room: Some("the disk of state_dir is full".into()) },
+        ["disk-full", "gone"] => Event::DiskFull { room: None },
+        ["keys-unusable"] => Event::KeysUnusable { reason: Some("key.json does not exist".into()) },
+        ["keys-unusable", "gone"] => Event::KeysUnusable { reason: None },
         ["key-defect"] => Event::KeyDefect { reason: Some("standby.json is the validator key".into()) },
         ["key-defect", "gone"] => Event::KeyDefect { reason: None },
         ["activated", of] => Event::Activated { epoch: epoch(of)? },
@@ -440,6 +485,13 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
     })
 }
 
+fn asked_to_arm(action: &Action) -> Option<(Epoch, BootTime)> {
+    match action {
+        Action::Arm { epoch, deadline } => Some((*epoch, *deadline)),
+        _ => None,
+    }
+}
+
 fn upgrade(word: &str) -> Result<UpgradeName, String> {
     UpgradeName::new(word)
 }
@@ -475,6 +527,21 @@ fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
         .collect()
 }
 
+/// `b 3600s, c -20ms`: by how much each peer's clock is ahead of the own one.
+fn clocks(words: &[&str]) -> Result<BTreeMap<NodeId, ClockOffset>, String> {
+    let text = words.join(" ");
+    text.split(',')
+        .map(|part| {
+            let [id, ahead] = part.split_whitespace().collect::<Vec<_>>()[..] else {
+                return Err(format!("{part:?} is not such as `b -20ms`"));
+            };
+            let size = duration(ahead.trim_start_matches('-'))?.as_nanos() as i64;
+            let nanos = if ahead.starts_with('-') { -size } else { size };
+            Ok((id.into(), ClockOffset { nanos, error: Duration::from_millis(1) }))
+        })
+        .collect()
+}
+
 fn time(nanos: u64) -> String {
     if nanos.is_multiple_of(1_000_000) {
         format!("{}ms", nanos / 1_000_000)
@@ -494,6 +561,7 @@ fn show_floor(floor: &SignFloor) -> String {
 fn show(action: &Action) -> String {
     match action {
         Action::StartStandby => "StartStandby".into(),
+        Action::EndGuard => "EndGuard".into(),
         Action::Arm { epoch, deadline } => format!("Arm epoch={epoch} deadline={}", time(deadline.as_nanos())),
         Action::Disarm { epoch } => format!("Disarm epoch={epoch}"),
         Action::LinkValidating { epoch, floor } => format!("LinkValidating epoch={epoch} floor={}", show_floor(floor)),

@@ -4,12 +4,17 @@
 mod client;
 #[path = "guard/containment.rs"]
 mod containment;
+mod hang_kit;
 #[path = "guard/harness.rs"]
 mod harness;
+#[path = "guard/hung_disk.rs"]
+mod hung_disk;
 #[path = "guard/realtime.rs"]
 mod realtime;
 #[path = "guard/refuse_unshare.rs"]
 mod refuse_unshare;
+#[path = "guard/starting.rs"]
+mod starting;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -52,7 +57,7 @@ fn a_silent_coordinator_loses_its_validator_at_the_deadline_and_hears_of_it() {
     assert!(fired_at >= deadline, "{fired_at:?} is before {deadline:?}");
     assert!(done_at.since(deadline) < ms(1000), "{:?} too late", done_at.since(deadline));
     assert!(!lives(pid));
-    assert_eq!(place.key_links().state(), LinkState::Standby);
+    place.await_standby();
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn a_dead_coordinator_loses_its_validator_and_the_next_one_is_told() {
     let (pid, _) = validator(&place, &mut wire, FOREVER, ms(300));
     drop(wire);
     await_death(pid);
-    await_that("links in standby", || (place.key_links().state() == LinkState::Standby).then_some(()));
+    place.await_standby();
     let mut wire = place.coordinator();
     let welcome = wire.next();
     assert!(matches!(welcome, FromGuard::Welcome { node: None, armed: None, .. }), "{welcome:?}");
@@ -103,6 +108,7 @@ fn a_standby_outlives_its_coordinator_and_is_adopted_by_the_next() {
         guard_pid: guard.pid(),
         node: Some(started.clone()),
         armed: Some(armed),
+        answers_pings: true,
     };
     assert_eq!(welcome, expected);
     assert!(lives(started.pid));
@@ -198,7 +204,8 @@ fn a_stopped_guard_with_nothing_to_fence_is_left_alone() {
     let mut wire = place.welcomed();
     let fenced = wire.arm(E1, in_time(ms(50)));
     assert!(matches!(wire.next(), FromGuard::Fenced { epoch: E1, .. }));
-    let disarmed = wire.arm(E2, in_time(ms(300)));
+    // Refused until the links are put away.
+    let disarmed = await_that("links that were put away", || wire.try_arm(E2, in_time(ms(300))));
     wire.send(&ToGuard::Disarm { epoch: E2 });
     assert_eq!(wire.next(), FromGuard::Disarmed { epoch: E2 });
     let pid = wire.start(place.node(FOREVER), None).pid;
@@ -280,7 +287,9 @@ fn arming_is_refused_for_a_lower_epoch_a_passed_deadline_and_a_fenced_epoch() {
     let reason = wire.refused(ToGuard::Arm { epoch: E2, deadline: BootTime::now() - ms(1) });
     assert!(reason.contains("passed"), "{reason}");
     assert!(matches!(wire.next(), FromGuard::Fenced { epoch: E2, .. }), "fenced without a chain node as well");
-    let reason = wire.refused(ToGuard::Arm { epoch: E2, deadline: in_time(SOON) });
+    let refused =
+        || Some(wire.refused(ToGuard::Arm { epoch: E2, deadline: in_time(SOON) })).filter(|it| !it.contains("still"));
+    let reason = await_that("links that were put away", refused);
     assert!(reason.contains("fenced"), "{reason}");
 }
 
@@ -507,7 +516,7 @@ fn a_guard_without_a_file_descriptor_left_is_not_busy_and_fences_in_time() {
     assert!(busy < took / 4, "{busy:?} of {took:?} with nothing to do");
     assert!(fenced_at.since(deadline) < ms(1000), "{:?} too late", fenced_at.since(deadline));
     assert!(!lives(pid));
-    assert_eq!(place.key_links().state(), LinkState::Standby);
+    place.await_standby();
 
     guard.allow_files(before);
     knocks.send(&place.hello("host-a", GUARD_PROTOCOL));

@@ -14,7 +14,7 @@ use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, Plann
 use baton::time::{BootTime, WallTime};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 38] = [
+const CONTRACT: [(&str, &str, &[&str]); 39] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -40,6 +40,7 @@ const CONTRACT: [(&str, &str, &[&str]); 38] = [
     ("baton_standbys_ready", "gauge", &[]),
     ("baton_paused", "gauge", &[]),
     ("baton_maintenance", "gauge", &[]),
+    ("baton_disk_hung", "gauge", &["dir"]),
     ("baton_insecure", "gauge", &[]),
     ("baton_certificate_expiry_timestamp_seconds", "gauge", &[]),
     ("baton_connections_refused_total", "counter", &[]),
@@ -101,6 +102,8 @@ fn lively() -> Metrics {
     metrics.moved("failover", "lease-lost", Some(Duration::from_millis(900)));
     metrics.moved("first", "operator", None);
     metrics.fenced("deadline");
+    metrics.disk_hangs("chain.home", true);
+    metrics.disk_hangs("member.state_dir", false);
     metrics
 }
 
@@ -223,6 +226,8 @@ fn numbers_are_shown_in_their_units() {
         ("baton_maintenance", 1.0),
         ("baton_key_in_use_elsewhere", 1.0),
         ("baton_insecure", 1.0),
+        ("baton_disk_hung{dir=\"chain.home\"}", 1.0),
+        ("baton_disk_hung{dir=\"member.state_dir\"}", 0.0),
         ("baton_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
         ("baton_connections_refused_total", 5.0),
         ("baton_voters", 3.0),

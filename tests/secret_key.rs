@@ -171,7 +171,7 @@ fn answer(mut stream: TcpStream, loaded: bool) -> std::io::Result<()> {
     while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
     let body = json!({
         "version": {"version": "1"},
-        "sync_info": {"latest_block_height": 7, "latest_block_time": WallTime::now().to_string(), "syncing": false},
+        "sync_info": {"latest_block_height": WallTime::now().as_nanos() / 1_000_000_000, "latest_block_time": WallTime::now().to_string(), "syncing": false},
         "validator_account_id": loaded.then_some(ACCOUNT), "validator_public_key": loaded.then_some(PUBLIC),
     })
     .to_string();

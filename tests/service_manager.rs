@@ -47,7 +47,7 @@ validating = "key"
 [chain.activate]
 how = "restart"
 [chain.probe]
-exec = ["sh", "-c", "env > ../probe.env; echo '{\"height\": 7, \"head_time\": \"'$(date -u +%FT%TZ)'\"}'"]
+exec = ["sh", "-c", "env > ../probe.env; echo '{\"height\": '$(date +%s)', \"head_time\": \"'$(date -u +%FT%TZ)'\"}'"]
 every = "500ms"
 "#;
 

@@ -3,8 +3,12 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rustix::fs::Mode;
+use rustix::process::geteuid;
 
 use crate::config::Chain;
 use crate::guard::TRY_NAMESPACE;
@@ -15,13 +19,34 @@ use crate::guard_frame::Containment;
 const SCRIPT_MAX: u64 = 256 << 10;
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "zsh", "ksh"];
 
-/// A line for people.
+/// Lines for people.
 ///
 /// # Errors
-/// The node would be a grandchild of its guard, and nothing would end it with the guard.
+/// The node would be a grandchild of its guard, or the kernel would forget that it is to die with it, and nothing would
+/// end it with the guard.
 pub(super) fn check(chain: &Chain) -> Result<String, String> {
+    let namespace = try_namespace();
+    let program = chain.command.first().and_then(|program| find(&chain.home, program));
+    let warning = match program.and_then(|program| Some((raised_by(&program)?, program.display().to_string()))) {
+        None => String::new(),
+        Some((Raised::Capabilities, program)) if namespace.is_err() && !geteuid().is_root() => {
+            return Err(format!(
+                "chain.command: {program} has file capabilities, for which the kernel forgets that it is to die with its \
+                 guard, and this host gives it no PID namespace; take them away (setcap -r {program}) and let the service \
+                 have them (AmbientCapabilities)"
+            ));
+        }
+        Some((raised, program)) => format!(
+            "\nwarning: chain.command: {program} {}: a chain node gets no new privileges, so it runs without what that gives",
+            raised.words()
+        ),
+    };
     let script = script_without_exec(&chain.home, &chain.command);
-    match (try_namespace(), script) {
+    Ok(contained(namespace, script)? + &warning)
+}
+
+fn contained(namespace: Result<(), String>, script: Option<String>) -> Result<String, String> {
+    match (namespace, script) {
         (Ok(()), None) => Ok("chain node: a PID namespace ends all of it with its guard".into()),
         (Ok(()), Some(script)) => Ok(format!(
             "chain node: a PID namespace ends all of it with its guard, also what {script} starts without exec"
@@ -35,6 +60,39 @@ pub(super) fn check(chain: &Chain) -> Result<String, String> {
              namespace ({reason}): a guard that is killed would leave the node running with the key; put exec before \
              the command that starts the node"
         )),
+    }
+}
+
+/// By what a file gives whoever executes it more rights than he has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raised {
+    User,
+    Group,
+    Capabilities,
+}
+
+impl Raised {
+    fn words(self) -> &'static str {
+        match self {
+            Raised::User => "is set-user-ID",
+            Raised::Group => "is set-group-ID",
+            Raised::Capabilities => "has file capabilities",
+        }
+    }
+}
+
+fn raised_by(program: &Path) -> Option<Raised> {
+    let mode = program.metadata().ok()?.permissions().mode();
+    let capabilities = rustix::fs::getxattr(program, "security.capability", &mut [0_u8; 64][..]);
+    if capabilities.is_ok_and(|length| length > 0) {
+        return Some(Raised::Capabilities);
+    }
+    // Without the group's right to execute, its bit means something else.
+    let group = Mode::SGID | Mode::XGRP;
+    if mode & Mode::SUID.bits() != 0 {
+        Some(Raised::User)
+    } else {
+        (mode & group.bits() == group.bits()).then_some(Raised::Group)
     }
 }
 
@@ -111,6 +169,23 @@ mod tests {
         for text in ["#!/bin/sh\nneard run\n", "exec > log\nneard run", "neard run &\nwait\n", "# exec neard run\n", ""]
         {
             assert!(!ends_in_exec(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_raises_privileges_is_told_by_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("neard");
+        std::fs::write(&program, "").unwrap();
+        let with = |mode| {
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+            raised_by(&program)
+        };
+        assert_eq!([0o755, 0o4755, 0o2755, 0o2644].map(with), [None, Some(Raised::User), Some(Raised::Group), None]);
+        let capabilities = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(&program, "security.capability", &capabilities, flags).is_ok() {
+            assert_eq!(raised_by(&program), Some(Raised::Capabilities));
         }
     }
 

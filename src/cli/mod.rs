@@ -421,7 +421,7 @@ fn run(config: Config, stop_node: bool, key_use: KeyUse, log_format: Option<LogF
     runtime.block_on(async {
         let prepared = driver::prepare(config, key_use).await.map_err(Failure::BadInput)?;
         // Not earlier: a start that is refused says why in one line, and nothing before it.
-        log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
+        let _log = log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
         // Not earlier either: the store's threads begin where they are started from.
         threads::carry_the_lease();
         for warning in prepared.warnings() {

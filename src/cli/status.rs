@@ -76,6 +76,9 @@ struct MemberObject<'a> {
     /// Left out while there is none.
     #[serde(skip_serializing_if = "str::is_empty")]
     foreign_node: &'a str,
+    /// Left out while there is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    refused: &'a str,
     /// Left out while it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     timing: Option<TimingObject>,
@@ -149,6 +152,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         certificate_until: certificate_until(member).map(|until| until.to_string()),
         vote: &member.vote,
         foreign_node: &member.foreign_node,
+        refused: &member.refused,
         timing: member.timing.map(Into::into),
         key_alarm: &member.key_alarm,
         containment: &member.containment,

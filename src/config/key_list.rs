@@ -55,6 +55,11 @@ pub const KEYS: &[Key] = &[
         "The store: votes, log, identity; on a disk that survives a power loss",
     ),
     required("member.run_dir", r#"run_dir = "/run/baton""#, "Sockets of baton-guard and of `baton status`"),
+    default(
+        "member.disk_timeout",
+        r#"disk_timeout = "5s""#,
+        "A disk that does not answer for longer hangs, and its host gives the baton up",
+    ),
     default("member.join", "join = false", "Never form a cluster: with an empty store, wait for `baton member add`"),
     required("cluster.name", r#"name = "my-validator""#, "Members of another name are refused"),
     required("cluster.listen", r#"listen = "0.0.0.0:7401""#, "IP:PORT where this member waits for the others"),

@@ -37,6 +37,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Guard and admin sockets.
     pub run_dir: PathBuf,
+    /// A disk of this host that does not answer for longer hangs.
+    pub disk_timeout: Duration,
     /// This host never forms a cluster: with an empty store it waits until it is added to one.
     pub join: bool,
     pub cluster: Cluster,

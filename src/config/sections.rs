@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::ids::{NodeId, Role, is_plain_name};
 use crate::timing::{LeaseSpan, Timing};
@@ -15,6 +16,10 @@ use super::{Cluster, Config, Member, Tls};
 
 /// The highest priority of a member, in a configuration or by an operator's order.
 pub const PRIORITY_MAX: u32 = 1_000_000;
+/// A busy disk takes a second for a sync at times, and a holder gives the baton up for one that hangs.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
+const DISK_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+const DISK_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
 const RUN_DIR_BYTES_MAX: usize = 90;
 
@@ -23,6 +28,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let state_dir = doc.required_path("member.state_dir")?;
     let run_dir = doc.required_path("member.run_dir")?;
     check_run_dir(doc, &run_dir)?;
+    let disk_timeout = doc.duration_within("member.disk_timeout", DISK_TIMEOUT_MIN, DISK_TIMEOUT_MAX)?;
     let join = doc.boolean("member.join")?.unwrap_or(false);
     let cluster = cluster(doc)?;
     let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
@@ -68,6 +74,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         id,
         state_dir,
         run_dir,
+        disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
         join,
         cluster,
         timing,

@@ -162,6 +162,7 @@ impl Page {
         self.set("member.id", &wanted.id);
         self.set("member.state_dir", &wanted.state_dir);
         self.set("member.run_dir", &wanted.run_dir);
+        self.show("member.disk_timeout");
         match wanted.join {
             true => self.line("member.join", "true", Mark::Said),
             false => self.show("member.join"),

@@ -5,9 +5,11 @@
 //! by timer (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes
 //! (`enable_leader_restore`), a removed leader that transfers by itself (`removed_leader_step_down`), and
 //! the network's `pre_vote`, which grants when it is not implemented. Its own leader lease is
-//! `election_timeout_max`; it is kept shorter than ours, which alone counts.
+//! `election_timeout_max`; it is kept shorter than ours, which alone counts. `election_timeout_min` is how long it waits for
+//! a vote.
 
 mod client;
+mod late;
 mod lead;
 mod members;
 mod service;
@@ -23,6 +25,8 @@ use openraft::{Config, EntryPayload, Raft, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Mutex, RwLock, watch};
 
 pub use members::NotChanged;
+
+use late::LateCalls;
 
 use crate::core::Event;
 use crate::core::members::Members;
@@ -86,6 +90,9 @@ pub struct Consensus {
     promises: Arc<Mutex<PromiseFile>>,
     /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
+    /// For whom a vote is on its way to the own disk.
+    voting: watch::Receiver<Option<NodeId>>,
+    late: LateCalls,
 }
 
 impl Consensus {
@@ -103,19 +110,20 @@ impl Consensus {
             Origin::Join if fresh => log.mark_joined().await.map_err(unwritten)?,
             Origin::Found(_) | Origin::Join | Origin::Follow => {}
         }
-        let members = log.members();
+        let (members, voting, late) = (log.members(), log.voting(), LateCalls::new());
         let peers = client::Peers {
             identity: identity.clone(),
             core: start.core.clone(),
             roster: start.roster,
             lease: start.timing.span(),
+            late: late.clone(),
         };
         let raft = Raft::new(identity.member().clone(), config, peers, log, start.state_machine)
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
         let promises = Arc::new(Mutex::new(start.promises));
-        Ok(Consensus { raft, core: start.core, identity, members, promises, turn: Arc::default() })
+        Ok(Consensus { raft, core: start.core, identity, members, promises, turn: Arc::default(), voting, late })
     }
 
     /// What answers the requests of peers.
@@ -151,6 +159,11 @@ impl Consensus {
             tracing::debug!("no campaign: {refusal}");
             return;
         }
+        // Raft stands still meanwhile, and would ask for the next term before the votes of this one can have come.
+        if self.voting.borrow().as_ref() == Some(self.identity.member()) {
+            tracing::debug!("no campaign: this member's vote for itself is on its way to its disk");
+            return;
+        }
         if let Err(error) = self.raft.trigger().elect(true).await {
             tracing::error!("campaign: {error}");
         }
@@ -184,6 +197,7 @@ impl Consensus {
     }
 
     pub async fn shutdown(&self) {
+        self.late.end();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!("raft did not end in good order: {error}");
         }
@@ -231,14 +245,14 @@ fn unwritten(error: impl std::fmt::Display) -> ConsensusError {
 
 /// openraft's configuration for `timing`. Its leader lease (`election_timeout_max`) ends before any
 /// promise of ours, so that it never refuses a vote that our gate allows, and it is long enough that a
-/// lost heartbeat does not make openraft refuse a `Release`.
+/// lost heartbeat does not make openraft refuse a `Release`. It must be longer than the time for a vote.
 pub fn raft_config(cluster: &str, timing: &Timing, snapshot_every: u64) -> Config {
     let heartbeat = timing.heartbeat().as_millis() as u64;
     Config {
         cluster_name: cluster.to_string(),
         heartbeat_interval: heartbeat,
-        election_timeout_min: 2 * heartbeat,
-        election_timeout_max: (timing.lease().as_millis() as u64 - heartbeat).max(2 * heartbeat + 1),
+        election_timeout_min: timing.vote_max().as_millis() as u64,
+        election_timeout_max: timing.lease().as_millis() as u64 - heartbeat,
         enable_elect: false,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),

@@ -112,7 +112,13 @@ impl RaftService {
             // The turn is not taken yet: the `Release` arrives in an append.
             self.await_release(candidate).await;
         }
+        // Asked before as well: a vote that is refused anyway waits for no append's disk, and no append waits for it.
+        if let Err(refusal) = self.gate(candidate) {
+            info!(%candidate, term, "no vote: {refusal}");
+            return Ok(self.refusal());
+        }
         let _turn = self.turn.write().await;
+        // Invariant (fence 2): this is the answer that counts.
         if let Err(refusal) = self.gate(candidate) {
             info!(%candidate, term, "no vote: {refusal}");
             return Ok(self.refusal());
@@ -222,9 +228,15 @@ impl raft_server::Raft for RaftService {
         }
         // The turn is not taken yet: the `Release` arrives in an append.
         self.await_release(me).await;
+        let may_campaign =
+            || self.core.read(|core, now| core.may_campaign(now.boot)).map_err(|refusal| refusal.to_string());
+        if let Err(refusal) = may_campaign() {
+            info!(from = %sender.member, refusal, "offered the lead");
+            return Ok(self.seal(&TransferAnswer::Refused(refusal)));
+        }
         let _turn = self.turn.write().await;
-        let may = self.core.read(|core, now| core.may_campaign(now.boot));
-        let answer = match may.map_err(|refusal| refusal.to_string()) {
+        // Invariant (fence 2): this is the answer that counts.
+        let answer = match may_campaign() {
             Ok(()) => match self.raft.handle_transfer_leader(request).await.map_err(fatal)? {
                 Ok(()) => TransferAnswer::Accepted,
                 Err(error) => TransferAnswer::Refused(error.to_string()),

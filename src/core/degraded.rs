@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use crate::core::Core;
+use crate::core::event::Action;
 use crate::core::tenure::Reason;
-use crate::time::BootTime;
+use crate::time::{BootTime, Now};
 
 impl Core {
     /// A node whose head moves is not stuck, however far it lags; nor is one on a chain of slow blocks
@@ -25,6 +26,14 @@ impl Core {
     pub(in crate::core) fn stuck_for(&self, now: BootTime) -> Option<Duration> {
         let behind_for = now.since(self.behind_since?);
         (behind_for >= self.settings.head_still_max).then_some(behind_for)
+    }
+
+    /// A leader with a disk that hangs commits nothing, and proves nothing of its node; its heartbeats need no disk, and
+    /// would keep everybody loyal. So it waits for none of these, when somebody is ready.
+    pub(in crate::core) fn leave_hung_disk(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.lead.is_some() && self.host.has_hung_disk() && self.best_target().is_some() {
+            self.resign(now, Reason::DiskHung, out);
+        }
     }
 
     /// Why a holder's node is unfit; `None` while it does well.

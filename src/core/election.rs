@@ -2,11 +2,12 @@
 //!
 //! This decides about liveness only: a wrong rank costs time or an election, never safety.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::core::lease::VoterSets;
 use crate::core::peers::Peer;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Term};
 use crate::time::BootTime;
 use crate::timing::Timing;
 
@@ -63,11 +64,22 @@ pub fn best_target<'a>(
 pub struct Campaigns {
     started_at: BootTime,
     not_before: BootTime,
+    asked: Option<Asked>,
+}
+
+/// The votes of one term that this member has asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    term: Term,
+    /// They may come until then.
+    until: BootTime,
+    /// By whom no vote comes any more.
+    denied: BTreeSet<NodeId>,
 }
 
 impl Campaigns {
     pub fn new(started_at: BootTime) -> Self {
-        Campaigns { started_at, not_before: started_at }
+        Campaigns { started_at, not_before: started_at, asked: None }
     }
 
     /// Two candidates of neighbouring rank are two heartbeats apart, so that the first one's votes are
@@ -78,7 +90,8 @@ impl Campaigns {
             Some(rank) => 2 * timing.heartbeat() * rank,
             None => timing.lease() / 2,
         };
-        self.not_before.max(opens_at.max(self.started_at) + delay)
+        let votes_come_until = self.asked.as_ref().map_or(self.not_before, |asked| asked.until);
+        self.not_before.max(votes_come_until).max(opens_at.max(self.started_at) + delay)
     }
 
     /// Another candidate has this member's vote: it has its time to win and to say so.
@@ -86,7 +99,27 @@ impl Campaigns {
         self.not_before = self.not_before.max(now + 2 * timing.heartbeat());
     }
 
-    /// A campaign starts at `now`; the next one waits until this one's votes must have come.
+    /// The votes of `term` were asked for at `now`. As long as they can win it, this member does not go on to the next
+    /// term: on slow disks its own next campaign would overtake the votes of this one, again and again.
+    pub fn asked(&mut self, now: BootTime, term: Term, timing: &Timing) {
+        if self.asked.as_ref().is_none_or(|asked| asked.term < term) {
+            self.asked = Some(Asked { term, until: now + timing.vote_max(), denied: BTreeSet::new() });
+        }
+    }
+
+    /// `by` gives no vote of `term`. Once those that are left are too few, or are known to be `gone`, nothing is waited for.
+    pub fn denied(&mut self, by: NodeId, term: Term, voters: &VoterSets, gone: impl Fn(&NodeId) -> bool) {
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.term == term) else { return };
+        asked.denied.insert(by);
+        let may_vote = |id: &&NodeId| !asked.denied.contains(*id) && !gone(id);
+        let can_win = voters.iter().all(|set| set.iter().filter(may_vote).count() > set.len() / 2);
+        if !can_win {
+            asked.until = BootTime::from_nanos(0);
+        }
+    }
+
+    /// A campaign starts at `now`. The next one may come after this one's pre-votes, which wait for no disk; from
+    /// [`Campaigns::asked`] on it waits for the votes.
     pub fn started(&mut self, now: BootTime, rank: Option<u32>, timing: &Timing) {
         let spread: Duration = timing.heartbeat() * rank.unwrap_or(1).min(8);
         self.not_before = now + 2 * timing.heartbeat() + spread;
@@ -164,5 +197,31 @@ mod tests {
         let now = BootTime::from_nanos(1_000_000_000);
         campaigns.started(now, Some(0), &Timing::LAN);
         assert_eq!(campaigns.due_at(now, Some(0), &Timing::LAN).since(now), 2 * Timing::LAN.heartbeat());
+    }
+
+    /// When the next campaign is due, in milliseconds after votes of term 7 were asked for in the one at hand, and denied
+    /// by some.
+    fn due_after_denials(denials: &[(&str, Term)], gone: &str) -> u128 {
+        let voters = vec![["a", "b", "c", "d", "e"].map(NodeId::from).into()];
+        let mut campaigns = Campaigns::new(BootTime::from_nanos(0));
+        let now = BootTime::from_nanos(1_000_000_000);
+        campaigns.started(now, Some(0), &Timing::LAN);
+        campaigns.asked(now, 7, &Timing::LAN);
+        for (by, term) in denials {
+            // It is told for every peer, and begins no wait anew.
+            campaigns.asked(now + Timing::LAN.heartbeat(), 7, &Timing::LAN);
+            campaigns.denied((*by).into(), *term, &voters, |id| id.as_str() == gone);
+        }
+        campaigns.due_at(now, Some(0), &Timing::LAN).since(now).as_millis()
+    }
+
+    #[test]
+    fn votes_that_were_asked_for_are_waited_for_as_long_as_they_can_win() {
+        let (patient, soon) = (Timing::LAN.vote_max().as_millis(), 300);
+        assert_eq!(due_after_denials(&[], "nobody"), patient);
+        assert_eq!(due_after_denials(&[("b", 7), ("c", 7)], "nobody"), patient, "d and e may still vote");
+        assert_eq!(due_after_denials(&[("b", 7), ("c", 7), ("d", 7)], "nobody"), soon);
+        assert_eq!(due_after_denials(&[("b", 7), ("c", 7)], "e"), soon, "e is known to be lost");
+        assert_eq!(due_after_denials(&[("b", 6), ("c", 6), ("d", 6)], "nobody"), patient, "of an earlier term");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::chain_node::{Health, KeyLook, MetFloor, SignFloor};
+use crate::core::clock::ClockOffset;
 use crate::core::host::Descendant;
 use crate::core::key_watch::Unheld;
 use crate::core::lease::VoterSets;
@@ -97,12 +98,20 @@ pub enum Event {
         node: Option<NodeProcess>,
         armed: Option<Armed>,
     },
+    /// Whether it answers pings, each time that this changes.
+    GuardAnswers(bool),
+    /// It refuses an `Arm`, since it was armed under a higher epoch before.
+    GuardSuperseded {
+        by: Epoch,
+    },
     /// The guard is gone; whether all of its chain node is proven gone too.
     GuardGone {
         node_proven_dead: bool,
     },
+    /// The guard keeps this deadline.
     GuardArmed {
         epoch: Epoch,
+        deadline: BootTime,
     },
     NodeStarted {
         validator_epoch: Option<Epoch>,
@@ -132,6 +141,8 @@ pub enum Event {
     LinksFailed {
         reason: String,
     },
+    /// Links of which `LinksFailed` said that they are late are in standby.
+    LinksPutAway,
     /// The node was proven to run with the key.
     Activated {
         epoch: Epoch,
@@ -140,8 +151,8 @@ pub enum Event {
         epoch: Epoch,
         reason: String,
     },
-    /// The links are in standby and the node was proven stopped or keyless; what it signed last, when
-    /// the chain node records it.
+    /// The node was proven stopped, or keyless with its links in standby; what it signed last, when the chain node records
+    /// it. Links that are not in standby by then are told of by `LinksFailed`.
     Inactive {
         last_signed: Option<SignMark>,
     },
@@ -163,6 +174,8 @@ pub enum Event {
         reason: String,
     },
     Peers(BTreeMap<NodeId, Peer>),
+    /// What was measured of the wall clocks of members in reach.
+    ClockOffsets(BTreeMap<NodeId, ClockOffset>),
     /// `member` of another cluster of this name, which other members formed, has called this one as its own.
     RivalHeard {
         member: NodeId,
@@ -198,8 +211,34 @@ pub enum Event {
     ForeignNode {
         found: Option<String>,
     },
-    /// `StartStandby` was not carried out, because of a `ForeignNode`; the guard was not asked.
+    /// `StartStandby` was not carried out, because of a `ForeignNode` or an order to let go; the guard was not asked.
     StartWithheld,
+    /// The disk of this directory has not answered for longer than the configuration allows.
+    DiskHung {
+        dir: String,
+    },
+    /// It answers again. Follows every `DiskHung`, if anything does.
+    DiskBack {
+        dir: String,
+    },
+    /// The store has given up its reserve of room, and what is left; `None`: it has a reserve.
+    DiskFull {
+        room: Option<String>,
+    },
+    /// What keeps a validator's key from being linked, while the node may run as a standby; `None` once nothing does.
+    KeysUnusable {
+        reason: Option<String>,
+    },
+
+    /// This member's vote of `term` for itself is on its disk, and the others are asked for theirs. Told once for each.
+    VotesAsked {
+        term: Term,
+    },
+    /// `by` has refused its vote of `term`, or was asked in vain.
+    VoteDenied {
+        by: NodeId,
+        term: Term,
+    },
 }
 
 /// What the core reads of the replicated state.
@@ -226,7 +265,9 @@ impl View {
 pub enum Action {
     /// → `NodeStarted`, `NodeStartFailed` or `StartWithheld`. The guard puts the links into standby first.
     StartStandby,
-    /// → `GuardArmed`. Renews as well.
+    /// → `GuardGone`. Its chain node ends with it.
+    EndGuard,
+    /// → `GuardArmed` or `GuardSuperseded`. Renews as well.
     Arm {
         epoch: Epoch,
         deadline: BootTime,

@@ -64,6 +64,15 @@ pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
     }
 }
 
+/// What a floor that rests on clocks asks for without any: a head above `head_heard`, the highest of any host that was heard
+/// of when the old holder had to be silent.
+pub fn is_above(floor: &SignFloor, health: &Health, head_heard: u64) -> bool {
+    match floor {
+        SignFloor::BlockAfter(_) => health.height > head_heard,
+        SignFloor::None | SignFloor::Mark(_) => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +109,8 @@ mod tests {
             let floor = for_claim(source, wall(1000), Duration::from_millis(10));
             assert!(!is_met(&floor, &head(90, 1010), false));
             assert!(is_met(&floor, &head(90, 1011), false));
+            assert!(is_above(&floor, &head(90, 1011), 89));
+            assert!(!is_above(&floor, &head(90, 1011), 90), "it was heard of before, by whatever clock");
         }
     }
 

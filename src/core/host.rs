@@ -4,7 +4,9 @@
 //! started keyless and never given the key since, nor has said that it has one (`host/key_seen.rs`).
 
 mod descendant;
+mod disks;
 mod foreign;
+mod guard_answers;
 mod key_seen;
 mod not_ready;
 mod upgrade;
@@ -17,6 +19,8 @@ use crate::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::ids::Epoch;
 use crate::time::BootTime;
 pub use descendant::Descendant;
+use disks::Disks;
+use guard_answers::GuardAnswers;
 use key_seen::KeySeen;
 pub use not_ready::NotReady;
 use upgrade::Upgrade;
@@ -24,6 +28,9 @@ use upgrade::Upgrade;
 /// First wait before a crashed node is started again; doubled for every further crash.
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
+/// For how long a node that failed as a holder's is not trusted with the baton; doubled each time in a row.
+const DISTRUST_MIN: Duration = Duration::from_secs(8);
+const DISTRUST_MAX: Duration = Duration::from_secs(600);
 /// For every such time that a node ran, one of its earlier crashes is forgotten.
 const CRASH_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -31,6 +38,7 @@ const CRASH_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 pub struct Host {
     runs_node: bool,
     guard: bool,
+    guard_answers: GuardAnswers,
     node: Node,
     proven: bool,
     crashes: u32,
@@ -38,6 +46,8 @@ pub struct Host {
     start_at: BootTime,
     /// The node is not trusted with the baton before.
     steady_at: BootTime,
+    /// So often in a row it did not do what a holder's must.
+    distrusted: u32,
     health: Option<Health>,
     head_moved_at: BootTime,
     /// When the node was last in sync, or started.
@@ -59,6 +69,7 @@ pub struct Host {
     key_seen: Option<KeySeen>,
     /// Of the running node, where the kernel would end the node alone.
     below: Option<Descendant>,
+    disks: Disks,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,11 +86,13 @@ impl Host {
         Host {
             runs_node,
             guard: false,
+            guard_answers: GuardAnswers::default(),
             node: if runs_node { Node::Unknown } else { Node::Stopped },
             proven: !runs_node,
             crashes: 0,
             start_at: started_at,
             steady_at: started_at,
+            distrusted: 0,
             health: None,
             head_moved_at: started_at,
             synced_at: started_at,
@@ -95,6 +108,7 @@ impl Host {
             foreign_node: None,
             key_seen: None,
             below: None,
+            disks: Disks::default(),
         }
     }
 
@@ -182,7 +196,7 @@ impl Host {
         self.proven = false;
     }
 
-    /// The node was proven stopped or keyless, with the links in standby.
+    /// The node was proven stopped, or keyless with the links in standby.
     pub fn key_is_gone(&mut self) {
         self.proven = true;
         self.links_error = None;
@@ -201,6 +215,7 @@ impl Host {
         out: &mut Vec<Action>,
     ) {
         self.guard = true;
+        self.guard_answers = GuardAnswers::default();
         match node {
             None => {
                 self.node = Node::Stopped;
@@ -208,6 +223,11 @@ impl Host {
                 if let Some(armed) = armed {
                     out.push(Action::Disarm { epoch: armed.epoch() });
                 }
+            }
+            // Told to end by an earlier coordinator; it has no key, and can take none.
+            Some(process) if process.validator_epoch.is_none() && armed.is_none() && process.stopping => {
+                self.node = Node::Stopping;
+                self.proven = true;
             }
             Some(process) if process.validator_epoch.is_none() && armed.is_none() => {
                 self.node = Node::Running { since: now };
@@ -274,13 +294,25 @@ impl Host {
         }
     }
 
-    /// The node did not do what a holder's must: it gets some time before it is trusted again.
+    /// The node did not do what a holder's must: it gets some time before it is trusted again, and more each time, so that a
+    /// preferred host that cannot hold does not take the baton from the others for ever.
     pub fn distrust(&mut self, now: BootTime) {
-        self.steady_at = now + backoff(self.crashes.max(3));
+        let pause = (DISTRUST_MIN * 2_u32.pow(self.distrusted.min(10))).min(DISTRUST_MAX);
+        self.steady_at = self.steady_at.max(now + pause);
+        self.distrusted += 1;
+    }
+
+    /// It has done well for long enough.
+    pub fn trust_again(&mut self) {
+        self.distrusted = 0;
     }
 
     pub fn links_failed(&mut self, reason: String) {
         self.links_error = Some(reason);
+    }
+
+    pub fn links_put_away(&mut self) {
+        self.links_error = None;
     }
 
     pub fn note_key_defect(&mut self, reason: Option<String>) {
@@ -327,6 +359,9 @@ impl Host {
         if !self.runs_node {
             return Some(NotReady::Arbiter);
         }
+        if let Some(dirs) = self.hung_disks() {
+            return Some(NotReady::DiskHung { dirs });
+        }
         if let Some(name) = self.upgrading() {
             return Some(NotReady::Upgrading { name: name.clone() });
         }
@@ -336,14 +371,20 @@ impl Host {
         if let Some(reason) = self.key_defect.as_ref().or(self.links_error.as_ref()) {
             return Some(NotReady::Links { reason: reason.clone() });
         }
-        if !self.guard {
+        if let Some(reason) = self.keys_unusable() {
+            return Some(NotReady::Keys { reason: reason.clone() });
+        }
+        if let Some(room) = self.disk_full() {
+            return Some(NotReady::DiskFull { room: room.clone() });
+        }
+        if !self.guard || self.guard_answers != GuardAnswers::Promptly {
             return Some(NotReady::NoGuard);
         }
         if !self.is_node_running() {
             return Some(NotReady::NodeDown);
         }
         if now < self.steady_at {
-            return Some(NotReady::Unsteady { left: self.steady_at.since(now) });
+            return Some(NotReady::Unsteady { left: self.steady_at.since(now), times: self.distrusted });
         }
         if let Some(below) = &self.below {
             return Some(NotReady::Hidden { below: below.clone() });
@@ -396,6 +437,7 @@ mod tests {
             started_at: at(0),
             validator_epoch: Some(Epoch(4)),
             containment: Containment::default(),
+            stopping: false,
         };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
@@ -408,8 +450,13 @@ mod tests {
     #[test]
     fn a_standby_found_running_is_adopted() {
         let mut host = Host::new(true, 3, None, at(0));
-        let node =
-            NodeProcess { pid: 1, started_at: at(0), validator_epoch: None, containment: Containment::default() };
+        let node = NodeProcess {
+            pid: 1,
+            started_at: at(0),
+            validator_epoch: None,
+            containment: Containment::default(),
+            stopping: false,
+        };
         let mut out = Vec::new();
         host.guard_attached(at(1), Some(&node), None, &mut out);
         assert!(out.is_empty() && host.is_proven() && host.is_node_running());

@@ -159,9 +159,7 @@ impl Core {
         self.key_watch.alarm = Some(Alarm { height, at, seen_at: now.boot, epoch, held_since: None });
         self.key_watch.clear = Clear::from(at);
         self.mark_seen = self.mark_seen.max(Some(SignMark::whole_height(height)));
-        if let Some(lead) = &mut self.lead {
-            lead.quiet_since = now.wall;
-        }
+        self.quiet_from(now);
     }
 
     /// Nobody of the cluster ever held the baton: the node that had the key before it may still sign. Before the first

@@ -19,6 +19,8 @@ pub(super) struct Lead {
     pub(super) since: BootTime,
     /// No other host can have signed after this moment.
     pub(super) quiet_since: WallTime,
+    /// The highest head of any host that was heard of at that moment.
+    pub(super) head_heard: u64,
     /// A `Release` of this term was proposed: nothing is claimed in this term any more, whether it
     /// commits or not.
     pub(super) releasing: bool,
@@ -38,6 +40,7 @@ impl Core {
     }
 
     pub(super) fn note_vote(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
+        self.forget_resigned(term);
         if self.lead.as_ref().is_some_and(|lead| lead.term < term) {
             self.note_lead_lost(now, out);
         }
@@ -45,7 +48,7 @@ impl Core {
     }
 
     pub(super) fn note_led(&mut self, now: Now, term: Term, out: &mut Vec<Action>) {
-        let known = self.lead.as_ref().is_some_and(|lead| lead.term == term);
+        let known = self.lead.as_ref().is_some_and(|lead| lead.term == term) || self.has_resigned(term);
         let outvoted = term < self.gate.vote_term() || self.voting_in.is_some_and(|voting| term < voting);
         if known || outvoted {
             return;
@@ -57,6 +60,7 @@ impl Core {
             lease: Lease::new(self.settings.me.clone(), term),
             since: now.boot,
             quiet_since: now.wall,
+            head_heard: self.highest_head(),
             releasing: false,
             offered_at: None,
         });
@@ -67,6 +71,7 @@ impl Core {
     }
 
     pub(super) fn note_lead_lost(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.resigned = None;
         if self.lead.take().is_some() {
             self.abandon_tenure(now, tenure::Reason::LeadLost, out);
             if self.host.runs_node() {
@@ -166,6 +171,22 @@ impl Core {
         if waited {
             lead.offered_at = Some(now.boot);
             out.push(Action::TransferLead { to });
+        }
+    }
+
+    fn highest_head(&self) -> u64 {
+        self.peers.values().map(|peer| peer.height).chain([self.host.height()]).max().unwrap_or(0)
+    }
+
+    pub(super) fn head_heard(&self) -> u64 {
+        self.lead.as_ref().map_or(0, |lead| lead.head_heard)
+    }
+
+    /// From now on no other host can have signed, nor this one.
+    pub(super) fn quiet_from(&mut self, now: Now) {
+        let head_heard = self.highest_head();
+        if let Some(lead) = &mut self.lead {
+            (lead.quiet_since, lead.head_heard) = (now.wall, head_heard);
         }
     }
 

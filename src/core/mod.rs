@@ -3,9 +3,10 @@
 //!
 //! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
 //! chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
-//! leadership of a term, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
+//! leadership of a term, `resigned` of one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
 //! operator has laid down.
 
+mod clock;
 mod degraded;
 pub mod election;
 pub mod event;
@@ -18,16 +19,19 @@ pub mod members;
 pub mod orders;
 pub mod peers;
 pub mod replicated;
+mod resigned;
 mod rival;
 mod settings;
+mod shown;
 pub mod standing;
 pub mod tenure;
 pub mod upgrades;
 pub mod votes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use clock::ClockOffset;
 pub use event::{Action, Event, Handover, View};
 pub use host::{Descendant, NotReady};
 pub use key_watch::Unheld;
@@ -44,6 +48,7 @@ use host::Host;
 use key_watch::KeyWatch;
 use lead::Lead;
 use lease::VoterSets;
+use resigned::Resigned;
 use tenure::{AskedHandover, Tenure};
 use votes::{Refusal, VoteGate};
 
@@ -100,6 +105,7 @@ pub struct Core {
     /// A vote in this term is being considered by Raft.
     voting_in: Option<Term>,
     lead: Option<Lead>,
+    resigned: Option<Resigned>,
     tenure: Option<Tenure>,
     campaigns: Campaigns,
     peers: BTreeMap<NodeId, Peer>,
@@ -108,6 +114,8 @@ pub struct Core {
     /// Never goes back.
     mark_seen: Option<SignMark>,
     key_watch: KeyWatch,
+    /// Against a majority, and by more than `clock_skew`.
+    clock_off: Option<Duration>,
     view: View,
     /// Of every member, as the orders in `view` leave them.
     priorities: BTreeMap<NodeId, u32>,
@@ -131,12 +139,14 @@ impl Core {
             configured: settings.priorities.clone(),
             voting_in: None,
             lead: None,
+            resigned: None,
             tenure: None,
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
             behind_since: None,
             mark_seen: memory.mark_seen,
             key_watch: KeyWatch::default(),
+            clock_off: None,
             view: memory.view,
             asked: None,
             rival: None,
@@ -152,9 +162,13 @@ impl Core {
         self.note(now, event, &mut out);
         self.weigh_sightings(now);
         self.upgrade_node(&mut out);
+        self.replace_silent_guard(now, &mut out);
         self.supervise_node(now, &mut out);
+        self.leave_hung_disk(now, &mut out);
         self.advance_tenure(now, &mut out);
+        self.end_overlong_phase(now, &mut out);
         self.give_up_on_handover(now, &mut out);
+        self.lead_again(now, &mut out);
         self.use_lead(now, &mut out);
         self.campaign(now, &mut out);
         self.leave(now, &mut out);
@@ -232,6 +246,8 @@ impl Core {
             Event::GuardAttached { node, armed } => {
                 self.host.guard_attached(now.boot, node.as_ref(), armed.as_ref(), out);
             }
+            Event::GuardAnswers(answers) => self.host.guard_answers(now.boot, answers),
+            Event::GuardSuperseded { by: _ } => self.replace_superseded_guard(out),
             Event::GuardGone { node_proven_dead } => {
                 self.host.guard_gone(node_proven_dead);
                 if let Some(shutdown) = &mut self.shutdown {
@@ -240,7 +256,7 @@ impl Core {
                 }
                 self.tenure_lost_node(now, tenure::Reason::GuardGone, out);
             }
-            Event::GuardArmed { epoch } => self.note_armed(now, epoch, out),
+            Event::GuardArmed { epoch, deadline } => self.note_armed(now, epoch, deadline, out),
             Event::NodeStarted { validator_epoch } => {
                 self.host.started(now.boot, validator_epoch);
                 self.stop_unwanted_validator(validator_epoch, out);
@@ -261,6 +277,7 @@ impl Core {
                 self.host.distrust(now.boot);
                 self.let_go(now, tenure::Reason::LinksFailed, None, out);
             }
+            Event::LinksPutAway => self.host.links_put_away(),
             Event::KeyDefect { reason } => self.host.note_key_defect(reason),
             Event::Activated { epoch } => self.note_activated(now, epoch, out),
             Event::ActivationFailed { epoch, reason: _ } => self.note_activation_failed(now, epoch, out),
@@ -278,6 +295,7 @@ impl Core {
                 self.peers = peers;
                 self.compare_heads(now.boot);
             }
+            Event::ClockOffsets(offsets) => self.note_clock_offsets(now, &offsets),
             Event::RivalHeard { member } => self.note_rival(now, member, out),
             Event::KeyLooked(look) => self.note_key_looked(now, look),
             Event::UnheldTold(unheld) => self.note_unheld_told(now, unheld),
@@ -290,6 +308,15 @@ impl Core {
             }
             Event::ForeignNode { found } => self.host.found_foreign(found),
             Event::StartWithheld => self.host.start_withheld(),
+            Event::DiskHung { dir } => self.host.disk_hung(dir),
+            Event::DiskBack { dir } => self.host.disk_back(&dir),
+            Event::DiskFull { room } => self.host.note_disk_full(room),
+            Event::KeysUnusable { reason } => self.host.note_keys_unusable(reason),
+            Event::VotesAsked { term } => self.campaigns.asked(now.boot, term, &self.settings.timing),
+            Event::VoteDenied { by, term } => {
+                let gone = |id: &NodeId| self.peers.get(id).is_some_and(|peer| !peer.reachable);
+                self.campaigns.denied(by, term, &self.voters, gone);
+            }
         }
     }
 
@@ -317,8 +344,28 @@ impl Core {
         }
     }
 
+    /// A holder's guard ends at its deadline, by the kernel or by the coordinator.
+    fn replace_silent_guard(&mut self, now: Now, out: &mut Vec<Action>) {
+        let idle = self.tenure.is_none();
+        if idle && self.host.replace_guard_at().is_some_and(|at| now.boot >= at) {
+            self.host.end_guard(out);
+        }
+    }
+
+    /// By the log, no epoch as high as the guard's was ever claimed: it is from before the stores were made anew.
+    fn replace_superseded_guard(&mut self, out: &mut Vec<Action>) {
+        if self.stage() == Some(Stage::Arming) {
+            self.host.end_guard(out);
+        }
+    }
+
     fn campaign(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.shutdown.is_some() || self.lead.is_some() || self.tenure.is_some() || self.voting_in.is_some() {
+        let leads = self.lead.is_some() || self.resigned.is_some();
+        if self.shutdown.is_some() || leads || self.tenure.is_some() || self.voting_in.is_some() {
+            return;
+        }
+        if self.host.has_hung_disk() {
+            // Its own vote would wait for that disk.
             return;
         }
         let rank = self.rank(now.boot);
@@ -401,90 +448,7 @@ fn priorities(configured: &BTreeMap<NodeId, u32>, view: &View) -> BTreeMap<NodeI
     configured.iter().map(|(id, priority)| (id.clone(), view.orders.priority(id, *priority))).collect()
 }
 
-/// What is shown to operators and peers.
 impl Core {
-    pub fn state(&self, now: BootTime) -> State {
-        if self.shutdown.is_some() {
-            State::Shutdown
-        } else if self.tenure.is_some() {
-            State::Validating
-        } else if self.host.runs_node() && self.host.health().is_none() {
-            State::Startup
-        } else if self.host.health().is_some_and(|health| !health.synced) {
-            State::Syncing
-        } else if self.host.runs_node() && self.not_ready(now).is_some() {
-            State::Registering
-        } else if self.is_voter(&self.settings.me) && (self.lead.is_some() || self.gate.loyal_to(now).is_some()) {
-            State::Voting
-        } else {
-            State::Registering
-        }
-    }
-
-    pub fn stage(&self) -> Option<Stage> {
-        self.tenure.as_ref().map(Tenure::stage)
-    }
-
-    /// Why this member could not take the baton now; `None` when it could.
-    pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
-        if self.shutdown.is_some() {
-            return Some(NotReady::Leaving);
-        }
-        if !self.is_voter(&self.settings.me) {
-            return Some(NotReady::NoVoter);
-        }
-        if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
-            return Some(NotReady::Maintenance);
-        }
-        if let Some(alarm) = self.key_alarm().filter(|_| self.host.runs_node()) {
-            return Some(alarm);
-        }
-        let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
-        let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
-        self.rival(now).or_else(|| self.host.not_ready(now)).or_else(stuck).or_else(silent)
-    }
-
-    pub fn is_active(&self) -> bool {
-        self.stage() == Some(Stage::Active)
-    }
-
-    pub fn leads(&self) -> Option<Term> {
-        self.lead.as_ref().map(|lead| lead.term)
-    }
-
-    /// Whether `id` has a vote, before or after the change of the membership that is under way.
-    pub fn is_voter(&self, id: &NodeId) -> bool {
-        self.voters.iter().any(|set| set.contains(id))
-    }
-
-    /// Those that acknowledged a request which this member, as leader, sent less than a lease ago, itself included.
-    pub fn answering(&self, now: BootTime) -> BTreeSet<NodeId> {
-        let Some(lead) = &self.lead else { return BTreeSet::new() };
-        lead.lease.acked_since(now - self.settings.timing.lease()).chain([self.settings.me.clone()]).collect()
-    }
-
-    pub fn is_node_proven(&self) -> bool {
-        self.host.is_proven()
-    }
-
-    /// Time until the guard of a holder fires; `None` unless this member leads with a live lease.
-    pub fn lease_remaining(&self, now: BootTime) -> Option<Duration> {
-        self.deadline(now).map(|deadline| deadline.since(now)).filter(|left| !left.is_zero())
-    }
-
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// The highest mark that this member knows of; see [`Event::MarkSeen`].
-    pub fn mark_seen(&self) -> Option<SignMark> {
-        self.mark_seen
-    }
-
-    pub fn view(&self) -> &View {
-        &self.view
-    }
-
     /// The next moment at which time alone changes what this member does.
     pub fn next_wakeup(&self, now: BootTime) -> Option<BootTime> {
         let mut moments = Vec::new();
@@ -492,6 +456,7 @@ impl Core {
             moments.push(self.host.start_at());
         }
         moments.push(self.host.steady_at());
+        moments.extend(self.host.replace_guard_at());
         if self.lead.is_none() {
             moments.push(self.campaign_due(now));
             moments.push(self.gate.opens_at(&self.settings.me));
@@ -501,6 +466,7 @@ impl Core {
         if let Some(lead) = &self.lead {
             moments.push(lead.offered_at.unwrap_or(lead.since) + self.settings.timing.lease());
         }
+        moments.extend(self.resigned_until());
         moments.extend(self.rival_forgotten_at());
         moments.extend(self.sole_founder_waits_until());
         moments.extend(self.shutdown.map(|shutdown| shutdown.since + SHUTDOWN_MAX));

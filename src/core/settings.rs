@@ -30,6 +30,8 @@ pub struct Settings {
     pub head_still_max: Duration,
     /// From linking until the node is proven to run with the key.
     pub activation_max: Duration,
+    /// For the chain node to end when it is asked to.
+    pub stop_timeout: Duration,
     /// Once the chain has stood still this long, the last mark seen is trusted (`on_halt = "replica"`);
     /// `None` waits for a block for ever.
     pub settle_max: Option<Duration>,

@@ -53,6 +53,10 @@ impl Core {
                 let reason = self.tenure.as_ref().and_then(|tenure| tenure.ending());
                 reason.map_or("", |reason| reason.as_str()).to_owned()
             }
+            (None, State::Voting | State::Registering) if self.resigned_for().is_some() => {
+                let reason = self.resigned_for().map_or("", |reason| reason.as_str());
+                format!("it gave up the lead of term {}: {reason}", self.term())
+            }
             (None, State::Shutdown) => "the coordinator was asked to stop".to_owned(),
             (None, State::Voting) => match self.gate.loyal_to(now).filter(|_| self.leads().is_none()) {
                 Some(leader) => format!("it follows {leader}"),

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::report::Reporter;
-use super::{members, orders, upgrades};
+use super::{handover, members, orders, upgrades};
 use crate::admin::{Ask, Asker, NotDone, WantedHandover};
-use crate::core::tenure::Reason;
-use crate::core::{Event, Handover};
+use crate::core::Handover;
 use crate::ids::NodeId;
 use crate::relay::Relay;
 use crate::time::BootTime;
@@ -89,7 +88,9 @@ pub(super) async fn answer(reporter: Reporter, relay: Relay, answers: Answers, m
                     });
                 }
                 None if wanted.dry_run => drop(answer.send(foreseen(&reporter, wanted))),
-                None => begin(&reporter, &answers, wanted, answer),
+                None => {
+                    tokio::spawn(handover::carry_out(reporter.clone(), answers.clone(), wanted, answer));
+                }
             },
         }
     }
@@ -107,12 +108,4 @@ fn foreseen(reporter: &Reporter, wanted: WantedHandover) -> Result<HandoverRespo
         let (from, epoch) = (reporter.config.id.to_string(), core.view().epoch.0);
         Ok(HandoverResponse { from, to: to.to_string(), epoch, took_ns: 0 })
     })
-}
-
-fn begin(reporter: &Reporter, answers: &Answers, wanted: WantedHandover, answer: HandoverAnswer) {
-    let WantedHandover { to, dry_run: _, timeout } = wanted;
-    match answers.wait(answer) {
-        Ok(()) => reporter.core.step(Event::HandoverWanted { to, timeout, reason: Reason::Operator }),
-        Err(answer) => drop(answer.send(Err(NotDone::Refused("another handover is under way".into())))),
-    }
 }

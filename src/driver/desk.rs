@@ -119,7 +119,7 @@ mod tests {
         let addr = listener.local_addr().expect("its address").to_string();
         let certificates = Certificates::read(&member, &"a".into()).expect("good files");
         let (admins, callers) = mpsc::channel(1);
-        let entrance = Entrance { certificates, admins };
+        let entrance = Entrance { certificates, admins, homes: Default::default() };
         let _peers = transport::incoming(listener, Some(entrance), &Timing::LAN);
         let (asks, _driver) = mpsc::channel(1);
         let doors = Doors { admin: admin::bind(dir.path()).expect("bound"), callers, exporter: None };

@@ -1,16 +1,20 @@
 //! How much room the file system of the state directory has left: looked at rarely, for people and monitors alone, and
-//! by a thread that may wait for a disk. No lease does.
+//! by a thread that may wait for a disk. No lease does. Also what becomes of the room that the store keeps in reserve.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{error, info, warn};
 
+use crate::core::Event;
 use crate::metrics::DiskSpace;
+use crate::shared_core::SharedCore;
+use crate::store::Reserve;
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -40,6 +44,37 @@ pub(super) fn watch(dir: PathBuf) -> watch::Receiver<Option<DiskSpace>> {
         }
     });
     seen
+}
+
+/// The core and the log hear when the store gives up its reserve, and when it has one again.
+pub(super) async fn tell_full(core: Arc<SharedCore>, mut full: watch::Receiver<Option<String>>) {
+    let mut told = None;
+    loop {
+        let room = full.borrow_and_update().clone();
+        if room != told {
+            match &room {
+                Some(room) => error!("{room}"),
+                None => info!("the disk of member.state_dir has room again, and a reserve is kept for votes"),
+            }
+            told.clone_from(&room);
+            core.step(Event::DiskFull { room });
+        }
+        if full.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Makes the reserve again once there is room. Until the coordinator ends.
+pub(super) async fn restore(reserve: Arc<Reserve>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let reserve = reserve.clone();
+        if spawn_blocking(move || reserve.restore()).await.is_err() {
+            // The runtime ends.
+            return;
+        }
+    }
 }
 
 fn look(dir: &Path) -> io::Result<DiskSpace> {

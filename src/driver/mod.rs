@@ -6,6 +6,7 @@ mod check;
 mod desk;
 mod disk;
 mod fence;
+mod handover;
 mod key_alarm;
 mod links;
 mod marks;
@@ -13,13 +14,15 @@ mod members;
 mod orders;
 mod place;
 mod prepare;
+mod proposals;
+mod pulse;
 mod report;
 mod sources;
 mod upgrades;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -50,7 +53,7 @@ use crate::roster::Roster;
 use crate::shared_core::SharedCore;
 use crate::store::Store;
 use crate::time::{BootTime, WallTime};
-use crate::transport::{self, Entrance};
+use crate::transport::{self, Entrance, Homes};
 use crate::upgrade::Upgrades;
 use answers::Answers;
 pub use check::check;
@@ -58,6 +61,7 @@ pub use fence::fence;
 use links::HostLinks;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
+use proposals::Proposals;
 use report::Reporter;
 
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.
@@ -88,6 +92,7 @@ impl Prepared {
             certificates,
             opened,
             start,
+            reserve,
             mark_file,
             promises,
             remembered,
@@ -155,11 +160,15 @@ impl Prepared {
             .add_service(doorbell.service())
             .add_service(admin::NotHere);
         let (admins, callers) = mpsc::channel(CALLERS_MAX);
-        let entrance = certificates.clone().map(|certificates| Entrance { certificates, admins });
+        let entrance =
+            certificates.clone().map(|certificates| Entrance { certificates, admins, homes: Homes::default() });
         serve_peers(&config, entrance, listener, services);
 
         // Before the guard: whatever is started from here on is ended in good order.
         tokio::spawn(sources::signals(core.clone(), manager.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
+        tokio::spawn(disk::tell_full(core.clone(), reserve.full()));
+        tokio::spawn(disk::restore(reserve));
+        pulse::watch(&config, &core, &metrics).context("start the threads that feel the disks")?;
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core, &metrics).await?),
             None => None,
@@ -190,6 +199,7 @@ impl Prepared {
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
         tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
+        tokio::spawn(sources::clocks(core.clone(), gossip.table()));
         tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
         tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
         tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
@@ -203,7 +213,8 @@ impl Prepared {
         info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
 
         let me = reporter.config.id.clone();
-        let hands = Performer { me, core, consensus: consensus.clone(), effects, answers };
+        let proposals = Arc::default();
+        let hands = Performer { me, core, consensus: consensus.clone(), effects, answers, proposals };
         let broken = tokio::select! {
             stop_node = hands.perform_all(actions) => {
                 tokio::join!(hands.leave(stop_node), reporter.take_leave());
@@ -230,6 +241,7 @@ struct Performer {
     consensus: Consensus,
     effects: Option<Effects>,
     answers: Answers,
+    proposals: Arc<Mutex<Proposals>>,
 }
 
 impl Performer {
@@ -280,19 +292,34 @@ impl Performer {
             | Action::Deactivate { .. }
             | Action::WatchChain { .. }
             | Action::Upgrade { .. }
+            | Action::EndGuard
             | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
         }
     }
 
     fn propose(&self, command: Command) {
-        info!(epoch = command.epoch().map(|epoch| epoch.0), "proposing {command}");
-        let (consensus, core) = (self.consensus.clone(), self.core.clone());
+        let epoch = command.epoch().map(|epoch| epoch.0);
+        if lock(&self.proposals).begins(&command) {
+            info!(epoch, "proposing {command}");
+        }
+        let (consensus, core, proposals) = (self.consensus.clone(), self.core.clone(), self.proposals.clone());
         let again = if matches!(command, Command::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
         tokio::spawn(async move {
-            if let Err(reason) = consensus.propose(command).await {
+            let Err(reason) = consensus.propose(command.clone()).await else {
+                if let Some(line) = lock(&proposals).committed(&command, BootTime::now()) {
+                    info!(epoch, "{line}");
+                }
+                return;
+            };
+            let (times, is_new) = lock(&proposals).failed(&command, BootTime::now());
+            if is_new {
                 warn!("{reason}");
-                sleep(again).await;
-                core.step(Event::ProposalFailed { reason });
+            }
+            sleep(again).await;
+            core.step(Event::ProposalFailed { reason });
+            sleep(proposals::GIVEN_UP_AFTER).await;
+            if let Some(line) = lock(&proposals).given_up(&command, times, BootTime::now()) {
+                info!(epoch, "{line}");
             }
         });
     }
@@ -312,6 +339,11 @@ impl Performer {
             effects.stop(true).await;
         }
     }
+}
+
+/// No code panics while it holds it.
+fn lock(proposals: &Mutex<Proposals>) -> MutexGuard<'_, Proposals> {
+    proposals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What this host's store begins with, if it is empty.
@@ -350,6 +382,11 @@ fn own_member(config: &Config) -> Option<&config::Member> {
 }
 
 fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListener, services: Routes) {
+    if let Some(Entrance { homes, .. }) = &entrance {
+        let (homes, names) = (homes.clone(), config.cluster.members.iter().map(|member| member.addr.clone()));
+        let names: Vec<String> = names.collect();
+        tokio::spawn(async move { homes.look_up(names).await });
+    }
     let mut server = transport::server(&config.timing);
     let router = server.add_routes(services);
     let incoming = transport::incoming(listener, entrance, &config.timing);
@@ -422,6 +459,7 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
         min_peers: chain.and_then(|chain| chain.probe.min_peers),
         head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
+        stop_timeout: chain.map_or(Duration::ZERO, |chain| chain.stop_timeout),
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
         settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
         sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),

@@ -2,6 +2,7 @@
 //! refuses with one sentence. `cli` calls [`prepare`], then [`Prepared::run`].
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -15,7 +16,7 @@ use crate::chain::Driver;
 use crate::config::{Chain, Config};
 use crate::exporter;
 use crate::service_manager::ServiceManager;
-use crate::store::{MarkFile, Opened, PromiseFile, Store, count_start};
+use crate::store::{MarkFile, Opened, PromiseFile, Reserve, Store, check_origin, count_start};
 use crate::time::BootTime;
 use crate::transport::Certificates;
 use crate::upgrade::Upgrades;
@@ -28,6 +29,8 @@ pub struct Prepared {
     pub(super) opened: Opened,
     /// The number of this one, by the store.
     pub(super) start: u64,
+    /// Room for votes on a full disk.
+    pub(super) reserve: Arc<Reserve>,
     pub(super) mark_file: MarkFile,
     pub(super) promises: PromiseFile,
     /// The longest promise that an earlier run may have left.
@@ -83,7 +86,11 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         Some(addr) => Some(exporter::bind(addr).await?),
         None => None,
     };
+    // Before anything is written there: on a full disk it makes room.
+    let reserve = Arc::new(Reserve::open(&config.state_dir));
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+    check_origin(&config.state_dir, opened.incarnation)?;
+    opened.store.keep(reserve.clone());
     let start = count_start(&config.state_dir)?;
     if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
         check_signed(driver, &opened.store).await?;
@@ -105,6 +112,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         certificates,
         opened,
         start,
+        reserve,
         mark_file,
         promises,
         remembered,

@@ -319,6 +319,7 @@ impl Reporter {
             timing: record.timing,
             foreign_node: record.foreign_node,
             key_alarm: record.key_alarm,
+            refused: self.identity.refused(&member.id, reachable, now).unwrap_or_default(),
         }
     }
 

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::report::Reporter;
 use crate::consensus::Consensus;
 use crate::core::replicated::Command;
-use crate::core::{Event, Peer};
+use crate::core::{ClockOffset, Event, Peer};
 use crate::gossip::{Heard, Table};
 use crate::ids::NodeId;
 use crate::service_manager::ServiceManager;
@@ -80,6 +80,37 @@ pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<
             () = sleep(SILENCE_CHECK) => {}
         }
     }
+}
+
+/// What gossip measures of the other members' clocks, when it has changed by more than it matters.
+pub(super) async fn clocks(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<Table>>) {
+    let mut told = BTreeMap::new();
+    loop {
+        let now = BootTime::now();
+        let offsets: BTreeMap<NodeId, ClockOffset> = table
+            .borrow_and_update()
+            .others()
+            .filter(|(_, heard)| heard.is_reachable(now))
+            .filter_map(|(id, heard)| Some((id.clone(), clock_offset(heard)?)))
+            .collect();
+        if offsets != told {
+            told.clone_from(&offsets);
+            core.step(Event::ClockOffsets(offsets));
+        }
+        if table.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Rounded, and less sure by as much.
+fn clock_offset(heard: &Heard) -> Option<ClockOffset> {
+    const ROUNDED_TO: Duration = Duration::from_millis(20);
+    let step = ROUNDED_TO.as_nanos() as i64;
+    let nanos = heard.clock_offset?.saturating_add(step / 2).div_euclid(step).saturating_mul(step);
+    let half_rtt = heard.rtt? / 2;
+    let steps = half_rtt.as_nanos() as u64 / ROUNDED_TO.as_nanos() as u64 + 1;
+    Some(ClockOffset { nanos, error: Duration::from_nanos(steps * ROUNDED_TO.as_nanos() as u64) })
 }
 
 fn peer(heard: &Heard, now: BootTime) -> Peer {

@@ -11,11 +11,14 @@ use tracing::{info, warn};
 use super::{Hands, NodeSeen, upgrade};
 use crate::core::Event;
 use crate::guard_client::{GuardClient, GuardError, GuardEvent};
-use crate::guard_frame::{ArmedGuard, ExitCause, FromGuard};
+use crate::guard_frame::{ArmedGuard, ExitCause, FromGuard, ToGuard};
+use crate::ids::Epoch;
 use crate::time::BootTime;
 
 /// Between two attempts to get a guard back.
 const ATTACH_AGAIN: Duration = Duration::from_millis(500);
+/// For a node that an earlier coordinator had told to end: nobody takes the baton here while it lives.
+const STOPPED_BEFORE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver<GuardEvent>, GuardError> {
     let (events, receiver) = mpsc::unbounded_channel();
@@ -25,6 +28,10 @@ pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver
     hands.attached.send_replace(true);
     hands.node_ran.fetch_or(attached.node.is_some(), Ordering::Relaxed);
     hands.node.send_replace(attached.node.clone().map_or(NodeSeen::Stopped, NodeSeen::Running));
+    if attached.node.as_ref().is_some_and(|node| node.stopping) {
+        info!("the chain node is being stopped, on an order of before; it gets {STOPPED_BEFORE_MAX:?} more");
+        hands.send(ToGuard::Stop { timeout: STOPPED_BEFORE_MAX });
+    }
     hands.core.step(Event::GuardAttached { node: attached.node, armed: attached.armed });
     Ok(receiver)
 }
@@ -35,6 +42,10 @@ pub(super) async fn follow(hands: Arc<Hands>, mut events: mpsc::UnboundedReceive
             Some(GuardEvent::Frame(frame, received_at)) => {
                 upgrade::look_before_exit(&hands, &frame).await;
                 hear(&hands, frame, received_at);
+            }
+            Some(GuardEvent::Answers(answers)) => {
+                warn!(answers, "the guard's answers to pings");
+                hands.core.step(Event::GuardAnswers(answers));
             }
             Some(GuardEvent::Gone { reason, guard_runs, node_proven_dead }) => {
                 warn!(node_proven_dead, guard_runs, "guard lost: {reason}");
@@ -73,9 +84,9 @@ async fn attach_again(hands: &Arc<Hands>) -> mpsc::UnboundedReceiver<GuardEvent>
 
 fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
     if let Some(proof) = ArmedGuard::from_frame(&frame, received_at) {
-        let epoch = proof.epoch();
+        let (epoch, deadline) = (proof.epoch(), proof.deadline());
         hands.guard().armed = Some(proof);
-        hands.core.step(Event::GuardArmed { epoch });
+        hands.core.step(Event::GuardArmed { epoch, deadline });
         return;
     }
     match frame {
@@ -109,14 +120,29 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
                 hands.core.step(Event::LinksFailed { reason });
             }
         }
-        FromGuard::Refused { request, reason } => refused(hands, &request, reason),
+        FromGuard::Refused { request: _, reason, superseded_by: Some(by) } => superseded(hands, &reason, by),
+        FromGuard::Refused { request, reason, superseded_by: None } => refused(hands, &request, reason),
+        FromGuard::Pong => {}
         FromGuard::Armed(_) => warn!("the guard's word came after its own deadline"),
         FromGuard::Disarmed { .. } | FromGuard::Signalled { .. } => {}
         FromGuard::Welcome { .. } => warn!("the guard greets twice"),
     }
 }
 
+fn superseded(hands: &Hands, reason: &str, by: Epoch) {
+    let told = format!(
+        "the guard was armed under epoch {by} before ({reason}): the stores of the cluster were made anew since it was started"
+    );
+    warn!("{told}");
+    hands.note(told);
+    hands.core.step(Event::GuardSuperseded { by });
+}
+
 fn refused(hands: &Hands, request: &str, reason: String) {
+    if request == "Signal" {
+        hands.signal_refused.send_replace(Some(reason));
+        return;
+    }
     if request == "Stop" {
         // The only ground on which a stop is refused: no chain node runs.
         hands.node.send_if_modified(|seen| {

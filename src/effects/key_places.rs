@@ -1,6 +1,7 @@
 //! Whether the links still decide who signs on this host: no standby target has become a copy of the validator key, and
 //! no process of the chain node was told of another home or another key. Looked at before a standby starts, and while
-//! the node runs; what is found keeps this host from being chosen, by name, and the node from running as a standby.
+//! the node runs; what is found keeps this host from being chosen, by name, and the node from running as a standby. Also
+//! whether the key files could be linked at all: without, this host is not chosen either, and its standby runs on.
 //!
 //! What the files and the processes say is the driver's to judge (`chain/targets.rs`, `chain/process.rs`).
 
@@ -42,6 +43,8 @@ struct Known {
     /// that finds out may sign.
     node: Option<String>,
     told: Option<String>,
+    /// Why the validator's key could not be linked now, as the core was told.
+    unusable: Option<String>,
 }
 
 impl KeyPlaces {
@@ -70,6 +73,25 @@ pub(super) async fn check(hands: &Arc<Hands>) -> Result<(), String> {
     known.node.clone().or_else(|| known.targets.clone()).map_or(Ok(()), Err)
 }
 
+/// Whether the key could be linked if the baton came now. A standby runs without.
+async fn check_usable(hands: &Arc<Hands>) {
+    let looking = hands.clone();
+    let found = spawn_blocking(move || looking.links.check_keys().err().map(|error| error.to_string())).await;
+    // The runtime ends.
+    let Ok(reason) = found else { return };
+    let mut known = hands.key_places.known();
+    if known.unusable == reason {
+        return;
+    }
+    known.unusable.clone_from(&reason);
+    drop(known);
+    match &reason {
+        Some(reason) => warn!("this host takes no baton: {reason}"),
+        None => info!("the validator's key files can be used again"),
+    }
+    hands.core.step(Event::KeysUnusable { reason });
+}
+
 /// Has the core know of what has changed, and the log.
 fn tell(hands: &Hands) {
     let mut known = hands.key_places.known();
@@ -91,6 +113,7 @@ pub(super) async fn watch_targets(hands: Arc<Hands>) {
     loop {
         // What it says was told, and is asked for again by whoever starts a standby.
         let _ = check(&hands).await;
+        check_usable(&hands).await;
         sleep(TARGETS_EVERY).await;
     }
 }

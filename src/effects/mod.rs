@@ -5,6 +5,7 @@
 //! link is never put to validating by something older than the order to let go.
 
 mod descendants;
+mod file_queue;
 mod first_signature;
 mod guard;
 mod key_places;
@@ -91,6 +92,10 @@ struct Hands {
     closely: watch::Sender<bool>,
     /// The process that has answered a probe. One that has not may not even know its signals yet.
     answered: watch::Sender<Option<u32>>,
+    /// Why the guard refused the newest signal to the chain node, if it did.
+    signal_refused: watch::Sender<Option<String>>,
+    /// The chain node was proven to run with the key since it was last given.
+    showed_key: AtomicBool,
     /// The chain node has the key, or may have.
     has_key: watch::Sender<bool>,
     seen: watch::Sender<Seen>,
@@ -179,6 +184,8 @@ impl Effects {
             let_go: watch::Sender::new(0),
             closely: watch::Sender::new(false),
             answered: watch::Sender::new(None),
+            signal_refused: watch::Sender::new(None),
+            showed_key: AtomicBool::new(false),
             has_key: watch::Sender::new(false),
             seen: watch::Sender::default(),
             upgrader,
@@ -217,6 +224,10 @@ impl Effects {
             Action::Activate { epoch } => self.queue(Job::Activate { epoch }),
             Action::Deactivate { kill } => {
                 self.hands.let_go.send_modify(|orders| *orders += 1);
+                if kill {
+                    // Whatever is under way with the node waits for no gentler end.
+                    self.hands.send(ToGuard::Stop { timeout: Duration::ZERO });
+                }
                 self.queue(Job::Deactivate { kill });
             }
             Action::ProposeClaim { .. }
@@ -226,6 +237,7 @@ impl Effects {
             | Action::TransferLead { .. }
             | Action::AnswerHandover(_)
             | Action::Finish { .. } => return Some(action),
+            Action::EndGuard => self.hands.end_guard(),
         }
         None
     }
@@ -357,6 +369,14 @@ impl Hands {
         }
     }
 
+    /// The kernel ends the chain node with it; another guard is started.
+    fn end_guard(&self) {
+        if let Some(client) = &self.guard().client {
+            tracing::warn!(guard = client.guard_pid(), "the guard is ended, and another one is started");
+            client.kill();
+        }
+    }
+
     fn disarm(&self, epoch: Epoch) {
         self.guard().armed = None;
         self.send(ToGuard::Disarm { epoch });
@@ -370,9 +390,9 @@ impl Hands {
             let seen = node.borrow_and_update().clone();
             match seen {
                 NodeSeen::Stopped => return,
-                // After a refused start the guard's answer to this tells whether anything runs.
-                NodeSeen::Running(_) | NodeSeen::Refused(_) => self.send(ToGuard::Stop { timeout }),
-                NodeSeen::Unknown => {}
+                // After a refused start the guard's answer to this tells whether anything runs. One that was ordered and
+                // not answered is taken back, or ends as soon as it runs.
+                NodeSeen::Running(_) | NodeSeen::Refused(_) | NodeSeen::Unknown => self.send(ToGuard::Stop { timeout }),
             }
             if node.changed().await.is_err() {
                 return;

@@ -1,6 +1,7 @@
 //! Everything that changes links or the life of the chain node, one job after the other.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -8,13 +9,14 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::file_queue::{Done, FileQueue};
 use super::probe::CLOSELY;
 use super::{Hands, NodeSeen, first_signature, key_places, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
 use crate::guard_frame::{NodeSpec, ToGuard};
-use crate::ids::{Epoch, UpgradeName};
+use crate::ids::{Epoch, SignMark, UpgradeName};
 use crate::time::BootTime;
 
 /// A hot deactivation that is not proven by then is followed by a stop.
@@ -22,6 +24,10 @@ const PROOF_MAX: Duration = Duration::from_secs(2);
 /// A reload takes milliseconds. One that has not shown after this is asked about, and not before: what the
 /// node says of reloads may still be about the one before.
 const RELOAD_SHOWS_IN: Duration = Duration::from_secs(1);
+/// A hot deactivation takes the links away first. One that cannot do so by then is followed by a stop.
+const LINKS_MAX: Duration = Duration::from_secs(2);
+/// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
+const FILES_MAX: Duration = Duration::from_millis(500);
 /// Bound of an `exec` activation.
 const EXEC_MAX: Duration = Duration::from_secs(30);
 
@@ -40,30 +46,55 @@ pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Jo
     let mut done: u64 = 0;
     // What the newest activation has brought about on the chain.
     let mut watching = JoinSet::new();
+    let mut files = FileQueue::default();
     while let Some(job) = jobs.recv().await {
         let cancelled = *let_go.borrow_and_update() > done;
         match job {
-            Job::StartStandby => start_standby(&hands).await,
+            Job::StartStandby if cancelled => hands.core.step(Event::StartWithheld),
+            Job::StartStandby => {
+                if unless_let_go(&mut let_go, start_standby(&hands, &mut files)).await.is_none() {
+                    hands.core.step(Event::StartWithheld);
+                }
+            }
             Job::Link { .. } | Job::Activate { .. } if cancelled => {}
-            Job::Link { epoch, floor } => link(&hands, epoch, floor).await,
+            Job::Link { epoch, floor } => {
+                let orders = done;
+                // What has begun with the files is done to its end, and whatever touches them later comes after it.
+                unless_let_go(&mut let_go, link(&hands, &mut files, epoch, floor, orders)).await;
+            }
             Job::Activate { epoch } => {
                 drop(std::mem::take(&mut watching));
                 watching.spawn(first_signature::watch(hands.clone(), epoch));
-                activate(&hands, epoch, &mut let_go).await;
+                // Ends here only in what can be repeated: frames to the guard and questions to the node.
+                unless_let_go(&mut let_go, activate(&hands, epoch)).await;
             }
             Job::Deactivate { kill } => {
                 done += 1;
                 drop(std::mem::take(&mut watching));
-                deactivate(&hands, kill).await;
+                deactivate(&hands, &mut files, kill).await;
             }
-            Job::Upgrade { name, back } => upgrade::carry_out(&hands, name, back).await,
+            Job::Upgrade { name, back } => {
+                files.idle().await;
+                upgrade::carry_out(&hands, name, back).await;
+            }
         }
     }
 }
 
-async fn start_standby(hands: &Arc<Hands>) {
-    if let Err(error) = hands.chain.after_stop().await {
-        hands.core.step(Event::NodeStartFailed { reason: error.to_string() });
+/// `None` once an order to let go has come: `work` is given up.
+async fn unless_let_go<T>(let_go: &mut watch::Receiver<u64>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        _ = let_go.changed() => {
+            let_go.mark_changed();
+            None
+        }
+    }
+}
+
+async fn start_standby(hands: &Arc<Hands>, files: &mut FileQueue) {
+    if let Err(reason) = after_stop(hands, files).await {
+        hands.core.step(Event::NodeStartFailed { reason });
         return;
     }
     if !owner::is_place_free(hands).await {
@@ -78,6 +109,12 @@ async fn start_standby(hands: &Arc<Hands>) {
         Ok(node) => order_start(hands, node, None),
         Err(reason) => not_started(hands, &reason),
     }
+}
+
+/// After all that was done with the files before.
+fn after_stop(hands: &Arc<Hands>, files: &mut FileQueue) -> Done<Result<(), String>> {
+    let hands = hands.clone();
+    files.then(async move { hands.chain.after_stop().await.map_err(|error| error.to_string()) })
 }
 
 /// As the configuration says it, with the binary that upgrades have left as the current one.
@@ -102,22 +139,26 @@ fn order_start(hands: &Hands, node: NodeSpec, validator_epoch: Option<Epoch>) {
     hands.send(ToGuard::Start { node, validator_epoch });
 }
 
-/// Brings the links to validating. Needs the guard's word for `epoch` at that very moment.
-async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
+/// Brings the links to validating. Needs the guard's word for `epoch` at that very moment, and that no order to let go has
+/// come since `orders` of them.
+async fn link(hands: &Arc<Hands>, files: &mut FileQueue, epoch: Epoch, floor: SignFloor, orders: u64) {
     // The answer that met the floor: a node that is stopped now gives no other.
     let settled = hands.seen.borrow().health.clone();
     if *hands.chain.activation() == Activation::Restart {
         hands.stop_node(hands.stop_timeout).await;
     }
+    hands.showed_key.store(false, Ordering::Relaxed);
     hands.has_key.send_replace(true);
-    let linked = async {
+    let theirs = hands.clone();
+    let linked = files.then(async move {
+        let hands = theirs;
         hands.chain.after_stop().await.map_err(|error| error.to_string())?;
         let prepared = hands.chain.prepare_validator(&floor, settled.as_ref()).await;
         for warning in prepared.map_err(|error| error.to_string())? {
             warn!(epoch = epoch.0, "{warning}");
         }
-        swap(hands, epoch).await
-    };
+        swap(&hands, epoch, orders).await
+    });
     match linked.await {
         Ok(()) => {
             info!(epoch = epoch.0, %floor, "links validating");
@@ -130,30 +171,32 @@ async fn link(hands: &Arc<Hands>, epoch: Epoch, floor: SignFloor) {
     }
 }
 
-async fn swap(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
+async fn swap(hands: &Arc<Hands>, epoch: Epoch, orders: u64) -> Result<(), String> {
     let hands = hands.clone();
     let swapped = spawn_blocking(move || {
+        let let_go = || *hands.let_go.borrow() > orders;
+        if let_go() {
+            return Err("the baton was let go meanwhile".to_string());
+        }
         let proof = hands.guard().armed.take().filter(|proof| proof.epoch() == epoch);
         let Some(proof) = proof else { return Err("the guard is not armed".to_string()) };
         let swapped = hands.links.swap(&proof, BootTime::now).map_err(|error| error.to_string());
-        // A renewal may have brought a later word meanwhile, which is the better one.
-        hands.guard().armed.get_or_insert(proof);
+        let mut guard = hands.guard();
+        if !let_go() {
+            // A renewal may have brought a later word meanwhile, which is the better one.
+            guard.armed.get_or_insert(proof);
+        }
         swapped
     });
     swapped.await.map_err(|error| error.to_string())?
 }
 
-async fn activate(hands: &Arc<Hands>, epoch: Epoch, let_go: &mut watch::Receiver<u64>) {
-    let activated = tokio::select! {
-        activated = activate_and_prove(hands, epoch) => activated,
-        // Ends here only in what can be repeated: frames to the guard and questions to the node.
-        _ = let_go.changed() => {
-            let_go.mark_changed();
-            return;
+async fn activate(hands: &Arc<Hands>, epoch: Epoch) {
+    match activate_and_prove(hands, epoch).await {
+        Ok(()) => {
+            hands.showed_key.store(true, Ordering::Relaxed);
+            hands.core.step(Event::Activated { epoch });
         }
-    };
-    match activated {
-        Ok(()) => hands.core.step(Event::Activated { epoch }),
         Err(reason) => {
             warn!(epoch = epoch.0, "not activated: {reason}");
             hands.core.step(Event::ActivationFailed { epoch, reason });
@@ -190,6 +233,7 @@ async fn prove(hands: &Hands, order: Option<ToGuard>, wanted: impl Fn(&Health) -
             () = await_probe(hands, wanted) => Ok(()),
             // Questions to the node can be given up at any point.
             reason = refusal(hands, reload.as_ref()) => Err(refused(hands, &reason)),
+            reason = signal_refusal(hands), if reload.is_some() => Err(reason),
         }
     };
     let mut node = hands.node.subscribe();
@@ -205,6 +249,7 @@ async fn ask_to_reload(hands: &Hands, order: ToGuard) -> Reload {
     // Fails only at the end of all.
     let _ = answered.wait_for(|pid| pid.is_some_and(|pid| hands.runs_node(pid))).await;
     let reload = hands.chain.begin_reload();
+    hands.signal_refused.send_replace(None);
     hands.send(order);
     reload
 }
@@ -219,6 +264,13 @@ async fn refusal(hands: &Hands, reload: Option<&Reload>) -> String {
             return reason;
         }
     }
+}
+
+/// Ends when the guard says that it did not send the newest signal.
+async fn signal_refusal(hands: &Hands) -> String {
+    let mut refused = hands.signal_refused.subscribe();
+    let reason = refused.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    format!("the guard did not signal the chain node: {}", reason.unwrap_or_default())
 }
 
 fn refused(hands: &Hands, reason: &str) -> String {
@@ -248,32 +300,76 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
     }
 }
 
-/// Takes the key away and proves it: links first, then the node, gently if that can be proven.
-async fn deactivate(hands: &Arc<Hands>, kill: bool) {
-    let linked = to_standby(hands).await;
-    if let Err(reason) = &linked {
-        warn!(epoch = hands.epoch(), "links not in standby: {reason}");
-    }
-    let gently = !kill && linked.is_ok() && matches!(*hands.node.borrow(), NodeSeen::Running(_));
-    let keyless = gently && take_key(hands).await;
+/// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when they
+/// do not change in time; any other is stopped beside that.
+///
+/// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby, since
+/// its start comes after them in `files`, and the guard looks to it too.
+async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
+    let theirs = hands.clone();
+    let mut linked = files.then(async move { to_standby(&theirs).await });
+    let gently = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_)) && can_give_key_away(hands);
+    let early = if gently { timeout(LINKS_MAX, &mut linked).await.ok() } else { None };
+    let keyless = matches!(early, Some(Ok(()))) && take_key(hands).await;
     if !keyless {
         hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
     }
-    if let Err(error) = hands.chain.after_stop().await {
-        warn!("{error}");
+    let saved = after_stop(hands, files);
+    let linked = match early {
+        Some(linked) => Ok(linked),
+        None => timeout(FILES_MAX, &mut linked).await.map_err(|_| linked),
+    };
+    match timeout(FILES_MAX, saved).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("{error}"),
+        Err(_) => warn!("the files of the stopped chain node are not saved after {FILES_MAX:?}; see to its disk"),
     }
-    let last_signed = hands.chain.last_signed().await.unwrap_or_else(|error| {
-        warn!("{error}");
-        None
-    });
+    let last_signed = last_signed(hands).await;
     hands.has_key.send_replace(false);
     hands.core.step(Event::Inactive { last_signed });
-    if let Err(reason) = linked {
-        hands.core.step(Event::LinksFailed { reason });
+    match linked {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => links_failed(hands, reason),
+        Err(linked) => {
+            links_failed(hands, "the links are not in standby yet; see to the disk of the chain node's home".into());
+            tokio::spawn(follow_links(hands.clone(), linked));
+        }
     }
     if keyless {
         // A node that gave its key away may hold on to the connections that the next holder needs.
         hands.send(ToGuard::Stop { timeout: hands.stop_timeout });
+    }
+}
+
+fn links_failed(hands: &Hands, reason: String) {
+    warn!(epoch = hands.epoch(), "links not in standby: {reason}");
+    hands.core.step(Event::LinksFailed { reason });
+}
+
+/// The core hears of links that are late.
+async fn follow_links(hands: Arc<Hands>, linked: Done<Result<(), String>>) {
+    match linked.await {
+        Ok(()) => {
+            info!("the links are in standby");
+            hands.core.step(Event::LinksPutAway);
+        }
+        Err(reason) => links_failed(&hands, reason),
+    }
+}
+
+/// What the proven inactive node signed last; nothing where its files do not say it in time, and nobody passes on a mark
+/// then.
+async fn last_signed(hands: &Hands) -> Option<SignMark> {
+    match timeout(FILES_MAX, hands.chain.last_signed()).await {
+        Ok(Ok(mark)) => mark,
+        Ok(Err(error)) => {
+            warn!("{error}");
+            None
+        }
+        Err(_) => {
+            warn!("what the chain node signed last is not known after {FILES_MAX:?}; see to its disk");
+            None
+        }
     }
 }
 
@@ -283,12 +379,17 @@ async fn to_standby(hands: &Arc<Hands>) -> Result<(), String> {
     done.await.map_err(|error| error.to_string())?
 }
 
+/// Whether the chain node can drop its key while it runs, and prove that.
+fn can_give_key_away(hands: &Hands) -> bool {
+    // One that never showed the key may be about to load it: that it has none now proves nothing.
+    hands.showed_key.load(Ordering::Relaxed)
+        && hands.chain.proves_key_by_probe()
+        && *hands.chain.activation() != Activation::Restart
+}
+
 /// Whether the running node was brought to drop its key and says so.
 async fn take_key(hands: &Arc<Hands>) -> bool {
     let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
-    if !hands.chain.proves_key_by_probe() {
-        return false;
-    }
     let signal = match hands.chain.activation() {
         Activation::Restart => return false,
         // A node that cannot be signalled yet would have to be waited for; stopping it takes no longer.

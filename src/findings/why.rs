@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, is_good_news, key_alarm, settling};
+use super::words::{active_holder, ago, defects, is_good_news, key_alarm, refusal, settling};
 use crate::ids::{Role, Vote};
 use crate::time::WallTime;
 use crate::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -251,9 +251,12 @@ impl Seen<'_> {
     fn wrong_with(&self, member: &MemberStatus) -> Vec<String> {
         let id = &member.id;
         if !member.reachable {
-            return vec![format!("{id} cannot be reached from here.")];
+            return vec![match member.refused.as_str() {
+                "" => format!("{id} cannot be reached from here."),
+                why => format!("{id} cannot be reached from here: {why}."),
+            }];
         }
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<String> = refusal(member).into_iter().map(|why| format!("{id}: {why}.")).collect();
         let validates = member.role != Role::Arbiter.as_str();
         if validates && member.maintenance {
             wrong.push(format!("{id} is in maintenance; baton maintenance off --member {id} ends that."));
@@ -307,6 +310,9 @@ pub fn in_words(reason: &str) -> &str {
         "links-failed" => "its links could not be set",
         "activation-failed" => "its chain node did not become active",
         "guard-gone" => "its guard was gone",
+        "guard-silent" => "its guard did not answer",
+        "clock-off" => "its host's wall clock was off",
+        "stalled" => "it waited for too long for a disk, its guard or its chain node",
         "store-failed" => "its disk failed",
         "lead-lost" => "another member was elected",
         "lease-lost" => "its lease ran out",
@@ -317,6 +323,7 @@ pub fn in_words(reason: &str) -> &str {
         "other-cluster" => "another cluster of the same name takes its host for a member",
         "upgrade-failed" => "the upgrade of its chain node failed",
         "key-elsewhere" => "the validator's key signed elsewhere",
+        "disk-hung" => "a disk of its host did not answer",
         "start" => "the cluster began",
         other => other,
     }
@@ -375,6 +382,22 @@ mod tests {
         let (mut status, moves) = healthy();
         change(&mut status);
         Why::of(&status, &moves, WallTime::from_nanos(12_000_000_000_000))
+    }
+
+    #[test]
+    fn a_member_that_is_refused_is_told_from_one_that_is_unreachable() {
+        let (mut status, moves) = healthy();
+        let wrong = |status: &StatusResponse| Why::of(status, &moves, WallTime::from_nanos(2_000_000_000_000)).wrong;
+        status.members[2].reachable = false;
+        assert!(wrong(&status).contains(&"host-c cannot be reached from here.".to_owned()));
+        status.members[2].refused = "host-c came with another store".to_owned();
+        let told = "host-c cannot be reached from here: host-c came with another store.".to_owned();
+        assert!(wrong(&status).contains(&told), "{:?}", wrong(&status));
+        status.members[2].reachable = true;
+        let told = "host-c: host-c came with another store.".to_owned();
+        assert!(wrong(&status).contains(&told), "{:?}", wrong(&status));
+        let notes = crate::findings::words::notes(&status.members[2], false, WallTime::from_nanos(0));
+        assert!(notes.contains(&status.members[2].refused), "{notes:?}");
     }
 
     #[test]

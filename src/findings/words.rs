@@ -49,7 +49,13 @@ pub fn notes(member: &MemberStatus, paused: bool, now: WallTime) -> Vec<String> 
         reason => Some(format!("not ready: {reason}")),
     };
     let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
-    settling(member).into_iter().chain(learner).chain(fitness).chain(defects(member, now)).collect()
+    let said = settling(member).into_iter().chain(learner).chain(fitness).chain(refusal(member));
+    said.chain(defects(member, now)).collect()
+}
+
+/// Why the member that was asked does not listen to who speaks as this one.
+pub fn refusal(member: &MemberStatus) -> Option<String> {
+    (!member.refused.is_empty()).then(|| member.refused.clone())
 }
 
 /// What a member that settles waits for.

@@ -41,6 +41,11 @@ impl Fence {
         Ok(armed)
     }
 
+    /// The higher epoch of an `Arm` that was accepted before one of `epoch` came.
+    pub fn superseded(&self, epoch: Epoch) -> Option<Epoch> {
+        (epoch < self.highest).then_some(self.highest)
+    }
+
     /// Nothing is armed afterwards, unless a later epoch is: that one has something to fence.
     pub fn disarm(&mut self, epoch: Epoch) -> Result<(), String> {
         match self.armed {

@@ -1,7 +1,7 @@
 //! The guard's own loop: it is the chain node's parent and kills it when the lease deadline passes.
 //!
-//! One thread, no async runtime, and nothing in a turn that waits for a coordinator. It knows no cluster,
-//! no lease arithmetic and no chain: it gets a deadline and keeps it. A guard whose coordinator is gone keeps
+//! One thread, no async runtime, and nothing in a turn that waits for a coordinator; links, whose disk may hang, are put
+//! away by another (`tidy.rs`). It knows no cluster, no lease arithmetic and no chain: it gets a deadline and keeps it. A guard whose coordinator is gone keeps
 //! a standby running and fences a validator. Called by `bin/baton-guard.rs` alone.
 
 mod backstop;
@@ -12,10 +12,12 @@ mod first_process;
 mod host;
 mod namespace;
 mod node;
+mod program;
 mod public_key;
 mod same_key;
 mod say;
 mod state;
+mod tidy;
 mod wake;
 
 use std::collections::VecDeque;
@@ -36,6 +38,7 @@ pub use public_key::public_key;
 pub use same_key::same_key;
 pub use say::{say, speak};
 use state::{Answer, Guard};
+use tidy::Tidier;
 use wake::{Alarm, Signals};
 
 /// News kept for a coordinator that is not there, the newest.
@@ -62,7 +65,8 @@ pub fn run(socket: &Path, ready: impl FnOnce()) -> Result<(), GuardError> {
     let signals = Signals::catch().map_err(os("catch signals"))?;
     let alarm = Alarm::new().map_err(os("make a timer on CLOCK_BOOTTIME"))?;
     let backstop = Backstop::new().map_err(os("make a timer that kills"))?;
-    let guard = Guard::new(socket.to_path_buf(), before, backstop);
+    let tidier = Tidier::start().map_err(os("start the thread that puts links away"))?;
+    let guard = Guard::new(socket.to_path_buf(), before, backstop, tidier);
     family::rehearse();
     ready();
     say(&format!("pid {} serves {}, started by {:?}", std::process::id(), socket.display(), getppid()));
@@ -103,6 +107,7 @@ impl Loop {
                 self.guard.leave(now);
             }
             self.guard.advance(now);
+            self.guard.note_tidied();
             self.tell();
             self.admit(now);
             self.hear();
@@ -117,7 +122,7 @@ impl Loop {
 
     /// Until there is something to do. Interrupted or refused, it only comes back early.
     fn wait(&self, now: BootTime) {
-        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.alarm, PollFlags::IN), PollFd::new(self.guard.tidier(), PollFlags::IN)];
         if self.accept_at.is_none() {
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
         }
@@ -139,6 +144,9 @@ impl Loop {
             self.told = true;
             if let Some(active) = self.connections.iter_mut().find(|c| c.greeted) {
                 active.send(&frame);
+            }
+            if !frame.is_kept_unheard() {
+                continue;
             }
             if self.unheard.len() == UNHEARD_MAX {
                 self.unheard.pop_front();
@@ -203,11 +211,12 @@ impl Loop {
                 match answer {
                     Answer::Frame(frame) => connection.send(&frame),
                     Answer::Later => (),
-                    Answer::Close(FromGuard::Refused { request, reason }) => {
-                        connection.over = Some(format!("refused {request}: {reason}"));
-                        connection.send(&FromGuard::Refused { request, reason });
+                    Answer::Close(frame) => {
+                        if let FromGuard::Refused { request, reason, .. } = &frame {
+                            connection.over = Some(format!("refused {request}: {reason}"));
+                        }
+                        connection.send(&frame);
                     }
-                    Answer::Close(frame) => connection.send(&frame),
                 }
                 if is_hello {
                     self.unheard.iter().for_each(|frame| connection.send(frame));

@@ -5,13 +5,14 @@
 //! standard library forks makes the namespace, starts the two processes in it as children of the GUARD and ends. So the
 //! guard's `wait`, its process ids and its signals are what they are without a namespace.
 
-use std::ffi::{CStr, OsStr, c_int, c_long};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_int, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,6 +26,8 @@ use rustix::thread::capabilities;
 
 use super::family;
 use super::host::Before;
+use super::program::{Outcome, Program, Teller};
+use crate::guard_frame::NodeSpec;
 
 /// The argument that makes `baton-guard` the first process of a namespace.
 pub const FIRST_PROCESS: &CStr = c"first-process";
@@ -43,13 +46,13 @@ const TRIAL_BOUND: Duration = Duration::from_secs(2);
 /// Why there is no namespace to be had.
 pub fn try_namespace() -> Result<(), String> {
     let before = Before::now();
-    let mut command = Command::new(OsStr::from_bytes(OUR_PROGRAM.to_bytes()));
-    command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null());
-    let tried = match spawn(&mut command, &before) {
-        Ok(Contained { .. }) => Ok(()),
-        Err(Failed::NoNamespace(reason)) => Err(reason),
-        Err(Failed::Node(error)) => Err(error.to_string()),
+    let spec = NodeSpec {
+        argv: [OUR_PROGRAM, c"--help"].map(|text| text.to_string_lossy().into_owned()).to_vec(),
+        env: BTreeMap::new(),
+        cwd: "/".into(),
+        log: Some("/dev/null".into()),
     };
+    let tried = spawn(&Arc::new(Program::of(&spec, Path::new("/"))?), &before).map(drop);
     if family::end_within(TRIAL_BOUND) { tried } else { Err("its processes do not end".into()) }
 }
 
@@ -57,41 +60,37 @@ pub fn try_namespace() -> Result<(), String> {
 pub(super) struct Contained {
     pub first: Pid,
     pub node: Pid,
+    /// Whether the second one has become the program.
+    pub outcome: Outcome,
 }
 
-pub(super) enum Failed {
-    /// This host gives us no namespace, and why. Nothing runs but what `family::strike` finds.
-    NoNamespace(String),
-    /// The namespace was there, and the program could not be started in it.
-    Node(io::Error),
-}
-
-/// Starts `command` in a namespace of its own.
-pub(super) fn spawn(command: &mut Command, before: &Before) -> Result<Contained, Failed> {
-    let made = Entry::new(before);
-    let (entry, reader) = made.map_err(|e| Failed::NoNamespace(format!("pipes and pidfd: {e}")))?;
+/// Starts `program` in a namespace of its own.
+///
+/// # Errors
+/// Why this host gives us no namespace. Nothing runs but what `family::strike` finds.
+pub(super) fn spawn(program: &Arc<Program>, before: &Before) -> Result<Contained, String> {
+    let (outcome, teller) = Outcome::pair().map_err(|e| format!("a pipe: {e}"))?;
+    let made = Entry::new(before, Arc::clone(program), teller);
+    let (entry, reader) = made.map_err(|e| format!("pipes and pidfd: {e}"))?;
+    let mut command = program.command();
     let in_child = move || entry.enter();
     // SAFETY: the closure makes system calls only; it takes no lock and allocates nothing.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(in_child)
     };
-    let helper = command.spawn();
-    let ended = match helper {
-        Ok(mut helper) => helper.wait(),
-        Err(error) => return Err(Failed::Node(error)),
-    };
+    let ended = command.spawn().and_then(|mut helper| helper.wait());
+    // With it goes our own copy of the child's end.
+    drop(command);
     match Report::read(&reader) {
         Some(Report { step: Step::Done, first, node, .. }) => match (Pid::from_raw(first), Pid::from_raw(node)) {
-            (Some(first), Some(node)) => Ok(Contained { first, node }),
-            (None, _) | (_, None) => Err(Failed::NoNamespace("its processes have no ids".into())),
+            (Some(first), Some(node)) => Ok(Contained { first, node, outcome }),
+            (None, _) | (_, None) => Err("its processes have no ids".into()),
         },
-        Some(Report { step, errno, .. }) => {
-            Err(Failed::NoNamespace(format!("{}: {}", step.operation(), Errno::from_raw_os_error(errno))))
-        }
+        Some(Report { step, errno, .. }) => Err(format!("{}: {}", step.operation(), Errno::from_raw_os_error(errno))),
         None => {
             let ended = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
-            Err(Failed::NoNamespace(format!("the process that makes it ended early ({ended})")))
+            Err(format!("the process that makes it ended early ({ended})"))
         }
     }
 }
@@ -165,11 +164,13 @@ struct Entry {
     gid_map: Vec<u8>,
     /// The node may need them, and would have none outside of a user namespace.
     has_capabilities: bool,
+    program: Arc<Program>,
+    teller: Teller,
 }
 
 impl Entry {
     /// Also the end at which the report is read.
-    fn new(before: &Before) -> io::Result<(Entry, OwnedFd)> {
+    fn new(before: &Before, program: Arc<Program>, teller: Teller) -> io::Result<(Entry, OwnedFd)> {
         let (reader, report) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let (uid, gid) = (getuid().as_raw(), process::getgid().as_raw());
         let entry = Entry {
@@ -180,18 +181,20 @@ impl Entry {
             uid_map: format!("{uid} {uid} 1").into_bytes(),
             gid_map: format!("{gid} {gid} 1").into_bytes(),
             has_capabilities: !capabilities(None)?.effective.is_empty(),
+            program,
+            teller,
         };
         Ok((entry, reader))
     }
 
-    /// Returns only in the chain node, which is then about to be executed. The calling process, the helper, ends here.
+    /// The chain node is executed in it, by the process that it forks. The calling process, the helper, ends here.
     fn enter(&self) -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         if getppid() != Some(self.guard) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let report = match self.make() {
-            Ok(Made::Here) => return Ok(()),
+            Ok(Made::Here) => self.teller.become_program(&self.program, false),
             Ok(Made::Both { first, node }) => Report { step: Step::Done, errno: 0, first, node },
             Err((step, errno)) => Report { step, errno: errno.raw_os_error(), first: 0, node: 0 },
         };

@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{
@@ -15,9 +14,10 @@ use rustix::process::{
 
 use super::family::{self, Reaped};
 use super::host::Before;
-use super::namespace::{self, Contained, Failed};
+use super::namespace::{self, Contained};
+use super::program::{Became, Outcome, Program};
 use super::say;
-use crate::guard_frame::{Containment, ExitCause, ExitStatus, GUARD_MARKER, NodeProcess, NodeSpec};
+use crate::guard_frame::{Containment, ExitCause, ExitStatus, NodeProcess, NodeSpec};
 use crate::ids::Epoch;
 use crate::time::BootTime;
 
@@ -33,6 +33,8 @@ pub(super) struct Node {
     pidfd: OwnedFd,
     /// Of the first process of its namespace, where it has one of its own.
     first: Option<OwnedFd>,
+    /// What its start still has to tell, where that waited for a disk.
+    late: Option<(Outcome, Arc<Program>)>,
     /// Set once the chain node itself was reaped; descendants may be left.
     status: Option<ExitStatus>,
     phase: Phase,
@@ -52,18 +54,27 @@ enum Phase {
 
 impl Node {
     /// Starts the chain node in a session of its own; it dies when the guard does, and all that it ever started with it
-    /// where the host allows that.
+    /// where the host allows that. Waits no longer than `bound` for its program to run: one that waits for a disk is
+    /// started all the same, and what it cannot do then ends it.
     pub(super) fn start(
         spec: &NodeSpec,
         validator_epoch: Option<Epoch>,
         socket: &Path,
         before: &Before,
+        bound: Duration,
     ) -> Result<Node, String> {
-        let (program, arguments) = spec.argv.split_first().ok_or("its argv is empty")?;
-        if !spec.cwd.is_dir() {
-            return Err(format!("its working directory {} is not there", spec.cwd.display()));
-        }
-        let (pid, first) = start_contained(spec, program, arguments, socket, before)?;
+        let program = Arc::new(Program::of(spec, socket)?);
+        let (pid, first, outcome) = start_contained(&program, before)?;
+        let late = match outcome.within(bound) {
+            Became::Running => None,
+            Became::Unknown => Some((outcome, Arc::clone(&program))),
+            Became::Failed(failure) => {
+                if !family::end_within(LEFTOVER_BOUND) {
+                    say(&format!("what an attempt to start {} left did not end", program.name()));
+                }
+                return Err(program.told(failure));
+            }
+        };
         // A child of ours that nobody has waited for keeps its number.
         let opened = pidfd_open(pid, PidfdFlags::empty())
             .and_then(|node| Ok((node, first.map(|first| pidfd_open(first, PidfdFlags::empty())).transpose()?)));
@@ -73,8 +84,9 @@ impl Node {
         })?;
         let containment = if first.is_some() { Containment::PidNamespace } else { Containment::DirectChild };
         let pid_number = pid.as_raw_nonzero().get().unsigned_abs();
-        let process = NodeProcess { pid: pid_number, started_at: BootTime::now(), validator_epoch, containment };
-        Ok(Node { process, pid, pidfd, first, status: None, phase: Phase::Running })
+        let process =
+            NodeProcess { pid: pid_number, started_at: BootTime::now(), validator_epoch, containment, stopping: false };
+        Ok(Node { process, pid, pidfd, first, late, status: None, phase: Phase::Running })
     }
 
     pub(super) fn signal(&self, signal: i32) -> Result<(), String> {
@@ -95,6 +107,7 @@ impl Node {
             Phase::Stopping { kill_at } => *kill_at = wanted.min(*kill_at),
             Phase::Running => self.phase = Phase::Stopping { kill_at: wanted },
         }
+        self.process.stopping = true;
         if timeout.is_zero() {
             self.kill(ExitCause::Stopped { killed: true });
         } else {
@@ -104,6 +117,7 @@ impl Node {
 
     /// SIGKILL to the chain node and all of its family. A death that is under way keeps its cause.
     pub(super) fn kill(&mut self, cause: ExitCause) {
+        self.process.stopping = true;
         if !matches!(self.phase, Phase::Dying { .. }) {
             self.phase = Phase::Dying { cause, round: ROUND };
         }
@@ -159,7 +173,14 @@ impl Node {
     fn reap(&mut self) -> bool {
         loop {
             match family::reap() {
-                Reaped::Child(pid, status) if pid == self.pid => self.status = Some(exit_status(status)),
+                Reaped::Child(pid, status) if pid == self.pid => {
+                    self.status = Some(exit_status(status));
+                    if let Some((outcome, program)) = self.late.take()
+                        && let Became::Failed(failure) = outcome.within(Duration::ZERO)
+                    {
+                        say(&format!("the chain node never ran: {}", program.told(failure)));
+                    }
+                }
                 Reaped::Child(..) => (),
                 Reaped::NoneEnded => return false,
                 Reaped::NoneLeft => return true,
@@ -169,32 +190,27 @@ impl Node {
 }
 
 /// Starts the chain node in a namespace of its own, or without one where the host gives us none, and says so. Its process
-/// id, and that of the namespace's first process.
-fn start_contained(
-    spec: &NodeSpec,
-    program: &str,
-    arguments: &[String],
-    socket: &Path,
-    before: &Before,
-) -> Result<(Pid, Option<Pid>), String> {
-    let mut command = command_of(spec, program, arguments, socket)?;
-    let error = match namespace::spawn(&mut command, before) {
-        Ok(Contained { first, node }) => return Ok((node, Some(first))),
-        Err(Failed::Node(error)) => Err(error),
-        Err(Failed::NoNamespace(reason)) => Ok(reason),
+/// id, that of the namespace's first process, and whether it has become the program.
+fn start_contained(program: &Arc<Program>, before: &Before) -> Result<(Pid, Option<Pid>, Outcome), String> {
+    let reason = match namespace::spawn(program, before) {
+        Ok(Contained { first, node, outcome }) => return Ok((node, Some(first), outcome)),
+        Err(reason) => reason,
     };
+    let name = program.name();
     if !family::end_within(LEFTOVER_BOUND) {
-        return Err(format!("what an attempt to start {program} left did not end within {LEFTOVER_BOUND:?}"));
+        return Err(format!("what an attempt to start {name} left did not end within {LEFTOVER_BOUND:?}"));
     }
-    let reason = error.map_err(|e| format!("cannot run {program}: {e}"))?;
     say(&format!(
         "no PID namespace for the chain node: {reason}; the kernel ends it with the guard, but nothing that it starts"
     ));
-    Ok((start_directly(command_of(spec, program, arguments, socket)?, program, before)?, None))
+    let (node, outcome) = start_directly(program, before).map_err(|e| format!("cannot run {name}: {e}"))?;
+    Ok((node, None, outcome))
 }
 
-fn start_directly(mut command: Command, program: &str, before: &Before) -> Result<Pid, String> {
-    let (guard, before) = (getpid(), before.clone());
+fn start_directly(program: &Arc<Program>, before: &Before) -> io::Result<(Pid, Outcome)> {
+    let (outcome, teller) = Outcome::pair()?;
+    let (guard, before, mut command) = (getpid(), before.clone(), program.command());
+    let program = Arc::clone(program);
     let in_child = move || {
         process::setsid()?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -203,28 +219,16 @@ fn start_directly(mut command: Command, program: &str, before: &Before) -> Resul
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         before.restore();
-        Ok(())
+        teller.become_program(&program, true)
     };
     // SAFETY: the closure makes system calls only; it takes no lock and allocates nothing.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(in_child)
     };
-    let child = command.spawn().map_err(|e| format!("cannot run {program}: {e}"))?;
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "its process id is out of range".into())
-}
-
-/// What is common to both ways. The standard library empties the signal mask and restores SIGPIPE in the child, and exec
-/// takes away the guard's handlers.
-fn command_of(spec: &NodeSpec, program: &str, arguments: &[String], socket: &Path) -> Result<Command, String> {
-    let mut command = Command::new(program);
-    command.args(arguments).envs(&spec.env).env(GUARD_MARKER, socket).current_dir(&spec.cwd).stdin(Stdio::null());
-    if let Some(log) = &spec.log {
-        let told = |e: io::Error| format!("cannot open its log {}: {e}", log.display());
-        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(log).map_err(told)?;
-        command.stdout(file.try_clone().map_err(told)?).stderr(file);
-    }
-    Ok(command)
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    Ok((pid.ok_or_else(|| io::Error::other("its process id is out of range"))?, outcome))
 }
 
 fn exit_status(status: WaitStatus) -> ExitStatus {

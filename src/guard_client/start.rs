@@ -111,10 +111,10 @@ pub(super) async fn greet(
         Ok(Ok(FromGuard::Welcome { protocol, .. })) if protocol != GUARD_PROTOCOL => {
             Err(other_version(format!("it speaks protocol {protocol}, we speak {GUARD_PROTOCOL}")))
         }
-        Ok(Ok(FromGuard::Welcome { guard_pid, node, armed, .. })) => {
+        Ok(Ok(FromGuard::Welcome { guard_pid, node, armed, answers_pings, .. })) => {
             let held = Held::open(guard_pid).map_err(|e| socket_error(socket, e))?;
             let guard = held.ok_or_else(|| socket_error(socket, "the guard died while it greeted us"))?;
-            let attached = Attached { guard_pid, node, armed };
+            let attached = Attached { guard_pid, node, armed, answers_pings };
             Ok(Some(Greeted { connection, buffer, guard, attached, socket: socket.to_path_buf() }))
         }
         Ok(Ok(FromGuard::Refused { reason, .. })) if reason.starts_with(OTHER_PROTOCOL) => Err(other_version(reason)),
@@ -124,6 +124,7 @@ pub(super) async fn greet(
             | FromGuard::Armed(_)
             | FromGuard::Disarmed { .. }
             | FromGuard::Signalled { .. }
+            | FromGuard::Pong
             | FromGuard::Exited { .. }
             | FromGuard::Fenced { .. }),
         )) => Err(refused(format!("it answered Hello with {other:?}"))),

@@ -116,6 +116,13 @@ impl Sessions {
         recent.filter(|one| one.two_live && now.since(one.at) < SHOWN_FOR).map(|one| one.why.clone()).collect()
     }
 
+    /// Why another process that speaks as `member` is not listened to.
+    pub fn refused(&self, member: &NodeId, now: BootTime) -> Option<String> {
+        let speakers = self.speakers();
+        let refused = speakers.get(member)?.refused.as_ref()?;
+        (now.since(refused.at) < SHOWN_FOR).then(|| refused.why.clone())
+    }
+
     fn speakers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Speaking>> {
         self.speakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,6 +192,16 @@ mod tests {
 
     fn refused(start: u64, known: u64) -> Result<(), Stranger> {
         Err(Stranger::SecondProcess { member: "b".into(), start, known })
+    }
+
+    #[test]
+    fn a_second_process_is_known_by_its_member_for_a_while() {
+        let sessions = Sessions::new(&Timing::LAN);
+        sessions.admit(&b(1, 1), Heard::Asking, ms(0)).unwrap();
+        assert_eq!(sessions.refused(&"b".into(), ms(0)), None);
+        sessions.admit(&b(2, 1), Heard::Asking, ms(10)).unwrap_err();
+        assert!(sessions.refused(&"b".into(), ms(20)).is_some_and(|why| why.contains("another process speaks for b")));
+        assert_eq!(sessions.refused(&"b".into(), ms(10) + SHOWN_FOR), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The files of the store: sled's, the vote file and the seal. Opens them, checks that they fit
-//! together, and commits one group of writes. Used by `Store::open` and then by the writer alone.
+//! together, and commits one group of writes with one sync. Used by `Store::open` and then by the writer alone.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use sled::IVec;
 use super::seal::Seal;
 use super::sealed_file::sync_parent;
 use super::vote_file::VoteFile;
-use super::{AppliedState, FORMAT, LogImage, StoreError, VALUE_BYTES_MAX};
+use super::{AppliedState, BeforeSync, FORMAT, LogImage, StoreError, VALUE_BYTES_MAX};
 use crate::ids::NodeId;
 use crate::wire::{LogId, Vote, WireError, decode, proto, read_entry};
 
@@ -48,13 +48,16 @@ pub(super) struct Contents {
     pub(super) joined: bool,
     pub(super) log: LogImage,
     pub(super) applied: AppliedState,
+    /// It has the vote of `log`.
+    pub(super) vote_file: VoteFile,
 }
 
 pub(super) struct Disk {
     db: sled::Db,
     /// The file that holds all of sled's data, for `fdatasync`.
     data: File,
-    vote_file: VoteFile,
+    before_sync: BeforeSync,
+    data_path: PathBuf,
     seal: Seal,
     groups: u64,
     /// Held as long as the store is open. Last, so that it is let go of last.
@@ -62,11 +65,16 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(state_dir: &Path, cluster: &str, member: &NodeId) -> Result<(Disk, Contents), StoreError> {
+    pub(super) fn open(
+        state_dir: &Path,
+        cluster: &str,
+        member: &NodeId,
+        before_sync: BeforeSync,
+    ) -> Result<(Disk, Contents), StoreError> {
         fs::create_dir_all(state_dir).map_err(|error| StoreError::io("create", state_dir, error))?;
         let dir = state_dir.join("store");
         let lock = take_lock(state_dir, &dir)?;
-        let files = Files { dir, cluster, member };
+        let files = Files { dir, cluster, member, before_sync: &before_sync };
         // sled panics on some kinds of damage.
         match catch_unwind(AssertUnwindSafe(|| {
             files.make_if_missing()?;
@@ -77,8 +85,8 @@ impl Disk {
         }
     }
 
-    /// Makes `changes` durable, all or none, and then the vote file. After an error it is unknown
-    /// which of the two reached the disk, so nothing may be written any more.
+    /// Makes `changes` and the vote durable, all or none. After an error it is unknown whether they reached the disk, so
+    /// nothing may be written any more.
     pub(super) fn commit<'a>(
         &mut self,
         changes: impl Iterator<Item = &'a (Key, Option<Vec<u8>>)>,
@@ -104,10 +112,8 @@ impl Disk {
         batch.insert(GROUPS, &self.groups.to_be_bytes());
         self.db.apply_batch(batch)?;
         self.db.flush()?;
+        (self.before_sync)(&self.data_path)?;
         self.data.sync_data()?;
-        if let Some(vote) = vote {
-            self.vote_file.write(Some(vote))?;
-        }
         self.seal.write(self.groups)
     }
 }
@@ -139,6 +145,7 @@ struct Files<'a> {
     dir: PathBuf,
     cluster: &'a str,
     member: &'a NodeId,
+    before_sync: &'a BeforeSync,
 }
 
 impl Files<'_> {
@@ -146,7 +153,7 @@ impl Files<'_> {
         let cleaned = self.remove_unfinished_page_tables();
         cleaned.map_err(|error| StoreError::io("remove the unfinished page tables in", &self.dir, error))?;
         let db = self.open_sled()?;
-        let vote_file = VoteFile::in_dir(&self.dir);
+        let vote_file = VoteFile::in_dir(&self.dir, self.before_sync.clone());
         let voted = vote_file.read()?;
         let seal = Seal::open(&self.dir).map_err(|error| self.damaged(format!("seal: {error}")))?;
         let data_path = self.dir.join("db");
@@ -172,7 +179,8 @@ impl Files<'_> {
         let applied = self.read_applied(&db)?;
         self.check_applied(&log, &applied)?;
         let joined = self.get(&db, JOINED)?.is_some();
-        Ok((Disk { db, data, vote_file, seal, groups, _lock: lock }, Contents { incarnation, joined, log, applied }))
+        let disk = Disk { db, data, before_sync: self.before_sync.clone(), data_path, seal, groups, _lock: lock };
+        Ok((disk, Contents { incarnation, joined, log, applied, vote_file }))
     }
 
     /// What an earlier opening that was cut short has left: sled would take its half-written page table for a
@@ -267,7 +275,7 @@ impl Files<'_> {
         let data = self.dir.join("db");
         let synced = File::open(&data).and_then(|file| file.sync_all());
         synced.map_err(|error| StoreError::io("fsync", &data, error))?;
-        let vote = VoteFile::in_dir(&self.dir);
+        let vote = VoteFile::in_dir(&self.dir, self.before_sync.clone());
         vote.write(None).map_err(|error| StoreError::io("write", &self.dir.join("vote"), error))?;
         let seal = Seal::create(&self.dir, 1);
         seal.map(drop).map_err(|error| StoreError::io("create", &Seal::path(&self.dir), error))

@@ -15,6 +15,7 @@ use super::disk::{JOINED, PURGED, entry_key};
 use super::writer::{Done, Write};
 use super::{Shared, VALUE_BYTES_MAX, invalid, lock};
 use crate::core::members::Members;
+use crate::ids::NodeId;
 use crate::wire::{Entry, LogId, TypeConfig, Vote, proto};
 
 /// The log and the vote. Clones share them.
@@ -40,6 +41,11 @@ impl LogStore {
 
     pub fn members(&self) -> watch::Receiver<Arc<Members>> {
         self.shared.members.subscribe()
+    }
+
+    /// For whom a vote is on its way to the disk.
+    pub fn voting(&self) -> watch::Receiver<Option<NodeId>> {
+        self.shared.voting.subscribe()
     }
 
     /// This store is known from now on, also after a restart, as one that joins: it begins with a log that others
@@ -81,6 +87,22 @@ impl LogStore {
             self.shared.note_members();
         }
         Ok(())
+    }
+}
+
+/// Says that a vote is on its way to the disk, until it is dropped.
+struct Voting<'a>(&'a watch::Sender<Option<NodeId>>);
+
+impl<'a> Voting<'a> {
+    fn begin(voting: &'a watch::Sender<Option<NodeId>>, vote: &Vote) -> Voting<'a> {
+        voting.send_replace(Some(vote.leader_id.voted_for.clone()));
+        Voting(voting)
+    }
+}
+
+impl Drop for Voting<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
     }
 }
 
@@ -126,8 +148,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
+    /// Durable when it returns, but for the mark that a vote which is on disk was won: `mod.rs` tells why nobody waits for
+    /// that. It goes into the queue before any entry of its leader.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let write = Write { vote: Some(vote.clone()), ..Write::default() };
+        {
+            let mut log = self.shared.log();
+            let voted = |known: &Vote| known.leader_id == vote.leader_id && !known.committed;
+            if vote.committed && log.vote.as_ref().is_some_and(voted) {
+                log.vote = Some(vote.clone());
+                self.shared.writer.queue(write);
+                return Ok(());
+            }
+        }
+        let _voting = Voting::begin(&self.shared.voting, vote);
         self.shared.writer.write(write).await
     }
 

@@ -5,16 +5,24 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::BeforeSync;
+
 const MAGIC_BYTES: usize = 8;
 
 pub(super) struct SealedFile {
     path: PathBuf,
     magic: &'static [u8; MAGIC_BYTES],
+    before_sync: Option<BeforeSync>,
 }
 
 impl SealedFile {
     pub(super) fn new(path: PathBuf, magic: &'static [u8; MAGIC_BYTES]) -> Self {
-        SealedFile { path, magic }
+        SealedFile { path, magic, before_sync: None }
+    }
+
+    /// The same, where `before_sync` is told of every sync first.
+    pub(super) fn observed(self, before_sync: BeforeSync) -> Self {
+        SealedFile { before_sync: Some(before_sync), ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -48,9 +56,15 @@ impl SealedFile {
         let temp = self.path.with_extension("new");
         let mut file = File::create(&temp)?;
         file.write_all(&bytes)?;
+        self.tell_of_sync()?;
         file.sync_all()?;
         fs::rename(&temp, &self.path)?;
+        self.tell_of_sync()?;
         sync_parent(&self.path)
+    }
+
+    fn tell_of_sync(&self) -> io::Result<()> {
+        self.before_sync.as_ref().map_or(Ok(()), |before_sync| before_sync(&self.path))
     }
 
     /// What stands between magic and checksum, if both are right.

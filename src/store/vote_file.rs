@@ -1,7 +1,7 @@
 //! The vote in a file of its own, so that a vote survives even where sled's log was cut. Replaced,
 //! never changed in place: temp, fsync, rename, fsync of the directory. It is written after the vote
-//! is durable in sled and before the vote is acknowledged, so it may lag behind sled by one crash and
-//! can never be ahead.
+//! is durable in sled, and nobody waits for it: so it may lag behind sled, and can never be ahead.
+//! What that means for a crash is told in `mod.rs`.
 
 use std::cmp::Ordering;
 use std::io;
@@ -9,8 +9,8 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::StoreError;
 use super::sealed_file::SealedFile;
+use super::{BeforeSync, StoreError};
 use crate::wire::{Vote, decode, proto};
 
 const MAGIC: &[u8; 8] = b"BTNVOTE1";
@@ -20,8 +20,8 @@ pub(super) struct VoteFile {
 }
 
 impl VoteFile {
-    pub(super) fn in_dir(dir: &Path) -> Self {
-        VoteFile { file: SealedFile::new(dir.join("vote"), MAGIC) }
+    pub(super) fn in_dir(dir: &Path, before_sync: BeforeSync) -> Self {
+        VoteFile { file: SealedFile::new(dir.join("vote"), MAGIC).observed(before_sync) }
     }
 
     /// `None` when there is no file; `Some(None)` when it says that there was no vote yet.
@@ -49,9 +49,8 @@ impl VoteFile {
         self.file.write(&ballot)
     }
 
-    /// The vote that holds, given the one in this file and the one in sled. They differ only when a
-    /// crash came between the two writes, and then sled has the newer one: nobody was told of it, and
-    /// to keep a vote that nobody counted is always safe.
+    /// The vote that holds, given the one in this file and the one in sled. They differ when a crash came
+    /// between the two writes, or when a vote was won, which this file is not told; then sled has the newer one.
     ///
     /// # Errors
     /// When this file is ahead: sled lost a vote, and with it maybe more.

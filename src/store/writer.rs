@@ -1,18 +1,21 @@
 //! The thread that owns every write of the store. Writes are durable in the order in which they were
 //! queued; those that wait together are joined into one group and flushed once. The first error ends
 //! it: nothing is written after a write that may or may not be on disk.
+//!
+//! A vote's second copy is made behind its answer, by `vote_copies`.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{oneshot, watch};
 
 use super::disk::{Disk, Key};
-use super::{Health, LogImage, lock};
+use super::vote_copies::VoteCopies;
+use super::{Health, LogImage, Reserve, lock};
 use crate::wire::{TypeConfig, Vote};
 
 /// A group takes no further write once it holds this much; see the file header of `store`.
@@ -57,14 +60,30 @@ impl Write {
 pub(super) struct Writer {
     queue: Option<Sender<Write>>,
     thread: Option<JoinHandle<()>>,
+    reserve: Arc<OnceLock<Arc<Reserve>>>,
 }
 
 impl Writer {
-    pub(super) fn start(disk: Disk, log: Arc<Mutex<LogImage>>, health: watch::Sender<Health>) -> io::Result<Writer> {
+    pub(super) fn start(
+        disk: Disk,
+        copies: VoteCopies,
+        log: Arc<Mutex<LogImage>>,
+        health: watch::Sender<Health>,
+    ) -> io::Result<Writer> {
         let (queue, writes) = channel();
-        let thread =
-            thread::Builder::new().name("store-writer".into()).spawn(move || run(disk, &writes, &log, &health))?;
-        Ok(Writer { queue: Some(queue), thread: Some(thread) })
+        let reserve = Arc::<OnceLock<_>>::default();
+        let room = reserve.clone();
+        // In this order: the directory stays locked until the last copy is made.
+        let mut files = WrittenFiles { copies, disk };
+        let thread = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&mut files, &writes, &log, &health, &room))?;
+        Ok(Writer { queue: Some(queue), thread: Some(thread), reserve })
+    }
+
+    pub(super) fn keep(&self, reserve: Arc<Reserve>) {
+        // A store is opened, and given its reserve, once.
+        let _ = self.reserve.set(reserve);
     }
 
     /// Queues a write. Its `done` is told in every case.
@@ -98,12 +117,32 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut disk: Disk, writes: &Receiver<Write>, log: &Mutex<LogImage>, health: &watch::Sender<Health>) {
+/// What a commit writes to.
+struct WrittenFiles {
+    copies: VoteCopies,
+    disk: Disk,
+}
+
+fn run(
+    files: &mut WrittenFiles,
+    writes: &Receiver<Write>,
+    log: &Mutex<LogImage>,
+    health: &watch::Sender<Health>,
+    reserve: &OnceLock<Arc<Reserve>>,
+) {
     let mut next = None;
     while let Some(first) = next.take().or_else(|| writes.recv().ok()) {
         let (group, left_over) = join_waiting(first, writes);
         next = left_over;
-        if let Err(reason) = commit(&mut disk, &group, log) {
+        // A write that finds no room ends the store: it is unknown what of it is on disk.
+        if let Some(reserve) = reserve.get() {
+            reserve.before_write();
+        }
+        let failed = match &*health.borrow() {
+            Health::Good => None,
+            Health::Failed(reason) => Some(reason.to_string()),
+        };
+        if let Err(reason) = failed.map_or_else(|| commit(files, &group, log), Err) {
             health.send_replace(Health::Failed(reason.as_str().into()));
             fail_all(group.into_iter().chain(next), writes, &reason);
             return;
@@ -128,17 +167,18 @@ fn join_waiting(first: Write, writes: &Receiver<Write>) -> (Vec<Write>, Option<W
     (group, None)
 }
 
-fn commit(disk: &mut Disk, group: &[Write], log: &Mutex<LogImage>) -> Result<(), String> {
+fn commit(files: &mut WrittenFiles, group: &[Write], log: &Mutex<LogImage>) -> Result<(), String> {
     let vote = group.iter().rev().find_map(|write| write.vote.as_ref());
     let changes = group.iter().flat_map(|write| write.changes.iter());
     // sled panics on some of its own errors.
-    match catch_unwind(AssertUnwindSafe(|| disk.commit(changes, vote))) {
+    match catch_unwind(AssertUnwindSafe(|| files.disk.commit(changes, vote))) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(error.to_string()),
         Err(panic) => return Err(format!("the database panicked: {}", super::disk::panic_text(&*panic))),
     }
     if let Some(vote) = vote {
         lock(log).vote = Some(vote.clone());
+        files.copies.copy(vote);
     }
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! The listening end: connections whose other end is known by its certificate, or, without TLS, by nothing.
-//! Each handshake has a task and a time of its own, so that a peer which says nothing holds up nobody.
+//! `handshakes.rs` has the handshakes, so that a peer which says nothing holds up nobody.
 //!
 //! Invariant: what serves members gets no connection of an admin, and what serves admins none of a member.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,24 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use super::certificates::Certificates;
 use super::door::{Door, Limits, Visit, Visitor};
-use crate::certificates::{Bearer, Facts};
+use super::handshakes::{self, Homes};
+use crate::certificates::Bearer;
 use crate::timing::Timing;
 
-/// From an accepted connection to a proven peer. Between members it is a round trip and a few milliseconds.
-pub const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
-/// Handshakes under way. One more ends the oldest, which is hardly ever a member's: those are through in no time.
-pub const HANDSHAKES_MAX: usize = 128;
 /// After a failed accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Of a member's port. Its peers keep one each, and a few more while they restart.
 const CONNECTIONS_MAX: usize = 128;
 /// Connections that wait to be served.
@@ -52,13 +45,15 @@ pub struct Entrance {
     pub certificates: Certificates,
     /// Those of admins. They take no place among the members' and reach none of their services.
     pub admins: mpsc::Sender<Caller>,
+    /// Where members connect from: nobody else's handshakes take a place of theirs.
+    pub homes: Homes,
 }
 
 /// An admin whose connection was made at the port of the members, and is to be served elsewhere.
 pub struct Caller {
-    name: String,
-    from: SocketAddr,
-    stream: Box<TlsStream<TcpStream>>,
+    pub(super) name: String,
+    pub(super) from: SocketAddr,
+    pub(super) stream: Box<TlsStream<TcpStream>>,
 }
 
 impl Caller {
@@ -68,12 +63,17 @@ impl Caller {
     /// No file descriptor is left; the connection ends.
     pub fn move_here(self) -> io::Result<(Connection, Visitor)> {
         let Caller { name, from, mut stream } = self;
-        let socket: std::net::TcpStream = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
-        // The one before, which the other runtime watches, is closed here.
-        *stream.get_mut().0 = TcpStream::from_std(socket)?;
+        move_here(&mut stream)?;
         let visitor = Visitor::from(Speaker::Proven(Bearer::Admin(name))).coming_from(from);
         Ok((Connection::Tls(stream), visitor))
     }
+}
+
+fn move_here(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    let socket: std::net::TcpStream = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
+    // The one before, which the other runtime watches, is closed here.
+    *stream.get_mut().0 = TcpStream::from_std(socket)?;
+    Ok(())
 }
 
 /// A connection that may carry requests.
@@ -82,7 +82,7 @@ pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-type Ready = mpsc::Sender<(Connection, Speaker)>;
+pub(super) type Ready = mpsc::Sender<(Connection, Speaker)>;
 
 /// The connections of peers, who ping twice a lease, until it is dropped. With an `entrance`, nobody gets through
 /// who has no certificate of the authority, or one that names no member. Must be called inside the runtime.
@@ -93,26 +93,38 @@ pub fn incoming(
 ) -> impl Stream<Item = io::Result<Visit<Connection>>> + use<> {
     let door = Door::new(Limits { connections_max: CONNECTIONS_MAX, silence_max: 3 * timing.lease() });
     let (ready, connections) = mpsc::channel(BACKLOG);
-    tokio::spawn(accept(listener, entrance.map(Arc::new), ready));
-    ReceiverStream::new(connections).map(move |(connection, speaker)| Ok(door.admit(connection, speaker.into())))
+    match entrance {
+        Some(entrance) => {
+            if let Err(error) = handshakes::serve(listener, entrance, ready) {
+                tracing::error!(%error, "no thread for the handshakes of peers: nobody is let in");
+            }
+        }
+        None => drop(tokio::spawn(accept(listener, ready))),
+    }
+    ReceiverStream::new(connections).filter_map(move |(mut connection, speaker)| {
+        if let Connection::Tls(stream) = &mut connection
+            && let Err(error) = move_here(stream)
+        {
+            tracing::warn!(%error, "cannot take over a connection of a peer");
+            return None;
+        }
+        Some(Ok(door.admit(connection, speaker.into())))
+    })
 }
 
-async fn accept(listener: TcpListener, entrance: Option<Arc<Entrance>>, ready: Ready) {
-    let mut handshakes = Handshakes::default();
+/// Without TLS there is nothing to be proven.
+async fn accept(listener: TcpListener, ready: Ready) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = ready.closed() => return,
         };
         // Without it on this end too, an answer waits up to 40 ms for the acknowledgement of the one before.
-        match accepted.and_then(|(stream, from)| stream.set_nodelay(true).map(|()| (stream, from))) {
-            Ok((stream, from)) => match &entrance {
-                Some(entrance) => handshakes.start(stream, from, entrance.clone(), ready.clone()),
-                None => {
-                    // Its receiver is gone: the next round ends this.
-                    let _ = ready.send((Connection::Plain(stream), Speaker::Unproven)).await;
-                }
-            },
+        match accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => {
+                // Its receiver is gone: the next round ends this.
+                let _ = ready.send((Connection::Plain(stream), Speaker::Unproven)).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection of a peer");
                 sleep(ACCEPT_PAUSE).await;
@@ -121,62 +133,9 @@ async fn accept(listener: TcpListener, entrance: Option<Arc<Entrance>>, ready: R
     }
 }
 
-/// Those under way, the oldest first.
-#[derive(Default)]
-struct Handshakes(VecDeque<AbortHandle>);
-
-impl Handshakes {
-    fn start(&mut self, stream: TcpStream, from: SocketAddr, entrance: Arc<Entrance>, ready: Ready) {
-        self.0.retain(|handshake| !handshake.is_finished());
-        if self.0.len() >= HANDSHAKES_MAX
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.abort();
-            entrance.certificates.refusals.note("somebody", format!("{HANDSHAKES_MAX} others came before it was done"));
-        }
-        let handshake = tokio::spawn(async move {
-            let led = match shake_hands(stream, &entrance.certificates).await {
-                Ok((stream, bearer @ Bearer::Member(_))) => {
-                    // The server may have ended meanwhile.
-                    let _ = ready.send((Connection::Tls(stream), Speaker::Proven(bearer))).await;
-                    Ok(())
-                }
-                Ok((stream, Bearer::Admin(name))) => entrance.lead(Caller { name, from, stream }),
-                Err(why) => Err(why),
-            };
-            if let Err(why) = led {
-                entrance.certificates.refusals.note(from, why);
-            }
-        });
-        self.0.push_back(handshake.abort_handle());
-    }
-}
-
-impl Drop for Handshakes {
-    fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// # Errors
-/// Why whoever is there may not go on.
-async fn shake_hands(
-    stream: TcpStream,
-    certificates: &Certificates,
-) -> Result<(Box<TlsStream<TcpStream>>, Bearer), String> {
-    let handshake = TlsAcceptor::from(certificates.server()).accept(stream);
-    let stream = timeout(HANDSHAKE_MAX, handshake)
-        .await
-        .map_err(|_| format!("no TLS handshake within {HANDSHAKE_MAX:?}"))?
-        .map_err(|error| format!("TLS: {error}"))?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let facts = Facts::read(certificate.map_or(&[], |certificate| certificate)).map_err(|error| error.to_string())?;
-    Ok((Box::new(stream), facts.bearer))
-}
-
 impl Entrance {
     /// Does not wait: whoever serves admins is to keep up, and members come first here.
-    fn lead(&self, admin: Caller) -> Result<(), String> {
+    pub(super) fn lead(&self, admin: Caller) -> Result<(), String> {
         self.admins.try_send(admin).map_err(|unled| match unled {
             TrySendError::Full(admin) => format!("admin {}: too many connections of admins at once", admin.name),
             TrySendError::Closed(admin) => format!("admin {}: nobody here answers admins", admin.name),

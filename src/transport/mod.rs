@@ -7,6 +7,7 @@ mod call;
 mod certificates;
 mod dial;
 mod door;
+mod handshakes;
 mod reason;
 mod refusals;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-pub use accept::{Caller, Connection, Entrance, HANDSHAKE_MAX, HANDSHAKES_MAX, Speaker, incoming};
+pub use accept::{Caller, Connection, Entrance, Speaker, incoming};
 pub use call::{CallError, Credentials};
 pub use certificates::{Certificates, EXPIRY_NEAR, TlsError};
 pub use dial::Toward;
 pub use door::{Door, Limits, Visit, Visitor};
+pub use handshakes::{BURST_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX, Homes};
 pub use reason::{cause, reason};
 
 use crate::timing::Timing;

@@ -374,6 +374,31 @@ async fn node_settings_that_would_sign_past_the_links_are_refused() {
 }
 
 #[tokio::test]
+async fn a_clock_skew_below_the_chains_own_precision_is_told() {
+    let mut host = Host::new();
+    host.chain.clock_skew = Duration::from_millis(200);
+    let params = |precision: &str, at: serde_json::Value| json!({"synchrony": {"precision": precision, "message_delay": "1"}, "feature": {"pbts_enable_height": at}});
+    let (own, sdk) = (|params| json!({"consensus_params": params}), |params| json!({"consensus": {"params": params}}));
+    for (genesis, told) in [
+        (own(params("505000000", json!("1"))), Some("505ms")),
+        (sdk(params("0.505s", json!(1))), Some("505ms")),
+        (own(params("200000001", json!("9"))), Some("201ms")),
+        (own(params("200000000", json!("1"))), None),
+        (own(params("505000000", json!("0"))), None),
+        (own(json!({"synchrony": {"precision": "505000000"}})), None),
+        (json!({"chain_id": "c"}), None),
+    ] {
+        host.put("config/genesis.json", &genesis.to_string());
+        let warnings = host.driver().check().await.expect("sound");
+        assert_eq!(warnings.len(), usize::from(told.is_some()), "{genesis}: {warnings:?}");
+        for (warning, told) in warnings.iter().zip(told) {
+            let words = ["chain.clock_skew = 200ms", "config/genesis.json", &format!("set it to {told} or more")];
+            assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_standby_key_of_a_genesis_validator_is_refused_before_the_start() {
     let host = Host::new();
     host.put_key("keys/standby.json", OTHER);

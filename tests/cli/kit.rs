@@ -164,6 +164,7 @@ pub fn two_members() -> Coordinator {
         incarnation: 0xabc,
         upgrade: None,
         foreign_node: String::new(),
+        refused: String::new(),
         key_alarm: String::new(),
         containment: "pid-namespace".to_owned(),
     };

@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::front::Call;
 use super::kit::{Cluster, Shape, candidacy, eventually, long_lease, short_lease};
 
-/// Longer than two of openraft's election timeouts with the short timing (at most 350 ms): for what must
-/// not happen, which cannot be awaited.
+/// Longer than openraft's election timeout with the short timing (at most 750 ms): for what must not happen, which
+/// cannot be awaited.
 const A_WHILE: Duration = Duration::from_millis(1000);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,5 +132,6 @@ fn what_openraft_would_do_by_itself_is_off() {
         assert!(matches!(config.removed_leader_step_down, StepDownPolicy::Never), "{config:?}");
         assert!(Duration::from_millis(config.election_timeout_max) < timing.lease(), "its lease is the shorter one");
         assert_eq!(Duration::from_millis(config.heartbeat_interval), timing.heartbeat());
+        assert_eq!(Duration::from_millis(config.election_timeout_min), timing.vote_max());
     }
 }

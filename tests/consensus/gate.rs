@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton::chain_node::{Health, KeyState};
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
-use baton::core::{Action, Event, Stage};
+use baton::core::{Action, Event, Peer, Stage};
 use baton::guard_frame::ExitCause;
 use baton::ids::{Epoch, Role};
 use baton::time::{BootTime, WallTime};
@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use super::front::Call;
 use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, short_lease};
 
-/// Longer than openraft's own lease with the short timing (350 ms).
-const OPENRAFTS_LEASE: Duration = Duration::from_millis(450);
+/// Longer than openraft's own lease with the short timing (750 ms).
+const OPENRAFTS_LEASE: Duration = Duration::from_millis(800);
 
 /// A cluster in which b has a live promise to a that openraft, whose lease is the shorter one, knows
 /// nothing of any more: only the gate stands between b and a vote.
@@ -109,7 +109,7 @@ async fn a_holder_whose_node_may_still_sign_votes_for_nobody_after_its_lease_eit
     let cluster = Cluster::start(Shape { roles, ..Shape::arbiters(short_lease()) }).await;
     let core = &cluster.at("a").core;
     assert!(!cluster.votes_for("a", "b", 1, false).await, "before its guard has said what runs there");
-    become_active(&cluster).await;
+    become_active(&cluster, BootTime::now() + LONG).await;
 
     cluster.isolate("a");
     eventually("a's lease runs out", || cluster.lease("a").is_none()).await;
@@ -125,25 +125,46 @@ async fn a_holder_whose_node_may_still_sign_votes_for_nobody_after_its_lease_eit
     assert!(cluster.votes_for("a", "c", 2, false).await, "its node is proven gone");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_guard_falls_silent_gives_up_the_lead_and_another_is_elected_though_raft_goes_on() {
+    let roles = [Role::Validator, Role::Validator, Role::Arbiter];
+    let cluster = Cluster::start(Shape { roles, ..Shape::arbiters(short_lease()) }).await;
+    let b = Peer { ready: true, reachable: true, height: 7, silent_on_lease: false };
+    cluster.at("a").core.step(Event::Peers([("b".into(), b)].into()));
+    cluster.at("b").core.step(Event::GuardAttached { node: None, armed: None });
+
+    // The last word of the guard; it is asked for later deadlines from here on.
+    become_active(&cluster, BootTime::now()).await;
+    eventually("a gives up its lead", || cluster.at("a").core.read(|core, _| core.has_resigned(1))).await;
+    assert_eq!(cluster.leads("a"), None);
+    let (raft_says, _) = cluster.at("a").consensus.leader();
+    assert_eq!(raft_says, Some("a".into()), "Raft itself goes on, and nobody hears of it");
+    let may_campaign = || cluster.at("b").core.read(|core, now| core.may_campaign(now.boot)).is_ok();
+    eventually("what b promised a ends", may_campaign).await;
+    cluster.elect("b", 2).await;
+    eventually("a follows", || cluster.vote_term("a") == 2).await;
+}
+
 /// a, a validator, wins the lead and reports what guard, links and node of a new holder report.
-async fn become_active(cluster: &Cluster) {
+/// The guard confirms this `deadline` and says nothing more.
+async fn become_active(cluster: &Cluster, deadline: BootTime) {
     let (a, epoch) = (cluster.at("a"), Epoch(1));
     let has_asked = |wanted: &dyn Fn(&Action) -> bool| a.asked.lock().expect("no panic in here").iter().any(wanted);
-    let probed = |head_time| {
+    let probed = |height, head_time| {
         let version = String::new();
         let (peers, key, latency) = (None, KeyState::Absent, Duration::ZERO);
-        a.core.step(Event::Probed(Health { synced: true, height: 7, head_time, peers, key, latency, version }));
+        a.core.step(Event::Probed(Health { synced: true, height, head_time, peers, key, latency, version }));
     };
     a.core.step(Event::GuardAttached { node: None, armed: None });
     a.core.step(Event::NodeStarted { validator_epoch: None });
-    probed(None);
+    probed(7, None);
     cluster.elect("a", 1).await;
     eventually("a claims", || has_asked(&|action| matches!(action, Action::ProposeClaim { .. }))).await;
     let claim = Command::Claim { epoch, member: "a".into(), reason: "test".into(), at: WallTime::now() };
     a.consensus.propose(claim).await.expect("the claim is committed");
     eventually("a arms its guard", || has_asked(&|action| matches!(action, Action::Arm { .. }))).await;
-    a.core.step(Event::GuardArmed { epoch });
-    probed(Some(WallTime::now() + Duration::from_secs(1)));
+    a.core.step(Event::GuardArmed { epoch, deadline });
+    probed(8, Some(WallTime::now() + Duration::from_secs(1)));
     eventually("a links", || has_asked(&|action| matches!(action, Action::LinkValidating { .. }))).await;
     a.core.step(Event::Linked { epoch });
     a.core.step(Event::Activated { epoch });

@@ -33,6 +33,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::front::Front;
+use super::slow_disk::SlowDisk;
 
 /// Longer than anything takes that is going to happen at all.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -99,7 +100,16 @@ struct Member {
     joins: bool,
     dir: TempDir,
     front: Front,
+    disk: SlowDisk,
     running: Option<Running>,
+}
+
+impl Member {
+    async fn new(name: &str, joins: bool) -> Member {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (front, disk) = (Front::start(name).await, SlowDisk::default());
+        Member { id: name.into(), joins, dir, front, disk, running: None }
+    }
 }
 
 pub struct Running {
@@ -129,8 +139,7 @@ impl Cluster {
     pub async fn start(shape: Shape) -> Cluster {
         let mut members = Vec::new();
         for name in ["a", "b", "c"] {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            members.push(Member { id: name.into(), joins: false, dir, front: Front::start(name).await, running: None });
+            members.push(Member::new(name, false).await);
         }
         let mut cluster = Cluster { shape, members };
         for name in ["a", "b", "c"] {
@@ -141,8 +150,7 @@ impl Cluster {
 
     /// `name` runs with an empty store and waits to be added.
     pub async fn start_joiner(&mut self, name: &str) {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        self.members.push(Member { id: name.into(), joins: true, dir, front: Front::start(name).await, running: None });
+        self.members.push(Member::new(name, true).await);
         self.start_member(name).await;
     }
 
@@ -204,6 +212,10 @@ impl Cluster {
 
     pub fn front(&self, name: &str) -> &Front {
         &self.member(name).front
+    }
+
+    pub fn disk(&self, name: &str) -> &SlowDisk {
+        &self.member(name).disk
     }
 
     pub fn dir(&self, name: &str) -> &std::path::Path {
@@ -293,7 +305,7 @@ impl Cluster {
     async fn open_store(&self, dir: &Path, name: &str) -> Opened {
         let began_at = BootTime::now();
         loop {
-            match Store::open(dir, CLUSTER, &name.into()) {
+            match Store::open_observed(dir, CLUSTER, &name.into(), self.disk(name).before_sync()) {
                 Ok(opened) => return opened,
                 Err(StoreError::InUse { .. }) if BootTime::now().since(began_at) < LONG => sleep(ms(10)).await,
                 Err(error) => panic!("open the store of {name}: {error}"),
@@ -508,6 +520,7 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
         min_peers: None,
         head_still_max: LONG,
         activation_max: LONG,
+        stop_timeout: LONG,
         settle_max: None,
         sees_key_on_chain: false,
     }

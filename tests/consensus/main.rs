@@ -8,6 +8,8 @@ mod hostile;
 mod kit;
 mod lease;
 mod members;
+mod slow;
+mod slow_disk;
 mod snapshots;
 mod strangers;
 mod timings;

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use baton::guard_client::{Attached, GuardClient, GuardError, GuardEvent, GuardSettings};
 use baton::guard_frame::{ExitCause, FromGuard, GUARD_MARKER, LinesAs, ToGuard};
-use baton::key_links::LinkState;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
@@ -43,14 +42,32 @@ impl Coordinator {
         }
     }
 
-    async fn event(&mut self) -> GuardEvent {
+    async fn next(&mut self) -> GuardEvent {
         timeout(SOON, self.events.recv()).await.expect("an event in time").expect("events go on")
+    }
+
+    /// The next one about frames and the connection.
+    async fn event(&mut self) -> GuardEvent {
+        loop {
+            let event = self.next().await;
+            if !matches!(event, GuardEvent::Answers(_)) {
+                return event;
+            }
+        }
+    }
+
+    async fn answers(&mut self) -> bool {
+        loop {
+            if let GuardEvent::Answers(answers) = self.next().await {
+                return answers;
+            }
+        }
     }
 
     async fn frame(&mut self) -> FromGuard {
         match self.event().await {
             GuardEvent::Frame(frame, _) => frame,
-            gone @ GuardEvent::Gone { .. } => panic!("{gone:?}"),
+            other @ (GuardEvent::Gone { .. } | GuardEvent::Answers(_)) => panic!("{other:?}"),
         }
     }
 
@@ -66,7 +83,7 @@ impl Coordinator {
     async fn gone(&mut self) -> (String, bool, bool) {
         loop {
             match self.event().await {
-                GuardEvent::Frame(..) => (),
+                GuardEvent::Frame(..) | GuardEvent::Answers(_) => (),
                 GuardEvent::Gone { reason, guard_runs, node_proven_dead } => {
                     return (reason, guard_runs, node_proven_dead);
                 }
@@ -81,7 +98,7 @@ impl Coordinator {
         while let Ok(Some(event)) = timeout(SOON, self.events.recv()).await {
             match event {
                 GuardEvent::Frame(FromGuard::Exited { .. }, _) => self.client.send(ToGuard::Quit),
-                GuardEvent::Frame(..) => (),
+                GuardEvent::Frame(..) | GuardEvent::Answers(_) => (),
                 GuardEvent::Gone { .. } => return,
             }
         }
@@ -91,6 +108,18 @@ impl Coordinator {
 
 const FAMILY: &str =
     "setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & exec sleep 120";
+
+#[tokio::test]
+async fn a_guard_that_stops_while_it_is_idle_is_told_of_and_so_is_its_return() {
+    let place = Place::new();
+    let mut coordinator = Coordinator::attach(&place).await;
+    let guard = Pid::from_raw(coordinator.client.guard_pid() as i32).expect("a process");
+    kill_process(guard, Signal::STOP).expect("SIGSTOP");
+    assert!(!coordinator.answers().await);
+    kill_process(guard, Signal::CONT).expect("SIGCONT");
+    assert!(coordinator.answers().await);
+    coordinator.quit().await;
+}
 
 #[tokio::test]
 async fn a_client_starts_a_guard_and_the_next_client_finds_it_with_its_node() {
@@ -233,7 +262,7 @@ async fn a_fence_reaches_the_coordinator_with_links_in_standby() {
     let fenced = coordinator.frame().await;
     assert!(matches!(fenced, FromGuard::Fenced { epoch: E1, links_error: None, .. }), "{fenced:?}");
     assert!(!lives(pid));
-    assert_eq!(place.key_links().state(), LinkState::Standby);
+    place.await_standby();
     coordinator.quit().await;
 }
 

@@ -13,7 +13,7 @@ use baton::guard_frame::{
     Armed, FrameBuffer, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeProcess, NodeSpec, ToGuard, encode,
 };
 use baton::ids::Epoch;
-use baton::key_links::KeyLinks;
+use baton::key_links::{KeyLinks, LinkState};
 use baton::time::BootTime;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, set_parent_process_death_signal};
@@ -78,6 +78,11 @@ impl Place {
         KeyLinks::new(self.links()).unwrap()
     }
 
+    /// The guard tells of a fence before it puts the links away.
+    pub fn await_standby(&self) {
+        await_that("links in standby", || (self.key_links().state() == LinkState::Standby).then_some(()));
+    }
+
     /// A chain node that runs `script`, in which `$DIR` is this place.
     pub fn node(&self, script: &str) -> NodeSpec {
         NodeSpec {
@@ -105,8 +110,12 @@ impl Place {
     }
 
     pub fn guard_with(&self, change: impl FnOnce(&mut Command)) -> GuardProcess {
+        self.guard_of(Path::new(GUARD), change)
+    }
+
+    pub fn guard_of(&self, program: &Path, change: impl FnOnce(&mut Command)) -> GuardProcess {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("guard.log")).unwrap();
-        let mut command = Command::new(GUARD);
+        let mut command = Command::new(program);
         command.arg("--socket").arg(self.socket()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         die_with_us(&mut command);
         change(&mut command);
@@ -250,10 +259,20 @@ impl Wire {
         }
     }
 
+    /// `None` when it is refused.
+    pub fn try_arm(&mut self, epoch: Epoch, deadline: BootTime) -> Option<Armed> {
+        self.send(&ToGuard::Arm { epoch, deadline });
+        match self.next() {
+            FromGuard::Armed(armed) => Some(armed),
+            FromGuard::Refused { .. } => None,
+            other => panic!("instead of an answer to Arm: {other:?}"),
+        }
+    }
+
     pub fn refused(&mut self, frame: ToGuard) -> String {
         self.send(&frame);
         match self.next() {
-            FromGuard::Refused { request, reason } => {
+            FromGuard::Refused { request, reason, .. } => {
                 assert_eq!(request, frame.name());
                 reason
             }

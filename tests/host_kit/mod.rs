@@ -210,6 +210,7 @@ fn entry(action: &Action) -> Option<Entry> {
         | Action::Activate { .. }
         | Action::Deactivate { .. }
         | Action::Upgrade { .. }
+        | Action::EndGuard
         | Action::WatchChain { .. } => None,
     }
 }
@@ -251,6 +252,7 @@ fn settings() -> Settings {
         min_peers: None,
         head_still_max: SOON,
         activation_max: SOON,
+        stop_timeout: SOON,
         settle_max: None,
         sees_key_on_chain: false,
     }

@@ -162,11 +162,12 @@ impl Host {
             started_at: self.now(),
             validator_epoch: node.validator_epoch,
             containment: Containment::default(),
+            stopping: false,
         });
         let ran = node.is_some();
         self.step(rules, Event::GuardAttached { node, armed: self.machine.fence.armed() });
         if ran {
-            self.step(rules, Event::Probed(healthy()));
+            self.step(rules, Event::Probed(healthy(1)));
         }
     }
 
@@ -182,9 +183,16 @@ impl Host {
     }
 
     pub fn step(&mut self, rules: &Rules, event: Event) {
-        let now = Now { boot: self.now(), wall: WALL };
-        for asked in self.core.step(now, event) {
-            self.perform(rules, asked);
+        // Heights are not in the model: where a head is remembered, a higher one follows at once.
+        let remembers = matches!(event, Event::Led { .. } | Event::Inactive { .. });
+        let shows_heads = remembers && self.core.host().health().is_some();
+        let before = shows_heads.then(|| Event::Probed(healthy(0)));
+        let after = shows_heads.then(|| Event::Probed(healthy(1)));
+        for event in before.into_iter().chain([event]).chain(after) {
+            let now = Now { boot: self.now(), wall: WALL };
+            for asked in self.core.step(now, event) {
+                self.perform(rules, asked);
+            }
         }
     }
 
@@ -198,7 +206,7 @@ impl Host {
             Asked::Arm { epoch, deadline } => {
                 if let Ok(armed) = self.machine.fence.arm(epoch, deadline, self.now()) {
                     self.armed = Some(armed);
-                    self.step(rules, Event::GuardArmed { epoch });
+                    self.step(rules, Event::GuardArmed { epoch, deadline });
                 }
             }
             Asked::Disarm { epoch } => {
@@ -224,6 +232,7 @@ impl Host {
             Asked::ProposeActivated { .. }
             | Asked::WatchChain { .. }
             | Asked::AnswerHandover(_)
+            | Asked::EndGuard
             | Asked::Finish { .. } => {}
         }
     }

@@ -107,7 +107,7 @@ impl Host {
                 self.machine.links = false;
                 self.machine.node.get_or_insert_default();
                 self.step(rules, Event::NodeStarted { validator_epoch: None });
-                self.step(rules, Event::Probed(healthy()));
+                self.step(rules, Event::Probed(healthy(1)));
             }
             Job::Link { .. } | Job::Activate { .. } if !self.is_job_permitted(job) => {}
             Job::Link { epoch } => {
@@ -119,7 +119,7 @@ impl Host {
                 self.machine.node = Some(Node { validator_epoch: Some(epoch), has_key: self.machine.links });
                 if started {
                     self.step(rules, Event::NodeStarted { validator_epoch: Some(epoch) });
-                    self.step(rules, Event::Probed(healthy()));
+                    self.step(rules, Event::Probed(healthy(1)));
                 }
                 self.step(rules, Event::Activated { epoch });
             }
@@ -142,10 +142,10 @@ impl Host {
     }
 }
 
-pub fn healthy() -> Health {
+pub fn healthy(height: u64) -> Health {
     Health {
         synced: true,
-        height: 1,
+        height,
         head_time: Some(WallTime::from_nanos(2_000)),
         peers: None,
         key: KeyState::Untold,

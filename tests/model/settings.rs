@@ -26,6 +26,7 @@ pub fn settings(me: Id, rules: &Rules) -> Settings {
         probe_failures_max: 3,
         head_still_max: Duration::from_secs(10_000),
         activation_max: Duration::from_secs(10_000),
+        stop_timeout: Duration::from_secs(10_000),
         settle_max: None,
         sees_key_on_chain: false,
         min_peers: None,

@@ -158,3 +158,16 @@ async fn a_script_that_comes_to_a_node_with_the_configured_home_is_left_alone() 
     host.until("told of a chunk", |host| host.note().starts_with("first chunk on chain")).await;
     assert_eq!((host.stage(), why(&host)), (Some(Stage::Active), String::new()));
 }
+
+#[tokio::test]
+async fn a_key_file_that_is_gone_is_named_and_the_standby_runs_on() {
+    let host = with_standby_key().await;
+    host.until("ready", |host| why(host).is_empty()).await;
+    let (key, aside, pid) = (host.path("shared.json"), host.path("aside.json"), host.effects.node_pid());
+    fs::rename(&key, &aside).expect("moved");
+    host.until("told", |host| why(host).contains("does not exist")).await;
+    assert!(why(&host).contains(&format!("key {} ", key.display())), "{}", why(&host));
+    assert_eq!(host.effects.node_pid(), pid, "the standby needs no key of a validator");
+    fs::rename(&aside, &key).expect("moved");
+    host.until("ready again", |host| why(host).is_empty()).await;
+}

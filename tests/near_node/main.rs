@@ -6,8 +6,11 @@ mod fake_neard;
 #[allow(dead_code)] // The driver's tests use the rest.
 mod fake_node;
 mod foreign;
+#[path = "../hang_kit/mod.rs"]
+mod hang_kit;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
+mod hung_disk;
 mod key_places;
 mod stage;
 

@@ -75,7 +75,8 @@ impl World {
     pub fn block(&mut self, host: Id) {
         let (slot, lag) = (self.chain.slot, self.chain.homes[host].lag);
         let newest = self.at.saturating_sub(lag) / slot;
-        while self.hosts[host].machine.answers(self.at) && self.chain.homes[host].head < newest {
+        let writes = !self.hosts[host].machine.is_stuck(self.at);
+        while writes && self.hosts[host].machine.answers(self.at) && self.chain.homes[host].head < newest {
             self.chain.homes[host].head += 1;
             self.sign_head(host);
         }
@@ -145,8 +146,8 @@ impl World {
     /// What the node of `host` answers to a probe.
     pub fn health(&self, host: Id) -> Health {
         let told = match self.without {
-            // A floor that is met by anything.
-            Without::Floor => u64::MAX / 2 / self.chain.slot,
+            // A floor that is met by anything: a head that rises with every look, far in the future.
+            Without::Floor => u64::MAX / 2 / self.chain.slot + self.at / MS,
             _ => self.chain.homes[host].head,
         };
         Health {

@@ -11,6 +11,7 @@ use crate::coordinator::{Request, Stage};
 use crate::members::{Change, Members, ids};
 use crate::network::Message;
 use crate::raft::{Append, Appended, Id};
+use crate::tally::Kind;
 use crate::world::{MS, Without, World};
 
 const OVERTAKEN_MAX: u64 = 100 * MS;
@@ -79,6 +80,9 @@ impl World {
     }
 
     fn send_append(&mut self, host: Id, to: Id, append: Append, snapshot: bool) {
+        if self.is_kept_back(host, append.term) {
+            return;
+        }
         let (sent_at, lease) = (self.local(host), self.hosts[host].timing.span());
         let generation = self.hosts[host].generation;
         self.send(host, to, generation, Message::Append { append, snapshot, sent_at, lease });
@@ -177,6 +181,16 @@ impl World {
             }
             // Answers; those to an earlier run of this coordinator find nobody.
             _ if peer != generation => {}
+            Message::Appended { sent_at, answer, .. } if !self.is_awaited(host, sent_at, answer) => {
+                self.tally.note(Kind::LateAnswer);
+                self.count_late(host, from, message);
+            }
+            Message::PreVoted { round, .. } if !self.are_votes_awaited(host, round, true) => {
+                self.tally.note(Kind::LateVote);
+            }
+            Message::Voted { round, .. } if !self.are_votes_awaited(host, round, false) => {
+                self.tally.note(Kind::LateVote);
+            }
             Message::Appended { term, sent_at, answer, promised } => {
                 if let Some(promised) = promised {
                     let (from, promised) = (self.name(from), Some(self.counted(host, promised)));
@@ -203,6 +217,9 @@ impl World {
             }
             Message::Voted { round, granted, vote } => {
                 let led = self.hosts[host].raft.leads();
+                if !granted {
+                    self.step(host, Event::VoteDenied { by: self.name(from), term: round });
+                }
                 self.hosts[host].raft.on_vote_answer(from, round, granted, vote);
                 self.raft_changed(host, led);
                 self.write(host, None);
@@ -322,11 +339,17 @@ impl World {
     }
 
     pub fn campaign(&mut self, host: Id) {
+        if self.hosts[host].disk.is_voting() && self.without != Without::LongVotes {
+            return;
+        }
         if !self.pre_vote && self.at < self.faults_end {
             return self.elect(host, false);
         }
         let generation = self.hosts[host].generation;
         if let Some(ballot) = self.hosts[host].raft.pre_elect() {
+            if let Some(coordinator) = &mut self.hosts[host].coordinator {
+                coordinator.asked_pre_votes = (ballot.term, self.at);
+            }
             for to in self.voters_but(host) {
                 self.send(host, to, generation, Message::PreVote(ballot.clone()));
             }

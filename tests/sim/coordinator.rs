@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use baton::core::replicated::Command;
 use baton::core::votes::VoteGate;
-use baton::core::{Core, Event, Memory, Peer};
+use baton::core::{ClockOffset, Core, Event, Memory, Peer};
 use baton::guard_frame::Armed;
 use baton::ids::NodeId;
 use baton::time::{BootTime, Now};
 use baton::timing::{LeaseSpan, Timing};
 
+use crate::disk::Dir;
 use crate::members::Members;
 use crate::network::Message;
 use crate::raft::{Append, Appended, Ballot, Id};
@@ -47,6 +48,14 @@ pub enum Stage {
     Attach,
     Campaign,
     AskVotes(Ballot),
+    VotesOver {
+        term: u64,
+    },
+    /// A few bytes are written and synced in each directory.
+    Pulse,
+    PulseLate(Dir),
+    PulseBack(Dir),
+    PutLinksAway,
     Transfer {
         to: Id,
     },
@@ -114,6 +123,9 @@ pub struct Coordinator {
     pub shadow: VoteGate,
     me: NodeId,
     timing: Timing,
+    /// When votes, or pre-votes, of this term were asked for.
+    pub asked_votes: (u64, u64),
+    pub asked_pre_votes: (u64, u64),
     /// When a snapshot was last sent to each.
     pub snapshots: BTreeMap<Id, u64>,
     pub readers: u32,
@@ -133,12 +145,15 @@ pub struct Coordinator {
     pub done: u64,
     pub armed: Option<Armed>,
     pub node_seen: Option<u32>,
+    /// As it was told.
+    pub guard_answers: bool,
     /// The node is proven gone as far as the guard told.
     pub gone: bool,
     pub closely: bool,
     pub tick: u64,
     pub heard: BTreeMap<Id, (u64, Peer)>,
     pub told_peers: BTreeMap<NodeId, Peer>,
+    pub told_clocks: BTreeMap<NodeId, ClockOffset>,
 }
 
 impl Coordinator {
@@ -148,6 +163,8 @@ impl Coordinator {
             shadow: VoteGate::new(timing.promise(), now, &memory),
             me,
             timing,
+            asked_votes: (0, 0),
+            asked_pre_votes: (0, 0),
             snapshots: BTreeMap::new(),
             readers: 0,
             writer: false,
@@ -164,11 +181,13 @@ impl Coordinator {
             done: 0,
             armed: None,
             node_seen: None,
+            guard_answers: true,
             gone: false,
             closely: false,
             tick: 0,
             heard: BTreeMap::new(),
             told_peers: BTreeMap::new(),
+            told_clocks: BTreeMap::new(),
         }
     }
 
@@ -206,13 +225,12 @@ impl World {
             Stage::Gossip => self.gossip(host),
             Stage::Attach => self.attach(host),
             Stage::Campaign => self.campaign(host),
-            Stage::AskVotes(ballot) => {
-                let generation = self.hosts[host].generation;
-                self.step(host, Event::Voted { term: ballot.term });
-                for to in self.voters_but(host) {
-                    self.send(host, to, generation, Message::Vote(ballot.clone()));
-                }
-            }
+            Stage::AskVotes(ballot) => self.ask_votes(host, &ballot),
+            Stage::VotesOver { term } => self.votes_over(host, term),
+            Stage::Pulse => self.pulse(host),
+            Stage::PutLinksAway => self.put_links_away(host),
+            Stage::PulseLate(dir) => self.pulse_late(host, dir),
+            Stage::PulseBack(dir) => self.step(host, Event::DiskBack { dir: dir.name().to_owned() }),
             Stage::Transfer { to } => self.transfer(host, to),
             Stage::Propose(command) => self.propose(host, command),
             Stage::ProposalFailed => self.step(host, Event::ProposalFailed { reason: "not committed".into() }),

@@ -3,14 +3,38 @@
 
 use std::collections::VecDeque;
 
+use baton::core::Event;
+
 use crate::coordinator::Stage;
 use crate::raft::{Entry, Id, Raft};
 use crate::random::Random;
 use crate::schedule::What;
 use crate::tally::Kind;
-use crate::world::{MS, World};
+use crate::world::{MS, Without, World};
 
 type Vote = (u64, Option<Id>);
+
+/// Between two looks at each directory.
+const PULSE: u64 = 1_000 * MS;
+/// A directory that does not answer for longer is known to hang.
+const DISK_TIMEOUT: u64 = 5_000 * MS;
+
+/// What hangs on a file system of its own, if it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dir {
+    State,
+    /// Chain node and links.
+    Home,
+}
+
+impl Dir {
+    pub fn name(self) -> &'static str {
+        match self {
+            Dir::State => "state_dir",
+            Dir::Home => "the home",
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct Disk {
@@ -24,6 +48,11 @@ pub struct Disk {
     queued: Queued,
     /// Until then a flush takes long.
     pub slow_until: u64,
+    /// Until then a flush takes so many milliseconds more.
+    pub slower: (u64, u64),
+    pub slower_until: u64,
+    /// Until then no flush ends.
+    pub stuck_until: u64,
     /// A crash ends one.
     run: u32,
 }
@@ -43,7 +72,7 @@ struct Write {
     keeps: usize,
     entries: Vec<Entry>,
     applied: usize,
-    then: Option<Stage>,
+    then: Vec<Stage>,
 }
 
 /// What a crash left.
@@ -64,25 +93,38 @@ impl Disk {
         }
         let changes =
             vote != self.queued.vote || keeps < terms.len().max(raft.log.len()) || raft.applied != self.queued.applied;
-        if !changes && (self.queue.is_empty() || then.is_none()) {
-            return None;
+        if !changes {
+            // All of it is on its way: the flush that brings the last of it is waited for.
+            self.queue.back_mut()?.then.extend(then.take());
+            return Some(());
         }
         let entries = raft.log[keeps..].to_vec();
         terms.truncate(keeps);
         terms.extend(entries.iter().map(|entry| entry.term));
         (self.queued.vote, self.queued.applied) = (vote, raft.applied);
-        self.queue.push_back(Write { vote, keeps, entries, applied: raft.applied, then: then.take() });
+        self.queue.push_back(Write {
+            vote,
+            keeps,
+            entries,
+            applied: raft.applied,
+            then: then.take().into_iter().collect(),
+        });
         Some(())
     }
 
     /// The oldest write is on disk; what waited for it.
-    fn take(&mut self) -> Option<Stage> {
-        let write = self.queue.pop_front()?;
+    fn take(&mut self) -> Vec<Stage> {
+        let Some(write) = self.queue.pop_front() else { return Vec::new() };
         self.vote = write.vote;
         self.log.truncate(write.keeps);
         self.log.extend(write.entries);
         self.applied = write.applied;
         write.then
+    }
+
+    /// A vote is on its way to it.
+    pub fn is_voting(&self) -> bool {
+        self.queued.vote != self.vote
     }
 
     pub fn crash(&mut self, random: &mut Random) -> Kept {
@@ -123,18 +165,38 @@ impl World {
         } else {
             self.random.between(MS / 10, 3 * MS)
         };
+        let mut takes = takes;
+        if self.at < self.hosts[host].disk.slower_until {
+            self.tally.note(Kind::SlowSync);
+            let (least, most) = self.hosts[host].disk.slower;
+            takes += self.odd.between(least * MS, most * MS + 1);
+        }
+        let disk = &self.hosts[host].disk;
+        if self.without == Without::OneSync && disk.queue.iter().any(|write| write.vote != disk.vote) {
+            takes *= 3;
+        }
         let disk = &mut self.hosts[host].disk;
         disk.flushing = disk.queue.len();
         let run = disk.run;
         self.later(takes, What::Flushed { host, run });
     }
 
+    /// How much longer something that is to be on the disk after `takes` has to wait.
+    pub fn stuck_for(&self, host: Id, takes: u64) -> u64 {
+        takes.max(self.hosts[host].disk.stuck_until.saturating_sub(self.at))
+    }
+
     pub fn flushed(&mut self, host: Id, run: u32) {
         if self.hosts[host].disk.run != run {
             return;
         }
+        if self.at < self.hosts[host].disk.stuck_until {
+            self.tally.note(Kind::StuckDisk);
+            let after = self.stuck_for(host, 0);
+            return self.later(after, What::Flushed { host, run });
+        }
         for _ in 0..std::mem::take(&mut self.hosts[host].disk.flushing) {
-            if let Some(stage) = self.hosts[host].disk.take() {
+            for stage in self.hosts[host].disk.take() {
                 let after = self.random.between(0, MS);
                 self.own(host, after, stage);
             }
@@ -142,5 +204,30 @@ impl World {
         if !self.hosts[host].disk.queue.is_empty() {
             self.flush(host);
         }
+    }
+
+    fn stuck_until(&self, host: Id, dir: Dir) -> u64 {
+        match dir {
+            Dir::State => self.hosts[host].disk.stuck_until,
+            Dir::Home => self.hosts[host].machine.home_stuck_until,
+        }
+    }
+
+    pub fn pulse(&mut self, host: Id) {
+        for dir in [Dir::State, Dir::Home] {
+            let stuck_for = self.stuck_until(host, dir).saturating_sub(self.at);
+            if stuck_for > DISK_TIMEOUT && self.without != Without::Pulse {
+                self.own(host, DISK_TIMEOUT, Stage::PulseLate(dir));
+            }
+        }
+        self.ping_guard(host);
+        self.own(host, PULSE, Stage::Pulse);
+    }
+
+    /// Told again for every look that hangs, as if it were the first.
+    pub fn pulse_late(&mut self, host: Id, dir: Dir) {
+        self.step(host, Event::DiskHung { dir: dir.name().to_owned() });
+        let after = self.stuck_until(host, dir).saturating_sub(self.at);
+        self.own(host, after, Stage::PulseBack(dir));
     }
 }

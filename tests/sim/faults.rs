@@ -44,6 +44,13 @@ pub enum Fault {
         stop_node: bool,
     },
     Syncing(Id, u64),
+    ClockBack(Id),
+    /// See `trouble`.
+    Trouble {
+        kind: u64,
+        host: Option<Id>,
+        last: u64,
+    },
     /// The leader and one voter of the first hour are cut off from all that came later.
     Siege,
     /// A step of `scene`.
@@ -87,6 +94,7 @@ impl World {
             self.plan_growth(first);
         }
         self.plan_upgrades(seed, length);
+        self.plan_troubles(seed, length);
         self.plan_end(length);
     }
 
@@ -322,7 +330,7 @@ impl World {
         match fault {
             Fault::Host(host) => {
                 self.crash(host, Kind::HostCrash);
-                self.hosts[host].machine.crash();
+                self.hosts[host].machine.power_off();
             }
             Fault::Coordinator(host) => self.crash(host, Kind::Crash),
             Fault::Restart(host) => self.start(host),
@@ -334,6 +342,7 @@ impl World {
                 self.start(host);
             }
             Fault::Pause(host, last) => self.pause(host, last),
+            Fault::Guard(host) if self.hosts[host].machine.is_frozen(self.at) => {}
             Fault::Guard(host) => {
                 self.tally.note(Kind::GuardCrash);
                 self.lose_guard(host);
@@ -362,6 +371,8 @@ impl World {
                 self.tally.note(Kind::OutOfSync);
                 self.hosts[host].syncing_until = self.at + last;
             }
+            Fault::ClockBack(host) => self.clock_back(host),
+            Fault::Trouble { kind, host, last } => self.any_trouble(kind, host, last),
             Fault::Siege => self.besiege(),
             Fault::Scene(scene) => self.play_scene(scene),
             Fault::Cut { from, to, cut } => self.cuts[from][to] = cut,

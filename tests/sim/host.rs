@@ -12,6 +12,7 @@ use baton::timing::Timing;
 
 use crate::coordinator::{Coordinator, Stage};
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::machine::Machine;
 use crate::members::Members;
 use crate::network::GOSSIP;
@@ -81,6 +82,11 @@ impl World {
         if self.hosts[host].coordinator.is_some() {
             return;
         }
+        // A store is opened, and written to, before anything else.
+        let stuck_for = self.stuck_for(host, 0);
+        if stuck_for > 0 {
+            return self.later(stuck_for, What::Fault(Fault::Restart(host)));
+        }
         let promised = self.begin_timing(host);
         let now = self.local(host);
         let fresh = !self.hosts[host].started_before || self.without == Without::Quarantine;
@@ -107,6 +113,8 @@ impl World {
         }
         let after = self.random.between(0, GOSSIP);
         self.own(host, after, Stage::Gossip);
+        let after = self.odd.between(0, 1_000) * MS;
+        self.own(host, after, Stage::Pulse);
         self.plan_tick(host);
     }
 
@@ -124,6 +132,7 @@ impl World {
             min_peers: None,
             head_still_max: Duration::from_secs(10),
             activation_max: Duration::from_secs(2),
+            stop_timeout: Duration::from_nanos(self.stop_timeout),
             settle_max: None,
             sees_key_on_chain: false,
         }
@@ -134,6 +143,9 @@ impl World {
         if self.hosts[host].machine.answers(self.at) {
             let health = self.health(host);
             self.step(host, Event::Probed(health));
+        } else if self.hosts[host].machine.hangs(self.at) {
+            self.tally.note(Kind::NodeHangs);
+            self.step(host, Event::ProbeFailed { reason: "no answer in time".into() });
         }
         self.own(host, if closely { PROBE_CLOSELY } else { PROBE }, Stage::Probe);
     }

@@ -39,6 +39,10 @@ pub struct Machine {
     stopped: Option<Stopped>,
     /// How often the guard was stopped.
     stops: u32,
+    /// The file system with the links and the chain node's home is stuck until then.
+    pub home_stuck_until: u64,
+    /// No signal ends guard or node before then, and neither runs.
+    frozen_until: u64,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +61,10 @@ struct Process {
     dies_of: Option<ExitCause>,
     /// It answers probes from then on.
     answers_from: u64,
+    /// It does nothing, and a SIGTERM does nothing to it.
+    hung_until: u64,
+    /// A SIGKILL waits for the end of a freeze: it is delivered before the node's next instruction.
+    doomed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,11 +89,37 @@ pub enum FromMachine {
 impl Machine {
     /// Conservative: a running node may read the key as soon as it is linked.
     pub fn may_sign(&self) -> bool {
-        self.node.as_ref().is_some_and(|node| node.has_key || self.links)
+        self.node.as_ref().is_some_and(|node| (node.has_key || self.links) && !node.doomed)
     }
 
     pub fn answers(&self, at: u64) -> bool {
-        self.node.as_ref().is_some_and(|node| at >= node.answers_from)
+        let runs = |node: &Process| at >= node.answers_from && at >= node.hung_until && !node.doomed;
+        at >= self.frozen_until && self.node.as_ref().is_some_and(runs)
+    }
+
+    /// It was started and hangs.
+    pub fn hangs(&self, at: u64) -> bool {
+        self.node.as_ref().is_some_and(|node| at < node.hung_until || at < self.frozen_until)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.node.is_some()
+    }
+
+    pub fn is_stuck(&self, at: u64) -> bool {
+        at < self.home_stuck_until
+    }
+
+    pub fn hang_node(&mut self, until: u64) {
+        self.node.iter_mut().for_each(|node| node.hung_until = until);
+    }
+
+    pub fn is_frozen(&self, at: u64) -> bool {
+        at < self.frozen_until
+    }
+
+    pub fn freeze(&mut self, until: u64) {
+        self.frozen_until = until;
     }
 
     /// Whether the node answers that it runs with the key.
@@ -93,7 +127,13 @@ impl Machine {
         self.answers(at) && self.node.as_ref().is_some_and(|node| node.has_key)
     }
 
-    /// Power is lost; the links stay as they are.
+    /// No process is left, and none is frozen. The links stay as they are.
+    pub fn power_off(&mut self) {
+        self.crash();
+        self.frozen_until = 0;
+    }
+
+    /// Guard and chain node are gone.
     pub fn crash(&mut self) {
         *self = Machine {
             links: self.links,
@@ -101,8 +141,24 @@ impl Machine {
             asked_until: self.asked_until,
             told_until: self.told_until,
             stops: self.stops,
+            home_stuck_until: self.home_stuck_until,
+            frozen_until: self.frozen_until,
             ..Machine::default()
         };
+    }
+
+    pub fn has_key(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.has_key)
+    }
+
+    /// No word of the guard arrives before.
+    pub fn hold_back_news(&mut self, until: u64) {
+        self.told_until = self.told_until.max(until);
+    }
+
+    /// A guard that is stopped answers nobody.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
     }
 
     pub fn attach(&mut self, generation: u32) -> (Option<NodeProcess>, Option<Armed>) {
@@ -112,6 +168,7 @@ impl Machine {
             started_at: node.started_at,
             validator_epoch: node.validator_epoch,
             containment: Containment::default(),
+            stopping: node.dies_of.is_some(),
         });
         (process, self.fence.armed())
     }
@@ -122,7 +179,7 @@ impl World {
         let generation = self.hosts[host].generation;
         if let (ToMachine::Start { .. }, Some(coordinator)) = (&asked, &mut self.hosts[host].coordinator) {
             // From now on only the guard's answer tells whether a node runs.
-            (coordinator.node_seen, coordinator.gone) = (None, self.without == Without::AwaitedStart);
+            (coordinator.node_seen, coordinator.gone) = (None, false);
         }
         // To start a process takes longer than to note a deadline.
         let takes = if matches!(asked, ToMachine::Start { .. }) { self.random.between(0, 25 * MS) } else { 0 };
@@ -145,6 +202,11 @@ impl World {
         }
         if self.hosts[host].machine.connection != generation {
             return;
+        }
+        if matches!(asked, ToMachine::Start { validator_epoch: None }) && self.hosts[host].machine.is_stuck(self.at) {
+            // The links are put into standby first.
+            let after = self.hosts[host].machine.home_stuck_until - self.at;
+            return self.later(after, What::Ask { host, generation, asked });
         }
         let now = self.local(host);
         self.note(|| format!("{host} guard <- {asked:?}"));
@@ -171,6 +233,8 @@ impl World {
                     has_key: machine.links,
                     dies_of: None,
                     answers_from: at + starts,
+                    hung_until: 0,
+                    doomed: false,
                 });
                 self.tell(host, FromMachine::Started { pid, validator_epoch });
             }
@@ -200,8 +264,11 @@ impl World {
                 let kill = timeout.is_zero();
                 if let Some(node) = machine.node.as_mut().filter(|node| node.dies_of.is_none() || kill) {
                     node.dies_of = node.dies_of.or(Some(ExitCause::Stopped { killed: kill }));
-                    let pid = node.pid;
-                    let after = self.random.between(1, if kill { 30 } else { 400 }) * MS;
+                    let (pid, ignores) = (node.pid, at < node.hung_until);
+                    let mut after = self.random.between(1, if kill { 30 } else { 400 }) * MS;
+                    if ignores && !kill {
+                        after = timeout.as_nanos() as u64;
+                    }
                     self.later(after, What::Killed { host, pid });
                 }
             }
@@ -241,6 +308,11 @@ impl World {
         if let Some(stopped) = &mut machine.stopped {
             return stopped.kills.push(pid);
         }
+        if self.at < machine.frozen_until {
+            machine.node.iter_mut().filter(|node| node.pid == pid).for_each(|node| node.doomed = true);
+            let after = machine.frozen_until - self.at;
+            return self.later(after, What::Killed { host, pid });
+        }
         let Some(node) = machine.node.take_if(|node| node.pid == pid) else { return };
         self.note(|| format!("{host} node {pid} is gone"));
         self.tell(host, FromMachine::Exited { cause: node.dies_of.unwrap_or(ExitCause::ByItself) });
@@ -251,7 +323,7 @@ impl World {
         let machine = &mut self.hosts[host].machine;
         if let Some(epoch) = machine.firing.take() {
             machine.deadline = None;
-            machine.links = false;
+            self.standby_links(host);
             self.tell(host, FromMachine::Fenced { epoch });
         }
     }
@@ -282,7 +354,7 @@ impl World {
     /// stopped, and the node dies with it. From the timer until it is dead may pass what is left of `kill_max`.
     fn plan_backstop(&mut self, host: Id) {
         let machine = &self.hosts[host].machine;
-        let kept = self.without == Without::Backstop;
+        let kept = self.without == Without::Backstop || self.late_backstops;
         let Some(deadline) = machine.deadline.filter(|_| !kept) else { return };
         let stop = machine.stops;
         let kill_max = machine.kill_max.as_nanos() as u64;
@@ -297,7 +369,13 @@ impl World {
     }
 
     pub fn backstop(&mut self, host: Id, stop: u32) {
-        let machine = &self.hosts[host].machine;
+        let machine = &mut self.hosts[host].machine;
+        if machine.stops == stop && machine.stopped.is_some() && self.at < machine.frozen_until {
+            // The guard's end is the node's.
+            machine.node.iter_mut().for_each(|node| node.doomed = true);
+            let after = machine.frozen_until - self.at;
+            return self.later(after, What::Backstop { host, stop });
+        }
         if machine.stops == stop && machine.stopped.is_some() {
             self.note(|| format!("{host} guard is killed by its backstop"));
             self.tally.note(Kind::Backstop);
@@ -308,6 +386,10 @@ impl World {
     pub fn guard_goes_on(&mut self, host: Id, stop: u32) {
         let machine = &mut self.hosts[host].machine;
         let Some(stopped) = machine.stopped.take_if(|_| machine.stops == stop) else { return };
+        if machine.node.as_ref().is_some_and(|node| node.doomed) {
+            // Its own SIGKILL has waited as well.
+            return self.lose_guard(host);
+        }
         self.note(|| format!("{host} guard goes on"));
         self.deadline(host);
         for pid in stopped.kills {
@@ -315,6 +397,16 @@ impl World {
         }
         for (generation, asked) in stopped.asked {
             self.ask_machine(host, generation, asked);
+        }
+    }
+
+    /// The coordinator kills its guard; a frozen one dies when it thaws.
+    pub fn end_guard(&mut self, host: Id) {
+        let machine = &mut self.hosts[host].machine;
+        if self.at < machine.frozen_until {
+            machine.node.iter_mut().for_each(|node| node.doomed = true);
+        } else {
+            self.lose_guard(host);
         }
     }
 
@@ -333,7 +425,7 @@ impl World {
             FromMachine::Armed(armed) => {
                 if now < armed.deadline() {
                     coordinator.armed = Some(armed);
-                    self.step(host, Event::GuardArmed { epoch: armed.epoch() });
+                    self.step(host, Event::GuardArmed { epoch: armed.epoch(), deadline: armed.deadline() });
                 }
             }
             FromMachine::Started { pid, validator_epoch } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton::core::{Event, Peer};
+use baton::core::{ClockOffset, Event, Peer};
 use baton::ids::NodeId;
 use baton::time::BootTime;
 use baton::timing::LeaseSpan;
@@ -64,6 +64,11 @@ impl World {
                 self.tally.note(if both_ways { Kind::Cut } else { Kind::OneWayCut });
                 continue;
             }
+            let is_large = matches!(&message, Message::Append { append, .. } if !append.entries.is_empty());
+            if is_large && self.no_entries == Some((from, to)) {
+                self.tally.note(Kind::Loss);
+                continue;
+            }
             if self.random.chance(self.loss) {
                 self.tally.note(Kind::Loss);
                 continue;
@@ -72,7 +77,8 @@ impl World {
             if slow > 1 {
                 self.tally.note(Kind::Delay);
             }
-            let after = self.random.between(100_000, self.delay * slow);
+            let late = self.late_from.filter(|(late, _, until)| *late == from && self.at < *until);
+            let after = self.random.between(100_000, self.delay * slow) + late.map_or(0, |(_, late, _)| late);
             self.later(after, What::Deliver { from, to, generation, message: message.clone() });
         }
     }
@@ -108,6 +114,23 @@ impl World {
         if peers != coordinator.told_peers {
             coordinator.told_peers.clone_from(&peers);
             self.step(host, Event::Peers(peers));
+        }
+        self.tell_clocks(host);
+    }
+
+    /// What gossip measured of the clocks of those in reach, to the length of a way.
+    fn tell_clocks(&mut self, host: Id) {
+        let (at, mine) = (self.at, self.hosts[host].clock.wall_offset as i64);
+        let error = Duration::from_nanos(self.delay);
+        let Some(coordinator) = &self.hosts[host].coordinator else { return };
+        let reached = coordinator.heard.iter().filter(|(_, (heard_at, _))| at - heard_at < SILENT).map(|(id, _)| *id);
+        let offset = |id: Id| ClockOffset { nanos: self.hosts[id].clock.wall_offset as i64 - mine, error };
+        let offsets: BTreeMap<NodeId, ClockOffset> = reached.map(|id| (self.name(id), offset(id))).collect();
+        if offsets != coordinator.told_clocks {
+            if let Some(coordinator) = &mut self.hosts[host].coordinator {
+                coordinator.told_clocks.clone_from(&offsets);
+            }
+            self.step(host, Event::ClockOffsets(offsets));
         }
     }
 }

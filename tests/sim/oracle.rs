@@ -10,7 +10,8 @@ use crate::host::Host;
 use crate::raft::Id;
 use crate::schedule::What;
 use crate::signlog::{self, Report};
-use crate::tally::Tally;
+use crate::tally::{Kind, Tally};
+use crate::trial::Strike;
 use crate::world::{MS, World};
 
 /// A history that has nobody active for so long after its faults is given up.
@@ -31,6 +32,9 @@ pub struct End {
     /// Of all that was signed.
     pub verdict: Report,
     pub signatures: usize,
+    /// Oldest first.
+    pub signed_at: Vec<u64>,
+    pub strikes: Vec<Strike>,
     /// How often the holder was struck as it signed.
     pub struck: u32,
     pub trace: Vec<String>,
@@ -46,8 +50,11 @@ pub struct Live {
 }
 
 impl Live {
-    /// The bound on `active` of every history, in leases of whoever had the longest.
-    pub const MAX_LEASES: u64 = 3;
+    /// The bound on `active` of a history, in leases of whoever had the longest. A leader that has given up its lead takes it
+    /// up again after four more, when nobody can be elected without it.
+    pub fn leases_max(end: &End) -> u64 {
+        if end.tally.of(Kind::Resigned) > 0 { 4 + 4 } else { 4 }
+    }
 }
 
 impl World {
@@ -68,6 +75,8 @@ impl World {
             tally: world.tally,
             verdict: signlog::check(&world.chain.log),
             signatures: world.chain.log.len(),
+            signed_at: world.chain.log.iter().map(|signature| signature.at.as_nanos()).collect(),
+            strikes: world.strikes.made,
             struck: world.chain.struck(),
             trace: world.trace.unwrap_or_default(),
         }
@@ -96,6 +105,7 @@ impl World {
             }
             self.events += 1;
             self.happen(due.what);
+            self.go_on_with_plot();
             self.check_overlap();
             if self.overlap.is_some() {
                 return None;

@@ -77,14 +77,14 @@ impl World {
     }
 
     /// The holder, who holds next, and who lags.
-    fn cast(&self) -> Option<[Id; 3]> {
+    pub fn cast(&self) -> Option<[Id; 3]> {
         let old = self.holder()?;
         let new = self.others(old).find(|host| self.hosts[*host].role == Role::Validator)?;
         let lagging = self.others(old).find(|host| *host != new)?;
         Some([old, new, lagging])
     }
 
-    fn cut(&mut self, links: [(Id, Id); 2], cut: bool) {
+    pub fn cut(&mut self, links: [(Id, Id); 2], cut: bool) {
         for (one, other) in links {
             (self.cuts[one][other], self.cuts[other][one]) = (cut, cut);
         }

@@ -50,10 +50,23 @@ pub enum Kind {
     Snapshot,
     /// An acceptance that was reported when a later leader had been accepted already.
     LateAcceptance,
+    /// An answer that came when its caller had given it up: of an append or a heartbeat, of a vote.
+    LateAnswer,
+    LateVote,
+    /// A flush that took up to 300 ms longer.
+    SlowSync,
+    /// A flush that did not end before the disk thawed.
+    StuckDisk,
+    /// A probe that was not answered.
+    NodeHangs,
+    /// A request that was not sent, since its leader had given up the lead.
+    Resigned,
+    /// A disk, a guard or a chain node that is there and does not answer.
+    Trouble,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 33] = [
+    pub const ALL: [Kind; 40] = [
         Kind::Loss,
         Kind::Doubling,
         Kind::Delay,
@@ -87,6 +100,13 @@ impl Kind {
         Kind::RememberedPromise,
         Kind::Snapshot,
         Kind::LateAcceptance,
+        Kind::LateAnswer,
+        Kind::LateVote,
+        Kind::SlowSync,
+        Kind::StuckDisk,
+        Kind::NodeHangs,
+        Kind::Resigned,
+        Kind::Trouble,
     ];
 }
 

@@ -60,7 +60,8 @@ impl World {
         if self.hosts[host].promises.covers(promise, *arrived_at) {
             self.promises(host, request, appended, promise);
         } else {
-            let after = self.odd.between(MS / 10, 30 * MS);
+            let takes = self.odd.between(MS / 10, 30 * MS);
+            let after = self.stuck_for(host, takes);
             self.own(host, after, Stage::Promises { request, appended, promise });
         }
     }

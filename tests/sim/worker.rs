@@ -10,7 +10,10 @@ use crate::coordinator::Stage;
 use crate::machine::ToMachine;
 use crate::raft::Id;
 use crate::tally::Kind;
-use crate::world::{MS, World};
+use crate::world::{MS, Without, World};
+
+/// A guard that does not answer is asked again after so long.
+const ATTACH_AGAIN: u64 = 50 * MS;
 
 #[derive(Clone, Debug)]
 pub enum Job {
@@ -28,20 +31,34 @@ pub enum Doing {
     Swap { epoch: Epoch },
     Activating { epoch: Epoch, seen: u64, asked: bool },
     TakeKey,
-    StopToEnd,
+    StopToEnd { timeout: u64 },
     StopToUpgrade { name: UpgradeName },
     Upgrading { name: UpgradeName },
 }
 
 impl World {
     pub fn attach(&mut self, host: Id) {
+        if self.hosts[host].machine.is_stopped() {
+            return self.own(host, ATTACH_AGAIN, Stage::Attach);
+        }
         let generation = self.hosts[host].generation;
         let (node, armed) = self.hosts[host].machine.attach(generation);
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         coordinator.node_seen = node.as_ref().map(|node| node.pid);
         coordinator.gone = node.is_none();
+        coordinator.guard_answers = true;
         self.step(host, Event::GuardAttached { node, armed });
         self.work(host);
+    }
+
+    /// A guard that was attached answers pings, or does not.
+    pub fn ping_guard(&mut self, host: Id) {
+        let answers = !self.hosts[host].machine.is_stopped();
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        if coordinator.core.host().has_guard() && coordinator.guard_answers != answers {
+            coordinator.guard_answers = answers;
+            self.step(host, Event::GuardAnswers(answers));
+        }
     }
 
     pub fn start_refused(&mut self, host: Id) {
@@ -80,6 +97,7 @@ impl World {
                 coordinator.jobs.push_back(Job::Upgrade { name });
                 self.tally.note(if holds { Kind::UpgradeOfHolder } else { Kind::Upgrade });
             }
+            Action::EndGuard => return self.end_guard(host),
             Action::ProposeClaim { .. }
             | Action::ProposeRelease { .. }
             | Action::ProposeActivated { .. }
@@ -134,18 +152,18 @@ impl World {
             }
             Job::Link { .. } | Job::Activate { .. } if cancelled => self.wake_worker(host, 0),
             Job::Link { epoch } if hot => self.do_next(host, Doing::Swap { epoch }, after),
-            Job::Link { epoch } => self.stop_node(host, 400, Doing::StopToLink { epoch }),
+            Job::Link { epoch } => self.stop_node(host, self.stop_timeout, Doing::StopToLink { epoch }),
             Job::Activate { epoch } => {
                 let seen = self.hosts[host].coordinator.as_ref().map_or(0, |c| c.let_go);
                 self.do_next(host, Doing::Activating { epoch, seen, asked: false }, after);
             }
             Job::Deactivate { kill } => self.deactivate(host, kill),
-            Job::Upgrade { name } => self.stop_node(host, 400, Doing::StopToUpgrade { name }),
+            Job::Upgrade { name } => self.stop_node(host, self.stop_timeout, Doing::StopToUpgrade { name }),
         }
     }
 
     fn deactivate(&mut self, host: Id, kill: bool) {
-        self.hosts[host].machine.links = false;
+        self.standby_links(host);
         let gently = !kill && self.hot && self.random.chance(70);
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         coordinator.done += 1;
@@ -154,15 +172,32 @@ impl World {
             let after = 2 * MS + self.moment();
             self.do_next(host, Doing::TakeKey, after);
         } else {
-            self.stop_node(host, if kill { 0 } else { 400 }, Doing::StopToEnd);
+            let timeout = if kill { 0 } else { self.stop_timeout };
+            self.stop_node(host, timeout, Doing::StopToEnd { timeout });
         }
     }
 
-    fn stop_node(&mut self, host: Id, timeout_ms: u64, then: Doing) {
+    fn stop_node(&mut self, host: Id, timeout: u64, then: Doing) {
         if self.hosts[host].coordinator.as_ref().is_some_and(|c| c.node_seen.is_some()) {
-            self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(timeout_ms) });
+            self.ask(host, ToMachine::Stop { timeout: Duration::from_nanos(timeout) });
         }
         self.do_next(host, then, 0);
+    }
+
+    /// The rename and its fsync wait for a file system that is stuck. Nothing else does.
+    pub fn standby_links(&mut self, host: Id) {
+        let machine = &mut self.hosts[host].machine;
+        if !machine.is_stuck(self.at) {
+            machine.links = false;
+        }
+    }
+
+    /// The disk of the links answers again. A node that runs by then was started after they had been put away.
+    pub fn put_links_away(&mut self, host: Id) {
+        if !self.hosts[host].machine.is_running() {
+            self.standby_links(host);
+        }
+        self.step(host, Event::LinksPutAway);
     }
 
     fn swap(&mut self, host: Id, epoch: Epoch) -> Result<(), String> {
@@ -181,17 +216,24 @@ impl World {
     fn go_on(&mut self, host: Id, doing: Doing) {
         let (at, upgraded_at) = (self.at, self.hosts[host].upgraded_at);
         let moment = self.moment();
+        let stuck = self.hosts[host].machine.is_stuck(at);
+        let awaits_start = self.without != Without::AwaitedStart;
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         let gone = coordinator.gone;
+        let stopped = gone || !awaits_start && coordinator.node_seen.is_none();
         match doing {
-            Doing::StopToLink { epoch } if gone => self.do_next(host, Doing::Swap { epoch }, moment),
-            Doing::StopToLink { .. } | Doing::StopToEnd | Doing::StopToUpgrade { .. } if !gone => {
+            Doing::StopToLink { epoch } if stopped => self.do_next(host, Doing::Swap { epoch }, moment),
+            Doing::StopToLink { .. } | Doing::StopToEnd { .. } | Doing::StopToUpgrade { .. } if !stopped => {
                 // Asked again whenever the guard says something; it takes that for the same order.
                 if coordinator.node_seen.is_some() {
-                    let kill = matches!(doing, Doing::StopToEnd);
-                    self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(if kill { 0 } else { 400 }) });
+                    let timeout = if let Doing::StopToEnd { timeout } = doing { timeout } else { self.stop_timeout };
+                    self.ask(host, ToMachine::Stop { timeout: Duration::from_nanos(timeout) });
                 }
                 self.do_next(host, doing, 40 * MS);
+            }
+            Doing::Swap { .. } if stuck => {
+                let after = self.hosts[host].machine.home_stuck_until - at;
+                self.do_next(host, doing, after);
             }
             Doing::StopToLink { .. } => {}
             Doing::StopToUpgrade { name } => {
@@ -213,7 +255,7 @@ impl World {
                 let event = match self.swap(host, epoch) {
                     Ok(()) => Event::Linked { epoch },
                     Err(reason) => {
-                        self.hosts[host].machine.links = false;
+                        self.standby_links(host);
                         Event::LinksFailed { reason }
                     }
                 };
@@ -244,15 +286,22 @@ impl World {
                 }
             }
             Doing::TakeKey => {
+                let timeout = self.stop_timeout;
                 if self.hosts[host].machine.may_sign() {
-                    return self.stop_node(host, 400, Doing::StopToEnd);
+                    return self.stop_node(host, timeout, Doing::StopToEnd { timeout });
                 }
                 self.inactive(host);
-                self.ask(host, ToMachine::Stop { timeout: Duration::from_millis(400) });
+                self.ask(host, ToMachine::Stop { timeout: Duration::from_nanos(timeout) });
                 self.wake_worker(host, 0);
             }
-            Doing::StopToEnd => {
+            Doing::StopToEnd { .. } => {
+                self.standby_links(host);
                 self.inactive(host);
+                if stuck {
+                    self.step(host, Event::LinksFailed { reason: "they are late".into() });
+                    let after = self.hosts[host].machine.home_stuck_until - at;
+                    self.own(host, after, Stage::PutLinksAway);
+                }
                 self.wake_worker(host, 0);
             }
         }

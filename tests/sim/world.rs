@@ -16,11 +16,13 @@ use crate::coordinator::Stage;
 use crate::host::Host;
 use crate::members::Members;
 use crate::oracle::End;
+use crate::plot::Plot;
 use crate::raft::Id;
 use crate::random::Random;
 use crate::schedule::{Due, What, for_coordinator};
 use crate::snapshots::Snapshots;
 use crate::tally::{Kind, Tally};
+use crate::trial::Strikes;
 
 pub const MS: u64 = 1_000_000;
 pub const TIMING: Timing = Timing::LAN;
@@ -53,10 +55,20 @@ pub enum Without {
     Remembered,
     /// A promise has no term: whoever is reported last has it.
     PromiseTerm,
+    /// Liveness: an acknowledgement that comes when Raft has given it up counts for nothing.
+    LateAcknowledgements,
+    /// Liveness: a vote is given up after what openraft makes of two heartbeats.
+    LongVotes,
+    /// Liveness: nobody looks whether the disks answer.
+    Pulse,
+    /// Liveness: who has given up the lead goes on to send requests of its term.
+    Resigning,
+    /// Liveness: a vote is on disk after three syncs, one after the other.
+    OneSync,
 }
 
 impl Without {
-    pub const ALL: [Without; 15] = [
+    pub const ALL: [Without; 20] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -72,6 +84,11 @@ impl Without {
         Without::Comparison,
         Without::Remembered,
         Without::PromiseTerm,
+        Without::LateAcknowledgements,
+        Without::LongVotes,
+        Without::Pulse,
+        Without::Resigning,
+        Without::OneSync,
     ];
 }
 
@@ -107,6 +124,16 @@ pub struct World {
     pub longest_lease: u64,
     pub snapshots: Snapshots,
     pub scene: Option<[Id; 3]>,
+    pub plot: Option<Plot>,
+    /// On this link, a message that carries entries is lost: packets of full length do not pass.
+    pub no_entries: Option<(Id, Id)>,
+    /// All that this host sends comes so much later, until then.
+    pub late_from: Option<(Id, u64, u64)>,
+    pub strikes: Strikes,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: u64,
+    /// The kernel's timer for a stopped guard comes too late, against what the argument rests on.
+    pub late_backstops: bool,
 }
 
 pub fn run(seed: u64, without: Without, traced: bool) -> End {
@@ -156,6 +183,12 @@ impl World {
             longest_lease: TIMING.lease().as_nanos() as u64,
             snapshots: Snapshots::default(),
             scene: None,
+            plot: None,
+            no_entries: None,
+            late_from: None,
+            strikes: Strikes::default(),
+            stop_timeout: 400 * MS,
+            late_backstops: false,
             random,
         }
     }
@@ -289,6 +322,7 @@ impl World {
             Action::AnswerHandover(_) => {}
             Action::Finish { stop_node } => self.own(host, after, Stage::Finish { stop_node }),
             Action::StartStandby
+            | Action::EndGuard
             | Action::Arm { .. }
             | Action::Disarm { .. }
             | Action::LinkValidating { .. }

@@ -1,7 +1,9 @@
 //! What the tests of the store have in common: a store named `test`/`a` and entries to put into it.
 #![allow(dead_code)]
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use baton::core::replicated::Command;
 use baton::ids::{Epoch, SignMark};
@@ -14,6 +16,18 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 
 pub fn open(dir: &Path) -> Opened {
     Store::open(dir, "test", &"a".into()).unwrap_or_else(|error| panic!("open {}: {error}", dir.display()))
+}
+
+/// On a disk of which `before_sync` is told each sync first.
+pub fn observed(dir: &Path, before_sync: impl Fn(&Path) -> io::Result<()> + Send + Sync + 'static) -> Opened {
+    let opened = Store::open_observed(dir, "test", &"a".into(), Arc::new(before_sync));
+    opened.unwrap_or_else(|error| panic!("open {}: {error}", dir.display()))
+}
+
+/// A filled store that was closed and opened again: nothing is under way in it.
+pub async fn reopened(dir: &Path) -> Opened {
+    drop(filled(dir).await);
+    open(dir)
 }
 
 pub fn id(term: u64, index: u64) -> LogId {

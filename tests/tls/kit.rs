@@ -15,7 +15,7 @@ use baton::relay::Relay;
 use baton::roster::Roster;
 use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
-use baton::transport::{self, Certificates, Entrance};
+use baton::transport::{self, Certificates, Entrance, Homes};
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::relay_client::RelayClient;
 use baton::wire::proto::{OrderRequest, RelayedOrder, SetPause};
@@ -137,7 +137,8 @@ pub async fn serve(id: &str, certs: &Certs) -> Served {
     let relay = Relay::new(identity(id), alone(id)).service(asks.clone());
     let server = transport::server(&unhurried()).add_service(relay).add_service(admin::NotHere);
     let (admins, callers) = mpsc::channel(16);
-    let entrance = Entrance { certificates: certificates.clone(), admins };
+    let entrance = Entrance { certificates: certificates.clone(), admins, homes: Homes::default() };
+    entrance.homes.add([127, 0, 0, 1].into());
     let incoming = transport::incoming(listener, Some(entrance), &unhurried());
     let run_dir = tempfile::tempdir().expect("a temporary directory");
     let socket = admin::bind(run_dir.path()).expect("bound");
@@ -174,6 +175,11 @@ pub fn causes(status: &Status) -> String {
 
 /// A connection of whoever has `files`, which may be anybody's; it trusts `ca`.
 pub async fn connect(addr: &str, files: Option<&Tls>, ca: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_over(TcpStream::connect(addr).await?, files, ca).await
+}
+
+/// The same over `stream`, on which nothing was said yet.
+pub async fn connect_over(stream: TcpStream, files: Option<&Tls>, ca: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in baton::certificates::read_certificates(ca).expect("an authority") {
         roots.add(certificate).expect("an authority");
@@ -192,7 +198,6 @@ pub async fn connect(addr: &str, files: Option<&Tls>, ca: &Path) -> std::io::Res
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(addr).await?;
     let name = ServerName::try_from("127.0.0.1").expect("an address");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -202,6 +207,8 @@ pub async fn are_refused(member: &Served, ca: &Path, visitors: &[(Option<Tls>, &
     for (number, (files, alert)) in visitors.iter().enumerate() {
         let refused = admitted(&member.addr, files.as_ref(), ca).await.expect_err(alert);
         assert!(refused.contains(alert), "{alert}: {refused}");
+        // The alert may be here before it is counted.
+        eventually("it is counted", || member.certificates.refused() > number as u64).await;
         assert_eq!(member.certificates.refused(), number as u64 + 1);
     }
 }

@@ -304,7 +304,11 @@ async fn admins_whom_nobody_serves_are_refused_and_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address").to_string();
     let certificates = certs.certificates("b");
-    let entrance = transport::Entrance { certificates: certificates.clone(), admins: mpsc::channel(1).0 };
+    let entrance = transport::Entrance {
+        certificates: certificates.clone(),
+        admins: mpsc::channel(1).0,
+        homes: Default::default(),
+    };
     let _incoming = transport::incoming(listener, Some(entrance), &unhurried());
     let ops = Credentials::read(&certs.of_admin("ops")).expect("good files");
     let refused = timeout(LONG, ops.call(&addr)).await.expect("an end").expect_err("nobody serves").to_string();

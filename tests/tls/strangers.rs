@@ -6,13 +6,16 @@ use std::time::Duration;
 use baton::admin::Ask;
 use baton::certificates::Bearer;
 use baton::time::BootTime;
-use baton::transport::{HANDSHAKE_MAX, HANDSHAKES_MAX};
+use baton::transport::{BURST_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::kit::{Certs, LONG, PREFACE, Served, admitted, are_refused, causes, eventually, expired, order, serve};
+use super::kit::{
+    Certs, LONG, PREFACE, Served, admitted, are_refused, causes, connect, connect_over, eventually, expired, order,
+    serve,
+};
 
 /// Answers the next order that arrives.
 async fn answer_one(served: &mut Served) {
@@ -149,4 +152,59 @@ async fn peers_that_say_nothing_hold_up_nobody() {
     let ended = timeout(HANDSHAKE_MAX + Duration::from_secs(10), last.read(&mut [0; 1])).await;
     assert!(!matches!(ended, Err(_) | Ok(Ok(1..))), "{ended:?}");
     eventually("all are counted", || b.certificates.refused() == HANDSHAKES_MAX as u64 + 20).await;
+}
+
+/// A connection to `addr` that comes from 127.0.0.`host`.
+async fn connect_from(host: u8, addr: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, host], 0).into()).expect("an address of this host");
+    socket.connect(addr.parse().expect("an address")).await.expect("it listens")
+}
+
+#[tokio::test]
+async fn strangers_take_no_place_from_the_addresses_of_members() {
+    let certs = Certs::new();
+    let b = serve("b", &certs).await;
+    let late = TcpStream::connect(&b.addr).await.expect("it listens");
+    let mut strangers = Vec::new();
+    for host in 2..22 {
+        for _ in 0..10 {
+            strangers.push(connect_from(host, &b.addr).await);
+        }
+    }
+    eventually("the oldest strangers are pushed out", || b.certificates.refused() >= 200 - HANDSHAKES_MAX as u64).await;
+    let (own, ca) = (certs.of("a"), certs.files("a").ca);
+    connect_over(late, Some(&own), &ca).await.expect("the oldest of all is still there");
+    assert_eq!(admitted(&b.addr, Some(&own), &ca).await, Ok(()));
+}
+
+#[tokio::test]
+async fn one_source_begins_no_more_handshakes_than_its_rate_and_a_member_from_elsewhere_does() {
+    let certs = Certs::new();
+    let b = serve("b", &certs).await;
+    let (own, ca) = (certs.of("a"), certs.files("a").ca);
+    let mut strangers = Vec::new();
+    for _ in 0..3 * BURST_MAX {
+        strangers.push(connect_from(2, &b.addr).await);
+    }
+    // Each that was let begin would be counted only when its time is over.
+    eventually("the others are turned away at once", || b.certificates.refused() >= u64::from(BURST_MAX)).await;
+    // A member at an address that nobody knows yet is let in, and known from then on.
+    let stream = connect_from(3, &b.addr).await;
+    connect_over(stream, Some(&own), &ca).await.expect("let in");
+    assert_eq!(admitted(&b.addr, Some(&own), &ca).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_handshake_waits_for_no_thread_that_carries_the_lease() {
+    let certs = Certs::new();
+    let b = serve("b", &certs).await;
+    let (addr, own, ca) = (b.addr.clone(), certs.of("a"), certs.files("a").ca);
+    let (told, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        told.send(runtime.block_on(connect(&addr, Some(&own), &ca)).map(drop))
+    });
+    // The one thread of this runtime, which serves b, waits here and drives nothing.
+    done.recv_timeout(LONG).expect("done in time").expect("a handshake");
 }

@@ -7,6 +7,7 @@
 
 mod commit;
 mod config;
+mod genesis;
 mod keys;
 mod state;
 
@@ -124,10 +125,13 @@ impl ChainDriver for CometBft {
     async fn inspect(&self) -> Result<Vec<String>, DriverError> {
         let chain = self.chain.clone();
         let node = blocking(move || config::check(&chain)).await?;
-        Keys::inspect(&self.key_reader, &self.key_files, node.genesis).await?;
+        Keys::inspect(&self.key_reader, &self.key_files, node.genesis.clone()).await?;
+        let (clock_skew, path) = (self.chain.clock_skew, node.genesis);
+        let of_clock = blocking(move || genesis::clock_skew_warning(clock_skew, &path)).await?;
         let files = Arc::clone(&self.files);
         blocking(move || files.highest()).await?;
         let mut warnings = node.warnings;
+        warnings.extend(of_clock);
         warnings.extend(config::untold_home(&self.chain));
         Ok(warnings)
     }

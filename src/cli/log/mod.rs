@@ -2,6 +2,7 @@
 //! how, unless `--log-format` does.
 
 mod json;
+mod lines;
 
 use std::io::IsTerminal;
 
@@ -15,6 +16,7 @@ use tracing_subscriber::{fmt, registry};
 use crate::guard_frame::LinesAs;
 use crate::ids::NodeId;
 use json::JsonLines;
+use lines::Lines;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
@@ -55,13 +57,24 @@ pub(super) fn filter() -> anyhow::Result<Targets> {
         .with_context(|| format!("BATON_LOG={wanted:?}: write a level (error, warn, info, debug, trace)"))
 }
 
+/// The log of this process. Whoever holds it says at the end that it is the end.
+pub(super) struct Log(Lines);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
 /// Starts the log of this process, which is that of `member`.
-pub(super) fn start(format: LogFormat, filter: Targets, member: &NodeId) -> anyhow::Result<()> {
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+pub(super) fn start(format: LogFormat, filter: Targets, member: &NodeId) -> anyhow::Result<Log> {
+    let log = Lines::to(std::io::stderr()).context("start the thread of the log")?;
+    let lines = fmt::layer().with_writer(log.clone()).with_target(false);
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.event_format(JsonLines { member: member.to_string() }).boxed(),
     };
-    registry().with(lines.with_filter(filter)).try_init().context("start the log")
+    registry().with(lines.with_filter(filter)).try_init().context("start the log")?;
+    Ok(Log(log))
 }

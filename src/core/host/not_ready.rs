@@ -18,6 +18,8 @@ pub enum NotReady {
     NodeDown,
     Unsteady {
         left: Duration,
+        /// In a row, as a holder's.
+        times: u32,
     },
     NoAnswer {
         reason: String,
@@ -46,6 +48,10 @@ pub enum NotReady {
     SilentMembers {
         members: Vec<NodeId>,
     },
+    /// The wall clock, against a majority of members, by more than `chain.clock_skew`.
+    Clock {
+        off_by: Duration,
+    },
     /// One of another cluster of this name calls this host as its member.
     OtherCluster {
         member: NodeId,
@@ -64,6 +70,18 @@ pub enum NotReady {
         /// Header time of that block.
         at: WallTime,
     },
+    /// These directories do not answer.
+    DiskHung {
+        dirs: String,
+    },
+    /// The store has given up its reserve of room.
+    DiskFull {
+        room: String,
+    },
+    /// The links could not be put to validating.
+    Keys {
+        reason: String,
+    },
 }
 
 impl fmt::Display for NotReady {
@@ -73,8 +91,9 @@ impl fmt::Display for NotReady {
             NotReady::Upgrading { name } => write!(f, "the chain node is being upgraded to {name}"),
             NotReady::NoGuard => write!(f, "the guard does not answer"),
             NotReady::NodeDown => write!(f, "the chain node is not running"),
-            NotReady::Unsteady { left } => {
-                write!(f, "the chain node failed recently, {:.1} s to wait", left.as_secs_f64())
+            NotReady::Unsteady { left, times } => {
+                let row = if *times > 1 { format!(" {times} times in a row") } else { String::new() };
+                write!(f, "the chain node failed recently{row}, {:.1} s to wait", left.as_secs_f64())
             }
             NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
             NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
@@ -102,11 +121,19 @@ impl fmt::Display for NotReady {
                 "the validator's key signed at height {height}, {at}, while no host of the cluster held the baton; find \
                  the node that has it and stop it"
             ),
+            NotReady::Clock { off_by } => write!(
+                f,
+                "the wall clock is off by {:.3} s against a majority of the members, more than chain.clock_skew: set it right",
+                off_by.as_secs_f64()
+            ),
             NotReady::OtherCluster { member } => write!(
                 f,
                 "{member} calls, of a cluster of the same name that other members formed: make cluster.members the same on all \
                  hosts, and empty member.state_dir of those that were alone"
             ),
+            NotReady::DiskHung { dirs } => write!(f, "the disk of {dirs} does not answer"),
+            NotReady::DiskFull { room } => write!(f, "{room}"),
+            NotReady::Keys { reason } => write!(f, "{reason}"),
             NotReady::SilentMembers { members } => {
                 let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
                 write!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AskedHandover, Reason, Stage};
+use super::{AskedHandover, Reason, Stage, Tenure};
 use crate::core::Core;
 use crate::core::event::{Action, Handover};
 use crate::ids::{Epoch, NodeId};
@@ -32,7 +32,7 @@ impl Core {
     /// # Errors
     /// Why a handover would be refused.
     pub fn handover_target(&self, to: Option<NodeId>) -> Result<NodeId, String> {
-        if !self.is_active() {
+        if !self.may_hand_over() {
             let me = &self.settings.me;
             return Err(match &self.view.holder {
                 Some(holder) if holder == me && self.stage() == Some(Stage::Upgrading) => {
@@ -64,6 +64,17 @@ impl Core {
             Some(_) => Err(format!("{to} cannot be reached from here")),
             None if self.stays_voter(&to) => Err(format!("{to} has not been heard of yet")),
             None => Err(format!("{to} is not a member of this cluster")),
+        }
+    }
+
+    /// Active, or without the key and with nothing to wait for.
+    fn may_hand_over(&self) -> bool {
+        match self.stage() {
+            Some(Stage::Active | Stage::Settling) => true,
+            Some(Stage::Upgrading) => !self.tenure.as_ref().is_some_and(Tenure::may_key_come),
+            Some(Stage::Claiming | Stage::Arming | Stage::Linking | Stage::Activating | Stage::Stopping) | None => {
+                false
+            }
         }
     }
 

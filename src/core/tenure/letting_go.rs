@@ -12,20 +12,26 @@ impl Core {
     /// Ends the tenure in good order: node proven inactive, `Release`, transfer to `target` or to the
     /// best one then.
     pub(in crate::core) fn let_go(&mut self, now: Now, reason: Reason, target: Option<NodeId>, out: &mut Vec<Action>) {
-        self.end_tenure(now, reason, target, true, false, out);
+        // A node that answers no probe hears no gentler word either.
+        let kill = self.host.is_unhealthy();
+        self.end_tenure(now, reason, target, true, kill, out);
     }
 
     /// Ends the tenure of a leader whose lease is not to be trusted any more. There is nothing to
     /// release: the guard's deadline stands.
     pub(in crate::core) fn abandon_tenure(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
+        let kill = matches!(reason, Reason::Slept | Reason::GuardSilent | Reason::Stalled | Reason::DiskHung);
         if let Some(ending) = self.tenure.as_mut().and_then(|tenure| tenure.ending.as_mut()) {
             ending.release = false;
             if ending.inactive {
                 self.tenure = None;
+            } else if kill && !ending.kill {
+                ending.kill = true;
+                out.push(Action::Deactivate { kill });
             }
             return;
         }
-        self.end_tenure(now, reason, None, false, reason == Reason::Slept, out);
+        self.end_tenure(now, reason, None, false, kill, out);
     }
 
     fn end_tenure(
@@ -41,7 +47,7 @@ impl Core {
         let gave_key = tenure.gave_key();
         let ordered = tenure.deactivates_to_upgrade();
         let last_signed = tenure.mark_without_key();
-        tenure.ending = Some(Ending { reason, target, release, inactive: !gave_key, last_signed });
+        tenure.ending = Some(Ending { reason, target, release, kill, inactive: !gave_key, last_signed });
         tenure.enter(Stage::Stopping, now.boot);
         if gave_key {
             // For an upgrade the order was given before; only a harsher one is given again.
@@ -69,9 +75,7 @@ impl Core {
             // Rule (c): the answer to an order of before the key was given, which proves nothing about what came after.
             self.host.give_key();
         }
-        if let Some(lead) = &mut self.lead {
-            lead.quiet_since = now.wall;
-        }
+        self.quiet_from(now);
         if let Some(epoch) = self.host.take_foreign_epoch() {
             out.push(Action::Disarm { epoch });
         }
@@ -83,6 +87,7 @@ impl Core {
         let Some(ending) = tenure.ending.as_mut().filter(|ending| !ending.inactive) else { return };
         ending.inactive = true;
         ending.last_signed = mark;
+        tenure.stage_since = now.boot;
         out.push(Action::Disarm { epoch: tenure.epoch });
         self.release_or_drop(out);
     }
@@ -136,6 +141,8 @@ impl Core {
             // Claimed again if the lead stands. Should this claim commit after all, it serves as well: nothing
             // was armed, and the second one of its epoch is rejected.
             Stage::Claiming => self.tenure = None,
+            // Before the node is proven inactive, what failed was proposed earlier, and there is nothing to release yet.
+            Stage::Stopping if tenure.may_key_come() => {}
             Stage::Stopping => self.release_or_drop(out),
             Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active | Stage::Upgrading => {
             }

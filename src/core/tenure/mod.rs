@@ -6,11 +6,13 @@
 
 mod handover;
 mod letting_go;
+mod limits;
+mod settling;
 mod upgrading;
 
 use std::time::Duration;
 
-use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
+use crate::chain_node::{MetFloor, SignFloor};
 use crate::core::Core;
 use crate::core::event::{Action, View};
 use crate::core::floor;
@@ -23,6 +25,8 @@ use upgrading::InPlace;
 const CRASHES_MAX: u32 = 3;
 /// A preferred member is ready this long before it gets the baton back (`failback`).
 const FAILBACK_AFTER: Duration = Duration::from_secs(10);
+/// After this time as a holder, earlier failures as one are forgotten.
+const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 
 /// Once one host has heard from the chain that it is to be upgraded, so have the others: a look at the file, and gossip.
 const ALL_UPGRADE_WITHIN: Duration = Duration::from_secs(2);
@@ -71,6 +75,12 @@ pub enum Reason {
     LinksFailed,
     ActivationFailed,
     GuardGone,
+    /// It keeps its deadline to itself, and may not run.
+    GuardSilent,
+    /// The wall clock, by which the floor is judged.
+    ClockOff,
+    /// A phase that signs nothing has lasted too long.
+    Stalled,
     StoreFailed,
     LeadLost,
     LeaseLost,
@@ -83,6 +93,8 @@ pub enum Reason {
     OtherCluster,
     /// The key signs on the chain, and no host of the cluster has it.
     KeyElsewhere,
+    /// A disk below its coordinator or its chain node does not answer.
+    DiskHung,
 }
 
 impl Reason {
@@ -100,6 +112,9 @@ impl Reason {
             Reason::LinksFailed => "links-failed",
             Reason::ActivationFailed => "activation-failed",
             Reason::GuardGone => "guard-gone",
+            Reason::GuardSilent => "guard-silent",
+            Reason::ClockOff => "clock-off",
+            Reason::Stalled => "stalled",
             Reason::StoreFailed => "store-failed",
             Reason::LeadLost => "lead-lost",
             Reason::LeaseLost => "lease-lost",
@@ -109,6 +124,7 @@ impl Reason {
             Reason::UpgradeFailed => "upgrade-failed",
             Reason::OtherCluster => "other-cluster",
             Reason::KeyElsewhere => "key-elsewhere",
+            Reason::DiskHung => "disk-hung",
         }
     }
 }
@@ -129,6 +145,10 @@ pub struct Tenure {
     floor: MetFloor,
     /// The last deadline that the guard was asked for.
     deadline: Option<BootTime>,
+    /// The last deadline that the guard has confirmed.
+    armed_until: Option<BootTime>,
+    /// Since when it has been asked for another and has not answered.
+    asked_since: Option<BootTime>,
     /// The node crashed and is to be activated again.
     reactivate: bool,
     /// Set in `Upgrading`.
@@ -147,6 +167,8 @@ struct Ending {
     target: Option<NodeId>,
     /// Whether to release and transfer, which takes the lead.
     release: bool,
+    /// The node is killed, and not asked to end.
+    kill: bool,
     /// The node was proven inactive.
     inactive: bool,
     last_signed: Option<SignMark>,
@@ -252,6 +274,8 @@ impl Core {
             wanted: SignFloor::None,
             floor: MetFloor::default(),
             deadline: None,
+            armed_until: None,
+            asked_since: None,
             reactivate: false,
             in_place: None,
             after_upgrade: false,
@@ -314,12 +338,17 @@ impl Core {
             return;
         }
         tenure.deadline = Some(deadline);
+        tenure.asked_since.get_or_insert(now.boot);
         out.push(Action::Arm { epoch: tenure.epoch, deadline });
     }
 
-    pub(in crate::core) fn note_armed(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
-        if let Some(tenure) = self.tenure.as_mut().filter(|t| t.stage == Stage::Arming && t.epoch == epoch) {
-            tenure.enter(Stage::Settling, now.boot);
+    pub(in crate::core) fn note_armed(&mut self, now: Now, epoch: Epoch, deadline: BootTime, out: &mut Vec<Action>) {
+        if let Some(tenure) = self.tenure.as_mut().filter(|t| t.epoch == epoch) {
+            tenure.armed_until = tenure.armed_until.max(Some(deadline));
+            tenure.asked_since = None;
+            if tenure.stage == Stage::Arming {
+                tenure.enter(Stage::Settling, now.boot);
+            }
         }
         self.advance_tenure(now, out);
     }
@@ -369,67 +398,6 @@ impl Core {
         }
     }
 
-    /// Invariant (fence 3): the key is linked only here, once the chain node is past the floor.
-    fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
-        if self.is_key_elsewhere() {
-            return self.leave_to_key_elsewhere(now, out);
-        }
-        if let Some(reason) = self.degraded(now.boot).filter(|_| self.best_target().is_some()) {
-            return self.let_go(now, reason, None, out);
-        }
-        if self.host.upgrading().is_some() {
-            return self.settle_after_upgrade(now, out);
-        }
-        let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);
-        let Some((floor, basis)) = self.floor_to_meet(now.boot) else { return };
-        let (Some(tenure), Some(health)) = (&mut self.tenure, self.host.health()) else { return };
-        if live && self.host.is_node_running() && floor::is_met(&floor, health, self.settings.node_refuses) {
-            let settled_in = now.boot.since(tenure.stage_since);
-            tenure.floor = MetFloor { floor, basis: Some(basis), height: health.height, settled_in };
-            tenure.enter(Stage::Linking, now.boot);
-            out.push(Action::LinkValidating { epoch: tenure.epoch, floor });
-            self.host.give_key();
-        }
-    }
-
-    /// Nobody knows how far the key has signed: no mark is passed on.
-    fn leave_to_key_elsewhere(&mut self, now: Now, out: &mut Vec<Action>) {
-        if let Some(tenure) = &mut self.tenure {
-            tenure.source = FloorSource::Unknown;
-        }
-        self.let_go(now, Reason::KeyElsewhere, None, out);
-    }
-
-    /// The key is not given to a node that is about to be stopped. Somebody who stays ready while this host is upgraded
-    /// takes over; where the chain itself asks for the upgrade, all ask soon.
-    fn settle_after_upgrade(&mut self, now: Now, out: &mut Vec<Action>) {
-        let since = self.tenure.as_ref().map_or(now.boot, |tenure| tenure.stage_since);
-        if now.boot.since(since) >= ALL_UPGRADE_WITHIN && self.best_target().is_some() {
-            self.let_go(now, Reason::Upgrade, None, out);
-        }
-    }
-
-    /// What the claim asks for; while the chain stands still for too long, what gossip told instead.
-    fn floor_to_meet(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
-        let tenure = self.tenure.as_ref()?;
-        let replica = self.replica_at().filter(|at| now >= *at).and(floor::of_replica(tenure.source, self.mark_seen));
-        Some(match replica {
-            Some(floor) => (floor, FloorBasis::Replica),
-            None => (tenure.wanted, floor::basis(tenure.source)),
-        })
-    }
-
-    /// When a chain that stands still has done so for too long since this member began to settle.
-    fn replica_at(&self) -> Option<BootTime> {
-        let settling_since = self.tenure.as_ref()?.stage_since;
-        Some(settling_since.max(self.host.head_moved_at()) + self.settings.settle_max?)
-    }
-
-    /// While this member settles: the floor that its chain node has still to meet.
-    pub fn settling(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
-        if self.stage() == Some(Stage::Settling) { self.floor_to_meet(now) } else { None }
-    }
-
     fn watch_activation(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(tenure) = &self.tenure else { return };
         let late = now.boot.since(tenure.stage_since) >= self.settings.activation_max;
@@ -454,6 +422,9 @@ impl Core {
 
     /// A holder that does badly lets go when somebody else is ready, and stays put otherwise.
     fn watch_active(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.tenure.as_ref().is_some_and(|tenure| now.boot.since(tenure.stage_since) >= TRUSTED_AFTER) {
+            self.host.trust_again();
+        }
         if self.best_target().is_none() {
             return;
         }
@@ -495,6 +466,7 @@ impl Core {
                 Stage::Claiming | Stage::Arming | Stage::Linking | Stage::Upgrading | Stage::Stopping => {}
             }
         }
+        moments.extend(self.limit_wakeups());
         moments.extend(self.asked.as_ref().map(|asked| asked.asked_at + asked.timeout));
         moments
     }

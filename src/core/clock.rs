@@ -1,0 +1,129 @@
+//! Whether this host's wall clock is right, as far as the other members' clocks tell. The sign floor after a failover rests on
+//! it: a clock that is behind could let an old block pass, one that is ahead waits for a block that is long in coming.
+//!
+//! It only ever forbids: a host whose clock is off is not chosen, and lets go while it settles.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::event::Action;
+use super::tenure::Reason;
+use super::{Core, floor};
+use crate::ids::NodeId;
+use crate::time::Now;
+
+/// Blocks above every head that was heard of when the lease was won, in this time besides `clock_skew`, and all of them too old
+/// by their header times: then it is the clock of this host that is ahead.
+const BLOCKS_TO_SETTLE: u64 = 3;
+const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
+
+/// A member's wall clock minus this host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClockOffset {
+    pub nanos: i64,
+    /// The true offset is at most this much larger or smaller.
+    pub error: Duration,
+}
+
+impl ClockOffset {
+    fn size(self) -> Duration {
+        Duration::from_nanos(self.nanos.unsigned_abs())
+    }
+
+    fn exceeds(self, bound: Duration) -> bool {
+        self.size() > bound + self.error
+    }
+}
+
+/// By how much the clock is off against a majority of `voters`, this host included; `None` when it is right or nobody knows.
+/// `before` is what was found last: with too few members in reach for a majority, it stands until most of them agree.
+fn found(
+    offsets: &BTreeMap<NodeId, ClockOffset>,
+    voters: &BTreeSet<NodeId>,
+    bound: Duration,
+    before: Option<Duration>,
+) -> Option<Duration> {
+    let known: Vec<ClockOffset> =
+        offsets.iter().filter(|(id, _)| voters.contains(*id)).map(|(_, offset)| *offset).collect();
+    let off: Vec<Duration> = known.iter().filter(|offset| offset.exceeds(bound)).map(|offset| offset.size()).collect();
+    let agree = known.len() - off.len();
+    if off.len() > voters.len() / 2 {
+        off.into_iter().min()
+    } else if agree > off.len() {
+        None
+    } else {
+        before
+    }
+}
+
+impl Core {
+    pub(super) fn note_clock_offsets(&mut self, now: Now, offsets: &BTreeMap<NodeId, ClockOffset>) {
+        let Some(voters) = self.voters.last() else { return };
+        let before = self.clock_off;
+        self.clock_off = found(offsets, voters, self.settings.clock_skew, before);
+        if before.is_some() && self.clock_off.is_none() {
+            self.settle_by_right_clock(now);
+        }
+    }
+
+    /// What was taken from the wrong clock is taken anew.
+    ///
+    /// Invariant (fence 3): the present moment is later than that in which the lease was won, and a majority agrees with
+    /// the clock that tells it.
+    fn settle_by_right_clock(&mut self, now: Now) {
+        self.quiet_from(now);
+        let skew = self.settings.clock_skew;
+        if let Some(tenure) = &mut self.tenure {
+            tenure.settle_anew(|source| floor::for_claim(source, now.wall, skew));
+        }
+    }
+
+    /// While it settles by a wrong clock, another host could hold. Several blocks that are all too old say the same.
+    pub(super) fn settles_by_wrong_clock(&self, settling_for: Duration) -> bool {
+        let blocks = self.host.height().saturating_sub(self.head_heard());
+        let too_many = blocks >= BLOCKS_TO_SETTLE && settling_for >= self.settings.clock_skew + TIME_TO_SETTLE;
+        self.clock_off.is_some() || too_many
+    }
+
+    pub(super) fn leave_to_right_clock(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.host.distrust(now.boot);
+        self.let_go(now, Reason::ClockOff, None, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SKEW: Duration = Duration::from_millis(200);
+    const HOUR: i64 = 3_600_000_000_000;
+
+    fn offsets(list: &[(&str, i64)]) -> BTreeMap<NodeId, ClockOffset> {
+        let error = Duration::from_millis(5);
+        list.iter().map(|(id, nanos)| ((*id).into(), ClockOffset { nanos: *nanos, error })).collect()
+    }
+
+    fn found_by_a(list: &[(&str, i64)], before: Option<Duration>) -> Option<Duration> {
+        found(&offsets(list), &["a", "b", "c"].map(NodeId::from).into(), SKEW, before)
+    }
+
+    #[test]
+    fn a_clock_is_off_when_a_majority_says_so() {
+        let hour = Some(Duration::from_nanos(HOUR.unsigned_abs()));
+        assert_eq!(found_by_a(&[("b", -HOUR), ("c", -HOUR)], None), hour);
+        assert_eq!(found_by_a(&[("b", -HOUR), ("c", 1)], None), None, "it is b's that is off");
+        assert_eq!(found_by_a(&[("b", -HOUR)], None), None, "one against one");
+        assert_eq!(found_by_a(&[("b", 204_000_000), ("c", 204_000_000)], None), None, "within the error");
+        assert!(found_by_a(&[("b", 206_000_000), ("c", 206_000_000)], None).is_some());
+        assert_eq!(found_by_a(&[("b", -HOUR), ("d", -HOUR)], None), None, "d has no vote");
+    }
+
+    #[test]
+    fn what_a_majority_said_stands_until_those_in_reach_agree() {
+        let hour = Some(Duration::from_nanos(HOUR.unsigned_abs()));
+        assert_eq!(found_by_a(&[("c", -HOUR)], hour), hour, "b is lost");
+        assert_eq!(found_by_a(&[], hour), hour);
+        assert_eq!(found_by_a(&[("c", 3)], hour), None);
+        assert_eq!(found_by_a(&[("b", -HOUR), ("c", 3)], hour), hour, "one says so, one does not");
+    }
+}

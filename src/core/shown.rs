@@ -1,0 +1,95 @@
+//! What is shown of a member: to operators, to its peers, and to the shell that performs what it decides.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::host::Host;
+use super::{Core, NotReady, Stage, State, View};
+use crate::core::tenure::Tenure;
+use crate::ids::{NodeId, SignMark, Term};
+use crate::time::BootTime;
+
+impl Core {
+    pub fn state(&self, now: BootTime) -> State {
+        if self.shutdown.is_some() {
+            State::Shutdown
+        } else if self.tenure.is_some() {
+            State::Validating
+        } else if self.host.runs_node() && self.host.health().is_none() {
+            State::Startup
+        } else if self.host.health().is_some_and(|health| !health.synced) {
+            State::Syncing
+        } else if self.host.runs_node() && self.not_ready(now).is_some() {
+            State::Registering
+        } else if self.is_voter(&self.settings.me) && (self.lead.is_some() || self.gate.loyal_to(now).is_some()) {
+            State::Voting
+        } else {
+            State::Registering
+        }
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        self.tenure.as_ref().map(Tenure::stage)
+    }
+
+    /// Why this member could not take the baton now; `None` when it could.
+    pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
+        if self.shutdown.is_some() {
+            return Some(NotReady::Leaving);
+        }
+        if !self.is_voter(&self.settings.me) {
+            return Some(NotReady::NoVoter);
+        }
+        if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
+            return Some(NotReady::Maintenance);
+        }
+        if let Some(alarm) = self.key_alarm().filter(|_| self.host.runs_node()) {
+            return Some(alarm);
+        }
+        let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
+        let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
+        let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| self.host.runs_node())? });
+        self.rival(now).or_else(|| self.host.not_ready(now)).or_else(clock).or_else(stuck).or_else(silent)
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.stage() == Some(Stage::Active)
+    }
+
+    pub fn leads(&self) -> Option<Term> {
+        self.lead.as_ref().map(|lead| lead.term)
+    }
+
+    /// Whether `id` has a vote, before or after the change of the membership that is under way.
+    pub fn is_voter(&self, id: &NodeId) -> bool {
+        self.voters.iter().any(|set| set.contains(id))
+    }
+
+    /// Those that acknowledged a request which this member, as leader, sent less than a lease ago, itself included.
+    pub fn answering(&self, now: BootTime) -> BTreeSet<NodeId> {
+        let Some(lead) = &self.lead else { return BTreeSet::new() };
+        lead.lease.acked_since(now - self.settings.timing.lease()).chain([self.settings.me.clone()]).collect()
+    }
+
+    pub fn is_node_proven(&self) -> bool {
+        self.host.is_proven()
+    }
+
+    /// Time until the guard of a holder fires; `None` unless this member leads with a live lease.
+    pub fn lease_remaining(&self, now: BootTime) -> Option<Duration> {
+        self.deadline(now).map(|deadline| deadline.since(now)).filter(|left| !left.is_zero())
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The highest mark that this member knows of; see [`Event::MarkSeen`].
+    pub fn mark_seen(&self) -> Option<SignMark> {
+        self.mark_seen
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}

@@ -1,0 +1,125 @@
+//! Room that is kept for votes: a file beside the store that takes up space as long as there is enough of it, and is removed
+//! before a write that would find none. So a member whose disk is full goes on to vote; it takes no baton, and says so. A
+//! write that fails all the same ends the store, as ever: what reached the disk is unknown then.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use tokio::sync::watch;
+
+/// Of the reserve. The database grows by half a megabyte at a time, and the other files by a block or two.
+const RESERVE_BYTES: u64 = 2 << 20;
+/// With less room than this a write may fail.
+const LOW_BYTES: u64 = 1 << 20;
+/// With as much room as this, beside itself, the reserve is made again.
+const ENOUGH_BYTES: u64 = 4 << 20;
+
+pub struct Reserve {
+    state_dir: PathBuf,
+    file: PathBuf,
+    kept: Mutex<bool>,
+    /// What there is to say when the reserve is given up.
+    full: watch::Sender<Option<String>>,
+}
+
+impl Reserve {
+    /// That of `state_dir`, made if there is room for it.
+    pub fn open(state_dir: &Path) -> Reserve {
+        let file = state_dir.join("reserve");
+        let kept = fs::metadata(&file).is_ok_and(|found| found.len() >= RESERVE_BYTES);
+        let full = watch::Sender::new(None);
+        let reserve = Reserve { state_dir: state_dir.to_path_buf(), file, kept: Mutex::new(kept), full };
+        reserve.restore();
+        reserve.before_write();
+        reserve
+    }
+
+    /// `None` while the reserve is there; else how it stands, in words.
+    pub fn full(&self) -> watch::Receiver<Option<String>> {
+        self.full.subscribe()
+    }
+
+    /// A write that follows finds room, if the reserve makes enough of it. Blocks for as long as a file system takes to say
+    /// how full it is.
+    pub fn before_write(&self) {
+        let Some(free) = self.free().filter(|free| *free < LOW_BYTES) else { return };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *kept)
+            && let Err(error) = fs::remove_file(&self.file)
+        {
+            tracing::warn!("remove {}: {error}", self.file.display());
+        }
+        self.full.send_if_modified(|full| {
+            let changed = full.is_none();
+            if changed {
+                *full = Some(format!(
+                    "the disk of member.state_dir ({}) is full, {free} bytes were left; this host only votes as long as the \
+                     {RESERVE_BYTES} bytes last that were kept for that: make room",
+                    self.state_dir.display()
+                ));
+            }
+            changed
+        });
+    }
+
+    /// Makes the reserve again once there is room. May block.
+    pub fn restore(&self) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*kept {
+            if self.free().is_none_or(|free| free < RESERVE_BYTES + ENOUGH_BYTES) {
+                return;
+            }
+            match self.make() {
+                Ok(()) => *kept = true,
+                Err(error) => {
+                    let _ = fs::remove_file(&self.file);
+                    tracing::warn!("no room is kept for votes, {}: {error}", self.file.display());
+                    return;
+                }
+            }
+        }
+        drop(kept);
+        if self.free().is_some_and(|free| free >= LOW_BYTES) {
+            self.full.send_if_modified(|full| full.take().is_some());
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let mut file = File::create(&self.file)?;
+        if fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err() {
+            let block = vec![0; 64 << 10];
+            for _ in 0..RESERVE_BYTES / block.len() as u64 {
+                file.write_all(&block)?;
+            }
+        }
+        file.sync_all()
+    }
+
+    /// `None` when the file system does not tell.
+    fn free(&self) -> Option<u64> {
+        let found = statvfs(&self.state_dir).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_takes_room_and_is_made_once() {
+        let dir = tempfile::tempdir().expect("dir");
+        let reserve = Reserve::open(dir.path());
+        let made = fs::metadata(dir.path().join("reserve")).expect("a reserve");
+        assert_eq!(made.len(), RESERVE_BYTES);
+        assert_eq!(*reserve.full().borrow(), None);
+        reserve.before_write();
+        assert!(dir.path().join("reserve").exists(), "there is room");
+        drop(reserve);
+        Reserve::open(dir.path());
+        assert!(dir.path().join("reserve").exists());
+    }
+}

@@ -1,0 +1,71 @@
+//! Slow disks and slow answers: what they may cost is time, and never the leader.
+
+use std::time::Duration;
+
+use baton::core::replicated::Command;
+use baton::ids::Epoch;
+use baton::time::{BootTime, WallTime};
+use baton::timing::Timing;
+use tokio::time::timeout;
+
+use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, release};
+
+const ALL: [&str; 3] = ["a", "b", "c"];
+
+/// Three of them, one after the other, are longer than any member may wait for a vote; one is not.
+const SLOW_SYNC: Duration = Duration::from_millis(290);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_whose_syncs_are_slow_elect_a_leader_and_another_after_it_in_few_terms() {
+    let cluster = Cluster::start(Shape { obeys_core: true, ..Shape::arbiters(Timing::LAN) }).await;
+    ALL.iter().for_each(|name| cluster.disk(name).slow_down(SLOW_SYNC));
+    let leader_but = |not: &str| ALL.into_iter().find(|name| *name != not && cluster.lease(name).is_some());
+    eventually("one leads", || leader_but("").is_some()).await;
+    let first = leader_but("").expect("just seen");
+    let term = cluster.leads(first).expect("it leads");
+    cluster.isolate(first);
+    eventually("another one leads", || leader_but(first).is_some_and(|name| cluster.leads(name) > Some(term))).await;
+    let last = ALL.map(|name| cluster.vote_term(name)).into_iter().max().expect("three");
+    assert!(last <= 6, "two leaders took {last} terms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_lives_on_answers_that_come_later_than_raft_waits_for_them() {
+    // Raft waits for 112 ms.
+    let ms = Duration::from_millis;
+    let timing = Timing::new(ms(150), ms(2000), ms(50), 1000).expect("safe");
+    let cluster = Cluster::led_by_a(Shape::arbiters(timing)).await;
+    cluster.front("c").cut("a");
+    cluster.front("b").rule(|rules| rules.late = ms(200));
+    let core = &cluster.at("a").core;
+    let (mut steps, began_at) = (core.steps(), BootTime::now());
+    let longest = timing.lease_min() - timing.kill_max();
+    while BootTime::now().since(began_at) < longest + timing.lease() / 2 {
+        let _ = timeout(ms(50), steps.changed()).await;
+        let left = core.read(|core, now| core.lease_remaining(now.boot));
+        assert!(left.is_some(), "the lease was lost after {:?}", BootTime::now().since(began_at));
+    }
+    let committed = timeout(LONG, cluster.at("a").consensus.propose(release(0))).await.expect("an answer");
+    committed.expect("Raft knows that it is followed, too");
+}
+
+/// Appends and votes exclude each other; behind a disk that stands still, the appends that come later would
+/// wait for the vote, and the vote for the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_that_the_gate_refuses_waits_for_no_disk() {
+    let cluster = Cluster::led_by_a(Shape::arbiters(long_lease())).await;
+    let disk = cluster.disk("c").clone();
+    disk.stop();
+    // No `Release`: c hears that it is committed, and would be free to vote.
+    let claim = Command::Claim { epoch: Epoch(1), member: "a".into(), reason: "test".into(), at: WallTime::now() };
+    let consensus = cluster.at("a").consensus.clone();
+    let proposed = tokio::spawn(async move { consensus.propose(claim).await });
+    eventually("c's disk is waited for", || disk.waiting() > 0).await;
+    let b = cluster.sender("b");
+    let answer = timeout(LONG / 4, cluster.ask_vote("c", &b, candidacy("b", 2))).await;
+    let still_waiting = disk.waiting();
+    disk.go_on();
+    let answer = answer.expect("an answer while the disk stands still").expect("it answers");
+    assert!(!answer.vote_granted && still_waiting > 0, "{answer:?}, {still_waiting} syncs waited");
+    proposed.await.expect("no panic").expect("committed by a and b");
+}

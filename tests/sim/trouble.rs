@@ -1,0 +1,214 @@
+//! Faults that end nothing: a disk, a guard, a chain node that is there and does not answer, or late.
+
+use crate::faults::Fault;
+use crate::raft::Id;
+use crate::random::Random;
+use crate::tally::Kind;
+use crate::world::{MS, TIMING, World};
+
+/// For so long TCP sends what is new while nothing is confirmed.
+const UNCONFIRMED: u64 = 300 * MS;
+const HOUR: u64 = 3_600_000 * MS;
+/// Three probes that fail, one every 250 ms, and the one before them.
+const PROBE_LIMIT: u64 = 1_000 * MS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    HostLost,
+    NodeKilled,
+    /// The holder is heard, and hears nobody.
+    InboundCut,
+    /// Every flush of all members takes so many milliseconds more; a second later the holder's host is lost.
+    SlowSyncs(u64),
+    /// The whole disk: no flush ends, no link is renamed, the chain node writes nothing.
+    DiskStuck,
+    StateStuck,
+    HomeStuck,
+    /// The chain node answers no probe and ignores SIGTERM.
+    NodeHangs,
+    /// Not even SIGKILL ends it.
+    NodeFrozen,
+    /// Both are frozen, the coordinator lives.
+    GuardAndNodeFrozen,
+    /// The guard of whoever comes next hangs while it is idle; then the holder's host is lost.
+    IdleGuardHangs,
+    /// The clock of whoever comes next is an hour ahead; two seconds later the holder's host is lost.
+    ClockAhead,
+    /// One member is lost, and of those that are left one answers 200 ms late.
+    SlowFollower,
+}
+
+/// Whom it strikes.
+#[derive(Clone, Copy, Debug)]
+pub struct Struck {
+    pub holder: Id,
+    pub next: Id,
+    pub third: Id,
+}
+
+impl Trouble {
+    pub const ALL: [Trouble; 15] = [
+        Trouble::HostLost,
+        Trouble::NodeKilled,
+        Trouble::InboundCut,
+        Trouble::SlowSyncs(90),
+        Trouble::SlowSyncs(200),
+        Trouble::SlowSyncs(300),
+        Trouble::DiskStuck,
+        Trouble::StateStuck,
+        Trouble::HomeStuck,
+        Trouble::NodeHangs,
+        Trouble::NodeFrozen,
+        Trouble::GuardAndNodeFrozen,
+        Trouble::IdleGuardHangs,
+        Trouble::ClockAhead,
+        Trouble::SlowFollower,
+    ];
+
+    /// Nobody signs for no longer than that, while it lasts and somebody else is ready.
+    pub fn limit(self) -> u64 {
+        let lease = TIMING.lease().as_nanos() as u64;
+        match self {
+            // The slowest of all; most are judged by their share.
+            Trouble::HostLost | Trouble::InboundCut => 3 * lease,
+            Trouble::NodeKilled => 1_000 * MS,
+            Trouble::SlowSyncs(more) if more > 200 => 6_500 * MS,
+            // With a second round, as after a split vote.
+            Trouble::SlowSyncs(_) => 5_000 * MS,
+            Trouble::DiskStuck | Trouble::StateStuck | Trouble::HomeStuck => 10_000 * MS,
+            Trouble::NodeHangs => PROBE_LIMIT + 3_000 * MS,
+            Trouble::NodeFrozen => lease + 10_000 * MS,
+            Trouble::GuardAndNodeFrozen => lease + 3_000 * MS,
+            // A failover, a lease for the guard's word, and to hand on.
+            Trouble::IdleGuardHangs => 4 * lease,
+            Trouble::ClockAhead => 3 * lease,
+            Trouble::SlowFollower => 300 * MS,
+        }
+    }
+
+    /// What half of the histories do not exceed.
+    pub fn median(self) -> u64 {
+        match self {
+            Trouble::SlowSyncs(90 | 200) => 3_000 * MS,
+            Trouble::HostLost | Trouble::InboundCut => TIMING.lease().as_nanos() as u64 * 14 / 10,
+            Trouble::NodeKilled
+            | Trouble::SlowSyncs(_)
+            | Trouble::DiskStuck
+            | Trouble::StateStuck
+            | Trouble::HomeStuck
+            | Trouble::NodeHangs
+            | Trouble::NodeFrozen
+            | Trouble::GuardAndNodeFrozen
+            | Trouble::IdleGuardHangs
+            | Trouble::ClockAhead
+            | Trouble::SlowFollower => self.limit(),
+        }
+    }
+
+    /// Validators and voters that it needs in order to be one that the others can get over.
+    pub fn needs(self) -> (usize, Option<usize>) {
+        match self {
+            Trouble::IdleGuardHangs | Trouble::ClockAhead => (3, None),
+            // A majority of five would answer in time.
+            Trouble::SlowFollower => (2, Some(3)),
+            Trouble::HostLost
+            | Trouble::NodeKilled
+            | Trouble::InboundCut
+            | Trouble::SlowSyncs(_)
+            | Trouble::DiskStuck
+            | Trouble::StateStuck
+            | Trouble::HomeStuck
+            | Trouble::NodeHangs
+            | Trouble::NodeFrozen
+            | Trouble::GuardAndNodeFrozen => (2, None),
+        }
+    }
+}
+
+impl World {
+    /// From now on, for as long as it lasts.
+    pub fn trouble(&mut self, trouble: Trouble, struck: Struck, lasts: u64) {
+        let (host, until) = (struck.holder, self.at + lasts);
+        match trouble {
+            Trouble::HostLost => self.strike(Fault::Host(host)),
+            Trouble::NodeKilled => self.strike(Fault::Node(host)),
+            Trouble::InboundCut => {
+                for other in self.others(host) {
+                    self.cuts[other][host] = true;
+                    if lasts > UNCONFIRMED {
+                        // Nothing confirms what is sent on a connection, and it sends no more.
+                        self.plan(UNCONFIRMED, Fault::Cut { from: host, to: other, cut: true });
+                    }
+                }
+            }
+            Trouble::SlowSyncs(more) => {
+                (0..self.count()).for_each(|host| self.slow_down(host, (more, more), until));
+                self.plan((1_000 * MS).min(lasts / 2), Fault::Host(host));
+            }
+            Trouble::DiskStuck => {
+                self.hosts[host].disk.stuck_until = until;
+                self.hosts[host].machine.home_stuck_until = until;
+            }
+            Trouble::StateStuck => self.hosts[host].disk.stuck_until = until,
+            Trouble::HomeStuck => self.hosts[host].machine.home_stuck_until = until,
+            Trouble::NodeHangs => self.hosts[host].machine.hang_node(until),
+            Trouble::NodeFrozen => self.hosts[host].machine.freeze(until),
+            Trouble::GuardAndNodeFrozen => {
+                self.hosts[host].machine.freeze(until);
+                self.strike(Fault::GuardStop(host, lasts));
+            }
+            Trouble::IdleGuardHangs => {
+                self.strike(Fault::GuardStop(struck.next, lasts));
+                self.strike(Fault::Host(host));
+            }
+            Trouble::ClockAhead => {
+                self.hosts[struck.next].clock.wall_offset += HOUR;
+                self.plan(lasts, Fault::ClockBack(struck.next));
+                self.plan((2_000 * MS).min(lasts / 2), Fault::Host(host));
+            }
+            Trouble::SlowFollower => {
+                self.late_from = Some((struck.next, 200 * MS, until));
+                self.strike(Fault::Host(struck.third));
+            }
+        }
+    }
+
+    pub fn clock_back(&mut self, host: Id) {
+        self.hosts[host].clock.wall_offset -= HOUR;
+    }
+
+    fn slow_down(&mut self, host: Id, more: (u64, u64), until: u64) {
+        (self.hosts[host].disk.slower, self.hosts[host].disk.slower_until) = (more, until);
+    }
+
+    /// In a random history: of any host, or of whoever holds the baton then.
+    pub fn any_trouble(&mut self, kind: u64, host: Option<Id>, last: u64) {
+        let Some(host) = host.or_else(|| self.holder()) else { return };
+        let struck = Struck { holder: host, next: host, third: host };
+        let trouble = match kind {
+            0 => return (0..self.count()).for_each(|host| self.slow_down(host, (0, 300), self.at + last)),
+            1 => return self.slow_down(host, (0, 300), self.at + last),
+            2 => Trouble::DiskStuck,
+            3 => Trouble::StateStuck,
+            4 => Trouble::HomeStuck,
+            5 => Trouble::NodeHangs,
+            6 => Trouble::NodeFrozen,
+            _ => Trouble::GuardAndNodeFrozen,
+        };
+        self.tally.note(Kind::Trouble);
+        self.trouble(trouble, struck, last);
+    }
+
+    /// Drawn apart, so that a history without any is what it was.
+    pub fn plan_troubles(&mut self, seed: u64, length: u64) {
+        let mut random = Random::new(seed.rotate_left(17) ^ 0x7472_6f75);
+        let troubles = if random.chance(40) { random.between(1, 5) } else { 0 };
+        for _ in 0..troubles {
+            let at = random.between(500, length / MS - 20) * MS;
+            let host = random.chance(60).then(|| random.between(0, self.count() as u64) as Id);
+            let last = (random.between(20, 3000) * MS).min(length - at);
+            let kind = random.between(0, 8);
+            self.plan(at, Fault::Trouble { kind, host, last });
+        }
+    }
+}
