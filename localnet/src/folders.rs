@@ -1,9 +1,11 @@
 //! Whole folders, copied and emptied. Called by the faults of disks and by slips.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use baton::store::ORIGIN_FILE;
 
 use crate::hosts::make_dir;
 
@@ -28,6 +30,18 @@ pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A copy of a state directory is started as if it were the original: what an operator may do who knows that the original has
+/// written nothing since.
+pub fn take_for_original(state_dir: &Path) -> Result<()> {
+    let record = state_dir.join(ORIGIN_FILE);
+    match fs::remove_file(&record) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", record.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Of `dir`, in any order.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::namespaces::small_disk;
 use crate::net::{ChainKind, Ground, Host, Net, write_file};
 use crate::proxy::Plane;
-use crate::{chain_cometbft, chain_sim, cosmovisor, ports, tls};
+use crate::{chain_cometbft, chain_sim, cosmovisor, disks, ports, tls};
 
 /// Of a host in a namespace, for its store: some times of what a long run needs, and filled in a moment.
 const DISK_BYTES: u64 = 24 << 20;
@@ -26,7 +26,8 @@ pub fn write_all(net: &Net) -> Result<()> {
     for host in &net.hosts {
         make_dir(&net.host_dir(&host.id))?;
         make_dir(&net.state_dir(&host.id))?;
-        if net.ground == Ground::Namespaces {
+        // Where it cannot have one that freezes.
+        if net.ground == Ground::Namespaces && !disks::is_own(&net.state_dir(&host.id)) {
             small_disk(&net.state_dir(&host.id), DISK_BYTES)?;
         }
         make_dir(&host.run_dir)?;

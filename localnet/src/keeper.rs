@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::net::{Ground, Net};
-use crate::{compose, limits, procs};
+use crate::{compose, disks, limits, procs};
 
 const RELEASE: u8 = b'r';
 
@@ -79,8 +79,11 @@ pub fn take_down(dir: &Path) -> Result<usize> {
         Some(net) if net.ground == Ground::Containers => compose::take_down(net),
         Some(_) | None => Ok(0),
     };
+    // What waits for a frozen disk cannot be ended.
+    net.iter().for_each(disks::thaw_all);
     // Whatever became of the containers.
     let ended = procs::sweep(dir)?;
+    net.iter().for_each(disks::unmount_all);
     limits::remove_groups(dir)?;
     // The run folders of containers are in the containers.
     if let Some(net) = net.filter(|net| net.ground != Ground::Containers) {

@@ -20,7 +20,7 @@ use crate::procs::{HOST_MARKER, MARKER, describe, marked};
 use crate::programs::find_programs;
 use crate::status::{self, Status};
 use crate::wires::{self, Request};
-use crate::{chain_cometbft, chain_sim, clock, compose, cosmovisor, http, keeper, namespaces};
+use crate::{chain_cometbft, chain_sim, clock, compose, cosmovisor, disks, http, keeper, namespaces};
 
 /// From the start of the coordinators until a holder is Active, and the other host a ready standby.
 const ACTIVE_BOUND: Duration = Duration::from_secs(60);
@@ -127,6 +127,11 @@ fn await_holder(net: &Net, mut seen: impl FnMut(&Status)) -> Result<()> {
 pub fn prepare(dir: &Path, shape: Shape) -> Result<Net> {
     let mut net = Net::lay_out(dir, shape, find_programs(shape.chain)?)?;
     net.save()?;
+    if net.ground == Ground::Namespaces
+        && let Err(error) = disks::mount_all(&net)
+    {
+        eprintln!("no disk of a host can be frozen here: {error:#}");
+    }
     net.shared_key = match net.chain {
         ChainKind::Sim => chain_sim::write(&net)?,
         ChainKind::Cometbft => chain_cometbft::write(&net)?,

@@ -21,6 +21,7 @@ pub mod chain_sim;
 pub mod clock;
 pub mod compose;
 pub mod cosmovisor;
+pub mod disks;
 pub mod hosts;
 pub mod limits;
 pub mod switch;

@@ -29,8 +29,14 @@ pub enum Way {
 /// proxies carry streams, which stay in order, so that what follows a late piece waits too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slow {
-    /// Each piece waits for up to this long.
+    /// Each piece waits for up to this long,
     pub delay_ms_max: u64,
+    /// and for at least this long.
+    #[serde(default)]
+    pub delay_ms_min: u64,
+    /// This way alone is slow; both are without it.
+    #[serde(default)]
+    pub only: Option<Way>,
     /// So many pieces in a hundred are lost;
     pub lost_percent: u8,
     /// on a proxy the second transmission comes so much later.
@@ -43,7 +49,7 @@ impl Slow {
     }
 
     pub fn delay(self) -> Duration {
-        Duration::from_millis(rand::random_range(0..=self.delay_ms_max))
+        Duration::from_millis(rand::random_range(self.delay_ms_min..=self.delay_ms_max.max(self.delay_ms_min)))
     }
 }
 
@@ -70,7 +76,11 @@ impl Wires {
 
     /// Of the two ends of a flow those that are slow.
     pub fn slow_ends<'a>(&self, from: &'a str, to: &'a str) -> Vec<(&'a str, Slow)> {
-        [from, to].into_iter().filter_map(|host| Some((host, *self.slow.get(host)?))).collect()
+        let ends = [(from, Way::Out), (to, Way::In)];
+        let slow = |(host, way)| {
+            Some((host, *self.slow.get(host)?)).filter(|(_, slow)| slow.only.is_none_or(|only| only == way))
+        };
+        ends.into_iter().filter_map(slow).collect()
     }
 }
 

@@ -62,7 +62,8 @@ fn what_carries_a_lease_is_real_time_and_nothing_else_is() {
         assert_eq!(of("store-writer"), [OTHER], "it spins for sled's threads");
         if host.role == Role::Validator {
             let guard = threads(faults::find(&t.net, &host.id, What::Guard).unwrap()[0].pid);
-            assert_eq!(guard, [("baton-guard".to_owned(), real_time(Priority::Guard))]);
+            let loops = ("baton-guard".to_owned(), real_time(Priority::Guard));
+            assert_eq!(guard, [loops, ("links".to_owned(), OTHER)], "a disk is waited for beside the deadline");
             for node in faults::find(&t.net, &host.id, What::Node).unwrap() {
                 let started_with = getpriority_process(Pid::from_raw(node.pid)).unwrap();
                 assert_eq!(started_with, nice, "the chain node's nice value, as baton was started");

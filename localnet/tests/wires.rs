@@ -82,7 +82,8 @@ fn a_slow_wire_delivers_late_and_in_order_until_it_is_healed() {
     let ground = Ground::new();
     let net = wired(&ground);
     let (mut client, mut server) = connect(&net, &listen(&net));
-    let slow = Slow { delay_ms_max: 0, lost_percent: 100, retransmit_ms: 2 * SILENCE.as_millis() as u64 };
+    let slow =
+        Slow { delay_ms_max: 0, lost_percent: 100, retransmit_ms: 2 * SILENCE.as_millis() as u64, ..Slow::default() };
     ask(&net.wires_socket(), &Request::Slow { host: "host-c".into(), slow }).unwrap();
     client.write_all(b"one").unwrap();
     assert_silent(&mut server, "the first transmission was lost");

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::check::{check, evidence_on_cometbft};
+use crate::clock;
 use crate::cost::{self, Cost};
 use crate::demo::Pair;
 use crate::etcd::EtcdNet;
@@ -40,6 +41,18 @@ pub enum Fault {
     CoordinatorKill,
     /// The holder's host loses all of its network.
     Cut,
+    /// Nothing reaches the holder's host any more; what it sends arrives.
+    CutIn,
+    /// As `host`, while every fsync of all hosts takes 90 ms longer.
+    HostSyncs90,
+    /// As `host`, while every fsync of all hosts takes 200 ms longer.
+    HostSyncs200,
+    /// The standby answers 200 ms late for ten seconds, and nobody else answers. The longest pause in signing.
+    SlowFollower,
+    /// SIGSTOP of the holder's chain node
+    NodeStop,
+    /// SIGSTOP of the holder's guard and chain node at once; the coordinator goes on
+    GuardAndNodeStop,
 }
 
 impl Fault {
@@ -60,7 +73,28 @@ impl Fault {
             Fault::CoordinatorStop => "coordinator-stop",
             Fault::CoordinatorKill => "coordinator-kill",
             Fault::Cut => "cut",
+            Fault::CutIn => "cut-in",
+            Fault::HostSyncs90 => "host-syncs90",
+            Fault::HostSyncs200 => "host-syncs200",
+            Fault::SlowFollower => "slow-follower",
+            Fault::NodeStop => "node-stop",
+            Fault::GuardAndNodeStop => "guard-and-node-stop",
         }
+    }
+
+    /// What a sync takes longer meanwhile.
+    fn syncs_take(self) -> Option<Duration> {
+        match self {
+            Fault::HostSyncs90 => Some(Duration::from_millis(90)),
+            Fault::HostSyncs200 => Some(Duration::from_millis(200)),
+            Fault::Host | Fault::Node | Fault::Handover | Fault::CoordinatorStop | Fault::CoordinatorKill => None,
+            Fault::Cut | Fault::CutIn | Fault::SlowFollower => None,
+            Fault::NodeStop | Fault::GuardAndNodeStop => None,
+        }
+    }
+
+    fn needs_proxies(self) -> bool {
+        matches!(self, Fault::Cut | Fault::CutIn | Fault::SlowFollower)
     }
 }
 
@@ -103,13 +137,23 @@ trait Contender {
 
 /// Brings a network up under `dir` and runs the plan on it. Progress goes to standard error.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
-    let net = launch::up(dir, plan.shape, |_| ())?;
+    let net = up(dir, plan)?;
     run_on(&net, plan)
+}
+
+/// A network on which the faults of the plan can be done.
+fn up(dir: &Path, plan: &Plan) -> Result<Net> {
+    let net = launch::prepare(dir, plan.shape)?;
+    if plan.faults.iter().any(|fault| fault.syncs_take().is_some()) {
+        clock::install(&net)?;
+    }
+    launch::start(&net, |_| ())?;
+    Ok(net)
 }
 
 /// As [`run`], with what the coordination costs at idle.
 pub fn enter_baton(dir: &Path, plan: &Plan) -> Result<Entry> {
-    let net = launch::up(dir, plan.shape, |_| ())?;
+    let net = up(dir, plan)?;
     let idle = with_diagnosis(&net, idle_cost(&with_baton::WithBaton(&net)))?;
     Ok(Entry { name: "baton", results: run_on(&net, plan)?, idle })
 }
@@ -228,8 +272,11 @@ pub fn can_enter(against: Against, plan: &Plan) -> Result<()> {
             if plan.shape.chain != ChainKind::Sim {
                 bail!(Usage("--against etcd-lock runs on the sim chain: leave out --chain".into()));
             }
-            if plan.faults.contains(&Fault::Cut) {
+            if plan.faults.iter().any(|fault| fault.needs_proxies()) {
                 bail!(Usage("--against etcd-lock cannot cut: its members reach each other without the proxies".into()));
+            }
+            if plan.faults.iter().any(|fault| fault.syncs_take().is_some()) {
+                bail!(Usage("--against etcd-lock has no slow syncs: etcd is written in Go, which asks no libc".into()));
             }
             EtcdNet::check_programs()
         }

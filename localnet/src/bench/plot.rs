@@ -52,6 +52,12 @@ fn title(fault: Fault) -> &'static str {
         Fault::CoordinatorStop => "Coordinator stopped (SIGSTOP)",
         Fault::CoordinatorKill => "Coordinator killed",
         Fault::Cut => "Host cut off",
+        Fault::CutIn => "Host cut off inwards",
+        Fault::HostSyncs90 => "Host lost, slow syncs (90 ms)",
+        Fault::HostSyncs200 => "Host lost, slow syncs (200 ms)",
+        Fault::SlowFollower => "Slow follower",
+        Fault::NodeStop => "Chain node stopped (SIGSTOP)",
+        Fault::GuardAndNodeStop => "Guard and chain node stopped (SIGSTOP)",
     }
 }
 

@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Contender, Fault, Round, gap_since};
+use super::{Contender, Fault, Round, SIGN_BOUND, gap_since};
+use crate::clock;
 use crate::demo::{Pair, await_pair, measured_hand_over};
 use crate::faults::{self, What};
 use crate::launch;
 use crate::measure::Watch;
 use crate::net::Net;
 use crate::procs;
-use crate::wires::{self, Request, Way};
+use crate::wires::{self, Request, Slow, Way};
 
 const STOPPED_FOR: Duration = Duration::from_secs(10);
+const SLOW_FOR: Duration = Duration::from_secs(10);
 
 pub(super) struct WithBaton<'a>(pub &'a Net);
 
@@ -90,21 +92,57 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
             launch::start_coordinator(net, holder)?;
             Ok(gap)
         }
-        Fault::CoordinatorStop => {
-            let targets = faults::find(net, holder, What::Coordinator)?;
-            let (at, stopped) = (watch.now_ns(), Instant::now());
-            procs::signal(&targets, Signal::STOP)?;
-            let gap = gap_since(watch, at, holder);
-            std::thread::sleep(STOPPED_FOR.saturating_sub(stopped.elapsed()));
-            procs::signal(&targets, Signal::CONT)?;
+        Fault::CoordinatorStop => stop(net, holder, &[What::Coordinator], STOPPED_FOR, watch),
+        Fault::Cut => cut(net, holder, &[Way::In, Way::Out], watch),
+        Fault::CutIn => cut(net, holder, &[Way::In], watch),
+        Fault::HostSyncs90 | Fault::HostSyncs200 => {
+            let longer = fault.syncs_take().context("a fault of syncs")?;
+            net.hosts.iter().try_for_each(|host| clock::slow_syncs(net, &host.id, longer))?;
+            let gap = strike(net, Fault::Host, pair, watch);
+            net.hosts.iter().try_for_each(|host| clock::slow_syncs(net, &host.id, Duration::ZERO))?;
             gap
         }
-        Fault::Cut => {
-            let at = watch.now_ns();
-            wires::ask(&net.wires_socket(), &Request::Cut { host: holder.into(), ways: vec![Way::In, Way::Out] })?;
-            let gap = gap_since(watch, at, holder);
-            wires::ask(&net.wires_socket(), &Request::Heal { host: holder.into() })?;
-            gap
-        }
+        Fault::SlowFollower => slow_follower(net, pair, watch),
+        Fault::NodeStop => stop(net, holder, &[What::Node], Duration::ZERO, watch),
+        Fault::GuardAndNodeStop => stop(net, holder, &[What::Guard, What::Node], Duration::ZERO, watch),
     }
+}
+
+/// What of it is still there goes on when another host signs, and not before `at_least` has passed.
+fn stop(net: &Net, holder: &str, what: &[What], at_least: Duration, watch: &mut Watch) -> Result<Duration> {
+    let mut targets = Vec::new();
+    for what in what {
+        targets.extend(faults::find(net, holder, *what)?);
+    }
+    let (at, stopped) = (watch.now_ns(), Instant::now());
+    procs::signal(&targets, Signal::STOP)?;
+    let gap = gap_since(watch, at, holder);
+    std::thread::sleep(at_least.saturating_sub(stopped.elapsed()));
+    procs::signal(&targets, Signal::CONT)?;
+    gap
+}
+
+fn cut(net: &Net, holder: &str, ways: &[Way], watch: &mut Watch) -> Result<Duration> {
+    let at = watch.now_ns();
+    wires::ask(&net.wires_socket(), &Request::Cut { host: holder.into(), ways: ways.to_vec() })?;
+    let gap = gap_since(watch, at, holder);
+    wires::ask(&net.wires_socket(), &Request::Heal { host: holder.into() })?;
+    gap
+}
+
+/// A quorum answers all the time: the holder and its standby, whose answers come late.
+fn slow_follower(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<Duration> {
+    let others = net.hosts.iter().filter(|host| host.id != pair.holder && host.id != pair.standby);
+    for host in others {
+        wires::ask(&net.wires_socket(), &Request::Cut { host: host.id.clone(), ways: vec![Way::In, Way::Out] })?;
+    }
+    let slow = Slow { delay_ms_min: 200, delay_ms_max: 200, only: Some(Way::Out), ..Slow::default() };
+    wires::ask(&net.wires_socket(), &Request::Slow { host: pair.standby.clone(), slow })?;
+    std::thread::sleep(SLOW_FOR);
+    for host in &net.hosts {
+        wires::ask(&net.wires_socket(), &Request::Heal { host: host.id.clone() })?;
+    }
+    // A pause that lasts until now ends with the next signature.
+    watch.await_next(watch.now_ns(), "nobody", SIGN_BOUND)?;
+    watch.longest_pause().context("no two signatures")
 }

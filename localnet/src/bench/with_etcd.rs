@@ -71,7 +71,11 @@ impl Contender for EtcdNet {
                 self.notice(holder)?;
                 gap
             }
-            Fault::Cut => bail!("members of etcd reach each other without the proxies: there is nothing to cut"),
+            Fault::Cut | Fault::CutIn | Fault::SlowFollower => {
+                bail!("members of etcd reach each other without the proxies: there is nothing to cut")
+            }
+            Fault::NodeStop | Fault::GuardAndNodeStop => bail!("etcdctl lock looks at no chain node and has no guard"),
+            Fault::HostSyncs90 | Fault::HostSyncs200 => bail!("etcd's syncs cannot be made slow"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Faults of the disk that a host's store lies on: full, torn, empty. A member that refuses its store must not run,
+//! Faults of the disk that a host's store lies on: full, torn, empty, frozen. A member that refuses its store must not run,
 //! and one that cannot write must say so.
 
 use std::fs;
@@ -10,12 +10,15 @@ use anyhow::{Context, Result, bail};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::disks;
 use crate::faults::{self, What};
-use crate::folders::{copy_dir, empty, entries};
+use crate::folders::{copy_dir, empty, entries, take_for_original};
 use crate::launch;
 use crate::net::Net;
 use crate::status;
 
+/// What a coordinator gives up for its vote on a full disk is 2 MiB.
+const FULL_BELOW: u64 = 3 << 20;
 /// A coordinator answers by then, or has refused to run.
 const START_BOUND: Duration = Duration::from_secs(20);
 
@@ -27,6 +30,8 @@ pub enum Disk {
     Torn { kept: PathBuf },
     /// The member gets the store that it is known by.
     Wiped { kept: PathBuf },
+    /// These file systems.
+    Frozen { dirs: Vec<PathBuf> },
 }
 
 impl Disk {
@@ -44,6 +49,14 @@ impl Disk {
             }
             Disk::Torn { kept } => bring_back(net, host, &kept, runs),
             Disk::Wiped { kept } => bring_back(net, host, &kept, false),
+            Disk::Frozen { dirs } => {
+                let mut frozen = true;
+                for dir in &dirs {
+                    frozen &= disks::is_frozen(dir)?;
+                    disks::thaw(dir)?;
+                }
+                Ok(frozen)
+            }
         }
     }
 }
@@ -52,7 +65,16 @@ fn log(net: &Net, host: &str) -> PathBuf {
     net.host_dir(host).join("coordinator.log")
 }
 
-/// Nothing more fits on the disk of the store.
+/// Nothing is written to `dirs` any more; none of them is frozen after an error.
+pub fn freeze(dirs: Vec<PathBuf>) -> Result<Disk> {
+    if let Err(error) = dirs.iter().try_for_each(|dir| disks::freeze(dir)) {
+        dirs.iter().try_for_each(|dir| disks::thaw(dir))?;
+        return Err(error);
+    }
+    Ok(Disk::Frozen { dirs })
+}
+
+/// Nothing more fits on the disk of the store, but what its member has in reserve.
 pub fn fill(net: &Net, host: &str) -> Result<Disk> {
     let filler = net.state_dir(host).join("filler");
     let what = || format!("fill {}", filler.display());
@@ -73,7 +95,7 @@ pub fn fill(net: &Net, host: &str) -> Result<Disk> {
 
 fn is_full(dir: &Path) -> Result<bool> {
     let stat = rustix::fs::statvfs(dir).with_context(|| format!("look at the disk of {}", dir.display()))?;
-    Ok(stat.f_bavail == 0)
+    Ok(stat.f_bavail * stat.f_frsize < FULL_BELOW)
 }
 
 /// A coordinator that ended on a full disk has said so.
@@ -125,6 +147,8 @@ fn bring_back(net: &Net, host: &str, kept: &Path, keeps_the_present: bool) -> Re
         let state = net.state_dir(host);
         empty(&state)?;
         copy_dir(kept, &state)?;
+        // Nothing was written since it was copied, or nothing that it promised to anybody.
+        take_for_original(&state)?;
     }
     fs::remove_dir_all(kept).with_context(|| format!("remove {}", kept.display()))?;
     Ok(true)

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use baton::ids::Role;
@@ -14,6 +16,7 @@ use rustix::process::Signal;
 use super::disk::{self, Disk};
 use super::retimed::{self, Retimed};
 use crate::clock;
+use crate::disks;
 use crate::faults::{self, What};
 use crate::hosts::{make_dir, quoted};
 use crate::launch;
@@ -49,10 +52,20 @@ pub enum Kind {
     DuplicateMember,
     /// The host runs with another `[timing]` than before, and perhaps than the others.
     ChangedTiming,
+    /// Every fsync of the host, or of all hosts, takes longer.
+    SlowSyncs,
+    /// What a host that does not hold the baton answers comes later than Raft waits for it.
+    SlowFollower,
+    /// Nothing is written any more to any file system of the host.
+    FrozenDisk,
+    /// To that of its store alone.
+    FrozenState,
+    /// To that of its chain node's home alone.
+    FrozenHome,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Cut,
         Kind::CutIn,
         Kind::CutOut,
@@ -72,6 +85,11 @@ impl Kind {
         Kind::WipedMember,
         Kind::DuplicateMember,
         Kind::ChangedTiming,
+        Kind::SlowSyncs,
+        Kind::SlowFollower,
+        Kind::FrozenDisk,
+        Kind::FrozenState,
+        Kind::FrozenHome,
     ];
 
     pub fn name(self) -> &'static str {
@@ -95,6 +113,11 @@ impl Kind {
             Kind::WipedMember => "wiped member",
             Kind::DuplicateMember => "duplicate member id",
             Kind::ChangedTiming => "changed timing",
+            Kind::SlowSyncs => "slow syncs",
+            Kind::SlowFollower => "slow follower",
+            Kind::FrozenDisk => "frozen disk",
+            Kind::FrozenState => "frozen disk of the store",
+            Kind::FrozenHome => "frozen disk of the node",
         }
     }
 
@@ -106,18 +129,31 @@ impl Kind {
     pub fn can_strike(self, role: Role) -> bool {
         match self {
             Kind::KillGuard | Kind::KillNode | Kind::StopGuard | Kind::StopNode => role == Role::Validator,
+            Kind::FrozenHome => role == Role::Validator,
+            Kind::FrozenDisk | Kind::FrozenState => true,
             // The second coordinator would run the same chain node.
             Kind::DuplicateMember => role == Role::Arbiter,
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss => true,
             Kind::KillCoordinator | Kind::KillHost | Kind::StopCoordinator | Kind::StopHost => true,
             Kind::ClockStep | Kind::DiskFull | Kind::TornStore | Kind::WipedMember => true,
             Kind::ChangedTiming => true,
+            Kind::SlowSyncs | Kind::SlowFollower => true,
         }
+    }
+
+    /// It makes a difference at a host that follows, and none at one that leads.
+    pub fn is_of_followers(self) -> bool {
+        self == Kind::SlowFollower
     }
 
     pub fn is_possible_on(self, ground: Ground) -> bool {
         // Elsewhere the store lies on this machine's disk.
         self != Kind::DiskFull || ground == Ground::Namespaces
+    }
+
+    /// Nothing else strikes the same host: what waits for its disk cannot be killed.
+    pub fn freezes(self) -> bool {
+        matches!(self, Kind::FrozenDisk | Kind::FrozenState | Kind::FrozenHome)
     }
 
     /// Two of these at one host would be in each other's way: what is put right after a fault of the disk depends on
@@ -129,6 +165,8 @@ impl Kind {
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss | Kind::ClockStep => false,
             Kind::KillGuard | Kind::KillNode | Kind::DuplicateMember => false,
             Kind::StopCoordinator | Kind::StopGuard | Kind::StopNode | Kind::StopHost => false,
+            Kind::SlowSyncs | Kind::SlowFollower => false,
+            Kind::FrozenDisk | Kind::FrozenState | Kind::FrozenHome => false,
         }
     }
 }
@@ -159,10 +197,16 @@ pub enum Struck {
         host: String,
     },
     Retimed(Retimed),
+    /// With the slow syncs of each of these hosts before.
+    Syncs(Vec<(String, u64)>),
 }
 
 /// Of what the wall clock is put off by, either way.
 const STEP_MS: std::ops::Range<i64> = 20..5_000;
+/// What a sync takes longer.
+const SYNC_MS: std::ops::Range<u64> = 20..300;
+/// How late answers are. Raft waits for 112 ms.
+const ANSWER_MS: std::ops::Range<u64> = 120..300;
 
 impl Fault {
     pub fn strike(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
@@ -172,7 +216,12 @@ impl Fault {
             Kind::CutOut => self.cut(net, &[Way::Out]),
             Kind::Delay => self.slow(net, Slow { delay_ms_max: rng.random_range(20..250), ..Slow::default() }),
             Kind::Loss => {
-                let slow = Slow { delay_ms_max: 2, lost_percent: rng.random_range(5..40), retransmit_ms: 220 };
+                let slow = Slow {
+                    delay_ms_max: 2,
+                    lost_percent: rng.random_range(5..40),
+                    retransmit_ms: 220,
+                    ..Slow::default()
+                };
                 self.slow(net, slow)
             }
             Kind::KillCoordinator => self.kill(net, What::Coordinator),
@@ -192,8 +241,17 @@ impl Fault {
             Kind::DiskFull => disk::fill(net, &self.host).map(Struck::Disk),
             Kind::TornStore => disk::tear(net, &self.host, rng).map(Struck::Disk),
             Kind::WipedMember => disk::wipe(net, &self.host).map(Struck::Disk),
+            Kind::FrozenDisk => self.freeze(disks::of_host(net, net.host(&self.host)?).to_vec()),
+            Kind::FrozenState => self.freeze(vec![net.state_dir(&self.host)]),
+            Kind::FrozenHome => self.freeze(vec![net.chain_home(&self.host)]),
             Kind::DuplicateMember => self.duplicate(net),
             Kind::ChangedTiming => retimed::retime(net, &self.host, rng).map(Struck::Retimed),
+            Kind::SlowSyncs => self.slow_syncs(net, rng),
+            Kind::SlowFollower => {
+                let late = rng.random_range(ANSWER_MS);
+                let slow = Slow { delay_ms_min: late, delay_ms_max: late, only: Some(Way::Out), ..Slow::default() };
+                self.slow(net, slow)
+            }
         }
     }
 
@@ -225,7 +283,26 @@ impl Fault {
                 Ok(!said.is_empty())
             }
             Struck::Retimed(retimed) => retimed.put_right(net, &self.host),
+            Struck::Syncs(hosts) => {
+                let mut in_force = false;
+                for (host, before) in hosts {
+                    in_force |= clock::slowed_syncs(net, &host)? > before;
+                    clock::slow_syncs(net, &host, Duration::ZERO)?;
+                }
+                Ok(in_force)
+            }
         }
+    }
+
+    /// Of this host, or of all.
+    fn slow_syncs(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
+        let (all, longer) = (rng.random_bool(0.5), Duration::from_millis(rng.random_range(SYNC_MS)));
+        let mut slowed = Vec::new();
+        for host in net.hosts.iter().filter(|host| all || host.id == self.host) {
+            slowed.push((host.id.clone(), clock::slowed_syncs(net, &host.id)?));
+            clock::slow_syncs(net, &host.id, longer)?;
+        }
+        Ok(Struck::Syncs(slowed))
     }
 
     fn cut(&self, net: &Net, ways: &[Way]) -> Result<Struck> {
@@ -257,6 +334,14 @@ impl Fault {
         }
         procs::signal(&targets, Signal::STOP)?;
         Ok(Struck::Stopped(targets))
+    }
+
+    fn freeze(&self, dirs: Vec<PathBuf>) -> Result<Struck> {
+        if !dirs.iter().all(|dir| disks::is_own(dir)) {
+            // Why not was said at the start.
+            return Ok(Struck::Nothing);
+        }
+        disk::freeze(dirs).map(Struck::Disk)
     }
 
     fn duplicate(&self, net: &Net) -> Result<Struck> {

@@ -24,11 +24,11 @@ use crate::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::faults::{self, What};
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
-use crate::net::{Ground, Net, Shape, Usage};
+use crate::net::{Ground, Host, Net, Shape, Usage, write_file};
 use crate::procs;
 use crate::timing::Timing;
 use crate::wires::{self, Request};
-use crate::{clock, namespaces};
+use crate::{clock, disks, namespaces};
 pub use fault::Kind;
 use fault::{Fault, Struck};
 pub use report::Results;
@@ -96,9 +96,11 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
     let net = launch::prepare(dir, plan.shape)?;
     clock::install(&net)?;
+    notice_frozen_disks(&net)?;
     launch::start(&net, |_| ())?;
     eprintln!("nemesis: the network is up");
-    let mut attack = Attack::new(&net, plan);
+    let kinds = possible_kinds(&net, &plan.kinds);
+    let mut attack = Attack::new(&net, plan, &kinds);
     let mut violated = Vec::new();
     for n in 1..=plan.rounds {
         let pair = with_diagnosis(&net, attack.settle().with_context(|| format!("before round {n}")))?;
@@ -122,6 +124,25 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
     Ok(Results { tallies: attack.tallies, violated, verdict: check(&net)? })
+}
+
+/// Without those of disks that cannot be frozen here; why not was said when they were made.
+fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
+    let can_freeze = disks::of_host(net, &net.hosts[0]).iter().all(|dir| disks::is_own(dir));
+    let (possible, left_out): (Vec<Kind>, Vec<Kind>) = kinds.iter().partition(|kind| can_freeze || !kind.freezes());
+    for kind in left_out {
+        eprintln!("nemesis: left out, since no disk of a host can be frozen here: {}", kind.name());
+    }
+    possible
+}
+
+/// Faults last for a second or three.
+fn notice_frozen_disks(net: &Net) -> Result<()> {
+    for file in net.hosts.iter().map(|host| net.config_file(&host.id)) {
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\n", 1))?;
+    }
+    Ok(())
 }
 
 /// What the hosts had said when round `n` was over.
@@ -150,11 +171,11 @@ struct Attack<'a> {
 }
 
 impl<'a> Attack<'a> {
-    fn new(net: &'a Net, plan: &'a Plan) -> Self {
-        let faults = plan.kinds.iter().map(|kind| (*kind, Default::default())).collect();
+    fn new(net: &'a Net, plan: &'a Plan, kinds: &'a [Kind]) -> Self {
+        let faults = kinds.iter().map(|kind| (*kind, Default::default())).collect();
         let tallies = Tallies { faults, ..Tallies::default() };
         let rng = StdRng::seed_from_u64(plan.seed);
-        Attack { net, rng, kinds: &plan.kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies }
+        Attack { net, rng, kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies }
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
@@ -165,7 +186,8 @@ impl<'a> Attack<'a> {
         }
         let second = self.next_fault(holder);
         let both_end_it = first.kind.ends_the_coordinator() && second.kind.ends_the_coordinator();
-        let in_the_way = first.kind == second.kind || first.host == second.host && both_end_it;
+        let alone = first.kind.freezes() || second.kind.freezes();
+        let in_the_way = first.kind == second.kind || first.host == second.host && (both_end_it || alone);
         if in_the_way { vec![first] } else { vec![first, second] }
     }
 
@@ -176,8 +198,8 @@ impl<'a> Attack<'a> {
             self.deck.shuffle(&mut self.rng);
         }
         let kind = self.deck.pop().expect("a full deck");
-        let hosts: Vec<&str> =
-            self.net.hosts.iter().filter(|host| kind.can_strike(host.role)).map(|host| host.id.as_str()).collect();
+        let can_strike = |host: &&Host| kind.can_strike(host.role) && !(kind.is_of_followers() && host.id == holder);
+        let hosts: Vec<&str> = self.net.hosts.iter().filter(can_strike).map(|host| host.id.as_str()).collect();
         let (by_chance, at_holder) = (hosts[self.rng.random_range(0..hosts.len())], self.rng.random_bool(0.5));
         let host = if at_holder && hosts.contains(&holder) { holder } else { by_chance };
         Fault { kind, host: host.into() }
@@ -303,7 +325,7 @@ mod tests {
         let (_dir, net) = laid_out();
         let sequence = |seed| {
             let plan = plan(seed);
-            let mut attack = Attack::new(&net, &plan);
+            let mut attack = Attack::new(&net, &plan, &plan.kinds);
             (0..Kind::ALL.len()).map(|_| attack.next_fault("host-a").to_string()).collect::<Vec<_>>()
         };
         assert_eq!(sequence(7), sequence(7));
@@ -317,7 +339,7 @@ mod tests {
     fn what_is_put_right_after_a_full_or_torn_disk_was_not_killed_besides() {
         let (_dir, net) = laid_out();
         let plan = plan(11);
-        let mut attack = Attack::new(&net, &plan);
+        let mut attack = Attack::new(&net, &plan, &plan.kinds);
         let mut pairs = 0;
         for _ in 0..5_000 {
             let [first, second] = &attack.choose("host-a")[..] else { continue };

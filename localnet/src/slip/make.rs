@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::{Made, Slip, Traces, await_start, folder, stop};
 use crate::cosmovisor::write_binary;
 use crate::faults::{self, What};
-use crate::folders::{copy_dir, empty};
+use crate::folders::{copy_dir, empty, take_for_original};
 use crate::hosts::quoted;
 use crate::net::{ChainKind, Host, Net, Usage, write_file};
 use crate::proxy::Plane;
@@ -37,6 +37,7 @@ pub(super) fn put_back(net: &Net, made: &Made) -> Result<()> {
             let newest = folder(net, &made.host).join("state.newest");
             if newest.exists() {
                 replace_dir(&newest, &net.state_dir(&made.host))?;
+                take_for_original(&net.state_dir(&made.host))?;
             }
             Ok(())
         }
@@ -214,10 +215,30 @@ fn old_state(net: &Net, host: &str) -> Result<(String, Traces)> {
     }
     copy_dir(&state, &folder(net, host).join("state.newest"))?;
     replace_dir(&old, &state)?;
+    refused_as_a_copy(net, host)?;
+    // By who is sure that nothing was written since, and is wrong.
+    take_for_original(&state)?;
     launch::start_coordinator(net, host)?;
     await_start(net, host)?;
     let done = format!("{host} is started on a copy of {} that is two starts old", state.display());
     Ok((done, Traces { path: Some(state), ..Traces::default() }))
+}
+
+/// A start on a copied state directory ends, and says why.
+fn refused_as_a_copy(net: &Net, host: &str) -> Result<()> {
+    let log = net.host_dir(host).join("coordinator.log");
+    let read = || fs::read_to_string(&log).with_context(|| format!("read {}", log.display()));
+    let before = read()?.len();
+    launch::start_coordinator(net, host)?;
+    await_start(net, host)?;
+    if !faults::of_host(net, host, What::Coordinator).is_empty() {
+        bail!("{host} runs on a copied state directory");
+    }
+    let said = read()?.split_off(before);
+    if !said.contains(&format!("{} is a copy", net.state_dir(host).display())) {
+        bail!("{host} was not told that its state directory is a copy; {} has: {said}", log.display());
+    }
+    Ok(())
 }
 
 /// `to` has what `from` has and nothing else; `from` is gone. `to` itself stays: it may be where a disk is mounted.

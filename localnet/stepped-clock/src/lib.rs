@@ -4,9 +4,15 @@
 //! is the kernel's: no time namespace covers CLOCK_REALTIME, and libfaketime moves timers on CLOCK_BOOTTIME too,
 //! by which a guard kills.
 //!
-//! The file is two little words, shared by all who map it: the step, and how often anybody read a stepped clock.
+//! It stands before `fsync` and `fdatasync` as well (`syncs.rs`): each takes longer by as many nanoseconds as the same file
+//! says, as on a slow disk.
+//!
+//! The file is four little words, shared by all who map it: the step, how often anybody read a stepped clock, what a sync
+//! takes longer, and how many did.
 
 #![allow(unsafe_code)] // What it does is the C interface of a libc.
+
+mod syncs;
 
 use std::ffi::{c_int, c_void};
 use std::fs::OpenOptions;
@@ -24,12 +30,19 @@ const NANOS: i64 = 1_000_000_000;
 struct Shared {
     step_ns: AtomicI64,
     reads: AtomicU64,
+    sync_ns: AtomicU64,
+    syncs: AtomicU64,
+}
+
+/// `None` in a process that was given no file.
+fn shared() -> Option<&'static Shared> {
+    static SHARED: OnceLock<Option<&'static Shared>> = OnceLock::new();
+    *SHARED.get_or_init(map)
 }
 
 /// Nanoseconds by which the wall clock is off now.
 fn step() -> i64 {
-    static SHARED: OnceLock<Option<&'static Shared>> = OnceLock::new();
-    let Some(shared) = SHARED.get_or_init(map) else { return 0 };
+    let Some(shared) = shared() else { return 0 };
     let step = shared.step_ns.load(Ordering::Relaxed);
     if step != 0 {
         shared.reads.fetch_add(1, Ordering::Relaxed);
@@ -102,10 +115,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_wall_clock_is_stepped() {
+    fn only_the_wall_clock_is_stepped_and_syncs_take_as_long_as_the_file_says() {
         let file = std::env::temp_dir().join(format!("stepped-clock-{}", std::process::id()));
         let step = 3600 * NANOS;
-        std::fs::write(&file, [step.to_ne_bytes(), [0; 8]].concat()).unwrap();
+        let sync_ns: u64 = 30_000_000;
+        std::fs::write(&file, [step.to_ne_bytes(), [0; 8], sync_ns.to_ne_bytes(), [0; 8]].concat()).unwrap();
         // SAFETY: The only test, and no other thread reads the environment meanwhile.
         unsafe { std::env::set_var(FILE, &file) };
         let seconds_ahead = |clock: ClockId| {
@@ -128,7 +142,21 @@ mod tests {
         };
         assert!((told[0] - seconds).abs() <= 1, "{told:?} and {seconds}");
         let read = std::fs::read(&file).unwrap();
-        assert!(u64::from_ne_bytes(read[8..].try_into().unwrap()) >= 4, "{read:?}");
+        assert!(u64::from_ne_bytes(read[8..16].try_into().unwrap()) >= 4, "{read:?}");
+
+        let began_at = kernel_time(ClockId::Monotonic);
+        // SAFETY: The descriptor is open, and then it is not.
+        let results = unsafe {
+            let open = OpenOptions::new().write(true).open(&file).unwrap();
+            let number = std::os::fd::AsRawFd::as_raw_fd(&open);
+            [syncs::fsync(number), syncs::fdatasync(number), syncs::fsync(-1)]
+        };
+        let ended_at = kernel_time(ClockId::Monotonic);
+        let took = (ended_at.tv_sec - began_at.tv_sec) * NANOS + ended_at.tv_nsec - began_at.tv_nsec;
+        assert!(took >= 3 * sync_ns as i64, "three syncs took {took} ns");
+        assert_eq!(results, [0, 0, -1]);
+        let read = std::fs::read(&file).unwrap();
+        assert_eq!(u64::from_ne_bytes(read[24..32].try_into().unwrap()), 3);
         std::fs::remove_file(&file).unwrap();
     }
 }
