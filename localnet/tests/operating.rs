@@ -46,6 +46,8 @@ struct Walk {
     desk: PathBuf,
     /// Coordinators that hang.
     stopped: Vec<procs::Proc>,
+    /// Chain node of host-a when it was last the holder.
+    node_with_key: Option<u32>,
     unlike: Vec<String>,
 }
 
@@ -94,7 +96,7 @@ impl Walk {
         for host in &net.hosts {
             assert_eq!(fs::read_dir(net.state_dir(&host.id)).unwrap().count(), 0, "{} is not empty", host.id);
         }
-        Walk { t: TestNet { ground, net }, desk, stopped: Vec::new(), unlike: Vec::new() }
+        Walk { t: TestNet { ground, net }, desk, stopped: Vec::new(), node_with_key: None, unlike: Vec::new() }
     }
 
     /// With the certificates that were made at the desk. An operator has moved the baton to host-a when it ends.
@@ -156,9 +158,15 @@ impl Walk {
             }
             ("Work on a host: maintenance", 0) => {
                 self.bring_to_host_a();
+                self.node_with_key = node_pid(&query_host(&self.t.net, "host-a").unwrap(), "host-a");
             }
             ("Work on a host: maintenance", 1) => {
-                let rests = |status: &Status| is_active(status, "host-b") && state(status, "host-a") == "Registering";
+                // A host that was the holder starts its chain node once more.
+                let rests = |status: &Status| {
+                    let node = node_pid(status, "host-a");
+                    let anew = node.is_some() && node != self.node_with_key;
+                    is_active(status, "host-b") && state(status, "host-a") == "Registering" && anew
+                };
                 self.await_answer("host-b", "host-b is Active, and host-a in sync again", rests);
             }
             ("Touch nothing: pause", _) | ("Prefer a host: priority", 0) => {
@@ -243,6 +251,10 @@ impl Walk {
 
 fn state<'a>(status: &'a Status, host: &str) -> &'a str {
     status.members.iter().find(|member| member.id == host).map_or("", |member| &member.state)
+}
+
+fn node_pid(status: &Status, host: &str) -> Option<u32> {
+    status.members.iter().find(|member| member.id == host)?.node_pid.filter(|pid| *pid != 0)
 }
 
 fn is_reachable(status: &Status, host: &str) -> bool {
