@@ -120,13 +120,19 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The last thing a key signed: a height and, on chains that vote in rounds, where in it.
-/// Ordered by height, then round, then step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What a key signed lies at or below this: a height and, on chains that vote in rounds, where in it; and, on chains where a
+/// node approves heights that have no block yet, the highest of those.
+///
+/// The two rise apart from each other, so marks have no order: one may be above another in blocks, and below it in
+/// approvals. [`covers`](SignMark::covers) and [`with`](SignMark::with) look at both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SignMark {
     pub height: u64,
     pub round: u32,
     pub step: u32,
+    /// No higher height was approved. Zero on chains where nothing is approved ahead of its block.
+    #[serde(default)]
+    pub approved: u64,
 }
 
 impl SignMark {
@@ -136,16 +142,53 @@ impl SignMark {
     const LAST_STEP: u32 = 3;
 
     pub fn at_height(height: u64) -> Self {
-        SignMark { height, round: 0, step: 0 }
+        SignMark::at_step(height, 0, 0)
+    }
+
+    pub fn at_step(height: u64, round: u32, step: u32) -> Self {
+        SignMark { height, round, step, approved: 0 }
+    }
+
+    /// Blocks up to `head`, and approvals up to `approved`, which is above zero.
+    pub fn of_approvals(head: u64, approved: u64) -> Self {
+        SignMark { approved, ..SignMark::at_height(head) }
     }
 
     /// All of `height` counts as signed, in whatever round.
     pub fn whole_height(height: u64) -> Self {
-        SignMark { height, round: SignMark::LAST_ROUND, step: SignMark::LAST_STEP }
+        SignMark::at_step(height, SignMark::LAST_ROUND, SignMark::LAST_STEP)
     }
 
     pub fn is_whole_height(&self) -> bool {
-        *self == SignMark::whole_height(self.height)
+        self.place() == SignMark::whole_height(self.height).place()
+    }
+
+    fn place(&self) -> (u64, u32, u32) {
+        (self.height, self.round, self.step)
+    }
+
+    /// All that lies at or below `other` lies at or below this one.
+    pub fn covers(&self, other: &SignMark) -> bool {
+        self.place() >= other.place() && self.approved >= other.approved
+    }
+
+    /// The lowest mark that covers both.
+    pub fn with(self, other: SignMark) -> SignMark {
+        let higher = if other.place() > self.place() { other } else { self };
+        SignMark { approved: self.approved.max(other.approved), ..higher }
+    }
+
+    /// The lowest mark that covers whichever of the two there are.
+    pub fn of_both(one: Option<SignMark>, other: Option<SignMark>) -> Option<SignMark> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.with(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Whether `told` says more than what is `known`.
+    pub fn is_news(told: Option<SignMark>, known: Option<SignMark>) -> bool {
+        told.is_some_and(|told| !known.is_some_and(|known| known.covers(&told)))
     }
 }
 
@@ -157,7 +200,8 @@ impl fmt::Display for SignMark {
             write!(f, "{}", self.height)
         } else {
             write!(f, "{}/{}/{}", self.height, self.round, self.step)
-        }
+        }?;
+        if self.approved == 0 { Ok(()) } else { write!(f, " (approved to {})", self.approved) }
     }
 }
 
@@ -207,13 +251,27 @@ mod tests {
     #[test]
     fn a_mark_is_shown_as_finely_as_it_is_known() {
         assert_eq!(SignMark::at_height(3).to_string(), "3");
-        assert_eq!(SignMark { height: 3, round: 1, step: 2 }.to_string(), "3/1/2");
+        assert_eq!(SignMark::at_step(3, 1, 2).to_string(), "3/1/2");
+        assert_eq!(SignMark::of_approvals(3, 4).to_string(), "3 (approved to 4)");
         assert_eq!(SignMark::whole_height(3).to_string(), "3 (whole height)");
     }
 
     #[test]
     fn a_whole_height_lies_above_every_step_in_it_and_below_the_next() {
-        let last = SignMark { height: 3, round: u32::MAX >> 1, step: 3 };
-        assert!(SignMark::whole_height(3) >= last && SignMark::whole_height(3) < SignMark::at_height(4));
+        let last = SignMark::at_step(3, u32::MAX >> 1, 3);
+        assert!(SignMark::whole_height(3).covers(&last) && !SignMark::whole_height(3).covers(&SignMark::at_height(4)));
+    }
+
+    #[test]
+    fn a_mark_covers_another_only_in_blocks_and_approvals_alike() {
+        let (ahead, behind) = (SignMark::of_approvals(10, 11), SignMark::of_approvals(9, 14));
+        assert!(!ahead.covers(&behind) && !behind.covers(&ahead));
+        let both = SignMark::of_approvals(10, 14);
+        assert_eq!((ahead.with(behind), behind.with(ahead)), (both, both));
+        assert!(both.covers(&ahead) && both.covers(&behind) && both.covers(&both));
+        assert!(SignMark::is_news(Some(behind), Some(ahead)) && SignMark::is_news(Some(ahead), Some(behind)));
+        assert!(SignMark::is_news(Some(ahead), None) && !SignMark::is_news(None, Some(ahead)));
+        assert!(!SignMark::is_news(Some(ahead), Some(both)));
+        assert_eq!(SignMark::of_both(Some(ahead), None), Some(ahead));
     }
 }

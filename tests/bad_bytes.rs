@@ -98,7 +98,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         version: 9,
         incarnation,
         state: "Voting".into(),
-        mark_seen: Some(proto::SignMark { height: 7, round: 1, step: 2 }),
+        mark_seen: Some(proto::SignMark { height: 7, round: 1, step: 2, approved: 0 }),
         ..Default::default()
     };
     let exchange = proto::ExchangeRequest {

@@ -499,7 +499,16 @@ fn upgrade(word: &str) -> Result<UpgradeName, String> {
 fn health(synced: bool, height: u64, head: Duration) -> Health {
     let latency = Duration::from_millis(1);
     let head_time = Some(wall(head));
-    Health { synced, height, head_time, peers: None, key: KeyState::Untold, latency, version: String::new() }
+    Health {
+        synced,
+        height,
+        head_time,
+        approved: 0,
+        peers: None,
+        key: KeyState::Untold,
+        latency,
+        version: String::new(),
+    }
 }
 
 /// `b ready 12, c away 0`: in what shape a peer is, and its height.

@@ -276,7 +276,7 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
             epoch: Epoch(epoch),
             at: WallTime::from_nanos(u64::MAX),
             floor: MetFloor {
-                floor: SignFloor::Mark(SignMark { height: u64::MAX, round: u32::MAX, step: u32::MAX }),
+                floor: SignFloor::Mark(SignMark::at_step(u64::MAX, u32::MAX, u32::MAX)),
                 basis: Some(FloorBasis::Replica),
                 height: u64::MAX,
                 settled_in: Duration::MAX,

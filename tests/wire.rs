@@ -70,7 +70,11 @@ fn log_ids() -> impl Strategy<Value = LogId> {
 }
 
 fn marks() -> impl Strategy<Value = SignMark> {
-    (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(height, round, step)| SignMark { height, round, step })
+    prop_oneof![
+        (any::<u64>(), any::<u32>(), any::<u32>())
+            .prop_map(|(height, round, step)| SignMark::at_step(height, round, step)),
+        (any::<u64>(), 1..u64::MAX).prop_map(|(head, approved)| SignMark::of_approvals(head, approved)),
+    ]
 }
 
 fn floors() -> impl Strategy<Value = SignFloor> {
@@ -437,6 +441,23 @@ fn a_state_that_was_written_before_there_were_orders_has_none() {
     assert_eq!((read.epoch, read.orders, read.heir), (Epoch(3), Orders::default(), None));
 }
 
+/// A version that knows only heights would give the key to a host that approves what was approved.
+#[test]
+fn a_mark_with_approvals_is_none_to_a_version_that_does_not_know_of_them() {
+    let last_signed = Some(SignMark::of_approvals(7, 9));
+    let at = WallTime::default();
+    let release = Command::Release { epoch: Epoch(1), last_signed, reason: "operator".into(), at, to: None };
+    let Some(proto::command::Command::Release(written)) = proto::Command::from(&release).command else { panic!() };
+    assert_eq!(written.last_signed, None);
+    assert_eq!(written.approvals, Some(proto::Approvals { head: 7, approved: 9 }));
+    let stored = proto::ReleaseInfo::from(ReleaseInfo { epoch: Epoch(1), term: 1, last_signed, at });
+    assert_eq!((stored.last_signed, ReleaseInfo::from(stored).last_signed), (None, last_signed));
+    let without = proto::Release { approvals: None, ..written };
+    let entry = proto::Command { command: Some(proto::command::Command::Release(without)) };
+    let read = Command::try_from(entry).unwrap();
+    assert!(matches!(read, Command::Release { last_signed: None, .. }), "it settles: {read}");
+}
+
 /// Rows and entries of a version that recorded no more than the floor itself.
 #[test]
 fn what_an_earlier_version_wrote_of_a_floor_is_read_without_its_basis() {
@@ -454,7 +475,7 @@ fn what_an_earlier_version_wrote_of_a_floor_is_read_without_its_basis() {
 }
 
 /// What a later version may append to any message: a number and a text under numbers that this one does not know.
-const LATER: [u8; 10] = [0x98, 0x06, 0x07, 0xa2, 0x06, 0x04, b'l', b'a', b't', b'e'];
+const LATER: [u8; 10] = [0xc0, 0x3e, 0x07, 0xca, 0x3e, 0x04, b'l', b'a', b't', b'e'];
 
 #[test]
 fn a_sender_of_an_earlier_version_knows_nothing_and_one_of_a_later_version_is_listened_to() {

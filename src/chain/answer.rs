@@ -24,6 +24,7 @@ pub fn health(answer: &Value, pointers: &Pointers) -> Result<Health, String> {
     };
     let head_time = read(answer, pointers.head_time.as_deref(), "an RFC 3339 time or seconds since 1970", as_time)?;
     Ok(Health {
+        approved: 0,
         synced: !syncing.unwrap_or(false) && !behind,
         height,
         head_time,

@@ -83,5 +83,5 @@ pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
         u32::try_from(number).map_err(|_| bad(format!("`{pointer}` is {number}, more than {}", u32::MAX)))
     };
     let height = number(height).map_err(bad)?.unwrap_or(0);
-    Ok(Some(SignMark { height, round: small(round)?, step: small(step)? }))
+    Ok(Some(SignMark::at_step(height, small(round)?, small(step)?)))
 }

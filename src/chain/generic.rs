@@ -77,7 +77,7 @@ impl ChainDriver for Generic {
         Ok(match self.chain.on_halt {
             OnHalt::Wait if !tells_time => vec![
                 "chain.probe tells no head_time: after a failover this host waits for ever for a block that is late \
-                 enough; add head_time, or set on_halt = \"replica\""
+                 enough; add head_time, or set on_halt = \"replica\" with [chain.last_signed]"
                     .to_owned(),
             ],
             OnHalt::Wait | OnHalt::Replica => Vec::new(),
@@ -148,6 +148,7 @@ impl Generic {
         let timeout = self.chain.probe.timeout;
         match tokio::time::timeout(timeout, TcpStream::connect(addr)).await {
             Ok(Ok(_)) => Ok(Health {
+                approved: 0,
                 synced: true,
                 height: 0,
                 head_time: None,

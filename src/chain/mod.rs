@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::chain_node::{Activation, Health, KeyState, KeyWork, OnChain, SignFloor};
-use crate::config::{Chain, DriverKind};
+use crate::config::{Chain, DriverKind, OnHalt};
 use crate::core::floor;
 use crate::guard_frame::{LinkSpec, NodeSpec};
 use crate::ids::SignMark;
@@ -95,6 +95,20 @@ pub trait ChainDriver: Send + Sync {
     /// The exact last mark that the shared key signed on this host, if the chain records one.
     fn last_signed(&self) -> impl Future<Output = Result<Option<SignMark>, DriverError>> + Send {
         async { files::last_signed(self.chain()) }
+    }
+
+    /// Whether heights are approved ahead of their blocks on this chain, and [`Self::approved`] tells up to which.
+    fn tells_approvals(&self) -> bool {
+        false
+    }
+
+    /// The highest height that the running node has approved up to the answer, or would have with a key; only rises, also
+    /// over restarts of the node.
+    ///
+    /// # Errors
+    /// It does not tell. Ask again.
+    fn approved(&self) -> impl Future<Output = Result<u64, ProbeError>> + Send {
+        async { Ok(0) }
     }
 
     /// What stands on the chain of the shared key's work, if this chain can be asked for that.
@@ -315,6 +329,24 @@ impl Driver {
         each!(self, it => it.last_signed().await)
     }
 
+    /// Whether the running node tells how far it has approved blocks; see [`Driver::approved`].
+    pub fn tells_approvals(&self) -> bool {
+        each!(self, it => it.tells_approvals())
+    }
+
+    /// Whether the other members shall hear how far the node approves while it has the key: with `on_halt = "replica"`.
+    pub fn gossips_approvals(&self) -> bool {
+        self.tells_approvals() && self.chain().on_halt == OnHalt::Replica
+    }
+
+    /// The highest height that the running node has approved, or would have with a key.
+    ///
+    /// # Errors
+    /// It does not tell within half a second.
+    pub async fn approved(&self) -> Result<u64, ProbeError> {
+        each!(self, it => it.approved().await)
+    }
+
     /// What stands on the chain of the shared key's work; `None` when this chain is not asked for that.
     pub async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
         each!(self, it => it.on_chain().await)
@@ -395,6 +427,17 @@ fn check_settings(chain: &Chain) -> Result<(), DriverError> {
     }
     if chain.probe.timeout.is_zero() {
         return Err(DriverError::setting("chain.probe.timeout", "is zero; no answer can come in no time"));
+    }
+    let has_mark = match chain.driver {
+        DriverKind::Near | DriverKind::CometBft => true,
+        DriverKind::Generic => chain.last_signed.is_some(),
+    };
+    if chain.on_halt == OnHalt::Replica && !has_mark {
+        return Err(DriverError::setting(
+            "chain.on_halt",
+            "\"replica\" goes by the last mark that gossip told of, and driver \"generic\" has none without \
+             [chain.last_signed]; add that section, or set on_halt = \"wait\"",
+        ));
     }
     match &chain.activation {
         Activation::Restart => Ok(()),

@@ -1,5 +1,6 @@
 //! neard. It tells in `/status` whether a validator key is loaded, so a reload by signal can be proven
-//! from outside; it does not protect a key that two hosts use, and writes no mark of what it signed.
+//! from outside; it does not protect a key that two hosts use, and writes no mark of what it signed. While it runs, its
+//! `/metrics` tell up to which height it has approved blocks.
 //! `docs/chains.md` lists what was measured and what follows from it.
 
 mod config_json;
@@ -137,6 +138,14 @@ impl ChainDriver for Near {
     async fn on_chain(&self) -> Result<Option<OnChain>, ProbeError> {
         let account = self.account().await.map_err(|error| self.unanswerable(error))?;
         self.rpc.on_chain(account).await.map(Some)
+    }
+
+    fn tells_approvals(&self) -> bool {
+        true
+    }
+
+    async fn approved(&self) -> Result<u64, ProbeError> {
+        self.rpc.largest_target_height().await
     }
 
     fn sees_key_on_chain(&self) -> bool {

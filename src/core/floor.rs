@@ -26,7 +26,7 @@ pub fn for_claim(source: FloorSource, quiet_since: WallTime, clock_skew: Duratio
 /// one says that the key has signed since, outside of the cluster, and nobody knows how far.
 pub fn source(released: FloorSource, seen: Option<SignMark>) -> FloorSource {
     match released {
-        FloorSource::Exact(mark) if seen > Some(mark) => FloorSource::Unknown,
+        FloorSource::Exact(mark) if SignMark::is_news(seen, Some(mark)) => FloorSource::Unknown,
         FloorSource::NeverSigned | FloorSource::Exact(_) | FloorSource::Unknown => released,
     }
 }
@@ -56,10 +56,17 @@ pub fn of_replica(source: FloorSource, seen: Option<SignMark>) -> Option<SignFlo
 
 /// Whether a chain node in this `health` is past `floor`. With `node_refuses`, the node itself signs
 /// nothing at or below a mark, so that it need not have caught up to it.
+///
+/// A mark with approvals has two halves, and needs both. The head: a node makes no block or chunk, and approves no height, at or
+/// below what it has; so with a lower head it could make a block anew, or skip a height that was endorsed. The approvals: a node
+/// endorses the block after its head unless it has approved that far; so with lower ones it could endorse a height that was
+/// skipped. A head that is itself at the approvals leaves nothing below them to approve, whatever the node tells.
 pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
     match floor {
         SignFloor::None => true,
-        SignFloor::Mark(mark) => node_refuses || health.height >= mark.height,
+        SignFloor::Mark(mark) => {
+            node_refuses || (health.height >= mark.height && health.approved.max(health.height) >= mark.approved)
+        }
         SignFloor::BlockAfter(quiet) => health.head_time.is_some_and(|head_time| head_time > *quiet),
     }
 }
@@ -83,6 +90,7 @@ mod tests {
             synced: true,
             height,
             head_time: Some(wall(head_time_ms)),
+            approved: 0,
             peers: None,
             key: KeyState::Absent,
             latency: Duration::ZERO,
@@ -101,6 +109,22 @@ mod tests {
         assert!(!is_met(&floor, &head(6, 5000), false));
         assert!(is_met(&floor, &head(7, 0), false));
         assert!(is_met(&floor, &head(6, 0), true));
+    }
+
+    #[test]
+    fn a_mark_with_approvals_needs_the_own_head_and_the_own_approvals() {
+        let mark = SignMark::of_approvals(7, 10);
+        let floor = for_claim(FloorSource::Exact(mark), wall(1000), Duration::from_millis(10));
+        assert_eq!(floor, SignFloor::Mark(mark));
+        let met = |height, approved| is_met(&floor, &Health { approved, ..head(height, 5000) }, false);
+        assert!(met(7, 10) && met(8, 12), "no further block is awaited");
+        assert!(!met(6, 10) && !met(6, 90), "a block or chunk of 7 could be made anew");
+        assert!(!met(7, 9), "10 was skipped, and could be endorsed after a block of 9");
+        assert!(!met(9, 0) && met(10, 0), "a node that does not tell has its head alone");
+        let [ahead, behind] = [SignMark::of_approvals(7, 11), SignMark::of_approvals(6, 10)];
+        assert_eq!(source(FloorSource::Exact(mark), Some(ahead)), FloorSource::Unknown);
+        assert_eq!(source(FloorSource::Exact(mark), Some(behind)), FloorSource::Exact(mark));
+        assert_eq!(of_replica(FloorSource::Unknown, Some(mark)), Some(SignFloor::Mark(mark)));
     }
 
     #[test]

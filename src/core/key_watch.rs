@@ -158,7 +158,7 @@ impl Core {
         let (height, at, epoch) = (found.height, found.after, self.view.epoch);
         self.key_watch.alarm = Some(Alarm { height, at, seen_at: now.boot, epoch, held_since: None });
         self.key_watch.clear = Clear::from(at);
-        self.mark_seen = self.mark_seen.max(Some(SignMark::whole_height(height)));
+        self.mark_seen = SignMark::of_both(self.mark_seen, Some(SignMark::whole_height(height)));
         self.quiet_from(now);
     }
 

@@ -299,7 +299,7 @@ impl Core {
             Event::RivalHeard { member } => self.note_rival(now, member, out),
             Event::KeyLooked(look) => self.note_key_looked(now, look),
             Event::UnheldTold(unheld) => self.note_unheld_told(now, unheld),
-            Event::MarkSeen(mark) => self.mark_seen = self.mark_seen.max(Some(mark)),
+            Event::MarkSeen(mark) => self.mark_seen = SignMark::of_both(self.mark_seen, Some(mark)),
             Event::HandoverWanted { to, timeout, reason } => self.note_handover_wanted(now, to, timeout, reason, out),
             Event::ShutdownWanted { stop_node } => self.shut_down(now, stop_node),
             Event::StoreFailed { reason: _ } => {

@@ -378,7 +378,8 @@ impl Replicated {
                 self.release_reason = bounded(reason, REASON_BYTES_MAX);
             }
             let first = self.let_go.unwrap_or(release);
-            self.let_go = Some(ReleaseInfo { last_signed: first.last_signed.max(release.last_signed), ..first });
+            let last_signed = SignMark::of_both(first.last_signed, release.last_signed);
+            self.let_go = Some(ReleaseInfo { last_signed, ..first });
         }
         Applied::Released { epoch }
     }

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_move_that_was_not_seen_to_end_is_told_as_it_stands() {
         let (a, b) = (NodeId::from("a"), NodeId::from("b"));
-        let mark = SignFloor::Mark(SignMark { height: 7, round: 0, step: 0 });
+        let mark = SignFloor::Mark(SignMark::at_step(7, 0, 0));
         let floor = MetFloor { floor: mark, basis: None, height: 7, settled_in: Duration::ZERO };
         let end = MoveEnd { active_at: at(1001), gap: Duration::ZERO, took: Duration::ZERO, floor };
         assert_eq!(

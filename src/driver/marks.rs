@@ -15,6 +15,7 @@ use crate::gossip::Table;
 use crate::ids::SignMark;
 use crate::shared_core::SharedCore;
 use crate::store::MarkFile;
+use crate::wire::from_parts;
 use crate::wire::proto::Record;
 
 /// Between two writes: the chain may sign many times a second.
@@ -22,7 +23,11 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The highest mark in the records of other members, theirs or one that they heard of themselves.
 fn highest<'a>(records: impl Iterator<Item = &'a Record>) -> Option<SignMark> {
-    records.flat_map(|record| [record.last_signed, record.mark_seen]).flatten().map(SignMark::from).max()
+    records.flat_map(marks_of).fold(None, SignMark::of_both)
+}
+
+fn marks_of(record: &Record) -> [Option<SignMark>; 2] {
+    [(record.last_signed, record.approvals), (record.mark_seen, record.approvals_seen)].map(from_parts)
 }
 
 /// Tells the core of every higher mark, and keeps it in `file` unless this host signed as much itself,
@@ -38,10 +43,10 @@ pub(super) async fn follow(
     let mut known = *to_keep.borrow();
     loop {
         let told = highest(table.borrow_and_update().others().filter_map(|(_, heard)| heard.record.as_deref()));
-        if let Some(mark) = told.filter(|_| told > known) {
-            known = told;
+        if let Some(mark) = told.filter(|_| SignMark::is_news(told, known)) {
+            known = SignMark::of_both(known, told);
             core.step(Event::MarkSeen(mark));
-            if told > effects.as_ref().and_then(|effects| effects.seen().borrow().last_signed) {
+            if SignMark::is_news(told, effects.as_ref().and_then(|effects| effects.seen().borrow().last_signed)) {
                 to_keep.send_replace(told);
             }
         }
@@ -86,6 +91,11 @@ mod tests {
         let standby = Record { last_signed: mark(12), mark_seen: mark(40), ..Record::default() };
         assert_eq!(highest([&arbiter, &standby].into_iter()), Some(SignMark::at_height(41)));
         assert_eq!(highest([&Record::default()].into_iter()), None);
+        // Of approvals both halves count, whoever told each.
+        let part = |head, approved| Some(crate::wire::proto::Approvals { head, approved });
+        let lost = Record { approvals_seen: part(9, 14), ..Record::default() };
+        let holder = Record { approvals: part(10, 11), ..Record::default() };
+        assert_eq!(highest([&lost, &holder].into_iter()), Some(SignMark::of_approvals(10, 14)));
     }
 
     #[tokio::test]

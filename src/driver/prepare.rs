@@ -145,7 +145,7 @@ async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLi
 /// when that is not so any more.
 async fn check_signed(driver: &Driver, store: &Store) -> Result<()> {
     let (Some(released), Some(signed)) = (store.released_mark(), driver.last_signed().await?) else { return Ok(()) };
-    if signed <= released {
+    if released.covers(&signed) {
         return Ok(());
     }
     bail!(

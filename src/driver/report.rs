@@ -29,8 +29,8 @@ use crate::shared_core::SharedCore;
 use crate::store::AppliedState;
 use crate::time::{BootTime, WallTime};
 use crate::transport::Certificates;
-use crate::wire::proto;
 use crate::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
+use crate::wire::{approvals_part, proto, signed_part};
 
 /// Between two gossip records while much happens.
 const RECORD_EVERY_MIN: Duration = Duration::from_millis(50);
@@ -167,8 +167,10 @@ impl Reporter {
                 probe_latency_us: health.latency.as_micros() as u32,
                 version: health.version,
             }),
-            last_signed: last_signed.map(Into::into),
-            mark_seen: mark_seen.map(Into::into),
+            last_signed: signed_part(last_signed),
+            mark_seen: signed_part(mark_seen),
+            approvals: approvals_part(last_signed),
+            approvals_seen: approvals_part(mark_seen),
             settling: settling.unwrap_or_default(),
             maintenance,
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),

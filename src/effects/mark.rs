@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::Hands;
+use super::{Hands, approvals};
 use crate::core::Event;
+use crate::ids::SignMark;
 
 /// Between two looks at the chain node's own record, which is also the pace of gossip.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -28,14 +29,18 @@ pub(super) async fn watch(hands: Arc<Hands>) {
 
 /// What cannot be read at the moment changes nothing: a mark only rises.
 async fn look(hands: &Hands) {
-    let recorded = match hands.chain.last_signed().await {
-        Ok(recorded) => recorded,
-        Err(error) => return debug!("{error}"),
+    let recorded = if hands.chain.gossips_approvals() {
+        approvals::of_holder(hands).await
+    } else {
+        match hands.chain.last_signed().await {
+            Ok(recorded) => recorded,
+            Err(error) => return debug!("{error}"),
+        }
     };
     let rose = hands.seen.send_if_modified(|seen| {
-        let rises = recorded > seen.last_signed;
+        let rises = SignMark::is_news(recorded, seen.last_signed);
         if rises {
-            seen.last_signed = recorded;
+            seen.last_signed = SignMark::of_both(seen.last_signed, recorded);
         }
         rises
     });

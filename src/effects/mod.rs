@@ -4,6 +4,7 @@
 //! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
 //! link is never put to validating by something older than the order to let go.
 
+mod approvals;
 mod descendants;
 mod file_queue;
 mod first_signature;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::file_queue::{Done, FileQueue};
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, first_signature, key_places, owner, upgrade};
+use super::{Hands, NodeSeen, approvals, first_signature, key_places, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
@@ -324,7 +324,11 @@ async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
         Ok(Err(error)) => warn!("{error}"),
         Err(_) => warn!("the files of the stopped chain node are not saved after {FILES_MAX:?}; see to its disk"),
     }
-    let last_signed = last_signed(hands).await;
+    let last_signed = match hands.chain.tells_approvals() {
+        true if keyless => approvals::of_keyless(hands).await,
+        true => None,
+        false => last_signed(hands).await,
+    };
     hands.has_key.send_replace(false);
     hands.core.step(Event::Inactive { last_signed });
     match linked {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::approvals::Told;
 use super::descendants::Lookout;
 use super::{Hands, owner};
 use crate::core::Event;
@@ -21,10 +22,12 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     let mut closely = hands.closely.subscribe();
     let mut failure_counts_at = Instant::now();
     let mut lookout = Lookout::default();
+    let mut told = Told::nothing();
     loop {
         let Some(process) = owner::watch_until_running(&hands).await else { return };
         let pid = Some(process.pid);
-        match probe(&hands, &process, &mut lookout).await {
+        let watched_closely = *closely.borrow();
+        match probe(&hands, &process, &mut lookout, &mut told, watched_closely).await {
             Ok(()) if *hands.answered.borrow() == pid => {}
             Ok(()) => {
                 // Whatever there was to say is of a process that is gone.
@@ -54,8 +57,18 @@ pub(super) async fn watch(hands: Arc<Hands>) {
 
 /// One probe; an answer is reported to the core, unless the process that was asked is gone meanwhile: what it said of its key
 /// is not true of the next.
-async fn probe(hands: &Hands, process: &NodeProcess, lookout: &mut Lookout) -> Result<(), String> {
-    match owner::ask(hands).await {
+async fn probe(
+    hands: &Hands,
+    process: &NodeProcess,
+    lookout: &mut Lookout,
+    told: &mut Told,
+    closely: bool,
+) -> Result<(), String> {
+    let mut answer = owner::ask(hands).await;
+    if let Ok(health) = &mut answer {
+        health.approved = told.by(hands, process.pid, closely).await;
+    }
+    match answer {
         Ok(_) if !hands.runs_node(process.pid) => Err("the chain node ended meanwhile".to_owned()),
         Ok(health) => {
             debug!(height = health.height, "probed");

@@ -12,24 +12,27 @@ use crate::ids::SignMark;
 use crate::wire::{decode, proto};
 
 const MAGIC: &[u8; 8] = b"BTNMARK1";
+const APPROVALS_MAGIC: &[u8; 8] = b"BTNAPPR1";
 
-/// Its directory is the store's; nobody else writes the file.
+/// Their directory is the store's; nobody else writes the files.
 pub struct MarkFile {
     file: SealedFile,
+    /// For a mark with approvals. A file of its own: a version that does not know of them would read the height alone.
+    approvals: SealedFile,
     kept: Option<SignMark>,
 }
 
 impl MarkFile {
-    /// The file of `state_dir`, and what is wrong with it. A file that cannot be read counts as no
+    /// The files of `state_dir`, and what is wrong with them. A file that cannot be read counts as no
     /// mark, never as a lower one than it held: a holder without a mark waits.
     pub fn open(state_dir: &Path) -> (MarkFile, Option<StoreError>) {
         let file = SealedFile::new(state_dir.join("mark"), MAGIC);
-        let kept = read(&file);
-        let (kept, error) = match kept {
+        let approvals = SealedFile::new(state_dir.join("approvals"), APPROVALS_MAGIC);
+        let (kept, error) = match read(&file).and_then(|kept| Ok(SignMark::of_both(kept, read(&approvals)?))) {
             Ok(kept) => (kept, None),
             Err(error) => (None, Some(error)),
         };
-        (MarkFile { file, kept }, error)
+        (MarkFile { file, approvals, kept }, error)
     }
 
     /// The mark in the file.
@@ -37,16 +40,18 @@ impl MarkFile {
         self.kept
     }
 
-    /// The file holds `mark`, or the higher one that it held, for good.
+    /// What is kept covers `mark`, for good.
     ///
     /// # Errors
     /// It holds what it held before; try again later.
     pub fn raise(&mut self, mark: SignMark) -> Result<(), StoreError> {
-        if self.kept >= Some(mark) {
+        if !SignMark::is_news(Some(mark), self.kept) {
             return Ok(());
         }
+        let mark = self.kept.map_or(mark, |kept| kept.with(mark));
+        let file = if mark.approved == 0 { &self.file } else { &self.approvals };
         let body = proto::SignMark::from(mark).encode_to_vec();
-        self.file.write(&body).map_err(|error| StoreError::io("replace", self.file.path(), error))?;
+        file.write(&body).map_err(|error| StoreError::io("replace", file.path(), error))?;
         self.kept = Some(mark);
         Ok(())
     }
@@ -66,7 +71,19 @@ mod tests {
     use super::*;
 
     fn mark(height: u64, round: u32) -> SignMark {
-        SignMark { height, round, step: 1 }
+        SignMark::at_step(height, round, 1)
+    }
+
+    #[test]
+    fn approvals_are_kept_where_no_version_that_does_not_know_of_them_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut file, _) = MarkFile::open(dir.path());
+        for (head, approved) in [(10, 11), (9, 14), (8, 8)] {
+            file.raise(SignMark::of_approvals(head, approved)).unwrap();
+        }
+        let both = Some(SignMark::of_approvals(10, 14));
+        assert_eq!((file.kept(), MarkFile::open(dir.path()).0.kept()), (both, both));
+        assert!(!dir.path().join("mark").exists());
     }
 
     #[test]

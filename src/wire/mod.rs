@@ -9,7 +9,7 @@ mod stored;
 mod upgrades;
 
 pub use messages::{KNOWS, Message, OfLeader, PROTOCOL, Promising, Sender, Session, SnapshotRequest, TransferAnswer};
-pub use parts::{members, read_entry};
+pub use parts::{approvals_part, from_parts, members, read_entry, signed_part};
 pub use stored::AppliedState;
 pub use upgrades::upgrade_name;
 

@@ -157,7 +157,8 @@ impl From<&Command> for proto::Command {
             }),
             Command::Release { epoch, last_signed, reason, at, to } => Kind::Release(proto::Release {
                 epoch: epoch.0,
-                last_signed: last_signed.map(Into::into),
+                last_signed: signed_part(*last_signed),
+                approvals: approvals_part(*last_signed),
                 reason: reason.clone(),
                 at_ns: at.as_nanos(),
                 to: name_or_empty(to),
@@ -226,7 +227,7 @@ impl TryFrom<proto::Command> for Command {
             },
             Kind::Release(release) => Command::Release {
                 epoch: Epoch(release.epoch),
-                last_signed: release.last_signed.map(Into::into),
+                last_signed: from_parts((release.last_signed, release.approvals)),
                 reason: release.reason,
                 at: WallTime::from_nanos(release.at_ns),
                 to: some_name(release.to),
@@ -281,14 +282,32 @@ impl TryFrom<proto::Command> for Command {
 
 impl From<SignMark> for proto::SignMark {
     fn from(mark: SignMark) -> Self {
-        proto::SignMark { height: mark.height, round: mark.round, step: mark.step }
+        proto::SignMark { height: mark.height, round: mark.round, step: mark.step, approved: mark.approved }
     }
 }
 
 impl From<proto::SignMark> for SignMark {
     fn from(mark: proto::SignMark) -> Self {
-        SignMark { height: mark.height, round: mark.round, step: mark.step }
+        SignMark { height: mark.height, round: mark.round, step: mark.step, approved: mark.approved }
     }
+}
+
+/// A mark where it is acted on. One with approvals does not stand where a version that does not know of them would take its
+/// height for all of it, and sign what was approved.
+pub fn signed_part(mark: Option<SignMark>) -> Option<proto::SignMark> {
+    mark.filter(|mark| mark.approved == 0).map(Into::into)
+}
+
+/// The mark for which there is no [`signed_part`].
+pub fn approvals_part(mark: Option<SignMark>) -> Option<proto::Approvals> {
+    let mark = mark.filter(|mark| mark.approved > 0)?;
+    Some(proto::Approvals { head: mark.height, approved: mark.approved })
+}
+
+/// What [`signed_part`] and [`approvals_part`] were made from.
+pub fn from_parts((signed, approvals): (Option<proto::SignMark>, Option<proto::Approvals>)) -> Option<SignMark> {
+    let approvals = approvals.map(|part| SignMark::of_approvals(part.head, part.approved));
+    SignMark::of_both(signed.map(Into::into), approvals)
 }
 
 /// Unspecified is what a message of an earlier version says.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::proto;
 use super::{LogId, StoredMembership, WireError};
-use super::{member, name_or_empty, nanos, required, some_name};
+use super::{approvals_part, from_parts, member, name_or_empty, nanos, required, signed_part, some_name};
 use crate::chain_node::MetFloor;
 use crate::core::orders::Orders;
 use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
@@ -133,7 +133,8 @@ impl From<ReleaseInfo> for proto::ReleaseInfo {
         proto::ReleaseInfo {
             epoch: release.epoch.0,
             term: release.term,
-            last_signed: release.last_signed.map(Into::into),
+            last_signed: signed_part(release.last_signed),
+            approvals: approvals_part(release.last_signed),
             at_ns: release.at.as_nanos(),
         }
     }
@@ -144,7 +145,7 @@ impl From<proto::ReleaseInfo> for ReleaseInfo {
         ReleaseInfo {
             epoch: Epoch(release.epoch),
             term: release.term,
-            last_signed: release.last_signed.map(Into::into),
+            last_signed: from_parts((release.last_signed, release.approvals)),
             at: WallTime::from_nanos(release.at_ns),
         }
     }

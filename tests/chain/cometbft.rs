@@ -92,7 +92,7 @@ const LIVE: &str = "data/priv_validator_state.json";
 const KEPT: &str = "state/priv_validator_state.validating.json";
 
 fn mark(height: u64, round: u32, step: u32) -> SignFloor {
-    SignFloor::Mark(SignMark { height, round, step })
+    SignFloor::Mark(SignMark::at_step(height, round, step))
 }
 
 fn is(height: u64, round: u64, step: u64) -> (String, u64, u64) {
@@ -109,6 +109,7 @@ async fn a_real_status_is_read_to_exact_values() {
     assert_eq!(cometbft.check().await, Ok(Vec::new()));
     let health = cometbft.probe().await.expect("health");
     let expected = Health {
+        approved: 0,
         synced: true,
         height: 2,
         head_time: Some(WallTime::from_nanos(1_795_245_835_987_177_382)),
@@ -176,7 +177,7 @@ async fn an_exact_floor_is_written_as_it_is_and_without_a_signature() {
     for file in [LIVE, KEPT] {
         assert_eq!(host.state(file), json!({"height": "10", "round": 1, "step": 2}), "{file}");
     }
-    assert_eq!(cometbft.last_signed().await, Ok(Some(SignMark { height: 10, round: 1, step: 2 })));
+    assert_eq!(cometbft.last_signed().await, Ok(Some(SignMark::at_step(10, 1, 2))));
     let mode = fs::metadata(host.path(LIVE)).expect("state").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
@@ -230,7 +231,7 @@ async fn a_wiped_data_folder_does_not_lower_the_floor() {
             Some(reset) => host.put(LIVE, reset),
             None => fs::remove_file(host.path(LIVE)).expect("removed"),
         }
-        assert_eq!(host.driver().last_signed().await, Ok(Some(SignMark { height: 50, round: 0, step: 3 })));
+        assert_eq!(host.driver().last_signed().await, Ok(Some(SignMark::at_step(50, 0, 3))));
         host.driver().prepare_validator(&SignFloor::None, None).await.expect("prepared");
         assert_eq!(host.mark(LIVE), is(50, 0, 3));
         assert_eq!(host.state(LIVE)["signature"], "signature of 50/0/3");

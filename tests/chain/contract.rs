@@ -62,7 +62,7 @@ impl Host {
 }
 
 fn mark(height: u64, round: u32, step: u32) -> SignMark {
-    SignMark { height, round, step }
+    SignMark::at_step(height, round, step)
 }
 
 #[tokio::test]
@@ -274,7 +274,7 @@ async fn a_floor_that_the_node_is_to_enforce_only_rises_also_over_a_restart() {
             let again = driver(&host.chain, &host.folder.path().join("state"));
             host.sound(again.prepare_validator(&SignFloor::Mark(floor), None).await);
             host.sound(again.after_stop().await);
-            highest = highest.max(floor);
+            highest = highest.with(floor);
             assert_eq!(host.last_signed().await, Some(highest), "{} after {floor:?}", subject.name());
         }
     }

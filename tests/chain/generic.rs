@@ -222,6 +222,23 @@ async fn an_activation_command_must_end_with_zero() {
     assert!(!flood.contains("within"), "a command that floods its output ends by itself: {flood}");
 }
 
+#[test]
+fn replica_is_refused_where_no_mark_would_ever_be_told() {
+    let home = tempfile::tempdir().expect("home");
+    let mut chain = chain(DriverKind::Generic, home.path(), ProbeTarget::Tcp { addr: "127.0.0.1:1".into() });
+    let keys = || baton::chain::KeyReader::new("baton-guard");
+    assert!(Driver::new(&chain, home.path(), keys()).is_ok());
+    chain.on_halt = OnHalt::Replica;
+    let error = Driver::new(&chain, home.path(), keys()).err().expect("no mark").to_string();
+    let expected = ["chain.on_halt", "\"replica\"", "\"generic\"", "[chain.last_signed]"];
+    assert!(expected.iter().all(|part| error.contains(part)), "{error}");
+    chain.last_signed = Some(LastSigned { file: "signed".into(), height: "/height".into(), round: None, step: None });
+    assert!(Driver::new(&chain, home.path(), keys()).is_ok());
+    let mut near = super::near::near_chain(home.path(), "http://127.0.0.1:1/status".into());
+    near.on_halt = OnHalt::Replica;
+    assert!(Driver::new(&near, home.path(), keys()).is_ok(), "it tells how far it has approved");
+}
+
 #[tokio::test]
 async fn the_last_signed_mark_is_read_by_pointers() {
     let home = tempfile::tempdir().expect("home");
@@ -237,7 +254,7 @@ async fn the_last_signed_mark_is_read_by_pointers() {
     assert_eq!(driver.last_signed().await, Ok(None), "before the node has signed anything");
     let file = home.path().join("signed.json");
     std::fs::write(&file, r#"{"last": {"height": "41", "round": 2}}"#).expect("file");
-    assert_eq!(driver.last_signed().await, Ok(Some(SignMark { height: 41, round: 2, step: 0 })));
+    assert_eq!(driver.last_signed().await, Ok(Some(SignMark::at_step(41, 2, 0))));
     for bad in ["", "{}", r#"{"last": {"height": 1}}"#, r#"{"last": {"height": -1, "round": 0}}"#] {
         std::fs::write(&file, bad).expect("file");
         let error = driver.last_signed().await.expect_err(bad).to_string();
@@ -299,7 +316,10 @@ async fn a_probe_without_head_times_is_warned_of_unless_a_failover_needs_none() 
         (ProbeTarget::Tcp { addr: "127.0.0.1:1".into() }, OnHalt::Wait, true),
         (ProbeTarget::Exec { command: sh("exit 0") }, OnHalt::Wait, false),
     ] {
-        let chain = Chain { on_halt, ..chain(DriverKind::Generic, Path::new("/"), target) };
+        // Without it `replica` is refused.
+        let signed = LastSigned { file: "signed".into(), height: "/height".into(), round: None, step: None };
+        let last_signed = Some(signed).filter(|_| on_halt == OnHalt::Replica);
+        let chain = Chain { on_halt, last_signed, ..chain(DriverKind::Generic, Path::new("/"), target) };
         let warnings = driver(&chain, Path::new("/")).check().await.expect("checked");
         let found = warnings.iter().any(|warning| warning.contains("head_time") && warning.contains("on_halt"));
         assert_eq!(found, warned, "{:?} {on_halt:?}: {warnings:?}", chain.probe.target);

@@ -77,6 +77,7 @@ fn refusal(chain: &Chain) -> String {
 
 fn health(height: u64, head_time: Option<WallTime>) -> Health {
     Health {
+        approved: 0,
         synced: true,
         height,
         head_time,

@@ -27,6 +27,7 @@ async fn a_real_status_is_read_to_exact_values() {
     let (near, _node) = near(Answer::Body(STATUS.into())).await;
     let health = near.probe().await.expect("health");
     let expected = Health {
+        approved: 0,
         synced: true,
         height: 18,
         head_time: Some(WallTime::from_nanos(1_795_218_367_443_701_848)),
@@ -38,6 +39,26 @@ async fn a_real_status_is_read_to_exact_values() {
     assert_eq!(health, expected);
     assert!(health.latency > Duration::ZERO && health.latency < TIMEOUT, "{:?}", health.latency);
     assert!(near.proves_key_by_probe());
+}
+
+#[tokio::test]
+async fn how_far_it_has_approved_is_read_from_its_metrics_or_not_known() {
+    let (near, node) = near(Answer::Hang).await;
+    assert!(near.tells_approvals());
+    let metrics = |text: &str| node.answer("/metrics", Answer::Body(text.to_owned()));
+    metrics(
+        "# TYPE near_largest_target_height gauge\nnear_largest_target_height_x 1\nnear_largest_target_height 6890\n",
+    );
+    assert_eq!(near.approved().await, Ok(6890));
+    for bad in
+        ["", "near_largest_target_height_x 1\n", "near_largest_target_height -1\n", "near_largest_target_height\n"]
+    {
+        metrics(bad);
+        let error = near.approved().await.expect_err(bad).to_string();
+        assert!(error.contains("near_largest_target_height") && error.contains("/metrics"), "{bad}: {error}");
+    }
+    node.answer("/metrics", Answer::Hang);
+    assert!(matches!(near.approved().await, Err(ProbeError::Timeout { .. })));
 }
 
 #[tokio::test]

@@ -111,8 +111,7 @@ async fn a_large_standby_wallet_is_compared_with_the_validators() {
     let mut wallet: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
     fs::write(path("wallet"), &wallet).expect("written");
     fs::write(path("copy"), &wallet).expect("written");
-    let mut chain = chain(DriverKind::Generic, place.path(), ProbeTarget::Tcp { addr: "127.0.0.1:1".into() });
-    chain.on_halt = OnHalt::Replica;
+    let mut chain = chain(DriverKind::Generic, place.path(), ProbeTarget::Exec { command: vec!["true".into()] });
     chain.links = vec![link(path("link"), path("wallet"), Some(path("copy")))];
     assert!(refused(&chain).await.contains("is the validator key"));
     *wallet.last_mut().expect("bytes") ^= 1;

@@ -123,7 +123,7 @@ impl Subject for CometBft {
     fn record(&self) -> Option<&'static str> {
         Some("data/priv_validator_state.json")
     }
-    fn signed(&self, SignMark { height, round, step }: SignMark) -> Value {
+    fn signed(&self, SignMark { height, round, step, .. }: SignMark) -> Value {
         json!({"height": height.to_string(), "round": round, "step": step, "signature": "s", "signbytes": "AB"})
     }
 }
@@ -169,7 +169,7 @@ impl Subject for GenericHttp {
     fn record(&self) -> Option<&'static str> {
         Some("signed.json")
     }
-    fn signed(&self, SignMark { height, round, step }: SignMark) -> Value {
+    fn signed(&self, SignMark { height, round, step, .. }: SignMark) -> Value {
         json!({"height": height, "round": round, "step": step})
     }
 }

@@ -153,7 +153,16 @@ async fn become_active(cluster: &Cluster, deadline: BootTime) {
     let probed = |height, head_time| {
         let version = String::new();
         let (peers, key, latency) = (None, KeyState::Absent, Duration::ZERO);
-        a.core.step(Event::Probed(Health { synced: true, height, head_time, peers, key, latency, version }));
+        a.core.step(Event::Probed(Health {
+            synced: true,
+            height,
+            head_time,
+            approved: 0,
+            peers,
+            key,
+            latency,
+            version,
+        }));
     };
     a.core.step(Event::GuardAttached { node: None, armed: None });
     a.core.step(Event::NodeStarted { validator_epoch: None });

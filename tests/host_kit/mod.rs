@@ -26,7 +26,7 @@ use baton::time::{BootTime, WallTime};
 use baton::timing::Timing;
 use baton::upgrade::Upgrades;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
@@ -94,17 +94,28 @@ impl Host {
 
     /// The core is obeyed, with `b` ready to take over; when it `leads`, its lease is kept alive.
     pub fn obey(&mut self, leads: bool) {
+        let (_, term) = watch::channel(leads.then_some(1));
+        self.obey_in(Arc::default(), term);
+    }
+
+    /// As `obey`, with a log that other hosts of the test may share: its terms are led by one host each, this one in those of
+    /// `term`.
+    pub fn obey_in(&mut self, log: Arc<Mutex<Replicated>>, mut term: watch::Receiver<Option<u64>>) {
         let (core, effects) = (self.core.clone(), self.effects.clone());
         let mut actions = self.actions.take().expect("obeyed once");
         let (events, finished) = (self.events_file(), self.finished.clone());
+        let (of_log, of_term) = (log.clone(), term.clone());
         self.tasks.spawn(async move {
-            let mut replicated = Replicated::default();
             while let Some(action) = actions.recv().await {
                 let Some(left) = effects.perform(action) else { continue };
                 if let Some(command) = entry(&left) {
                     note(&events, &command);
-                    let outcome = replicated.apply(1, &command);
-                    core.step(Event::Applied { term: 1, command, outcome, view: replicated.view() });
+                    let Some(term) = *of_term.borrow() else { continue };
+                    let (outcome, view) = {
+                        let mut log = of_log.lock().expect("no panic");
+                        (log.apply(term, &command), log.view())
+                    };
+                    core.step(Event::Applied { term, command, outcome, view });
                 } else if matches!(left, Action::Finish { .. }) {
                     *finished.lock().expect("no panic") = Some(left);
                 }
@@ -114,25 +125,37 @@ impl Host {
         self.tasks.spawn(async move {
             let ready = Peer { ready: true, reachable: true, ..Peer::default() };
             core.step(Event::Peers(BTreeMap::from([("b".into(), ready)])));
-            if leads {
-                core.step(Event::Led { term: 1 });
-            }
+            let mut led = None;
             loop {
+                let leads = *term.borrow_and_update();
+                if leads != led {
+                    let (view, last) = {
+                        let log = log.lock().expect("no panic");
+                        (log.view(), log.last_release)
+                    };
+                    core.step(Event::Restored { view, released_term: last.map(|release| release.term) });
+                    core.step(leads.map_or(Event::LeadLost, |term| Event::Led { term }));
+                    led = leads;
+                }
                 core.step(match leads {
-                    true => Event::Acked {
+                    Some(term) => Event::Acked {
                         from: "b".into(),
-                        term: 1,
+                        term,
                         sent_at: BootTime::now(),
                         promised: Some(timing().promise()),
                     },
-                    false => Event::Accepted {
+                    None => Event::Accepted {
                         leader: "b".into(),
                         term: 1,
                         arrived_at: BootTime::now(),
                         promise: timing().promise(),
                     },
                 });
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                    // Nothing changes once the test has dropped the other end.
+                    Ok(()) = term.changed() => {}
+                }
             }
         });
     }

@@ -144,6 +144,7 @@ impl Host {
 
 pub fn healthy(height: u64) -> Health {
     Health {
+        approved: 0,
         synced: true,
         height,
         head_time: Some(WallTime::from_nanos(2_000)),

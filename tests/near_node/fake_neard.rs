@@ -3,7 +3,8 @@
 //! chain some time after its key is loaded. Files in its home make it worse: `deaf` (SIGHUP changes
 //! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
 //! not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign` (another node signs
-//! with the key, a chunk a block).
+//! with the key, a chunk a block), `mute` (its `/metrics` tell nothing of approvals), `slow` (it gives up no height while the
+//! file is there). What it signs is an event, by the facts in `slots.rs`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, interval, sleep};
 
 use crate::fake_node::{Answer, FakeNode};
+use crate::slots::{Signed, Slots};
 
 pub const ADDR: &str = "FAKE_NEARD_ADDR";
+/// A file of what the chain brings, a line each: `block HEIGHT NANOSECONDS`, or `skip` for a height that is given up. Without
+/// it a block comes every 100 ms.
+pub const CHAIN: &str = "FAKE_NEARD_CHAIN";
 /// Without a handler for any signal.
 const DEAF_FOR: Duration = Duration::from_millis(300);
 /// From SIGTERM to the end, with all connections open.
@@ -38,6 +43,10 @@ struct Neard {
     config_correct: bool,
     chunks: u64,
     asked: bool,
+    slots: Slots,
+    head_time: WallTime,
+    /// The file of `CHAIN`, and how many of its lines were played.
+    chain: Option<(PathBuf, usize)>,
 }
 
 /// Runs in the current folder until it is told to end.
@@ -67,7 +76,13 @@ pub async fn run(addr: &str) {
         (signal(SignalKind::hangup()).expect("a handler"), signal(SignalKind::terminate()).expect("a handler"));
     let http = FakeNode::start_at(addr, "/status", Answer::CloseAtOnce).await;
     let loaded_at = key.is_some().then(Instant::now);
-    let mut neard = Neard { home, http, key, loaded_at, config_correct: true, chunks: 30, asked: false };
+    let mut slots = read_database(&home);
+    slots.has_key = key.is_some();
+    let chain = std::env::var_os(CHAIN).map(|path| (PathBuf::from(path), 0));
+    let head_time = WallTime::from_nanos(0);
+    let mut neard =
+        Neard { home, http, key, loaded_at, config_correct: true, chunks: 30, asked: false, slots, head_time, chain };
+    neard.sync();
     neard.answer();
     let end = Instant::now() + LIFE_MAX;
     let mut ending = None;
@@ -81,7 +96,10 @@ pub async fn run(addr: &str) {
                     ending.get_or_insert(Instant::now() + ENDS_IN);
                 }
             }
-            _ = tick.tick() => neard.answer(),
+            _ = tick.tick() => {
+                neard.follow();
+                neard.answer();
+            }
         }
         if Instant::now() >= ending.unwrap_or(end) {
             event(&neard.home, "end");
@@ -107,20 +125,78 @@ impl Neard {
         }
         self.key = read_key(&self.home);
         self.loaded_at = self.key.is_some().then(Instant::now);
+        self.slots.has_key = self.key.is_some();
         event(&self.home, &format!("hup key={}", self.key.as_deref().unwrap_or("-")));
         self.answer();
     }
 
+    /// What came while it did not run is history: nothing of it is approved or given up.
+    fn sync(&mut self) {
+        let key = std::mem::take(&mut self.slots.has_key);
+        for line in self.news() {
+            if let Some((height, time)) = block(&line) {
+                let _ = self.slots.accept(height);
+                self.head_time = time;
+            }
+        }
+        self.slots.has_key = key;
+    }
+
+    fn follow(&mut self) {
+        for line in self.news() {
+            match block(&line) {
+                Some((height, time)) => {
+                    self.head_time = time;
+                    let chunk = self.slots.accept(height);
+                    self.sign(chunk);
+                    let endorsement = self.slots.endorse();
+                    self.sign(endorsement);
+                }
+                None if self.is("slow") => {}
+                None => {
+                    let skip = self.slots.skip();
+                    self.sign(skip);
+                }
+            }
+        }
+    }
+
+    /// What the chain has brought since the last look.
+    fn news(&mut self) -> Vec<String> {
+        let Some((path, played)) = &mut self.chain else {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+            return vec![format!("block {} {}", now.as_millis() / 100, now.as_nanos())];
+        };
+        let text = std::fs::read_to_string(path).expect("the chain");
+        // The last line may be in the making.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines: Vec<String> = whole.lines().skip(*played).map(str::to_owned).collect();
+        *played += lines.len();
+        lines
+    }
+
+    /// The database has it before it leaves.
+    fn sign(&self, signed: Option<Signed>) {
+        let Slots { head, gauge, .. } = self.slots;
+        std::fs::write(self.home.join("database.new"), format!("{head} {gauge}")).expect("written");
+        std::fs::rename(self.home.join("database.new"), self.home.join("database")).expect("renamed");
+        if let Some(signed) = signed.filter(|_| self.chain.is_some()) {
+            event(&self.home, &format!("signs {signed}"));
+        }
+    }
+
     fn answer(&mut self) {
         let mut status: Value = serde_json::from_str(STATUS).expect("a status");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        let since_start = now.as_millis() as u64 / 100;
-        status["sync_info"]["latest_block_time"] = WallTime::from_nanos(now.as_nanos() as u64).to_string().into();
-        status["sync_info"]["latest_block_height"] = since_start.into();
+        let head = self.slots.head;
+        status["sync_info"]["latest_block_time"] = self.head_time.to_string().into();
+        status["sync_info"]["latest_block_height"] = head.into();
         status["validator_account_id"] = json!(self.key);
         status["validator_public_key"] = json!(self.key.as_ref().map(|_| "ed25519:x"));
         self.http.answer("/status", Answer::Body(status.to_string()));
-        let metrics = format!("near_config_correct {}\n", u8::from(self.config_correct));
+        let mut metrics = format!("near_config_correct {}\n", u8::from(self.config_correct));
+        if !self.is("mute") {
+            writeln!(metrics, "near_largest_target_height {}", self.slots.gauge).expect("a line");
+        }
         self.http.answer("/metrics", Answer::Body(metrics));
         if self.loaded_at.is_some_and(|at| at.elapsed() >= FIRST_CHUNK_AFTER) && !self.is("idle") {
             self.chunks = 31;
@@ -129,12 +205,24 @@ impl Neard {
             self.asked = true;
             event(&self.home, "asked for validators");
         }
-        let foreign = if self.is("foreign") { since_start } else { 0 };
+        let foreign = if self.is("foreign") { head } else { 0 };
         let ours =
             json!({ "account_id": "node3", "num_produced_blocks": 7, "num_produced_chunks": self.chunks + foreign });
         let result = json!({ "epoch_start_height": 1, "current_validators": [ours] });
         self.http.answer("/#validators", Answer::Body(json!({ "result": result }).to_string()));
     }
+}
+
+/// Height and time, if `line` of the chain brings a block.
+fn block(line: &str) -> Option<(u64, WallTime)> {
+    let mut words = line.strip_prefix("block ")?.split(' ').map(|word| word.parse().expect("a number"));
+    Some((words.next().expect("a height"), WallTime::from_nanos(words.next().expect("a time"))))
+}
+
+fn read_database(home: &Path) -> Slots {
+    let text = std::fs::read_to_string(home.join("database")).unwrap_or_else(|_| "0 0".to_owned());
+    let (head, gauge) = text.split_once(' ').expect("two numbers");
+    Slots::of_database(head.parse().expect("a head"), gauge.parse().expect("a gauge"))
 }
 
 fn read_key(home: &Path) -> Option<String> {

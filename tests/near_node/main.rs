@@ -6,12 +6,15 @@ mod fake_neard;
 #[allow(dead_code)] // The driver's tests use the rest.
 mod fake_node;
 mod foreign;
+mod halves;
+mod handovers;
 #[path = "../hang_kit/mod.rs"]
 mod hang_kit;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
 mod hung_disk;
 mod key_places;
+mod slots;
 mod stage;
 
 use std::time::{Duration, Instant};

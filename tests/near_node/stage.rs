@@ -68,6 +68,16 @@ impl Host {
         Host { host, dir, addr }
     }
 
+    /// Its node follows the chain in the file `chain`.
+    pub async fn following(file: &Path, on_halt: OnHalt) -> Host {
+        let file = file.to_str().expect("UTF-8").to_owned();
+        Host::with(Activation::Signal(1), |chain| {
+            chain.env.insert(fake_neard::CHAIN.to_owned(), file);
+            (chain.on_halt, chain.halt_after) = (on_halt, Duration::from_secs(3600));
+        })
+        .await
+    }
+
     /// The core is obeyed, and leads with `b` ready to take over. Returns once its node signs.
     pub async fn holding(activation: Activation) -> Host {
         let mut host = Host::new(activation).await;

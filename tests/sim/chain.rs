@@ -151,6 +151,7 @@ impl World {
             _ => self.chain.homes[host].head,
         };
         Health {
+            approved: 0,
             synced: self.at >= self.hosts[host].syncing_until,
             height: told,
             head_time: Some(WallTime::from_nanos(told * self.chain.slot)),

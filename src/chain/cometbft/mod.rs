@@ -209,7 +209,7 @@ impl ChainDriver for CometBft {
     async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
         let files = Arc::clone(&self.files);
         let highest = blocking(move || files.highest()).await?;
-        Ok((highest.mark > SignMark::default()).then_some(highest.mark))
+        Ok((highest.mark != SignMark::default()).then_some(highest.mark))
     }
 
     fn sees_key_on_chain(&self) -> bool {
@@ -235,7 +235,7 @@ impl CometBft {
         let file = self.files.live.display();
         let mut warnings = Vec::new();
         if let MetFloor::Mark(mark) = floor
-            && written > *mark
+            && !mark.covers(&written)
         {
             warnings.push(format!(
                 "{file} is at {written}, above the mark {mark} of the last release: the key has signed outside of this \

@@ -53,12 +53,12 @@ impl SignState {
         if i32::try_from(round).is_err() || step > STEP_LAST {
             return Err(bad(format!("round {round} or step {step} is out of range")));
         }
-        Ok(Some(SignState { mark: SignMark { height, round, step }, signature, signbytes }))
+        Ok(Some(SignState { mark: SignMark::at_step(height, round, step), signature, signbytes }))
     }
 
     /// The higher of two; `self`, when they are equal, unless only `other` has the signature.
     pub fn max(self, other: SignState) -> SignState {
-        let higher = other.mark > self.mark;
+        let higher = !self.mark.covers(&other.mark);
         let more_complete = other.mark == self.mark && self.signature.is_none();
         if higher || more_complete { other } else { self }
     }

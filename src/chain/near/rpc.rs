@@ -14,9 +14,12 @@ use crate::time::WallTime;
 /// `validators` of a large chain and `/metrics` are some hundred kilobytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
+const METRICS_TIMEOUT: Duration = Duration::from_millis(400);
 
 pub struct Rpc {
     client: HttpClient,
+    /// Its answers are waited for while a floor is to be met, and in no queue.
+    metrics: HttpClient,
     /// The path of `/status` without its last word.
     base: String,
 }
@@ -27,7 +30,8 @@ impl Rpc {
         let client = HttpClient::new("chain.probe.url", url, TIMEOUT)?.reading_up_to(ANSWER_BYTES_MAX);
         let path = client.path().split('?').next().unwrap_or_default();
         let base = path.rsplit_once('/').map_or("/", |(folder, _)| folder).trim_end_matches('/').to_owned() + "/";
-        Ok(Rpc { client, base })
+        let metrics = HttpClient::new("chain.probe.url", url, METRICS_TIMEOUT)?.reading_up_to(ANSWER_BYTES_MAX);
+        Ok(Rpc { client, metrics, base })
     }
 
     /// What the chain counts of `account` in the present epoch.
@@ -90,9 +94,26 @@ impl Rpc {
 
     /// `near_config_correct`: false after a reload that neard refused. `None` when it is not told.
     pub async fn config_correct(&self) -> Result<Option<bool>, ProbeError> {
-        let text = self.client.get_text(&format!("{}metrics", self.base)).await?;
-        let value = text.lines().find_map(|line| line.strip_prefix("near_config_correct "));
-        Ok(value.and_then(|value| value.trim().parse::<f64>().ok()).map(|value| value != 0.0))
+        let text = self.client.get_text(&self.metrics_path()).await?;
+        Ok(metric(&text, "near_config_correct").and_then(|value| value.parse::<f64>().ok()).map(|value| value != 0.0))
+    }
+
+    /// `near_largest_target_height`: the highest height that the node has endorsed or skipped, or would have with a key. neard
+    /// raises it before an approval leaves, and keeps it in its database.
+    pub async fn largest_target_height(&self) -> Result<u64, ProbeError> {
+        let text = self.metrics.get_text(&self.metrics_path()).await?;
+        let told = metric(&text, "near_largest_target_height");
+        told.and_then(|value| value.parse().ok()).ok_or_else(|| ProbeError::BadAnswer {
+            target: self.metrics.target_of(&self.metrics_path()),
+            reason: match told {
+                Some(value) => format!("near_largest_target_height is {value:?}, which is no height"),
+                None => "it has no near_largest_target_height".to_owned(),
+            },
+        })
+    }
+
+    fn metrics_path(&self) -> String {
+        format!("{}metrics", self.base)
     }
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, ProbeError> {
@@ -110,4 +131,9 @@ impl Rpc {
     fn bad(&self, reason: String) -> ProbeError {
         ProbeError::BadAnswer { target: self.client.target_of(&self.base), reason }
     }
+}
+
+/// The value of a metric without labels in Prometheus' text format.
+fn metric<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::trim)
 }

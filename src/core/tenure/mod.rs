@@ -236,7 +236,7 @@ impl Tenure {
             SignFloor::Mark(mark) => mark,
             SignFloor::BlockAfter(_) => SignMark::at_height(self.floor.height),
         };
-        recorded.map(|mark| mark.max(below_floor))
+        recorded.map(|mark| mark.with(below_floor))
     }
 
     /// The mark to pass on when the node has no key: never had it in this tenure, or was proven inactive to be upgraded.
