@@ -29,6 +29,7 @@ pub use answer::parse_rfc3339;
 pub use home::foreign_user;
 pub use key_reader::KeyReader;
 pub use near::Reload;
+use near::windows::{Pace, Window};
 pub use owner::{Endpoint, Owner};
 use process::{Misplaced, Process};
 pub use targets::Stamps;
@@ -110,6 +111,15 @@ pub trait ChainDriver: Send + Sync {
     /// What the newest block that this node has shows of the shared key's work.
     fn key_work(&self) -> impl Future<Output = Result<Option<KeyWork>, ProbeError>> + Send {
         async { Ok(None) }
+    }
+
+    /// Where the chain is, and the next maintenance window of at least `length`, in which the validator has no block and no
+    /// chunk to produce; `None` on a chain that tells of no windows.
+    fn maintenance_window(
+        &self,
+        _length: Duration,
+    ) -> impl Future<Output = Option<Result<(Pace, Option<Window>), ProbeError>>> + Send {
+        async { None }
     }
 
     /// What has to be remembered of the time before a reload, to tell later whether it was refused.
@@ -339,6 +349,12 @@ impl Driver {
     /// the reload has taken longer than it should.
     pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
         each!(self, it => it.reload_refusal(reload).await)
+    }
+
+    /// Where the chain is, and the next maintenance window of at least `length`, if the chain knows of one. `None`: it tells
+    /// of no windows.
+    pub async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        each!(self, it => it.maintenance_window(length).await)
     }
 
     /// Runs a command of `Activation::Exec` to its end with exit code 0. On timeout, and when the

@@ -150,6 +150,10 @@ impl ChainDriver for Near {
         Ok(head_time.map(|time| KeyWork { height, time, shown: Shown::Counted(counted) }))
     }
 
+    async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        Some(self.next_window(length).await)
+    }
+
     /// To be called just before a reload is asked for.
     fn begin_reload(&self) -> Reload {
         Reload::begin(self.chain.log.as_ref().map(|log| log.file.clone()))

@@ -145,6 +145,13 @@ enum Command {
         /// 60s with restart activation]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = units::duration)]
         window: Option<Option<Duration>>,
+        /// Where the chain tells maintenance windows: wait this long for one as long as the last moves took, then go
+        /// without
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+        within: Duration,
+        /// Wait for no window at all
+        #[arg(long, conflicts_with_all = ["window", "within"])]
+        now: bool,
         /// Only say what would happen (exit code 1: it would be refused)
         #[arg(long, conflicts_with = "window")]
         dry_run: bool,
@@ -347,8 +354,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
-        Command::Handover { to, timeout, window, dry_run, at, reach } => {
-            let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
+        Command::Handover { to, timeout, window, within, now, dry_run, at, reach } => {
+            let within = if now || window.is_some() { Duration::ZERO } else { within };
+            let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout, within };
             handover(&reach, wanted, window, at)
         }
         Command::Maintenance { switch, member, reach } => {
@@ -385,7 +393,10 @@ fn handover(
         if let Some(length) = window {
             wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
         }
-        let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
+        let HandoverResponse { from, to, epoch, took_ns, moment } = client.handover(&wanted).await?;
+        if !moment.is_empty() {
+            print(&format!("{moment}\n"));
+        }
         print(&match due {
             Some(due) if wanted.dry_run => {
                 let left = at::how_long(due, WallTime::now());

@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::chain::Driver;
+use crate::chain::near::windows::{Pace, Window};
+use crate::chain::{Driver, ProbeError};
 use crate::chain_node::Health;
 use crate::config::ChainLog;
 use crate::core::Action;
@@ -277,6 +278,11 @@ impl Effects {
 
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.hands.seen.subscribe()
+    }
+
+    /// Asks the chain; see [`Driver::maintenance_window`].
+    pub async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        self.hands.chain.maintenance_window(length).await
     }
 
     pub fn node_pid(&self) -> Option<u32> {
