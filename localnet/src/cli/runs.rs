@@ -85,7 +85,13 @@ pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
 
 pub(crate) fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
     let during = Duration::from_secs_f64(args.minutes * 60.0);
-    let plan = load::Plan { shape: args.chain.shape(), during, calls_per_s: args.calls, busy_per_core: args.busy };
+    let plan = load::Plan {
+        shape: args.chain.shape(),
+        during,
+        calls_per_s: args.calls,
+        busy_per_core: args.busy,
+        handshakes_per_s: args.handshakes,
+    };
     let report = foreground(dir, Afterwards::Sweep, move |dir| load::run(dir, &plan))?;
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
     print!("{text}");
@@ -119,8 +125,8 @@ pub(crate) fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
     let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
-    let plan =
-        nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds, sabotage: args.sabotage };
+    let shape = Shape { ground, tls: true, ..args.chain.shape() };
+    let plan = nemesis::Plan { shape, rounds, seed, kinds, sabotage: args.sabotage };
     plan.check()?;
     foreground(dir, Afterwards::Sweep, move |dir| {
         let began = Instant::now();

@@ -104,14 +104,20 @@ impl TestNet {
 
     /// With every host's configuration edited before the start.
     pub fn up_with(edit: impl Fn(String) -> String) -> TestNet {
+        let t = TestNet::prepared(Shape::usual(ChainKind::Sim), edit);
+        launch::start(&t.net, |_| ()).unwrap();
+        t
+    }
+
+    /// With every host's configuration edited, and nothing started.
+    pub fn prepared(shape: Shape, edit: impl Fn(String) -> String) -> TestNet {
         let ground = Ground::new();
-        let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
+        let net = launch::prepare(&ground.dir, shape).unwrap();
         for host in &net.hosts {
             let file = net.config_file(&host.id);
             let text = edit(std::fs::read_to_string(&file).unwrap());
             write_file(&file, &text).unwrap();
         }
-        launch::start(&net, |_| ()).unwrap();
         TestNet { ground, net }
     }
 
