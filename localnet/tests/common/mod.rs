@@ -178,10 +178,14 @@ impl TestNet {
 
     /// Waits until the coordinators of `host` have said `words` so many times.
     pub fn await_log(&self, host: &str, words: &str, times: usize, bound: Duration) {
+        self.await_words(&self.net.host_dir(host).join("coordinator.log"), words, times, bound);
+    }
+
+    /// Waits until they stand in `file` so many times.
+    pub fn await_words(&self, file: &Path, words: &str, times: usize, bound: Duration) {
         let start = Instant::now();
-        let file = self.net.host_dir(host).join("coordinator.log");
-        while !std::fs::read_to_string(&file).is_ok_and(|text| text.matches(words).count() >= times) {
-            assert!(start.elapsed() < bound, "{host} never says {words:?}\n{}", diagnosis(&self.net));
+        while !std::fs::read_to_string(file).is_ok_and(|text| text.matches(words).count() >= times) {
+            assert!(start.elapsed() < bound, "{} never has {words:?}\n{}", file.display(), diagnosis(&self.net));
             std::thread::sleep(Duration::from_millis(100));
         }
     }
