@@ -133,7 +133,8 @@ pub(crate) fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
         let results = nemesis::run(dir, &plan)?;
         let a_round = began.elapsed().as_secs_f64() / rounds as f64;
         print!("{}\n{}", results.tallies.table(), results.verdict);
-        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
+        let (violated, silent) = (results.violated.len(), results.silent.len());
+        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {violated}; silent: {silent}");
         if let Some(failure) = results.failure() {
             println!("FAILED: {failure}");
             return Ok(ExitCode::FAILURE);
