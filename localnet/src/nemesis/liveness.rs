@@ -1,14 +1,17 @@
 //! By when somebody has to sign while faults last. Whatever they leave of the hosts, a quorum and one that was holder or
-//! ready standby when they struck are enough; without these nothing is asked. What is too long is a silence, and fails the
+//! ready standby when they struck are enough; without these nothing is asked. A host that votes for nobody, since an earlier
+//! fault tore the record of its promises, counts as struck. What is too long is a silence, and fails the
 //! run as something signed twice does.
 //!
 //! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault. Every round has [`NOISE`] besides:
 //! the whole network, the checker and whatever else runs share the cores of one machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::fault::{Fault, Kind};
 use crate::demo::Pair;
@@ -84,6 +87,44 @@ fn fresh(net: &Net) -> Duration {
     }
 }
 
+/// Hosts whose coordinators cannot read what they have promised. They vote for nobody, themselves included, for as long as
+/// the longest promise could last, and say so when they start.
+#[derive(Default)]
+pub struct Mute {
+    until: BTreeMap<String, Instant>,
+    /// How often each has said so.
+    said: BTreeMap<String, usize>,
+}
+
+/// In the log of a coordinator, before the seconds.
+const VOTES_FOR_NOBODY: &str = "votes for nobody for ";
+
+impl Mute {
+    /// Takes in what the coordinators have said since the last look.
+    pub fn look(&mut self, net: &Net) -> Result<()> {
+        for host in &net.hosts {
+            let log = net.host_dir(&host.id).join("coordinator.log");
+            let text = fs::read(&log).with_context(|| format!("read {}", log.display()))?;
+            self.hear(&host.id, &String::from_utf8_lossy(&text));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, host: &str, log: &str) {
+        let said = self.said.entry(host.into()).or_default();
+        for words in log.split(VOTES_FOR_NOBODY).skip(1 + *said) {
+            *said += 1;
+            let secs = words.split(' ').next().and_then(|secs| secs.parse().ok()).unwrap_or_default();
+            let until = Instant::now() + Duration::from_secs(secs);
+            self.until.entry(host.into()).and_modify(|before| *before = until.max(*before)).or_insert(until);
+        }
+    }
+
+    fn is_mute(&self, host: &str) -> bool {
+        self.until.get(host).is_some_and(|until| Instant::now() < *until)
+    }
+}
+
 /// What is asked of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -93,8 +134,11 @@ pub struct Limit {
 
 impl Limit {
     /// `None`: these faults leave too little for anybody to have to sign.
-    pub fn of(net: &Net, pair: &Pair, faults: &[Fault], lease: Duration) -> Option<Limit> {
+    pub fn of(net: &Net, pair: &Pair, faults: &[Fault], lease: Duration, mute: &Mute) -> Option<Limit> {
         let good = |host: &str| {
+            if mute.is_mute(host) {
+                return Good::ForNothing;
+            }
             let struck = faults.iter().filter(|fault| fault.host == host);
             struck.map(|fault| good_under(fault.kind)).min().unwrap_or(Good::ToSign)
         };
@@ -170,12 +214,16 @@ mod tests {
     const SLOT: Duration = Duration::from_millis(50);
 
     fn goal(faults: &[(Kind, &str)]) -> Option<Duration> {
+        goal_with(faults, &Mute::default())
+    }
+
+    fn goal_with(faults: &[(Kind, &str)], mute: &Mute) -> Option<Duration> {
         let dir = tempfile::tempdir().unwrap();
         let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         let pair = Pair { holder: "host-a".into(), standby: "host-b".into() };
         let faults: Vec<Fault> =
             faults.iter().map(|(kind, host)| Fault { kind: *kind, host: (*host).into() }).collect();
-        Limit::of(&net, &pair, &faults, LEASE).map(|limit| limit.goal)
+        Limit::of(&net, &pair, &faults, LEASE, mute).map(|limit| limit.goal)
     }
 
     #[test]
@@ -191,6 +239,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_host_that_votes_for_nobody_counts_as_struck_until_it_votes_again() {
+        let mut mute = Mute::default();
+        mute.hear("host-b", "fails its checksum; this member votes for nobody for 132 s, the longest promise\n");
+        assert_eq!(goal_with(&[(Kind::FrozenHome, "host-a")], &mute), None);
+        assert!(goal_with(&[(Kind::FrozenHome, "host-b")], &mute).is_some(), "the holder and the arbiter are left");
+        let mut over = Mute::default();
+        over.hear("host-b", "this member votes for nobody for 0 s, the longest promise\n");
+        assert!(goal_with(&[(Kind::FrozenHome, "host-a")], &over).is_some());
     }
 
     #[test]

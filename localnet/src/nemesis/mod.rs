@@ -33,7 +33,7 @@ use crate::wires::{self, Request};
 use crate::{clock, disks, namespaces};
 pub use fault::Kind;
 use fault::{Fault, Struck};
-use liveness::Limit;
+use liveness::{Limit, Mute};
 pub use report::Results;
 use report::Tallies;
 use rustix::process::Signal;
@@ -192,6 +192,7 @@ struct Attack<'a> {
     /// The kinds still to come before any comes again.
     deck: Vec<Kind>,
     tallies: Tallies,
+    mute: Mute,
 }
 
 impl<'a> Attack<'a> {
@@ -199,7 +200,7 @@ impl<'a> Attack<'a> {
         let faults = kinds.iter().map(|kind| (*kind, Default::default())).collect();
         let tallies = Tallies { faults, ..Tallies::default() };
         let rng = StdRng::seed_from_u64(plan.seed);
-        Attack { net, rng, kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies }
+        Attack { net, rng, kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies, mute: Mute::default() }
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
@@ -269,7 +270,9 @@ impl<'a> Attack<'a> {
         let leases_differed = leases.iter().any(|lease| *lease < longest);
         let longer = longest.saturating_sub(Timing::Lan.lease());
         self.pause(HELD_MS.start..HELD_MS.end + longer.as_millis() as u64);
-        if let (Some(limit), Some(struck_ns)) = (Limit::of(self.net, pair, faults, longest), struck_ns) {
+        self.mute.look(self.net)?;
+        let limit = Limit::of(self.net, pair, faults, longest, &self.mute);
+        if let (Some(limit), Some(struck_ns)) = (limit, struck_ns) {
             let moves_from = faults.iter().any(|fault| fault.kind.freezes() && fault.host == pair.holder);
             let moves_from = moves_from.then_some(pair.holder.as_str());
             let silence = liveness::judge(self.net, &mut watch, struck_ns, limit, moves_from)?;
