@@ -397,6 +397,8 @@ impl Host {
     }
 
     fn crashed(&mut self, now: BootTime) {
+            // One is enough here: whoever gives the baton away does not give it to a node that may hang.
+            Some(_) if self.probe_failures > 0 => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
         self.start_at = now + backoff(self.crashes);
         self.crashes += 1;
         self.steady_at = self.start_at + backoff(self.crashes);

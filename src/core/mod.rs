@@ -295,6 +295,7 @@ impl Core {
                 self.peers = peers;
                 self.compare_heads(now.boot);
             }
+            Event::NodeSilent => self.kill_silent_node(now, out),
             Event::ClockOffsets(offsets) => self.note_clock_offsets(now, &offsets),
             Event::RivalHeard { member } => self.note_rival(now, member, out),
             Event::KeyLooked(look) => self.note_key_looked(now, look),

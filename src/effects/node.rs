@@ -26,6 +26,9 @@ const PROOF_MAX: Duration = Duration::from_secs(2);
 const RELOAD_SHOWS_IN: Duration = Duration::from_secs(1);
 /// A hot deactivation takes the links away first. One that cannot do so by then is followed by a stop.
 const LINKS_MAX: Duration = Duration::from_secs(2);
+/// For a node that is to give its key away to show that it answers; one with more time by its configuration counts as
+/// answering.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
 const FILES_MAX: Duration = Duration::from_millis(500);
 /// Bound of an `exec` activation.
@@ -301,21 +304,30 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
 }
 
 /// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when they
-/// do not change in time; any other is stopped beside that.
+/// do not change in time; any other is stopped beside that. The core hears of a node that does not answer before it is
+/// told to end, and may have it killed.
 ///
 /// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby, since
 /// its start comes after them in `files`, and the guard looks to it too.
 async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
     let theirs = hands.clone();
     let mut linked = files.then(async move { to_standby(&theirs).await });
-    let gently = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_)) && can_give_key_away(hands);
-    let early = if gently { timeout(LINKS_MAX, &mut linked).await.ok() } else { None };
-    let keyless = matches!(early, Some(Ok(()))) && take_key(hands).await;
+    let asked = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_));
+    let (early, silent) = match asked && can_give_key_away(hands) {
+        true => tokio::join!(async { timeout(LINKS_MAX, &mut linked).await.ok() }, is_silent(hands)),
+        false => (None, false),
+    };
+    let keyless = matches!(early, Some(Ok(()))) && !silent && take_key(hands).await;
     if !keyless {
         hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
     }
     let saved = after_stop(hands, files);
     let linked = match early {
+        // It may have begun to hang since.
+        if silent || (asked && is_silent(hands).await) {
+            warn!(epoch = hands.epoch(), "the chain node does not answer");
+            hands.core.step(Event::NodeSilent);
+        }
         Some(linked) => Ok(linked),
         None => timeout(FILES_MAX, &mut linked).await.map_err(|_| linked),
     };
@@ -345,6 +357,12 @@ fn links_failed(hands: &Hands, reason: String) {
     warn!(epoch = hands.epoch(), "links not in standby: {reason}");
     hands.core.step(Event::LinksFailed { reason });
 }
+/// Whether the node has answered before and does not now. Nothing is known of one that only starts: it has time to end.
+async fn is_silent(hands: &Hands) -> bool {
+    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
+    answered && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
+}
+
 
 /// The core hears of links that are late.
 async fn follow_links(hands: Arc<Hands>, linked: Done<Result<(), String>>) {

@@ -1,7 +1,9 @@
 //! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in
-//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, work on the
-//! chain some time after its key is loaded. Files in its home make it worse: `deaf` (SIGHUP changes
-//! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
+//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, a SIGTERM that is lost while
+//! a reload makes the handlers anew, work on the chain some time after its key is loaded. Files in its home make it
+//! worse: `deaf` (SIGHUP changes nothing), `slow-handlers` (they come only after a SIGTERM was lost),
+//! `ends` (it ends at once with these words),
+//! `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
 //! not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign` (another node signs
 //! with the key, a chunk a block).
 
@@ -20,6 +22,8 @@ use crate::fake_node::{Answer, FakeNode};
 pub const ADDR: &str = "FAKE_NEARD_ADDR";
 /// Without a handler for any signal.
 const DEAF_FOR: Duration = Duration::from_millis(300);
+/// From a reload to the new handlers: a SIGTERM that comes meanwhile is lost.
+const LOSES_TERM_FOR: Duration = Duration::from_millis(6);
 /// From SIGTERM to the end, with all connections open.
 pub const ENDS_IN: Duration = Duration::from_millis(600);
 /// From a loaded key to the first chunk on the chain.
@@ -37,6 +41,10 @@ struct Neard {
     loaded_at: Option<Instant>,
     config_correct: bool,
     chunks: u64,
+    /// When the handlers are there again.
+    hears_term_at: Instant,
+    /// They come after the next SIGTERM.
+    loses_next_term: bool,
     asked: bool,
 }
 
@@ -67,7 +75,17 @@ pub async fn run(addr: &str) {
         (signal(SignalKind::hangup()).expect("a handler"), signal(SignalKind::terminate()).expect("a handler"));
     let http = FakeNode::start_at(addr, "/status", Answer::CloseAtOnce).await;
     let loaded_at = key.is_some().then(Instant::now);
-    let mut neard = Neard { home, http, key, loaded_at, config_correct: true, chunks: 30, asked: false };
+    let mut neard = Neard {
+        home,
+        http,
+        key,
+        loaded_at,
+        config_correct: true,
+        hears_term_at: Instant::now(),
+        loses_next_term: false,
+        chunks: 30,
+        asked: false,
+    };
     neard.answer();
     let end = Instant::now() + LIFE_MAX;
     let mut ending = None;
@@ -81,6 +99,10 @@ pub async fn run(addr: &str) {
                     ending.get_or_insert(Instant::now() + ENDS_IN);
                 }
             }
+                if neard.loses_term() {
+                    event(&neard.home, "SIGTERM lost");
+                    continue;
+                }
             _ = tick.tick() => neard.answer(),
         }
         if Instant::now() >= ending.unwrap_or(end) {
@@ -100,7 +122,13 @@ impl Neard {
             return event(&self.home, "hup ignored");
         }
         let config = std::fs::read_to_string(self.home.join("config.json")).unwrap_or_default();
+    fn loses_term(&mut self) -> bool {
+        std::mem::take(&mut self.loses_next_term) || Instant::now() < self.hears_term_at
+    }
+
         self.config_correct = serde_json::from_str::<Value>(&config).is_ok();
+        self.hears_term_at = Instant::now() + LOSES_TERM_FOR;
+        self.loses_next_term = self.is("slow-handlers");
         if !self.config_correct {
             println!("{REFUSED}");
             return event(&self.home, "hup refused");

@@ -10,6 +10,7 @@ mod foreign;
 mod hang_kit;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
+mod hung;
 mod hung_disk;
 mod key_places;
 mod stage;
@@ -120,7 +121,7 @@ async fn a_key_that_is_not_given_up_in_time_is_stopped_by_sigterm() {
 
 #[tokio::test]
 async fn a_node_that_ignores_sigterm_too_is_killed_before_the_release() {
-    let host = Host::holding(HOT).await;
+    let host = Host::holding_with(HOT, |chain| chain.stop_timeout = Duration::from_secs(2)).await;
     for flag in ["deaf", "stubborn"] {
         std::fs::write(host.home(flag), "").expect("a flag");
     }

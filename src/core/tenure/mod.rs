@@ -403,6 +403,11 @@ impl Core {
         let late = now.boot.since(tenure.stage_since) >= self.settings.activation_max;
         let migrates = tenure.after_upgrade;
         // A new binary may have to change its whole database before it answers. To let go ends it in the midst of that,
+        // It answered before it was told to load the key. One that only starts is not counted as unhealthy.
+        if self.host.is_unhealthy() && self.best_target().is_some() {
+            self.host.distrust(now.boot);
+            return self.let_go(now, Reason::ProbeFailed, None, out);
+        }
         // for nothing while nobody else is ready.
         if late && (!migrates || self.best_target().is_some()) {
             self.host.distrust(now.boot);
