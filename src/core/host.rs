@@ -294,6 +294,13 @@ impl Host {
         }
     }
 
+    /// Nobody else can take over from a node that crashed once: it does not wait for its next start.
+    pub fn restart_at_once(&mut self, now: BootTime) {
+        if self.crashes == 1 {
+            self.start_at = now;
+        }
+    }
+
     /// The node did not do what a holder's must: it gets some time before it is trusted again, and more each time, so that a
     /// preferred host that cannot hold does not take the baton from the others for ever.
     pub fn distrust(&mut self, now: BootTime) {

@@ -198,6 +198,7 @@ impl Core {
                     tenure.reactivate = true;
                     tenure.enter(Stage::Activating, now.boot);
                 }
+                self.host.restart_at_once(now.boot);
             }
             Stage::Claiming
             | Stage::Arming
