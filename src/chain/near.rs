@@ -158,12 +158,16 @@ impl ChainDriver for Near {
     /// Why neard kept its old key and configuration when it was told to read them again; `None` when
     /// it does not say that it did. True only of a reload that has been going on for a while.
     async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
-        let from_log = reload.clone();
-        if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal())).await {
+        let (from_log, home) = (reload.clone(), self.chain.home.clone());
+        if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal(&home))).await {
             return Some(line);
         }
         match self.rpc.config_correct().await {
-            Ok(Some(false)) => Some("near_config_correct is 0; its log says which file is wrong".into()),
+            Ok(Some(false)) => {
+                let home = self.chain.home.clone();
+                let found = blocking(move || Ok(reload::broken_config(&home))).await.ok().flatten();
+                Some(found.unwrap_or_else(|| "near_config_correct is 0; its log says which file is wrong".into()))
+            }
             Ok(Some(true) | None) | Err(_) => None,
         }
     }

@@ -31,8 +31,9 @@ pub const FIRST_CHUNK_AFTER: Duration = Duration::from_millis(900);
 /// No test takes so long; nothing outlives it by more.
 const LIFE_MAX: Duration = Duration::from_secs(120);
 const STATUS: &str = include_str!("../data/near-status.json");
-const REFUSED: &str = "WARN neard: Dynamically updatable configs are not valid. Please fix this ASAP otherwise the node \
-                       will be unable to restart: [ConfigFileError]";
+const REFUSED: &str = "2026-06-01T10:00:00.000000Z  WARN neard: Dynamically updatable configs are not valid. Please fix this \
+                       ASAP otherwise the node will be unable to restart: [ConfigFileError { file: \"config.json\", err: \
+                       Failed to deserialize config";
 
 struct Neard {
     home: PathBuf,
@@ -129,8 +130,14 @@ impl Neard {
         self.config_correct = serde_json::from_str::<Value>(&config).is_ok();
         self.hears_term_at = Instant::now() + LOSES_TERM_FOR;
         self.loses_next_term = self.is("slow-handlers");
-        if !self.config_correct {
-            println!("{REFUSED}");
+        if self.is("deaf") {
+            return event(&self.home, "hup ignored");
+        }
+        let config = std::fs::read_to_string(self.home.join("config.json")).unwrap_or_default();
+        let problem = serde_json::from_str::<Value>(&config).err();
+        self.config_correct = problem.is_none();
+        if let Some(problem) = problem {
+            println!("{REFUSED}\n\nCaused by:\n    {problem} }}]");
             return event(&self.home, "hup refused");
         }
         self.key = read_key(&self.home);
