@@ -397,15 +397,15 @@ impl Host {
             return Some(NotReady::Hidden { below: below.clone() });
         }
         match &self.health {
+            // One is enough here: whoever gives the baton away does not give it to a node that may hang.
+            Some(_) if self.probe_failures > 0 => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
-            Some(health) if !health.synced => Some(NotReady::Syncing),
+            Some(health) if !health.synced => Some(NotReady::Syncing { lag: None }),
             Some(_) => self.few_peers().map(|(peers, min)| NotReady::FewPeers { peers, min }),
         }
     }
 
     fn crashed(&mut self, now: BootTime) {
-            // One is enough here: whoever gives the baton away does not give it to a node that may hang.
-            Some(_) if self.probe_failures > 0 => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
         self.start_at = now + backoff(self.crashes);
         self.crashes += 1;
         self.steady_at = self.start_at + backoff(self.crashes);
