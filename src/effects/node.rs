@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::file_queue::{Done, FileQueue};
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, first_signature, key_places, owner, upgrade};
+use super::{Hands, NodeSeen, first_signature, key_places, last_words, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
@@ -109,7 +109,10 @@ async fn start_standby(hands: &Arc<Hands>, files: &mut FileQueue) {
         Err(reason) => Err(reason),
     };
     match spec {
-        Ok(node) => order_start(hands, node, None),
+        Ok(node) => {
+            last_words::before_start(hands).await;
+            order_start(hands, node, None);
+        }
         Err(reason) => not_started(hands, &reason),
     }
 }
@@ -284,6 +287,7 @@ fn refused(hands: &Hands, reason: &str) -> String {
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
     let spec = node_spec(hands).await.inspect_err(|reason| not_started(hands, reason))?;
+    last_words::before_start(hands).await;
     let mut node = hands.node.subscribe();
     order_start(hands, spec, Some(epoch));
     let answered = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_) | NodeSeen::Refused(_))).await;
@@ -319,15 +323,15 @@ async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
     };
     let keyless = matches!(early, Some(Ok(()))) && !silent && take_key(hands).await;
     if !keyless {
-        hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
-    }
-    let saved = after_stop(hands, files);
-    let linked = match early {
         // It may have begun to hang since.
         if silent || (asked && is_silent(hands).await) {
             warn!(epoch = hands.epoch(), "the chain node does not answer");
             hands.core.step(Event::NodeSilent);
         }
+        hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
+    }
+    let saved = after_stop(hands, files);
+    let linked = match early {
         Some(linked) => Ok(linked),
         None => timeout(FILES_MAX, &mut linked).await.map_err(|_| linked),
     };
@@ -353,16 +357,16 @@ async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
     }
 }
 
-fn links_failed(hands: &Hands, reason: String) {
-    warn!(epoch = hands.epoch(), "links not in standby: {reason}");
-    hands.core.step(Event::LinksFailed { reason });
-}
 /// Whether the node has answered before and does not now. Nothing is known of one that only starts: it has time to end.
 async fn is_silent(hands: &Hands) -> bool {
     let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
     answered && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
 }
 
+fn links_failed(hands: &Hands, reason: String) {
+    warn!(epoch = hands.epoch(), "links not in standby: {reason}");
+    hands.core.step(Event::LinksFailed { reason });
+}
 
 /// The core hears of links that are late.
 async fn follow_links(hands: Arc<Hands>, linked: Done<Result<(), String>>) {

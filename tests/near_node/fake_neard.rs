@@ -41,11 +41,11 @@ struct Neard {
     key: Option<String>,
     loaded_at: Option<Instant>,
     config_correct: bool,
-    chunks: u64,
     /// When the handlers are there again.
     hears_term_at: Instant,
     /// They come after the next SIGTERM.
     loses_next_term: bool,
+    chunks: u64,
     asked: bool,
 }
 
@@ -68,6 +68,10 @@ pub async fn run(addr: &str) {
             limit.maximum
         ),
     );
+    if let Ok(last_words) = std::fs::read_to_string(home.join("ends")) {
+        print!("{last_words}");
+        std::process::exit(3);
+    }
     sleep(DEAF_FOR).await;
     while key.is_some() && home.join("late").exists() {
         sleep(Duration::from_millis(10)).await;
@@ -95,15 +99,15 @@ pub async fn run(addr: &str) {
         tokio::select! {
             _ = hangup.recv() => neard.reload(),
             _ = terminate.recv() => {
+                if neard.loses_term() {
+                    event(&neard.home, "SIGTERM lost");
+                    continue;
+                }
                 event(&neard.home, "term");
                 if !neard.is("stubborn") {
                     ending.get_or_insert(Instant::now() + ENDS_IN);
                 }
             }
-                if neard.loses_term() {
-                    event(&neard.home, "SIGTERM lost");
-                    continue;
-                }
             _ = tick.tick() => neard.answer(),
         }
         if Instant::now() >= ending.unwrap_or(end) {
@@ -118,16 +122,11 @@ impl Neard {
         self.home.join(how).exists()
     }
 
-    fn reload(&mut self) {
-        if self.is("deaf") {
-            return event(&self.home, "hup ignored");
-        }
-        let config = std::fs::read_to_string(self.home.join("config.json")).unwrap_or_default();
     fn loses_term(&mut self) -> bool {
         std::mem::take(&mut self.loses_next_term) || Instant::now() < self.hears_term_at
     }
 
-        self.config_correct = serde_json::from_str::<Value>(&config).is_ok();
+    fn reload(&mut self) {
         self.hears_term_at = Instant::now() + LOSES_TERM_FOR;
         self.loses_next_term = self.is("slow-handlers");
         if self.is("deaf") {

@@ -13,6 +13,7 @@ mod host_kit;
 mod hung;
 mod hung_disk;
 mod key_places;
+mod short_life;
 mod stage;
 
 use std::time::{Duration, Instant};
