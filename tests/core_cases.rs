@@ -475,6 +475,7 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         }
         ["foreign-node"] => Event::ForeignNode { found: Some("neard (pid 7) listens here".into()) },
         ["foreign-node", "gone"] => Event::ForeignNode { found: None },
+        ["node-silent"] => Event::NodeSilent,
         ["start-withheld"] => Event::StartWithheld,
         ["node-hides", pid, name] => {
             Event::NodeHides { below: Some(Descendant { pid: number(pid)? as u32, name: (*name).to_owned() }) }

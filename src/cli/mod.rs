@@ -43,7 +43,6 @@ use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
-use crate::upgrade::Upgrades;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
 
@@ -451,10 +450,6 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
-    if let Some(upgrade) = config.chain.as_ref().and_then(|chain| chain.upgrade.clone()) {
-        let checked = Upgrades::new(upgrade).check();
-        checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
-    }
     let of_chain = runtime()?.block_on(driver::check(&config)).map_err(Failure::BadInput)?;
     let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();

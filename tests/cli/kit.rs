@@ -47,7 +47,7 @@ impl Host {
     pub fn new() -> Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         for key in ["validator_key.json", "validator_node_key.json"] {
-            fs::write(dir.path().join(key), "{}").expect("a key file");
+            fs::write(dir.path().join(key), r#"{"account_id": "a.near"}"#).expect("a key file");
             fs::set_permissions(dir.path().join(key), fs::Permissions::from_mode(0o600)).expect("chmod");
         }
         let text = EXAMPLE.replace("\"/run/baton\"", "\"run\"").replace("/etc/baton/keys/", "");
