@@ -44,7 +44,7 @@ use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
 use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
+use crate::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 
 use at::At;
 use client::Client;
@@ -187,6 +187,17 @@ enum Command {
         /// A number, or `configured`
         #[arg(value_name = "N|configured", value_parser = Preference::parse)]
         priority: Preference,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Say how far the key has signed, when a holder settles on a chain that stands still
+    Floor {
+        /// Nothing was signed with the key above this height
+        #[arg(long, value_name = "HEIGHT")]
+        above: u64,
+        /// How that is known, for the history
+        #[arg(long, value_name = "TEXT")]
+        because: String,
         #[command(flatten)]
         reach: Reach,
     },
@@ -366,6 +377,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Resume { reach } => order(&reach, "resume", Order::Pause(SetPause { on: false, at_ns: 0 })),
         Command::Priority { id, priority: Preference(priority), reach } => {
             order(&reach, "priority", Order::Priority(SetPriority { member: id, priority }))
+        }
+        Command::Floor { above, because, reach } => {
+            order(&reach, "floor", Order::Floor(LayFloor { above, because, ..LayFloor::default() }))
         }
         Command::Member(member) => members::run(member),
         Command::Upgrade(upgrade) => upgrade::run(upgrade),

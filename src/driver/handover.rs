@@ -140,7 +140,7 @@ mod tests {
     /// a handed over to b at second 1000.
     fn moved(kind: MoveKind, end: Option<MoveEnd>) -> Move {
         let (from, to) = (Some("a".into()), "b".into());
-        Move { epoch: Epoch(4), from, to, kind, reason: "operator".into(), claimed_at: at(1000), end }
+        Move { epoch: Epoch(4), from, to, kind, reason: "operator".into(), claimed_at: at(1000), end, laid: None }
     }
 
     #[test]

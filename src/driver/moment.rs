@@ -166,7 +166,7 @@ mod tests {
             floor: MetFloor::default(),
         });
         let (to, claimed_at) = ("a".into(), WallTime::default());
-        Move { epoch: Epoch(1), from: None, to, kind, reason: String::new(), claimed_at, end }
+        Move { epoch: Epoch(1), from: None, to, kind, reason: String::new(), claimed_at, end, laid: None }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::core::floor;
 use crate::core::replicated::{Applied, Command, FloorSource};
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::{BootTime, Now};
+pub use settling::Halt;
 use upgrading::InPlace;
 
 /// A holder without a ready standby starts its crashed node again this often before it lets go.
@@ -141,6 +142,8 @@ pub struct Tenure {
     source: FloorSource,
     /// What the claim asks for.
     wanted: SignFloor,
+    /// In place of that: nothing was signed above, by an operator's word.
+    laid: Option<SignMark>,
     /// What was met, once it is. The key is not given before.
     floor: MetFloor,
     /// The last deadline that the guard was asked for.
@@ -275,6 +278,7 @@ impl Core {
             stage_since: now.boot,
             source: FloorSource::Unknown,
             wanted: SignFloor::None,
+            laid: None,
             floor: MetFloor::default(),
             deadline: None,
             armed_until: None,
@@ -306,6 +310,7 @@ impl Core {
             Command::Claim { epoch, .. } => self.note_claimed(now, term, *epoch, outcome, out),
             Command::Release { .. } => self.note_released(now, term, out),
             Command::Activated { epoch, .. } => self.answer_handover(*epoch, out),
+            Command::LayFloor { epoch, above, .. } => self.note_floor_laid(*epoch, *above, outcome),
             Command::Join { .. }
             | Command::SetMaintenance { .. }
             | Command::SetPause { .. }
