@@ -102,6 +102,8 @@ pub struct WantedHandover {
     pub dry_run: bool,
     /// It is answered by then.
     pub timeout: Duration,
+    /// For how long it may wait for a stretch in which the validator has nothing to produce; zero begins at once.
+    pub within: Duration,
 }
 
 /// Who asks. What a peer has passed on is not passed on again.
@@ -135,6 +137,7 @@ impl WantedHandover {
             to: Some(request.to).filter(|to| !to.is_empty()).map(NodeId::from),
             dry_run: request.dry_run,
             timeout: if timeout.is_zero() { HANDOVER_MAX } else { timeout },
+            within: Duration::from_millis(request.within_ms.into()),
         }
     }
 
@@ -144,6 +147,7 @@ impl WantedHandover {
             dry_run: self.dry_run,
             // Zero would mean that no time was named.
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+            within_ms: u32::try_from(self.within.as_millis()).unwrap_or(u32::MAX),
         }
     }
 }

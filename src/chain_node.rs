@@ -126,6 +126,8 @@ pub enum FloorBasis {
     Settled,
     /// The chain stood still: the last mark that gossip told of.
     Replica,
+    /// The chain stood still: an operator said how far the key had signed.
+    Operator,
 }
 
 impl FloorBasis {
@@ -135,6 +137,7 @@ impl FloorBasis {
             FloorBasis::Release => "release",
             FloorBasis::Settled => "settled",
             FloorBasis::Replica => "replica",
+            FloorBasis::Operator => "operator",
         }
     }
 }

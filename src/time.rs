@@ -87,6 +87,14 @@ impl Add<Duration> for WallTime {
     }
 }
 
+/// Saturates at 1970.
+impl Sub<Duration> for WallTime {
+    type Output = WallTime;
+    fn sub(self, d: Duration) -> WallTime {
+        WallTime(self.0.saturating_sub(nanos(d)))
+    }
+}
+
 impl fmt::Display for WallTime {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

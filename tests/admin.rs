@@ -89,7 +89,13 @@ fn answer(ask: Ask) {
             let to = wanted.to.map_or("host-b".to_owned(), |id| id.to_string());
             let done = match to.as_str() {
                 "host-x" => Err(NotDone::Refused("host-x is not ready: syncing".to_owned())),
-                _ => Ok(HandoverResponse { from: "host-a".to_owned(), to, epoch: 3, took_ns: 123_000_000 }),
+                _ => Ok(HandoverResponse {
+                    from: "host-a".to_owned(),
+                    to,
+                    epoch: 3,
+                    took_ns: 123_000_000,
+                    ..HandoverResponse::default()
+                }),
             };
             drop(answer.send(done));
         }
@@ -453,7 +459,8 @@ async fn a_long_handover_holds_up_no_status() {
     else {
         panic!("no handover was asked for by an operator")
     };
-    assert_eq!(wanted, WantedHandover { to: None, dry_run: false, timeout: HANDOVER_MAX }, "the best ready standby");
+    let best = WantedHandover { to: None, dry_run: false, timeout: HANDOVER_MAX, within: Duration::ZERO };
+    assert_eq!(wanted, best, "the best ready standby");
     let driver = tokio::spawn(async move { answer(asked.recv().await.expect("asked")) });
     client.status(StatusRequest {}).await.expect("told meanwhile");
     driver.await.expect("answered");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use baton::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
 use baton::core::replicated::{Command, Replicated};
-use baton::core::tenure::Reason;
+use baton::core::tenure::{Halt, Reason};
 use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
 use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
@@ -239,6 +239,9 @@ impl Story {
             },
             ["maintenance", "on", member] => Command::SetMaintenance { member: (*member).into(), on: true, at },
             ["maintenance", "off", member] => Command::SetMaintenance { member: (*member).into(), on: false, at },
+            ["floor", of, "above", above] => {
+                Command::LayFloor { epoch: epoch(of)?, above: number(above)?, because: "test".into(), at }
+            }
             ["pause"] => Command::SetPause { on: true, at },
             ["resume"] => Command::SetPause { on: false, at },
             ["priority", member, priority] => {
@@ -283,6 +286,12 @@ impl Story {
                     format!("expect floor={} by={}", show_floor(&floor), basis.as_str())
                 };
                 return Ok(vec![answer.map_or("expect nothing".into(), told)]);
+            }
+            ["halt?"] => {
+                let told = |Halt { height, since, known }: Halt| {
+                    format!("expect head {height} since {}, known {known}", time(since.as_nanos()))
+                };
+                return Ok(vec![core.halt(now).map_or("expect none".into(), told)]);
             }
             ["key?"] => {
                 let answer = core.key_alarm();
@@ -475,6 +484,7 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         }
         ["foreign-node"] => Event::ForeignNode { found: Some("neard (pid 7) listens here".into()) },
         ["foreign-node", "gone"] => Event::ForeignNode { found: None },
+        ["node-silent"] => Event::NodeSilent,
         ["start-withheld"] => Event::StartWithheld,
         ["node-hides", pid, name] => {
             Event::NodeHides { below: Some(Descendant { pid: number(pid)? as u32, name: (*name).to_owned() }) }

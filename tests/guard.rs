@@ -9,6 +9,7 @@ mod hang_kit;
 mod harness;
 #[path = "guard/hung_disk.rs"]
 mod hung_disk;
+mod program_kit;
 #[path = "guard/realtime.rs"]
 mod realtime;
 #[path = "guard/refuse_unshare.rs"]

@@ -43,7 +43,7 @@ impl Admin for Coordinator {
             std::future::pending::<()>().await;
         }
         let (from, to, epoch) = ("host-a".to_owned(), request.to, if request.dry_run { 2 } else { 3 });
-        Ok(Response::new(HandoverResponse { from, to, epoch, took_ns: 123_000_000 }))
+        Ok(Response::new(HandoverResponse { from, to, epoch, took_ns: 123_000_000, ..HandoverResponse::default() }))
     }
 
     async fn order(&self, _: Request<OrderRequest>) -> Result<Response<OrderResponse>, Status> {

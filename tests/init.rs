@@ -156,6 +156,8 @@ fn a_file_says_what_the_flags_say() {
     assert_eq!(near.tls.as_ref().expect("TLS").key, Path::new("/etc/baton/host-a.key"));
     let chain = near.chain.expect("a chain node");
     assert_eq!((chain.driver, chain.activation), (DriverKind::Near, Activation::Signal(1)));
+    // There the driver reads why a reload was refused.
+    assert_eq!(chain.log.expect("a log").file, Path::new("/var/lib/near/neard.log"));
     assert_eq!(chain.command, ["neard", "--home", "/var/lib/near", "run"]);
     assert_eq!(chain.links[1].standby.as_deref(), Some(Path::new("/etc/baton/keys/voter_node_key.json")));
 
@@ -169,6 +171,15 @@ fn a_file_says_what_the_flags_say() {
     assert_eq!((arbiter.chain, arbiter.tls, arbiter.join), (None, None, false));
     assert_eq!(arbiter.cluster.members[1].role, Role::Arbiter, "who runs no chain node is one");
     assert!(config(&[LOOPBACK, ARBITER, &["--join"]]).join);
+}
+
+#[test]
+fn a_file_for_neard_offers_nothing_of_another_chain() {
+    let written = page(&[THREE, NEAR]).as_written();
+    for word in ["gaia", "priv_validator", "/var/log", "preupgrade_retries", "upgrade-info", "min_peers"] {
+        assert!(!written.contains(word), "{word}: {written}");
+    }
+    assert!(written.contains("backup_dir = \"/var/backups/neard\""), "{written}");
 }
 
 #[test]

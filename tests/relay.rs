@@ -21,6 +21,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+/// For a handover.
+const WAIT: Duration = Duration::from_secs(30);
+
 fn identity(cluster: &str, me: &str) -> Arc<Identity> {
     Arc::new(Identity::new(cluster, me.into(), 1, Known::listed(["a", "b"].map(NodeId::from))))
 }
@@ -125,7 +128,8 @@ async fn an_order_is_passed_on_and_its_answer_comes_back() {
 async fn a_handover_may_take_longer_than_a_request() {
     let (_b, addr) = serve_b(answer).await;
     let relay = relay("net", &addr);
-    let wanted = |to: &str| WantedHandover { to: Some(to.into()), dry_run: false, timeout: Duration::from_secs(30) };
+    let wanted =
+        |to: &str| WantedHandover { to: Some(to.into()), dry_run: false, timeout: WAIT, within: Duration::ZERO };
     let (holder, done, refused) = ("b".into(), wanted("a"), wanted("b"));
     let (done, refused) = tokio::join!(relay.handover(&holder, &done), relay.handover(&holder, &refused));
     assert_eq!(done, Ok(HandoverResponse { to: "a".into(), epoch: 7, ..HandoverResponse::default() }));
@@ -142,7 +146,7 @@ async fn a_handover_waits_until_a_restarted_member_is_listened_to() {
         Err(NotDone::NotNow(reason)) => assert!(reason.contains("another process speaks for a"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    let wanted = WantedHandover { to: Some("a".into()), dry_run: false, timeout: Duration::from_secs(30) };
+    let wanted = WantedHandover { to: Some("a".into()), dry_run: false, timeout: WAIT, within: Duration::ZERO };
     assert_eq!(after.handover(&b, &wanted).await.map(|done| done.epoch), Ok(7));
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::core::orders::Orders;
-use baton::core::replicated::{Command, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use baton::core::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::time::WallTime;
@@ -82,8 +82,8 @@ fn floors() -> impl Strategy<Value = SignFloor> {
 }
 
 fn met_floors() -> impl Strategy<Value = MetFloor> {
-    use FloorBasis::{NeverSigned, Release, Replica, Settled};
-    let bases = option::of(prop::sample::select(vec![NeverSigned, Release, Settled, Replica]));
+    use FloorBasis::{NeverSigned, Operator, Release, Replica, Settled};
+    let bases = option::of(prop::sample::select(vec![NeverSigned, Release, Settled, Replica, Operator]));
     (floors(), bases, any::<u64>(), durations()).prop_map(|(floor, basis, height, settled_in)| MetFloor {
         floor,
         basis,
@@ -106,6 +106,12 @@ fn commands() -> impl Strategy<Value = Command> {
         }),
         (epochs(), option::of(marks()), ".{0,40}", times(), option::of(names()))
             .prop_map(|(epoch, last_signed, reason, at, to)| Command::Release { epoch, last_signed, reason, at, to }),
+        (epochs(), any::<u64>(), ".{0,40}", times()).prop_map(|(epoch, above, because, at)| Command::LayFloor {
+            epoch,
+            above,
+            because,
+            at
+        }),
         (epochs(), times(), met_floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
             epoch,
             at,
@@ -227,8 +233,18 @@ fn moves() -> impl Strategy<Value = Move> {
         took,
         floor,
     });
-    (epochs(), option::of(names()), names(), kinds, ".{0,20}", times(), option::of(ends)).prop_map(
-        |(epoch, from, to, kind, reason, claimed_at, end)| Move { epoch, from, to, kind, reason, claimed_at, end },
+    let laid = (any::<u64>(), ".{0,20}", times()).prop_map(|(above, because, at)| LaidFloor { above, because, at });
+    (epochs(), option::of(names()), names(), kinds, ".{0,20}", times(), option::of(ends), option::of(laid)).prop_map(
+        |(epoch, from, to, kind, reason, claimed_at, end, laid)| Move {
+            epoch,
+            from,
+            to,
+            kind,
+            reason,
+            claimed_at,
+            end,
+            laid,
+        },
     )
 }
 

@@ -20,7 +20,7 @@ const DISK_BYTES: u64 = 24 << 20;
 
 /// Folders and configuration of every host exist.
 pub fn write_all(net: &Net) -> Result<()> {
-    if net.ground == Ground::Namespaces {
+    if net.has_tls() {
         tls::write(net)?;
     }
     for host in &net.hosts {
@@ -74,9 +74,8 @@ pub fn config(net: &Net, host: &Host) -> String {
         listen = quoted(host.raft()),
         metrics = quoted(host.metrics()),
     );
-    match net.ground {
-        Ground::Loopback => {}
-        Ground::Namespaces | Ground::Containers => text += &tls::section(net, host),
+    if net.has_tls() {
+        text += &tls::section(net, host);
     }
     if host.role == Role::Validator {
         let section = match net.chain {

@@ -30,6 +30,7 @@ pub mod tls;
 pub mod check;
 pub mod cost;
 pub mod faults;
+pub mod flood;
 pub mod folders;
 pub mod launch;
 pub mod logs;

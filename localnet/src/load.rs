@@ -1,6 +1,6 @@
 //! Does baton keep its lease on a busy host? Status is asked of the holder's coordinator at a fixed rate, its metrics
-//! are scraped as fast as it answers, and busy loops take all cores of the machine, on which the other hosts are
-//! too. Counts the moves that this causes; none is the goal. Called by the command line.
+//! are scraped as fast as it answers, strangers flood every member with TLS handshakes that come to nothing, and busy loops
+//! take all cores of the machine, on which the other hosts are too. Counts the moves that this causes; none is the goal. Called by the command line.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::bench::await_steady;
 use crate::check::check;
+use crate::flood::Flood;
 use crate::http;
 use crate::launch::{self, with_diagnosis};
 use crate::measure::Watch;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub during: Duration,
     pub calls_per_s: u64,
     pub busy_per_core: usize,
+    /// Of strangers, at all members together.
+    pub handshakes_per_s: u64,
 }
 
 /// What the load was and what it did.
@@ -53,9 +56,16 @@ pub struct Report {
     pub scrapes: u64,
     pub scrapes_per_s: f64,
     pub scrapes_failed: u64,
+    /// Begun by strangers.
+    pub handshakes: u64,
+    pub handshakes_per_s: f64,
+    /// Of these, those that the members ended under the load.
+    pub handshakes_ended: u64,
     pub busy_loops: usize,
     /// Epochs that began under the load: every one is a lease lost.
     pub leases_lost: u64,
+    /// Terms that began under the load, with or without a leader.
+    pub terms: u64,
     /// The least time to the guard's deadline that the holder told in any answer.
     pub lease_ms_min: u64,
     /// Between two signatures of the shared key.
@@ -78,27 +88,38 @@ impl fmt::Display for Report {
         writeln!(f, "         answered after {call_ms_mean:.1} ms on average, {call_ms_max:.0} ms at most")?;
         let Report { scrapes, scrapes_per_s, scrapes_failed, .. } = self;
         writeln!(f, "metrics: {scrapes} scrapes, {scrapes_per_s:.0} a second, {scrapes_failed} failed")?;
+        let Report { handshakes, handshakes_per_s, handshakes_ended, .. } = self;
+        writeln!(
+            f,
+            "strangers' TLS handshakes: {handshakes}, {handshakes_per_s:.0} a second, {handshakes_ended} ended by members"
+        )?;
         writeln!(f, "least time to the guard's deadline: {} ms", self.lease_ms_min)?;
         writeln!(f, "longest pause between two signatures: {:.0} ms", self.pause_ms_max)?;
-        writeln!(f, "leases lost: {}", self.leases_lost)?;
+        writeln!(f, "leases lost: {}; terms begun: {}", self.leases_lost, self.terms)?;
         writeln!(f, "{}", if self.clean { "clean" } else { "VIOLATED" })
     }
 }
 
 /// Brings a network up under `dir` and puts its holder under load.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Report> {
-    let net = launch::up(dir, plan.shape, |_| ())?;
+    // Without a port under TLS there is no handshake.
+    let shape = Shape { tls: plan.shape.tls || plan.handshakes_per_s > 0, ..plan.shape };
+    let net = launch::up(dir, shape, |_| ())?;
     with_diagnosis(&net, load(&net, plan))
 }
 
 fn load(net: &Net, plan: &Plan) -> Result<Report> {
     await_steady(net)?;
-    let epoch_before = status::query(net)?.epoch;
+    let before = status::query(net)?;
     let mut watch = Watch::begin(net)?;
     let busy_loops = plan.busy_per_core * thread::available_parallelism().context("count the cores")?.get();
     let tally = Arc::new(Tally::default());
     let begun = Instant::now();
-    {
+    let strangers = {
+        let flood = match plan.handshakes_per_s {
+            0 => None,
+            all => Some(Flood::begin(net, &net.hosts, all.div_ceil(net.hosts.len() as u64))?),
+        };
         let _busy: Vec<Background> = (0..busy_loops).map(|_| Background::start(busy)).collect();
         while begun.elapsed() < plan.during {
             let Some(holder) = status::query(net).ok().and_then(|status| Some(status.active()?.id.clone())) else {
@@ -110,11 +131,13 @@ fn load(net: &Net, plan: &Plan) -> Result<Report> {
             let _scraper = Background::start(move |stop| scrape(metrics, &counts, stop));
             call(net, &holder, plan, begun, &tally)?;
         }
-    }
+        flood.map(|flood| flood.counts()).unwrap_or_default()
+    };
     let seconds = begun.elapsed().as_secs_f64();
     // Whatever was lost has to be seen, also in the last moment.
     await_steady(net)?;
-    let leases_lost = status::query(net)?.epoch - epoch_before;
+    let after = status::query(net)?;
+    let leases_lost = after.epoch - before.epoch;
     watch.poll()?;
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (calls, scrapes) = (of(&tally.calls), of(&tally.scrapes));
@@ -131,8 +154,12 @@ fn load(net: &Net, plan: &Plan) -> Result<Report> {
         scrapes,
         scrapes_per_s: scrapes as f64 / seconds,
         scrapes_failed: of(&tally.scrapes_failed),
+        handshakes: strangers.begun,
+        handshakes_per_s: strangers.begun as f64 / seconds,
+        handshakes_ended: strangers.ended,
         busy_loops,
         leases_lost,
+        terms: after.term - before.term,
         lease_ms_min: of(&tally.lease_ms_min),
         pause_ms_max: watch.longest_pause().unwrap_or_default().as_secs_f64() * 1000.0,
         clean: check(net)?.is_clean(),

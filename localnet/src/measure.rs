@@ -27,6 +27,14 @@ pub struct Signed {
     pub at_ns: u64,
 }
 
+/// Times in which nobody signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silences {
+    pub longest: Duration,
+    /// That which lasts until now.
+    pub present: Duration,
+}
+
 /// Everything that the shared key signed since the watch began.
 pub struct Watch<'a> {
     net: &'a Net,
@@ -166,6 +174,22 @@ impl<'a> Watch<'a> {
         let mut times: Vec<u64> = self.seen.iter().map(|s| s.at_ns).collect();
         times.sort_unstable();
         times.windows(2).map(|pair| Duration::from_nanos(pair[1] - pair[0])).max()
+    }
+
+    /// Since `from_ns`, which is no signature. As of the last poll.
+    pub fn silences_since(&self, from_ns: u64) -> Silences {
+        let now_ns = self.now_ns().max(from_ns);
+        let mut times: Vec<u64> = self.seen.iter().map(|s| s.at_ns).filter(|at| *at > from_ns).collect();
+        times.push(from_ns);
+        times.sort_unstable();
+        let present = Duration::from_nanos(now_ns.saturating_sub(times[times.len() - 1]));
+        let between = times.windows(2).map(|pair| Duration::from_nanos(pair[1] - pair[0])).max();
+        Silences { longest: between.unwrap_or_default().max(present), present }
+    }
+
+    /// Whether anybody but `host` has signed since `from_ns`.
+    pub fn others_signed_since(&self, from_ns: u64, host: &str) -> bool {
+        self.seen.iter().any(|s| s.at_ns > from_ns && s.host != host)
     }
 
     /// From the last signature of `old` before `first` to `first`, by another host.

@@ -48,12 +48,14 @@ pub struct Shape {
     pub hosts: usize,
     /// The hosts have homes in which upgrades swap the chain node's binary.
     pub cosmovisor: bool,
+    /// Members prove themselves to each other on loopback too. Elsewhere they always do.
+    pub tls: bool,
 }
 
 impl Shape {
     /// Three hosts on loopback, and slots of 50 ms where the chain has slots.
     pub fn usual(chain: ChainKind) -> Shape {
-        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start(), cosmovisor: false }
+        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start(), cosmovisor: false, tls: false }
     }
 
     fn signers(self) -> usize {
@@ -186,6 +188,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub cosmovisor: bool,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub tls: bool,
 }
 
 impl Net {
@@ -234,7 +239,7 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -248,6 +253,7 @@ impl Net {
             shared_key: String::new(),
             containers: None,
             cosmovisor,
+            tls,
         })
     }
 
@@ -274,6 +280,14 @@ impl Net {
             let ids: Vec<&str> = self.hosts.iter().map(|h| h.id.as_str()).collect();
             Usage(format!("no host {id:?}: there are {}", ids.join(", "))).into()
         })
+    }
+
+    /// Whether members prove themselves to each other.
+    pub fn has_tls(&self) -> bool {
+        match self.ground {
+            Ground::Loopback => self.tls,
+            Ground::Namespaces | Ground::Containers => true,
+        }
     }
 
     /// The hosts that run a chain node.

@@ -127,6 +127,19 @@ pub fn for_people(net: &Net, id: &str) -> Result<String> {
     Ok(if answer.stdout.trim().is_empty() { answer.stderr } else { answer.stdout })
 }
 
+/// Why `host` is not ready, as the coordinator of `id` shows it to an operator in a line that may be cut short; `None` where it
+/// shows no reason.
+pub fn not_ready(net: &Net, id: &str, host: &str) -> Result<Option<String>> {
+    Ok(reason_in(&for_people(net, id)?, host))
+}
+
+/// Below the member's row, notes are indented.
+fn reason_in(table: &str, host: &str) -> Option<String> {
+    let from_row = table.lines().skip_while(|line| line.split_whitespace().next() != Some(host)).skip(1);
+    let mut notes = from_row.take_while(|line| line.starts_with(' '));
+    notes.find_map(|line| line.trim().strip_prefix("not ready: ")).map(String::from)
+}
+
 /// What a finished program left behind.
 pub struct Answer {
     pub code: Option<i32>,
@@ -203,6 +216,15 @@ mod tests {
         assert!(status.is_ready_standby("host-a") && !status.is_ready_standby("host-b"));
         assert!(!status.is_ready_standby("host-d"), "it says why it could not take the baton");
         assert!(status.summary().contains("host-b Validating/Active"), "{}", status.summary());
+    }
+
+    #[test]
+    fn the_reason_below_a_members_row_is_its_own() {
+        let table = "holder host-b (epoch 1)\n\nHOST    ROLE\nhost-a  validator\n  starting\n  not ready: one thing\n\
+                     host-b  validator\n  first block\nhost-c  arbiter\n  not ready: another\n";
+        assert_eq!(reason_in(table, "host-a").as_deref(), Some("one thing"));
+        assert_eq!(reason_in(table, "host-b"), None);
+        assert_eq!(reason_in(table, "host-d"), None);
     }
 
     #[test]

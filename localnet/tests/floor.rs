@@ -108,6 +108,44 @@ fn a_halted_chain_goes_on_by_the_mark_that_a_restarted_receiver_kept() {
     t.assert_nothing_signed_twice();
 }
 
+/// As above, with `on_halt = "wait"`: an operator says how far the key has signed.
+#[test]
+fn a_halted_chain_goes_on_by_an_operators_word() {
+    let t = TestNet::up_with(long_leases);
+    let pair = t.pair();
+    await_mark_file(&t, &pair.standby);
+    let early = ["floor", "--above", "1", "--because", "a test"];
+    let refused = common::said(&t, &pair.standby, &early, 1);
+    assert!(refused.contains("does not settle"), "{refused}");
+    t.pretend(&pair.standby, "in-sync");
+    procs::signal(&validators(&t), Signal::STOP).unwrap();
+    t.kill_host(&pair.holder);
+    t.or_logs(localnet::launch::await_step(|| {
+        let shown = localnet::status::for_people(&t.net, &pair.standby)?;
+        anyhow::ensure!(shown.contains("the chain stands still at height"), "{shown}");
+        Ok(())
+    }));
+    let low = common::said(&t, &pair.standby, &early, 1);
+    assert!(low.contains("the key has signed at height"), "{low}");
+    let log = signlog::read(&t.net.sign_log()).unwrap();
+    let signed =
+        log.iter().filter(|signature| signature.key == t.net.shared_key).map(|signature| signature.height).max();
+    let signed = signed.expect("a signature");
+    let above = signed.to_string();
+    let said = common::said(&t, &pair.standby, &["floor", "--above", &above, "--because", "a test"], 0);
+    assert!(said.contains(&format!("signs above height {above}")), "{said}");
+
+    procs::signal(&validators(&t), Signal::CONT).unwrap();
+    let moved = t.active(&pair.standby);
+    assert_eq!(
+        (moved["floor_source"].as_str(), moved["laid_floor"]["above"].as_u64()),
+        (Some("operator"), Some(signed))
+    );
+    let mut watch = t.or_logs(Watch::begin(&t.net));
+    t.or_logs(watch.await_by(&pair.standby, 5, MOVE_BOUND));
+    t.assert_nothing_signed_twice();
+}
+
 fn await_mark_file(t: &TestNet, host: &str) {
     let file = t.net.host_dir(host).join("state/mark");
     let start = Instant::now();

@@ -6,22 +6,34 @@ use clap::ValueEnum;
 use common::Ground;
 use localnet::nemesis::Kind;
 
-#[test]
-fn a_node_that_somebody_runs_with_the_key_by_hand_fails_the_run_and_is_named() {
+/// What a run with this sabotage printed, on standard output and on standard error. It failed.
+fn sabotaged(how: &str, rounds: &str) -> [String; 2] {
     // One mild kind of fault is enough beside it.
     let others: Vec<String> = Kind::value_variants().iter().filter(|k| **k != Kind::Delay).map(|k| k.flag()).collect();
     let ground = Ground::new();
     let without = others.join(",");
-    let run =
-        ground.run(&["nemesis", "--rounds", "2", "--seed", "1", "--sabotage", "key-by-hand", "--without", &without]);
-    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    let said = format!("{out}\n{err}");
-    assert_eq!(run.status.code(), Some(1), "{said}");
+    let run = ground.run(&["nemesis", "--rounds", rounds, "--seed", "1", "--sabotage", how, "--without", &without]);
+    let said = [run.stdout, run.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert_eq!(run.status.code(), Some(1), "{}", said.join("\n"));
+    said
+}
+
+#[test]
+fn a_node_that_somebody_runs_with_the_key_by_hand_fails_the_run_and_is_named() {
+    let [out, err] = sabotaged("key-by-hand", "2");
     let verdict = out.lines().last().unwrap_or_default();
     let heights = verdict.strip_prefix("FAILED: host-a and host-b signed against each other at ");
-    let heights = heights.unwrap_or_else(|| panic!("no verdict: {said}"));
+    let heights = heights.unwrap_or_else(|| panic!("no verdict: {out}\n{err}"));
     assert!(heights.contains(" heights, ") && heights.contains(" to "), "{verdict}");
     for round in ["round 1 VIOLATED", "round 2 VIOLATED"] {
-        assert!(err.contains(round), "{round}: {said}");
+        assert!(err.contains(round), "{round}: {out}\n{err}");
     }
+}
+
+#[test]
+fn a_silence_while_somebody_would_have_to_sign_fails_the_run_and_is_told_with_its_limit() {
+    let [out, err] = sabotaged("silence", "1");
+    assert_eq!(out.lines().last(), Some("FAILED: in rounds [1] somebody had to sign"), "{out}\n{err}");
+    let told = err.lines().find(|line| line.starts_with("nemesis: round 1 SILENT: delay at host-"));
+    assert!(told.is_some_and(|told| told.contains("nobody signed for 1") && told.contains(" s of 3.")), "{err}");
 }

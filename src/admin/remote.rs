@@ -28,7 +28,7 @@ use crate::wire::proto::member_change_request::Change;
 use crate::wire::proto::order_request::Order;
 use crate::wire::proto::upgrade_change_request::Change as Upgrade;
 use crate::wire::proto::{
-    AddMember, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
+    AddMember, LayFloor, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
 };
 
 /// More displace the oldest.
@@ -194,6 +194,7 @@ pub(super) fn order_in_words(order: &Order) -> String {
         Order::Priority(SetPriority { member, priority: None }) => {
             format!("the configured priority for {}", named(member))
         }
+        Order::Floor(LayFloor { above, .. }) => format!("a floor above {above}"),
     }
 }
 

@@ -68,7 +68,7 @@ impl ChainDriver for Generic {
     }
 
     /// Only what a command says cannot be known before it was run.
-    async fn inspect(&self) -> Result<Vec<String>, DriverError> {
+    async fn inspect_outside(&self) -> Result<Vec<String>, DriverError> {
         let tells_time = match &self.target {
             Target::Http { pointers, .. } | Target::JsonRpc { pointers, .. } => pointers.head_time.is_some(),
             Target::Exec { .. } => true,

@@ -12,6 +12,7 @@ pub mod generic;
 mod home;
 mod http;
 mod key_reader;
+mod log_text;
 pub mod near;
 mod owner;
 pub mod process;
@@ -28,7 +29,9 @@ use crate::ids::SignMark;
 pub use answer::parse_rfc3339;
 pub use home::foreign_user;
 pub use key_reader::KeyReader;
+pub use log_text::last_lines;
 pub use near::Reload;
+use near::windows::{Pace, Window};
 pub use owner::{Endpoint, Owner};
 use process::{Misplaced, Process};
 pub use targets::Stamps;
@@ -52,10 +55,15 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(Vec::new()) }
     }
 
-    /// Makes what may be missing of these files before the node's first start; `inspect` has found them sound. What it
-    /// returns are warnings of what the node would inherit from this very process.
-    fn lay(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
+    /// The same of what is not in the node's home: the keys that are shared, and what the node would inherit from this very
+    /// process.
+    fn inspect_outside(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
         async { Ok(Vec::new()) }
+    }
+
+    /// Makes what may be missing of these files before the node's first start; `inspect` has found them sound.
+    fn lay(&self) -> impl Future<Output = Result<(), DriverError>> + Send {
+        async { Ok(()) }
     }
 
     /// What `process`, which is the configured command or one of the node's processes, says of its home and of its key's
@@ -126,6 +134,15 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(None) }
     }
 
+    /// Where the chain is, and the next maintenance window of at least `length`, in which the validator has no block and no
+    /// chunk to produce; `None` on a chain that tells of no windows.
+    fn maintenance_window(
+        &self,
+        _length: Duration,
+    ) -> impl Future<Output = Option<Result<(Pace, Option<Window>), ProbeError>>> + Send {
+        async { None }
+    }
+
     /// What has to be remembered of the time before a reload, to tell later whether it was refused.
     fn begin_reload(&self) -> Reload {
         Reload::begin(None)
@@ -190,20 +207,41 @@ impl Driver {
     /// Looks at the files that the chain node will read, before its first start; makes what may be
     /// missing there (a throwaway standby key). What it returns are warnings, one a line.
     pub async fn check(&self) -> Result<Vec<String>, DriverError> {
-        let mut warnings = self.inspect().await?;
-        warnings.extend(each!(self, it => it.lay().await)?);
+        let warnings = self.inspect().await?;
+        self.lay().await?;
         Ok(warnings)
+    }
+
+    /// Makes what may be missing in files that [`Driver::inspect`] has found sound.
+    pub async fn lay(&self) -> Result<(), DriverError> {
+        each!(self, it => it.lay().await)
     }
 
     /// As [`Driver::check`], and changes nothing: the command, the targets of the links, and the node's files.
     pub async fn inspect(&self) -> Result<Vec<String>, DriverError> {
+        check_home(self.chain())?;
         check_command(self.chain())?;
         let mut warnings = self.inspect_settings().await?;
+        warnings.extend(each!(self, it => it.inspect_outside().await)?);
         warnings.extend(each!(self, it => it.inspect().await)?);
         Ok(warnings)
     }
 
-    /// What can be said of a host on which the chain node's home is not there yet.
+    /// What can be said of a host on which the chain node's home is not there yet, nor perhaps its program. A warning tells
+    /// why `baton run` would refuse.
+    pub async fn inspect_without_home(&self) -> Result<Vec<String>, DriverError> {
+        let mut warnings = self.inspect_settings().await?;
+        warnings.extend(each!(self, it => it.inspect_outside().await)?);
+        let (chain, home) = (self.chain(), self.chain().home.display());
+        warnings.push(format!(
+            "chain.home {home} is not there: what the chain node's files in it say is not checked, and baton run needs it"
+        ));
+        let below_home = chain.command[0].contains('/') && !Path::new(&chain.command[0]).is_absolute();
+        warnings.extend(check_command(chain).err().filter(|_| !below_home).map(|error| error.to_string()));
+        Ok(warnings)
+    }
+
+    /// What the configuration alone shows.
     pub async fn inspect_settings(&self) -> Result<Vec<String>, DriverError> {
         let chain = self.chain();
         if let Some(found) = each!(self, it => it.misplaced(&Process::configured(chain))) {
@@ -373,6 +411,12 @@ impl Driver {
         each!(self, it => it.reload_refusal(reload).await)
     }
 
+    /// Where the chain is, and the next maintenance window of at least `length`, if the chain knows of one. `None`: it tells
+    /// of no windows.
+    pub async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        each!(self, it => it.maintenance_window(length).await)
+    }
+
     /// Runs a command of `Activation::Exec` to its end with exit code 0. On timeout, and when the
     /// returned future is dropped, the command and its process group are killed.
     pub async fn run_exec(&self, argv: &[String], timeout: Duration) -> Result<(), DriverError> {
@@ -452,14 +496,16 @@ fn check_settings(chain: &Chain) -> Result<(), DriverError> {
     }
 }
 
+fn check_home(chain: &Chain) -> Result<(), DriverError> {
+    if chain.home.is_dir() {
+        return Ok(());
+    }
+    let reason = format!("{} is not a directory; initialise the chain node there first", chain.home.display());
+    Err(DriverError::setting("chain.home", reason))
+}
+
 /// The guard would find out too, but only after the lease was won.
 fn check_command(chain: &Chain) -> Result<(), DriverError> {
-    if !chain.home.is_dir() {
-        return Err(DriverError::setting(
-            "chain.home",
-            format!("{} is not a directory; initialise the chain node there first", chain.home.display()),
-        ));
-    }
     if chain.upgrade.is_some() {
         // What runs is a binary of cosmovisor's layout, which is checked where that is known.
         return Ok(());

@@ -24,6 +24,7 @@ use super::process::{self, Misplaced, Process};
 use super::{ChainDriver, DriverError, Health, KeyState, KeyWork, MetFloor, OnChain, ProbeError, answer};
 use crate::chain_node::Shown;
 use crate::config::{Chain, Pointers, ProbeTarget};
+use crate::guard_frame::LinkSpec;
 pub use reload::Reload;
 use rpc::Rpc;
 use windows::{Pace, Window};
@@ -98,6 +99,25 @@ impl ChainDriver for Near {
         other.or_else(|| process::past_links(&self.chain, process))
     }
 
+    async fn inspect_outside(&self) -> Result<Vec<String>, DriverError> {
+        let account = self.account().await?;
+        let mut warnings = Vec::new();
+        // One that is missing makes no key: the node validates as nobody.
+        let standbys = self.validator_links().filter_map(|spec| spec.standby.as_ref());
+        for standby in standbys.filter(|standby| standby.exists()) {
+            let other = self.keys.near(standby).await?.account_id;
+            if other != account {
+                warnings.push(format!(
+                    "the standby target {} is a key of account {other}, and the shared key is of {account}: a standby signs as \
+                     {other} while that is a validator; put a key of {account} there, or leave `standby` out",
+                    standby.display()
+                ));
+            }
+        }
+        warnings.extend(few_open_files(getrlimit(Resource::Nofile).maximum));
+        Ok(warnings)
+    }
+
     async fn inspect(&self) -> Result<Vec<String>, DriverError> {
         let account = self.account().await?;
         let file = self.config_file();
@@ -112,10 +132,6 @@ impl ChainDriver for Near {
         }
         let tracking = config_json::tracking_problem(&config, account);
         Ok(tracking.map(|problem| format!("{}: {problem}", file.display())).into_iter().collect())
-    }
-
-    async fn lay(&self) -> Result<Vec<String>, DriverError> {
-        Ok(few_open_files(getrlimit(Resource::Nofile).maximum).into_iter().collect())
     }
 
     /// The node, stopped, will start next with the network address that goes with the validator's node key.
@@ -159,6 +175,10 @@ impl ChainDriver for Near {
         Ok(head_time.map(|time| KeyWork { height, time, shown: Shown::Counted(counted) }))
     }
 
+    async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        Some(self.next_window(length).await)
+    }
+
     /// To be called just before a reload is asked for.
     fn begin_reload(&self) -> Reload {
         Reload::begin(self.chain.log.as_ref().map(|log| log.file.clone()))
@@ -167,12 +187,16 @@ impl ChainDriver for Near {
     /// Why neard kept its old key and configuration when it was told to read them again; `None` when
     /// it does not say that it did. True only of a reload that has been going on for a while.
     async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
-        let from_log = reload.clone();
-        if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal())).await {
+        let (from_log, home) = (reload.clone(), self.chain.home.clone());
+        if let Ok(Some(line)) = blocking(move || Ok(from_log.refusal(&home))).await {
             return Some(line);
         }
         match self.rpc.config_correct().await {
-            Ok(Some(false)) => Some("near_config_correct is 0; its log says which file is wrong".into()),
+            Ok(Some(false)) => {
+                let home = self.chain.home.clone();
+                let found = blocking(move || Ok(reload::broken_config(&home))).await.ok().flatten();
+                Some(found.unwrap_or_else(|| "near_config_correct is 0; its log says which file is wrong".into()))
+            }
             Ok(Some(true) | None) | Err(_) => None,
         }
     }
@@ -212,10 +236,19 @@ impl Near {
         self.account().await.is_ok_and(|shared| shared != told)
     }
 
+    fn validator_link(&self) -> PathBuf {
+        self.chain.home.join("validator_key.json")
+    }
+
+    fn validator_links(&self) -> impl Iterator<Item = &LinkSpec> {
+        let link = self.validator_link();
+        self.chain.links.iter().filter(move |spec| spec.link == link)
+    }
+
     /// The account that the hosts validate as.
     pub async fn account(&self) -> Result<&str, DriverError> {
-        let link = self.chain.home.join("validator_key.json");
-        let Some(spec) = self.chain.links.iter().find(|spec| spec.link == link) else {
+        let Some(spec) = self.validator_links().next() else {
+            let link = self.validator_link();
             return Err(DriverError::setting(
                 "chain.links",
                 format!("{} is not among them; without it no host can become validator", link.display()),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::findings::{finished, gap, or_dash};
 use crate::time::WallTime;
-use crate::wire::proto::{Move, MoveFloor};
+use crate::wire::proto::{LaidFloor, Move, MoveFloor};
 
 use super::table::render;
 
@@ -25,10 +25,19 @@ struct MoveObject<'a> {
     claimed_at_ns: u64,
     active_at_ns: Option<u64>,
     gap_ns: Option<u64>,
+    /// By an operator.
+    laid_floor: Option<LaidObject<'a>>,
     floor: &'a str,
     floor_source: Option<&'a str>,
     floor_met_at_height: Option<u64>,
     settled_in_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct LaidObject<'a> {
+    above: u64,
+    because: &'a str,
+    at_ns: u64,
 }
 
 /// `from` is null for the first move; `active_at_ns`, `gap_ns` and all of the floor but its text while a
@@ -43,6 +52,11 @@ pub(super) fn json(moves: &[Move]) -> String {
         claimed_at_ns: m.claimed_at_ns,
         active_at_ns: finished(m).then_some(m.active_at_ns),
         gap_ns: finished(m).then_some(m.gap_ns),
+        laid_floor: m.laid.as_ref().map(|LaidFloor { above, because, at_ns }| LaidObject {
+            above: *above,
+            because,
+            at_ns: *at_ns,
+        }),
         floor: m.floor.as_ref().map_or("", |floor| floor.floor.as_str()),
         floor_source: told(m).map(|floor| floor.source.as_str()),
         floor_met_at_height: told(m).map(|floor| floor.met_at_height),
@@ -71,7 +85,9 @@ fn cells(m: &Move) -> Vec<String> {
 
 fn note(m: &Move) -> Option<String> {
     let floor = m.floor.as_ref().map(floor_line);
-    let lines: Vec<String> = [m.reason.clone()].into_iter().filter(|reason| !reason.is_empty()).chain(floor).collect();
+    let reason = Some(m.reason.clone()).filter(|reason| !reason.is_empty());
+    let laid = m.laid.as_ref().map(|laid| format!("an operator laid the floor above {}: {}", laid.above, laid.because));
+    let lines: Vec<String> = reason.into_iter().chain(laid).chain(floor).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

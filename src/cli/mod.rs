@@ -43,9 +43,8 @@ use crate::findings::{Why, active_holder};
 use crate::ids::NodeId;
 use crate::time::WallTime;
 use crate::transport::Certificates;
-use crate::upgrade::Upgrades;
 use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{HandoverResponse, SetMaintenance, SetPause, SetPriority};
+use crate::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 
 use at::At;
 use client::Client;
@@ -145,6 +144,13 @@ enum Command {
         /// 60s with restart activation]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = units::duration)]
         window: Option<Option<Duration>>,
+        /// Where the chain tells maintenance windows: wait this long for one as long as the last moves took, then go
+        /// without
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+        within: Duration,
+        /// Wait for no window at all
+        #[arg(long, conflicts_with_all = ["window", "within"])]
+        now: bool,
         /// Only say what would happen (exit code 1: it would be refused)
         #[arg(long, conflicts_with = "window")]
         dry_run: bool,
@@ -181,6 +187,17 @@ enum Command {
         /// A number, or `configured`
         #[arg(value_name = "N|configured", value_parser = Preference::parse)]
         priority: Preference,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Say how far the key has signed, when a holder settles on a chain that stands still
+    Floor {
+        /// Nothing was signed with the key above this height
+        #[arg(long, value_name = "HEIGHT")]
+        above: u64,
+        /// How that is known, for the history
+        #[arg(long, value_name = "TEXT")]
+        because: String,
         #[command(flatten)]
         reach: Reach,
     },
@@ -347,8 +364,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
-        Command::Handover { to, timeout, window, dry_run, at, reach } => {
-            let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout };
+        Command::Handover { to, timeout, window, within, now, dry_run, at, reach } => {
+            let within = if now || window.is_some() { Duration::ZERO } else { within };
+            let wanted = WantedHandover { to: to.map(NodeId::from), dry_run, timeout, within };
             handover(&reach, wanted, window, at)
         }
         Command::Maintenance { switch, member, reach } => {
@@ -359,6 +377,9 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Resume { reach } => order(&reach, "resume", Order::Pause(SetPause { on: false, at_ns: 0 })),
         Command::Priority { id, priority: Preference(priority), reach } => {
             order(&reach, "priority", Order::Priority(SetPriority { member: id, priority }))
+        }
+        Command::Floor { above, because, reach } => {
+            order(&reach, "floor", Order::Floor(LayFloor { above, because, ..LayFloor::default() }))
         }
         Command::Member(member) => members::run(member),
         Command::Upgrade(upgrade) => upgrade::run(upgrade),
@@ -385,7 +406,10 @@ fn handover(
         if let Some(length) = window {
             wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
         }
-        let HandoverResponse { from, to, epoch, took_ns } = client.handover(&wanted).await?;
+        let HandoverResponse { from, to, epoch, took_ns, moment } = client.handover(&wanted).await?;
+        if !moment.is_empty() {
+            print(&format!("{moment}\n"));
+        }
         print(&match due {
             Some(due) if wanted.dry_run => {
                 let left = at::how_long(due, WallTime::now());
@@ -440,10 +464,6 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
-    if let Some(upgrade) = config.chain.as_ref().and_then(|chain| chain.upgrade.clone()) {
-        let checked = Upgrades::new(upgrade).check();
-        checked.map_err(|error| Failure::BadInput(anyhow::anyhow!("[upgrade] {error}")))?;
-    }
     let of_chain = runtime()?.block_on(driver::check(&config)).map_err(Failure::BadInput)?;
     let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();

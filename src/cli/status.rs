@@ -59,6 +59,9 @@ struct MemberObject<'a> {
     /// Left out while there is nothing to say.
     #[serde(skip_serializing_if = "str::is_empty")]
     node_note: &'a str,
+    /// Left out while it could take the baton.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    not_ready_because: &'a str,
     settling: Option<&'a str>,
     /// Left out while it is unknown.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -147,6 +150,7 @@ fn member_object(member: &MemberStatus) -> MemberObject<'_> {
         node_pid: member.node_pid,
         version: &member.version,
         node_note: &member.node_note,
+        not_ready_because: &member.not_ready_because,
         settling: some(&member.settling),
         transport: &member.transport,
         certificate_until: certificate_until(member).map(|until| until.to_string()),

@@ -7,17 +7,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::chain::near::Near;
-use crate::chain::near::windows::Window;
-use crate::chain_node::Activation;
-use crate::config::{Chain, Config, DriverKind};
+use crate::chain::near::windows::{Window, default_length};
+use crate::config::{Config, DriverKind};
 use crate::driver;
 
 use super::client::Client;
 use super::{Failure, print};
 
-/// What a move takes with room to spare; a restart has to open its database first.
-const HOT: Duration = Duration::from_secs(5);
-const RESTART: Duration = Duration::from_secs(60);
 /// Between two questions to the node, unless a block comes sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -50,16 +46,9 @@ pub(super) async fn wait(
     let keys = driver::key_reader().map_err(Failure::BadInput)?;
     let near = Near::new(chain, keys).map_err(|error| Failure::BadInput(error.into()))?;
     near.account().await.map_err(|error| Failure::BadInput(error.into()))?;
-    let length = length.unwrap_or_else(|| default_length(chain));
+    let length = length.unwrap_or_else(|| default_length(&chain.activation));
     Search { near, length, timeout, give_up_at, shown: None }.run().await?;
     Ok(give_up_at.saturating_duration_since(Instant::now()))
-}
-
-fn default_length(chain: &Chain) -> Duration {
-    match chain.activation {
-        Activation::Restart => RESTART,
-        Activation::Signal(_) | Activation::Exec { .. } => HOT,
-    }
 }
 
 struct Search {
@@ -84,7 +73,7 @@ impl Search {
                 }
                 Ok(Ok((pace, Some(window)))) => {
                     self.show(&window);
-                    last = format!("the next one, {}, begins in about {}", heights(&window), about(window.starts_in));
+                    last = format!("the next one, {window}, begins in about {}", about(window.starts_in));
                     if Instant::now() + window.starts_in > self.give_up_at {
                         return Err(self.none_came(&last));
                     }
@@ -114,7 +103,7 @@ impl Search {
         }
         let (lasts, starts) = (about(window.lasts), about(window.starts_in));
         let begins = if window.starts_in.is_zero() { "is open".into() } else { format!("begins in about {starts}") };
-        print(&format!("maintenance window: {}, about {lasts}; it {begins}\n", heights(window)));
+        print(&format!("maintenance window: {window}, about {lasts}; it {begins}\n"));
         self.shown = Some(window.heights.clone());
     }
 
@@ -125,11 +114,6 @@ impl Search {
              raise --timeout, ask for a shorter --window=, or leave it out"
         ))
     }
-}
-
-fn heights(window: &Window) -> String {
-    let (first, last) = (window.heights.start, window.heights.end - 1);
-    format!("heights {first} to {last} ({} blocks)", window.heights.end - first)
 }
 
 fn about(time: Duration) -> String {

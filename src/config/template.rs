@@ -231,16 +231,28 @@ impl Page {
         let words: Vec<String> = chain.command.iter().map(|word| quoted(word)).collect();
         self.line("chain.command", &format!("[{}]", words.join(", ")), Mark::Said);
         self.show("chain.env");
-        let log = format!("/var/log/{}.log", program(&chain.command));
-        self.line("chain.log", &quoted(&log), Mark::Shown);
-        for key in ["chain.log_max_mib", "chain.log_kept"] {
-            self.show_with(key, "Only with log");
-        }
+        self.log(chain);
         for key in ["chain.stop_timeout", "chain.clock_skew", "chain.on_halt"] {
             self.show(key);
         }
         self.show_with("chain.halt_after", "Only with on_halt = \"replica\"");
         self.show("chain.keys_on_tmpfs");
+    }
+
+    fn log(&mut self, chain: &WantedChain) {
+        const BOUNDS: [&str; 2] = ["chain.log_max_mib", "chain.log_kept"];
+        let file = |folder: &str| quoted(&format!("{folder}/{}.log", program(&chain.command)));
+        match chain.driver {
+            // The driver reads there why a reload was refused.
+            DriverKind::Near => {
+                self.line("chain.log", &file(&chain.home), Mark::Said);
+                BOUNDS.into_iter().for_each(|key| self.show(key));
+            }
+            DriverKind::CometBft | DriverKind::Generic => {
+                self.line("chain.log", &file("/var/log"), Mark::Shown);
+                BOUNDS.into_iter().for_each(|key| self.show_with(key, "Only with log"));
+            }
+        }
     }
 
     fn links(&mut self, links: &[WantedLink]) {
@@ -329,14 +341,26 @@ impl Page {
         self.show("chain.probe.calls[].params");
     }
 
+    /// A neard leaves no file that asks for an upgrade, and has no pre-upgrade: only the cluster's plans upgrade it.
     fn upgrade(&mut self, chain: &WantedChain) {
-        self.text.push_str(
-            "\n# Binaries in cosmovisor's layout, swapped at the chain's upgrades: docs/upgrades.md.\n#[upgrade]\n",
-        );
-        self.line("upgrade.name", &quoted(program(&chain.command)), Mark::Shown);
+        let (when, by_chain) = match chain.driver {
+            DriverKind::Near => ("by baton upgrade plan", false),
+            DriverKind::CometBft | DriverKind::Generic => ("at the chain's upgrades", true),
+        };
+        let name = program(&chain.command);
+        let _ =
+            writeln!(self.text, "\n# Binaries in cosmovisor's layout, swapped {when}: docs/upgrades.md.\n#[upgrade]");
+        self.line("upgrade.name", &quoted(name), Mark::Shown);
         self.line("upgrade.root", &quoted(&chain.home), Mark::Shown);
-        for key in ["allow_download", "restart_after", "poll", "backup", "backup_dir", "preupgrade_retries"] {
-            self.show(&format!("upgrade.{key}"));
+        self.show("upgrade.allow_download");
+        self.show("upgrade.restart_after");
+        if by_chain {
+            self.show("upgrade.poll");
+        }
+        self.show("upgrade.backup");
+        self.line("upgrade.backup_dir", &quoted(&format!("/var/backups/{name}")), Mark::Shown);
+        if by_chain {
+            self.show("upgrade.preupgrade_retries");
         }
         self.show("upgrade.download_max_mib");
     }

@@ -1,6 +1,8 @@
 //! Whether the own chain node still does what a holder's must. It decides about liveness only: a holder
-//! that does badly lets go when somebody else is ready, and stays put otherwise.
+//! that does badly lets go when somebody else is ready, and stays put otherwise. And how far a node that syncs is behind,
+//! which is for people alone.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::core::Core;
@@ -8,7 +10,63 @@ use crate::core::event::Action;
 use crate::core::tenure::Reason;
 use crate::time::{BootTime, Now};
 
+/// For so long a node's progress is watched before anybody is told when it ends.
+const PACE_AFTER: Duration = Duration::from_secs(5);
+
+/// How far a syncing node is behind the highest head that was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    pub blocks: u64,
+    /// By the pace so far; `None` while it does not come closer.
+    pub left: Option<Duration>,
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lag { blocks, left } = self;
+        let (number, s) = (blocks, if *blocks == 1 { "" } else { "s" });
+        write!(f, "{number} block{s} behind another host")?;
+        match left.map(|left| left.as_secs()) {
+            None => Ok(()),
+            Some(secs) if secs < 120 => write!(f, ", for about {} s more", secs.max(1)),
+            Some(secs) if secs < 7200 => write!(f, ", for about {} min more", secs / 60),
+            Some(secs) => write!(f, ", for about {} h more", secs / 3600),
+        }
+    }
+}
+
+/// Where a syncing node was when it was farthest behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::core) struct CatchUp {
+    since: BootTime,
+    blocks: u64,
+}
+
 impl Core {
+    /// To be called when a head has moved.
+    pub(in crate::core) fn note_catch_up(&mut self, now: BootTime) {
+        let blocks = self.blocks_behind().filter(|_| self.host.health().is_some_and(|health| !health.synced));
+        self.catch_up = match (self.catch_up, blocks) {
+            (_, None) => None,
+            (Some(farthest), Some(blocks)) if blocks <= farthest.blocks => Some(farthest),
+            (_, Some(blocks)) => Some(CatchUp { since: now, blocks }),
+        };
+    }
+
+    /// `None` unless the node syncs and another host is ahead.
+    pub(in crate::core) fn lag(&self, now: BootTime) -> Option<Lag> {
+        let (farthest, blocks) = self.catch_up.zip(self.blocks_behind())?;
+        let (took, gained) = (now.since(farthest.since), farthest.blocks.saturating_sub(blocks));
+        let secs = took.as_secs_f64() * blocks as f64 / gained as f64;
+        let left = Duration::try_from_secs_f64(secs).ok().filter(|_| took >= PACE_AFTER && gained > 0);
+        Some(Lag { blocks, left })
+    }
+
+    fn blocks_behind(&self) -> Option<u64> {
+        let heads = self.peers.values().filter(|peer| peer.reachable).map(|peer| peer.height);
+        heads.max().map(|head| head.saturating_sub(self.host.height())).filter(|blocks| *blocks > 0)
+    }
+
     /// A node whose head moves is not stuck, however far it lags; nor is one on a chain of slow blocks
     /// that merely hears of the next one a little later.
     pub(in crate::core) fn compare_heads(&mut self, now: BootTime) {

@@ -173,6 +173,8 @@ pub enum Event {
     ProbeFailed {
         reason: String,
     },
+    /// The node is to give its key away or to end, has answered before, and does not answer a probe now.
+    NodeSilent,
     Peers(BTreeMap<NodeId, Peer>),
     /// What was measured of the wall clocks of members in reach.
     ClockOffsets(BTreeMap<NodeId, ClockOffset>),

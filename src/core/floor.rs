@@ -54,6 +54,24 @@ pub fn of_replica(source: FloorSource, seen: Option<SignMark>) -> Option<SignFlo
     }
 }
 
+/// The floor of an operator's word that nothing was signed above `above`. An exact floor stays, and what was `seen` of the key
+/// lies below it too.
+///
+/// On a chain where heights are approved ahead of their blocks, `heard` is the highest head of any host when the old
+/// holder had to be silent: the word is about its approvals, and blocks of it that nobody has heard of are taken for unmade.
+pub fn of_operator(source: FloorSource, above: u64, seen: Option<SignMark>, heard: Option<u64>) -> Option<SignFloor> {
+    let told = match heard {
+        Some(head) => SignMark::of_approvals(head, above),
+        None => SignMark::whole_height(above),
+    };
+    match source {
+        FloorSource::Exact(_) => None,
+        FloorSource::NeverSigned | FloorSource::Unknown => {
+            Some(SignFloor::Mark(seen.map_or(told, |seen| seen.with(told))))
+        }
+    }
+}
+
 /// Whether a chain node in this `health` is past `floor`. With `node_refuses`, the node itself signs
 /// nothing at or below a mark, so that it need not have caught up to it.
 ///
@@ -156,6 +174,20 @@ mod tests {
         assert_eq!(of_replica(FloorSource::Exact(seven), Some(nine)), None, "exact is exact");
         assert_eq!(of_replica(FloorSource::NeverSigned, None), Some(SignFloor::None), "a chain's very start");
         assert_eq!(of_replica(FloorSource::NeverSigned, Some(nine)), Some(SignFloor::Mark(nine)));
+    }
+
+    #[test]
+    fn an_operators_word_is_never_below_what_is_known() {
+        let (seven, whole) = (SignMark::at_height(7), SignMark::whole_height);
+        let laid = |source, above, seen, heard| of_operator(source, above, seen, heard);
+        assert_eq!(laid(FloorSource::Exact(seven), 9, None, None), None, "exact is exact");
+        for source in [FloorSource::Unknown, FloorSource::NeverSigned] {
+            assert_eq!(laid(source, 9, Some(seven), None), Some(SignFloor::Mark(whole(9))));
+            assert_eq!(laid(source, 6, Some(seven), None), Some(SignFloor::Mark(seven)));
+            assert_eq!(laid(source, 9, None, Some(7)), Some(SignFloor::Mark(SignMark::of_approvals(7, 9))));
+            let seen = SignMark::of_approvals(8, 12);
+            assert_eq!(laid(source, 9, Some(seen), Some(7)), Some(SignFloor::Mark(seen)));
+        }
     }
 
     #[test]

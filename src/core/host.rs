@@ -294,6 +294,13 @@ impl Host {
         }
     }
 
+    /// Nobody else can take over from a node that crashed once: it does not wait for its next start.
+    pub fn restart_at_once(&mut self, now: BootTime) {
+        if self.crashes == 1 {
+            self.start_at = now;
+        }
+    }
+
     /// The node did not do what a holder's must: it gets some time before it is trusted again, and more each time, so that a
     /// preferred host that cannot hold does not take the baton from the others for ever.
     pub fn distrust(&mut self, now: BootTime) {
@@ -390,8 +397,10 @@ impl Host {
             return Some(NotReady::Hidden { below: below.clone() });
         }
         match &self.health {
+            // One is enough here: whoever gives the baton away does not give it to a node that may hang.
+            Some(_) if self.probe_failures > 0 => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
-            Some(health) if !health.synced => Some(NotReady::Syncing),
+            Some(health) if !health.synced => Some(NotReady::Syncing { lag: None }),
             Some(_) => self.few_peers().map(|(peers, min)| NotReady::FewPeers { peers, min }),
         }
     }

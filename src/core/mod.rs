@@ -7,7 +7,7 @@
 //! operator has laid down.
 
 mod clock;
-mod degraded;
+pub mod degraded;
 pub mod election;
 pub mod event;
 pub mod floor;
@@ -43,6 +43,7 @@ pub use tenure::Stage;
 use crate::ids::{NodeId, Role, SignMark, Term};
 use crate::time::{BootTime, Now};
 use crate::timing::LeaseSpan;
+use degraded::CatchUp;
 use election::Campaigns;
 use host::Host;
 use key_watch::KeyWatch;
@@ -111,6 +112,8 @@ pub struct Core {
     peers: BTreeMap<NodeId, Peer>,
     /// Since when another host's head has been ahead of the own one, which has not moved since.
     behind_since: Option<BootTime>,
+    /// While the own node syncs, and another host's head is ahead.
+    catch_up: Option<CatchUp>,
     /// Never goes back.
     mark_seen: Option<SignMark>,
     key_watch: KeyWatch,
@@ -144,6 +147,7 @@ impl Core {
             campaigns: Campaigns::new(started_at),
             peers: BTreeMap::new(),
             behind_since: None,
+            catch_up: None,
             mark_seen: memory.mark_seen,
             key_watch: KeyWatch::default(),
             clock_off: None,
@@ -288,12 +292,15 @@ impl Core {
                 self.host.probed(now.boot, health);
                 self.weigh_own_key(now, out);
                 self.compare_heads(now.boot);
+                self.note_catch_up(now.boot);
             }
             Event::ProbeFailed { reason } => self.host.probe_failed(reason),
+            Event::NodeSilent => self.kill_silent_node(now, out),
             Event::NodeHides { below } => self.host.node_hides(below),
             Event::Peers(peers) => {
                 self.peers = peers;
                 self.compare_heads(now.boot);
+                self.note_catch_up(now.boot);
             }
             Event::ClockOffsets(offsets) => self.note_clock_offsets(now, &offsets),
             Event::RivalHeard { member } => self.note_rival(now, member, out),

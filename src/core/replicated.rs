@@ -45,6 +45,8 @@ pub enum Command {
     SetPause { on: bool, at: WallTime },
     /// An operator's order: a priority in the place of the configured one; `None` ends that.
     SetPriority { member: NodeId, priority: Option<u32> },
+    /// An operator's word while the holder of `epoch` settles: nobody has signed above this height with the shared key.
+    LayFloor { epoch: Epoch, above: u64, because: String, at: WallTime },
     /// An operator's order: an upgrade of every chain node, see [`Plan`](crate::core::upgrades::Plan).
     PlanUpgrade { name: UpgradeName, height: Option<u64>, source: Option<String>, back: bool, at: WallTime },
     /// An operator's order. Who is in the middle of it goes on to its end.
@@ -59,9 +61,10 @@ impl Command {
     /// Of the tenure that it is about, if it is about one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
-            Command::Claim { epoch, .. } | Command::Release { epoch, .. } | Command::Activated { epoch, .. } => {
-                Some(*epoch)
-            }
+            Command::Claim { epoch, .. }
+            | Command::Release { epoch, .. }
+            | Command::Activated { epoch, .. }
+            | Command::LayFloor { epoch, .. } => Some(*epoch),
             Command::Join { .. }
             | Command::SetMaintenance { .. }
             | Command::SetPause { .. }
@@ -90,6 +93,9 @@ impl fmt::Display for Command {
                 write!(f, "SetPriority{{{member}, {priority}}}")
             }
             Command::SetPriority { member, priority: None } => write!(f, "SetPriority{{{member}, as configured}}"),
+            Command::LayFloor { epoch, above, because, .. } => {
+                write!(f, "LayFloor{{epoch {epoch}, above {above}: {because}}}")
+            }
             Command::PlanUpgrade { name, height: Some(height), .. } => write!(f, "PlanUpgrade{{{name}, {height}}}"),
             Command::PlanUpgrade { name, back: true, .. } => write!(f, "PlanUpgrade{{{name}, rolling back}}"),
             Command::PlanUpgrade { name, .. } => write!(f, "PlanUpgrade{{{name}, rolling}}"),
@@ -169,6 +175,18 @@ pub struct Move {
     pub claimed_at: WallTime,
     /// `None` while the new holder is not proven active, and for good when it never became so.
     pub end: Option<MoveEnd>,
+    /// By an operator, while the new holder settled.
+    #[serde(default)]
+    pub laid: Option<LaidFloor>,
+}
+
+/// An operator's word on how far the shared key has signed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LaidFloor {
+    pub above: u64,
+    /// At most [`REASON_BYTES_MAX`] bytes.
+    pub because: String,
+    pub at: WallTime,
 }
 
 /// How a move ended well.
@@ -256,6 +274,10 @@ impl Replicated {
                 self.orders.set_priority(member, *priority);
                 Applied::Recorded
             }
+            Command::LayFloor { epoch, above, because, at } => {
+                let because = bounded(because, REASON_BYTES_MAX);
+                recorded(self.lay_floor(*epoch, LaidFloor { above: *above, because, at: *at }))
+            }
             Command::PlanUpgrade { name, height, source, back, at } => {
                 recorded(self.plans.plan(name, *height, source, *back, *at))
             }
@@ -342,6 +364,7 @@ impl Replicated {
             reason: bounded(reason, REASON_BYTES_MAX),
             claimed_at: at,
             end: None,
+            laid: None,
         };
         let source = self.floor_source();
         self.gap_from = self.let_go.map_or(at, |release| release.at);
@@ -393,6 +416,17 @@ impl Replicated {
             }
             Some(row) if row.epoch == epoch => rejected(format!("epoch {epoch} was recorded as active before")),
             Some(_) | None => rejected(format!("epoch {epoch} became active, but the epoch is {}", self.epoch)),
+        }
+    }
+
+    /// The newest word counts.
+    fn lay_floor(&mut self, epoch: Epoch, laid: LaidFloor) -> Result<(), String> {
+        match self.moves.back_mut() {
+            Some(row) if row.epoch == epoch && self.holder.is_some() && row.end.is_none() => {
+                row.laid = Some(laid);
+                Ok(())
+            }
+            Some(_) | None => Err(format!("floor above {}: nobody settles under epoch {epoch}", laid.above)),
         }
     }
 

@@ -49,7 +49,11 @@ impl Core {
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
         let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| self.host.runs_node())? });
-        self.rival(now).or_else(|| self.host.not_ready(now)).or_else(clock).or_else(stuck).or_else(silent)
+        let of_host = || match self.host.not_ready(now) {
+            Some(NotReady::Syncing { lag: None }) => Some(NotReady::Syncing { lag: self.lag(now) }),
+            told => told,
+        };
+        self.rival(now).or_else(of_host).or_else(clock).or_else(stuck).or_else(silent)
     }
 
     pub fn is_active(&self) -> bool {

@@ -30,6 +30,7 @@ impl Answers {
             to: done.to.to_string(),
             epoch: done.epoch.0,
             took_ns: BootTime::now().since(done.asked_at).as_nanos() as u64,
+            moment: String::new(),
         });
         // An operator who went away misses nothing: the history has it too.
         let _ = waiting.send(answer.map_err(NotDone::Refused));
@@ -106,6 +107,6 @@ fn foreseen(reporter: &Reporter, wanted: WantedHandover) -> Result<HandoverRespo
     reporter.core.read(|core, _| {
         let to = core.handover_target(wanted.to).map_err(NotDone::Refused)?;
         let (from, epoch) = (reporter.config.id.to_string(), core.view().epoch.0);
-        Ok(HandoverResponse { from, to: to.to_string(), epoch, took_ns: 0 })
+        Ok(HandoverResponse { from, to: to.to_string(), epoch, ..HandoverResponse::default() })
     })
 }

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time;
 
 use super::answers::{Answers, HandoverAnswer};
+use super::moment;
 use super::report::Reporter;
 use crate::admin::{NotDone, WantedHandover};
 use crate::core::Event;
@@ -36,7 +37,7 @@ pub(super) async fn carry_out(
 }
 
 async fn ended(reporter: &Reporter, answers: &Answers, wanted: &WantedHandover) -> Result<HandoverResponse, String> {
-    let WantedHandover { to, dry_run: _, timeout } = wanted;
+    let WantedHandover { to, dry_run: _, timeout, within } = wanted;
     let (asked_at, epoch) = (BootTime::now(), reporter.core.read(|core, _| core.view().epoch));
     let waited = || BootTime::now().since(asked_at);
     let mut steps = reporter.core.steps();
@@ -46,15 +47,18 @@ async fn ended(reporter: &Reporter, answers: &Answers, wanted: &WantedHandover) 
             return Err(format!("{passing}; waited {timeout:?} for that to pass"));
         }
     }
+    // What is left is for the move itself.
+    let moment = moment::come(reporter, (*within).min(timeout.saturating_sub(waited()) / 2)).await;
     let (done, ended) = oneshot::channel();
     answers.wait(done).map_err(|_| "another handover is under way".to_owned())?;
     let left = timeout.saturating_sub(waited());
     reporter.core.step(Event::HandoverWanted { to: to.clone(), timeout: left, reason: Reason::Operator });
     let ended = ended.await.map_err(|_| "this coordinator ends".to_owned())?;
-    match ended {
+    let done = match ended {
         Err(NotDone::Refused(reason)) if waited() >= *timeout => became(reporter, epoch, reason, waited).await,
         ended => ended.map_err(NotDone::reason),
-    }
+    };
+    done.map(|done| HandoverResponse { moment, ..done })
 }
 
 /// Why a handover is refused now, when that passes by itself.
@@ -96,6 +100,7 @@ async fn became(
             to: done.to.to_string(),
             epoch: done.epoch.0,
             took_ns: took().as_nanos() as u64,
+            moment: String::new(),
         }),
         last => Err(format!("{reason}; {}", words(last, me, state.replicated.holder.as_ref()))),
     }
@@ -135,7 +140,7 @@ mod tests {
     /// a handed over to b at second 1000.
     fn moved(kind: MoveKind, end: Option<MoveEnd>) -> Move {
         let (from, to) = (Some("a".into()), "b".into());
-        Move { epoch: Epoch(4), from, to, kind, reason: "operator".into(), claimed_at: at(1000), end }
+        Move { epoch: Epoch(4), from, to, kind, reason: "operator".into(), claimed_at: at(1000), end, laid: None }
     }
 
     #[test]

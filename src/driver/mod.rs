@@ -11,6 +11,7 @@ mod key_alarm;
 mod links;
 mod marks;
 mod members;
+mod moment;
 mod orders;
 mod place;
 mod prepare;

@@ -7,17 +7,20 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::Reporter;
 use crate::admin::{Asker, NotDone, ORDER_MAX};
+use crate::chain_node::FloorBasis;
 use crate::config::{Member, PRIORITY_MAX};
 use crate::core::orders::Orders;
 use crate::core::replicated::{Applied, Command};
-use crate::ids::{NodeId, Role};
+use crate::ids::{Epoch, NodeId, Role};
 use crate::relay::Relay;
 use crate::time::WallTime;
 use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{SetMaintenance, SetPause, SetPriority};
+use crate::wire::proto::{LayFloor, SetMaintenance, SetPause, SetPriority};
 
 /// For one leader to commit it; another one may lead by then.
 pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// From which version of what members can read in a log on an operator's floor may stand in it.
+const KNOWS_LAID_FLOORS: u32 = 2;
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -33,7 +36,8 @@ pub(super) async fn carry_out(
 ) -> Result<String, NotDone> {
     let order = addressed(order, &reporter.config.id);
     let members: Vec<Member> = reporter.roster.all().into_iter().map(|(member, _)| member).collect();
-    let command = checked(&members, &order).map_err(NotDone::Refused)?;
+    let epoch = reporter.applied.borrow().replicated.epoch;
+    let command = checked(&members, epoch, &order).map_err(NotDone::Refused)?;
     match from {
         Asker::Peer => commit(reporter, command).await,
         Asker::Operator => {
@@ -99,8 +103,37 @@ fn named(leader: &Option<NodeId>) -> &str {
 /// As the leader.
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
     check_leads(reporter)?;
+    if let Command::LayFloor { above, .. } = &command {
+        check_floor(reporter, *above).map_err(NotDone::Refused)?;
+    }
     propose(reporter, command.clone()).await?;
     Ok(sentence(reporter, &command))
+}
+
+/// # Errors
+/// This member, which leads, does not settle, somebody could not read the order, or the key has signed above.
+fn check_floor(reporter: &Reporter, above: u64) -> Result<(), String> {
+    let me = &reporter.config.id;
+    let (settling, seen) = reporter.core.read(|core, now| (core.settling(now.boot), core.mark_seen()));
+    match settling {
+        None => return Err(format!("{me} does not settle: a floor is laid only while a holder waits for one")),
+        Some((_, FloorBasis::Release)) => {
+            return Err(format!(
+                "{me} waits for the mark of the last release, which is exact: let its chain node catch up"
+            ));
+        }
+        Some((_, FloorBasis::NeverSigned | FloorBasis::Settled | FloorBasis::Replica | FloorBasis::Operator)) => {}
+    }
+    if let Some(signed) = seen.map(|seen| seen.height.max(seen.approved)).filter(|signed| *signed > above) {
+        return Err(format!("the key has signed at height {signed}, above {above}; name that height or a higher one"));
+    }
+    let members = reporter.consensus.members();
+    match members.all.keys().find(|id| reporter.identity.known_by(id).is_some_and(|known| known < KNOWS_LAID_FLOORS)) {
+        Some(older) => {
+            Err(format!("{older} runs a baton that could not read this in the log: upgrade baton on {older} first"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// # Errors
@@ -140,6 +173,7 @@ fn is_in_force(orders: &Orders, command: &Command) -> bool {
         | Command::Release { .. }
         | Command::Activated { .. }
         | Command::Join { .. }
+        | Command::LayFloor { .. }
         | Command::PlanUpgrade { .. }
         | Command::CancelUpgrade { .. }
         | Command::UpgradeTurn { .. }
@@ -153,13 +187,13 @@ fn addressed(order: Order, me: &NodeId) -> Order {
         Order::Maintenance(set) if set.member.is_empty() => {
             Order::Maintenance(SetMaintenance { member: me.to_string(), ..set })
         }
-        order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_)) => order,
+        order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_)) => order,
     }
 }
 
 /// # Errors
-/// It names nobody who could hold the baton.
-fn checked(members: &[Member], order: &Order) -> Result<Command, String> {
+/// It names nobody who could hold the baton, or gives no reason where one is asked for.
+fn checked(members: &[Member], epoch: Epoch, order: &Order) -> Result<Command, String> {
     let at = WallTime::now();
     Ok(match order {
         Order::Maintenance(SetMaintenance { member, on, .. }) => {
@@ -171,6 +205,12 @@ fn checked(members: &[Member], order: &Order) -> Result<Command, String> {
         }
         Order::Priority(SetPriority { member, priority }) => {
             Command::SetPriority { member: validator(members, member)?.id.clone(), priority: *priority }
+        }
+        Order::Floor(LayFloor { because, .. }) if because.trim().is_empty() => {
+            return Err("a floor needs a reason, for the history: --because TEXT".to_owned());
+        }
+        Order::Floor(LayFloor { above, because, .. }) => {
+            Command::LayFloor { epoch, above: *above, because: because.trim().to_owned(), at }
         }
     })
 }
@@ -210,6 +250,10 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
         Command::SetPause { on: false, .. } => "not paused: the baton moves by itself".into(),
         Command::SetPriority { member, priority: Some(priority) } => format!("{member} has priority {priority}"),
         Command::SetPriority { member, priority: None } => format!("{member} has its configured priority"),
+        Command::LayFloor { epoch, above, .. } => {
+            let holder = holder.map_or("the holder", NodeId::as_str);
+            format!("{holder} signs above height {above} under epoch {epoch}, once its chain node is past the floor")
+        }
         Command::Claim { .. }
         | Command::Release { .. }
         | Command::Activated { .. }
@@ -231,7 +275,7 @@ mod tests {
     }
 
     fn refused(order: Order) -> String {
-        checked(&members(), &order).expect_err("refused")
+        checked(&members(), Epoch(3), &order).expect_err("refused")
     }
 
     #[test]
@@ -240,7 +284,7 @@ mod tests {
             |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
         assert!(refused(maintenance("host-c")).contains("is an arbiter"));
         assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
-        let own = checked(&members(), &addressed(maintenance(""), &"host-a".into())).unwrap();
+        let own = checked(&members(), Epoch(3), &addressed(maintenance(""), &"host-a".into())).unwrap();
         let Command::SetMaintenance { member, on: true, at } = own else { panic!("{own}") };
         assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
         assert!(at.as_nanos() > 7, "the time is the proposer's own");
@@ -251,8 +295,17 @@ mod tests {
         let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
         assert!(refused(priority(Some(PRIORITY_MAX + 1))).contains("more than 1000000"));
         for allowed in [Some(PRIORITY_MAX), Some(0), None] {
-            assert!(checked(&members(), &priority(allowed)).is_ok(), "{allowed:?}");
+            assert!(checked(&members(), Epoch(3), &priority(allowed)).is_ok(), "{allowed:?}");
         }
+    }
+
+    #[test]
+    fn a_floor_is_laid_for_the_present_epoch_and_for_a_reason() {
+        let floor = |because: &str| Order::Floor(LayFloor { above: 7, because: because.into(), ..LayFloor::default() });
+        assert!(refused(floor(" ")).contains("--because"));
+        let laid = checked(&members(), Epoch(3), &floor(" power cut ")).expect("allowed");
+        let Command::LayFloor { epoch: Epoch(3), above: 7, because, .. } = laid else { panic!("{laid}") };
+        assert_eq!(because, "power cut");
     }
 
     #[test]

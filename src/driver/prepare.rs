@@ -8,18 +8,17 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::key_reader;
+use super::check;
 use super::links::HostLinks;
 use super::place::{self, Place};
 use crate::admin;
 use crate::chain::Driver;
-use crate::config::{Chain, Config};
+use crate::config::Config;
 use crate::exporter;
 use crate::service_manager::ServiceManager;
 use crate::store::{MarkFile, Opened, PromiseFile, Reserve, Store, check_origin, count_start};
 use crate::time::BootTime;
 use crate::transport::Certificates;
-use crate::upgrade::Upgrades;
 
 /// A coordinator that has checked and opened all it needs, and touched no link and no process.
 pub struct Prepared {
@@ -63,7 +62,8 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     let admin = admin::bind(&config.run_dir)?;
     let (chain, mut warnings) = match &config.chain {
         Some(chain) => {
-            let (driver, links, warnings) = prepare_chain(&config, chain).await?;
+            let (driver, links, warnings) = check::look(&config, chain).await?;
+            driver.lay().await?;
             (Some((driver, links)), warnings)
         }
         None => (None, Vec::new()),
@@ -128,17 +128,6 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
 pub(super) fn create_dir(key: &str, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)
         .map_err(|error| anyhow!("create {key} {}: {error}; make it for this user, or correct {key}", dir.display()))
-}
-
-async fn prepare_chain(config: &Config, chain: &Chain) -> Result<(Driver, HostLinks, Vec<String>)> {
-    let driver = Driver::new(chain, &config.state_dir, key_reader()?)?;
-    let links = HostLinks::of(&config.run_dir, chain, driver.links());
-    links.check()?;
-    let warnings = driver.check().await?;
-    if let Some(settings) = &chain.upgrade {
-        Upgrades::new(settings.clone()).check().map_err(|error| anyhow!("[upgrade] {error}"))?;
-    }
-    Ok((driver, links, warnings))
 }
 
 /// Invariant (fence 3): the mark of a `Release` is the highest that the key signed. What this host has on record tells

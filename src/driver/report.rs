@@ -13,6 +13,7 @@ use crate::consensus::Consensus;
 use crate::core::members::voters_warning;
 use crate::core::orders::Orders;
 use crate::core::replicated::Move;
+use crate::core::tenure::Halt;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::effects::{Effects, GuardState, Seen};
 use crate::exporter::{NO_QUORUM, Overview, Published, Vitals};
@@ -143,8 +144,9 @@ impl Reporter {
     /// This member's own gossip record, but for what gossip itself fills in.
     fn record(&self) -> Record {
         let Seen { health, last_signed, note, foreign } = self.seen();
-        let (settling, mark_seen) =
-            self.core.read(|core, now| (core.settling(now.boot).map(awaited), core.mark_seen()));
+        let (settling, mark_seen) = self
+            .core
+            .read(|core, now| (core.settling(now.boot).map(|on| awaited(on, core.halt(now))), core.mark_seen()));
         let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
             let phase = core.stage().map_or("", |stage| stage.as_str());
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
@@ -456,6 +458,7 @@ fn history_row(row: &Move) -> proto::Move {
         active_at_ns: row.end.map_or(0, |end| end.active_at.as_nanos()),
         gap_ns: row.end.map_or(0, |end| end.gap.as_nanos() as u64),
         floor: move_floor(row),
+        laid: row.laid.as_ref().map(Into::into),
     }
 }
 
@@ -471,8 +474,14 @@ fn move_floor(row: &Move) -> Option<MoveFloor> {
 }
 
 /// What a member that settles waits for.
-fn awaited((floor, basis): (SignFloor, FloorBasis)) -> String {
+fn awaited((floor, basis): (SignFloor, FloorBasis), halt: Option<Halt>) -> String {
     let basis = basis.as_str();
+    if let Some(Halt { height, since, known }) = halt {
+        return format!(
+            "{basis}: {floor}; the chain stands still at height {height} since {since} and may wait for this validator; nothing \
+             above {known} is known to be signed (baton floor)"
+        );
+    }
     match floor {
         SignFloor::None => format!("{basis}: its chain node to run"),
         SignFloor::Mark(mark) => format!("{basis}: its chain node to reach height {}", mark.height),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Hands, NodeSeen, upgrade};
+use super::{Hands, NodeSeen, last_words, upgrade};
 use crate::core::Event;
 use crate::guard_client::{GuardClient, GuardError, GuardEvent};
 use crate::guard_frame::{ArmedGuard, ExitCause, FromGuard, ToGuard};
@@ -82,7 +82,7 @@ async fn attach_again(hands: &Arc<Hands>) -> mpsc::UnboundedReceiver<GuardEvent>
     }
 }
 
-fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
+fn hear(hands: &Arc<Hands>, frame: FromGuard, received_at: BootTime) {
     if let Some(proof) = ArmedGuard::from_frame(&frame, received_at) {
         let (epoch, deadline) = (proof.epoch(), proof.deadline());
         hands.guard().armed = Some(proof);
@@ -107,6 +107,9 @@ fn hear(hands: &Hands, frame: FromGuard, received_at: BootTime) {
             let asked = cause != ExitCause::ByItself;
             let epoch = hands.validator_epoch().map(|epoch| epoch.0);
             info!(pid, ?status, asked, epoch, "chain node gone");
+            if !asked {
+                last_words::tell(hands, status);
+            }
             hands.node.send_replace(NodeSeen::Stopped);
             hands.core.step(Event::NodeExited { cause });
         }

@@ -11,6 +11,7 @@ mod first_signature;
 mod guard;
 mod key_places;
 mod key_watch;
+mod last_words;
 mod mark;
 mod node;
 mod node_log;
@@ -19,13 +20,14 @@ mod probe;
 mod upgrade;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::chain::Driver;
+use crate::chain::near::windows::{Pace, Window};
+use crate::chain::{Driver, ProbeError};
 use crate::chain_node::Health;
 use crate::config::ChainLog;
 use crate::core::Action;
@@ -84,6 +86,8 @@ struct Hands {
     node: watch::Sender<NodeSeen>,
     /// Whether this coordinator has known a chain node to run: the next start is a restart.
     node_ran: AtomicBool,
+    /// How long the node's log was before its newest start.
+    log_before_start: AtomicU64,
     /// The coordinator is ending: a guard that goes is not replaced.
     leaving: AtomicBool,
     /// Whether a guard answers.
@@ -180,6 +184,7 @@ impl Effects {
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
             node_ran: AtomicBool::new(false),
+            log_before_start: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             attached: watch::Sender::new(false),
             let_go: watch::Sender::new(0),
@@ -278,6 +283,11 @@ impl Effects {
 
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.hands.seen.subscribe()
+    }
+
+    /// Asks the chain; see [`Driver::maintenance_window`].
+    pub async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
+        self.hands.chain.maintenance_window(length).await
     }
 
     pub fn node_pid(&self) -> Option<u32> {

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::file_queue::{Done, FileQueue};
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, approvals, first_signature, key_places, owner, upgrade};
+use super::{Hands, NodeSeen, approvals, first_signature, key_places, last_words, owner, upgrade};
 use crate::chain::Reload;
 use crate::chain_node::{Activation, Health, SignFloor};
 use crate::core::Event;
@@ -26,6 +26,9 @@ const PROOF_MAX: Duration = Duration::from_secs(2);
 const RELOAD_SHOWS_IN: Duration = Duration::from_secs(1);
 /// A hot deactivation takes the links away first. One that cannot do so by then is followed by a stop.
 const LINKS_MAX: Duration = Duration::from_secs(2);
+/// For a node that is to give its key away to show that it answers; one with more time by its configuration counts as
+/// answering.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
 const FILES_MAX: Duration = Duration::from_millis(500);
 /// Bound of an `exec` activation.
@@ -106,7 +109,10 @@ async fn start_standby(hands: &Arc<Hands>, files: &mut FileQueue) {
         Err(reason) => Err(reason),
     };
     match spec {
-        Ok(node) => order_start(hands, node, None),
+        Ok(node) => {
+            last_words::before_start(hands).await;
+            order_start(hands, node, None);
+        }
         Err(reason) => not_started(hands, &reason),
     }
 }
@@ -281,6 +287,7 @@ fn refused(hands: &Hands, reason: &str) -> String {
 
 async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
     let spec = node_spec(hands).await.inspect_err(|reason| not_started(hands, reason))?;
+    last_words::before_start(hands).await;
     let mut node = hands.node.subscribe();
     order_start(hands, spec, Some(epoch));
     let answered = node.wait_for(|seen| matches!(seen, NodeSeen::Running(_) | NodeSeen::Refused(_))).await;
@@ -301,17 +308,26 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
 }
 
 /// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when they
-/// do not change in time; any other is stopped beside that.
+/// do not change in time; any other is stopped beside that. The core hears of a node that does not answer before it is
+/// told to end, and may have it killed.
 ///
 /// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby, since
 /// its start comes after them in `files`, and the guard looks to it too.
 async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
     let theirs = hands.clone();
     let mut linked = files.then(async move { to_standby(&theirs).await });
-    let gently = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_)) && can_give_key_away(hands);
-    let early = if gently { timeout(LINKS_MAX, &mut linked).await.ok() } else { None };
-    let keyless = matches!(early, Some(Ok(()))) && take_key(hands).await;
+    let asked = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_));
+    let (early, silent) = match asked && can_give_key_away(hands) {
+        true => tokio::join!(async { timeout(LINKS_MAX, &mut linked).await.ok() }, is_silent(hands)),
+        false => (None, false),
+    };
+    let keyless = matches!(early, Some(Ok(()))) && !silent && take_key(hands).await;
     if !keyless {
+        // It may have begun to hang since.
+        if silent || (asked && is_silent(hands).await) {
+            warn!(epoch = hands.epoch(), "the chain node does not answer");
+            hands.core.step(Event::NodeSilent);
+        }
         hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
     }
     let saved = after_stop(hands, files);
@@ -343,6 +359,12 @@ async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
         // A node that gave its key away may hold on to the connections that the next holder needs.
         hands.send(ToGuard::Stop { timeout: hands.stop_timeout });
     }
+}
+
+/// Whether the node has answered before and does not now. Nothing is known of one that only starts: it has time to end.
+async fn is_silent(hands: &Hands) -> bool {
+    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
+    answered && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
 }
 
 fn links_failed(hands: &Hands, reason: String) {

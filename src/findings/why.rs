@@ -369,7 +369,7 @@ mod tests {
             claimed_at_ns: 1_000_000_000_000,
             active_at_ns: 1_000_500_000_000,
             gap_ns: 1_130_000_000,
-            floor: None,
+            ..Move::default()
         };
         let moves = vec![
             mv(3, "host-a", "host-b", "failover", "lease-lost"),

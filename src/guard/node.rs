@@ -24,6 +24,9 @@ use crate::time::BootTime;
 /// Between two rounds of killing; they come sooner when a child ends.
 const ROUND: Duration = Duration::from_millis(2);
 const ROUND_MAX: Duration = Duration::from_millis(100);
+/// Between two requests to end: a node that makes its signal handlers anew, as neard does after a SIGHUP, loses the one
+/// that comes meanwhile.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// For what a failed start left, which is killed.
 const LEFTOVER_BOUND: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,7 @@ pub(super) struct Node {
 enum Phase {
     Running,
     Stopping {
+        ask_at: BootTime,
         kill_at: BootTime,
     },
     /// Everything is being killed.
@@ -99,13 +103,13 @@ impl Node {
         }
     }
 
-    /// SIGTERM now and SIGKILL after `timeout`. Asked again, the earlier of the two ends holds.
+    /// SIGTERM now and every second, and SIGKILL after `timeout`. Asked again, the earlier of the two ends holds.
     pub(super) fn stop(&mut self, timeout: Duration, now: BootTime) {
         let wanted = now + timeout;
         match &mut self.phase {
             Phase::Dying { .. } => return,
-            Phase::Stopping { kill_at } => *kill_at = wanted.min(*kill_at),
-            Phase::Running => self.phase = Phase::Stopping { kill_at: wanted },
+            Phase::Stopping { kill_at, .. } => *kill_at = wanted.min(*kill_at),
+            Phase::Running => self.phase = Phase::Stopping { ask_at: now + ASK_AGAIN, kill_at: wanted },
         }
         self.process.stopping = true;
         if timeout.is_zero() {
@@ -130,7 +134,11 @@ impl Node {
         match self.phase {
             Phase::Running if self.status.is_some() => self.kill(ExitCause::ByItself),
             Phase::Stopping { .. } if self.status.is_some() => self.kill(ExitCause::Stopped { killed: false }),
-            Phase::Stopping { kill_at } if kill_at <= now => self.kill(ExitCause::Stopped { killed: true }),
+            Phase::Stopping { kill_at, .. } if kill_at <= now => self.kill(ExitCause::Stopped { killed: true }),
+            Phase::Stopping { ask_at, kill_at } if ask_at <= now => {
+                self.phase = Phase::Stopping { ask_at: now + ASK_AGAIN, kill_at };
+                let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+            }
             Phase::Dying { .. } if !none_left => self.strike(),
             Phase::Running | Phase::Stopping { .. } | Phase::Dying { .. } => (),
         }
@@ -147,7 +155,7 @@ impl Node {
     pub(super) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
         match self.phase {
             Phase::Running => None,
-            Phase::Stopping { kill_at } => Some(kill_at),
+            Phase::Stopping { ask_at, kill_at } => Some(ask_at.min(kill_at)),
             Phase::Dying { round, .. } => Some(now + round),
         }
     }

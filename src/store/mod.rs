@@ -348,6 +348,7 @@ impl LogImage {
                 | Command::SetMaintenance { .. }
                 | Command::SetPause { .. }
                 | Command::SetPriority { .. }
+                | Command::LayFloor { .. }
                 | Command::PlanUpgrade { .. }
                 | Command::CancelUpgrade { .. }
                 | Command::UpgradeTurn { .. }

@@ -184,6 +184,12 @@ impl From<&Command> for proto::Command {
             Command::SetPriority { member, priority } => {
                 Kind::SetPriority(proto::SetPriority { member: member.to_string(), priority: *priority })
             }
+            Command::LayFloor { epoch, above, because, at } => Kind::LayFloor(proto::LayFloor {
+                epoch: epoch.0,
+                above: *above,
+                because: because.clone(),
+                at_ns: at.as_nanos(),
+            }),
             Command::PlanUpgrade { name, height, source, back, at } => Kind::PlanUpgrade(proto::PlanUpgrade {
                 name: name.to_string(),
                 height: *height,
@@ -255,6 +261,12 @@ impl TryFrom<proto::Command> for Command {
             Kind::SetPriority(set) => {
                 Command::SetPriority { member: member(set.member, "SetPriority", "member")?, priority: set.priority }
             }
+            Kind::LayFloor(laid) => Command::LayFloor {
+                epoch: Epoch(laid.epoch),
+                above: laid.above,
+                because: laid.because,
+                at: WallTime::from_nanos(laid.at_ns),
+            },
             Kind::PlanUpgrade(plan) => Command::PlanUpgrade {
                 name: upgrade_name(&plan.name, "PlanUpgrade")?,
                 height: plan.height,
@@ -319,6 +331,7 @@ impl From<Option<FloorBasis>> for proto::FloorBasis {
             Some(FloorBasis::Release) => proto::FloorBasis::Release,
             Some(FloorBasis::Settled) => proto::FloorBasis::Settled,
             Some(FloorBasis::Replica) => proto::FloorBasis::Replica,
+            Some(FloorBasis::Operator) => proto::FloorBasis::Operator,
         }
     }
 }
@@ -331,6 +344,7 @@ impl From<proto::FloorBasis> for Option<FloorBasis> {
             proto::FloorBasis::Release => Some(FloorBasis::Release),
             proto::FloorBasis::Settled => Some(FloorBasis::Settled),
             proto::FloorBasis::Replica => Some(FloorBasis::Replica),
+            proto::FloorBasis::Operator => Some(FloorBasis::Operator),
         }
     }
 }

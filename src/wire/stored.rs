@@ -8,7 +8,7 @@ use super::{LogId, StoredMembership, WireError};
 use super::{approvals_part, from_parts, member, name_or_empty, nanos, required, signed_part, some_name};
 use crate::chain_node::MetFloor;
 use crate::core::orders::Orders;
-use crate::core::replicated::{Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use crate::core::replicated::{LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use crate::core::upgrades::Plans;
 use crate::ids::Epoch;
 use crate::time::WallTime;
@@ -175,7 +175,14 @@ impl From<&Move> for proto::StoredMove {
             reason: row.reason.clone(),
             claimed_at_ns: row.claimed_at.as_nanos(),
             end,
+            laid: row.laid.as_ref().map(Into::into),
         }
+    }
+}
+
+impl From<&LaidFloor> for proto::LaidFloor {
+    fn from(laid: &LaidFloor) -> Self {
+        proto::LaidFloor { above: laid.above, because: laid.because.clone(), at_ns: laid.at.as_nanos() }
     }
 }
 
@@ -211,6 +218,11 @@ impl TryFrom<proto::StoredMove> for Move {
             reason: row.reason,
             claimed_at: WallTime::from_nanos(row.claimed_at_ns),
             end,
+            laid: row.laid.map(|laid| LaidFloor {
+                above: laid.above,
+                because: laid.because,
+                at: WallTime::from_nanos(laid.at_ns),
+            }),
         })
     }
 }

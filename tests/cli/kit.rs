@@ -47,7 +47,7 @@ impl Host {
     pub fn new() -> Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         for key in ["validator_key.json", "validator_node_key.json"] {
-            fs::write(dir.path().join(key), "{}").expect("a key file");
+            fs::write(dir.path().join(key), r#"{"account_id": "a.near"}"#).expect("a key file");
             fs::set_permissions(dir.path().join(key), fs::Permissions::from_mode(0o600)).expect("chmod");
         }
         let text = EXAMPLE.replace("\"/run/baton\"", "\"run\"").replace("/etc/baton/keys/", "");
@@ -87,9 +87,16 @@ impl Admin for Coordinator {
         let request = request.into_inner();
         match request.to.as_str() {
             "host-b" | "" if request.dry_run => {
-                Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch: 2, took_ns: 0 }))
+                Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch: 2, ..Default::default() }))
             }
-            "host-b" | "" => Ok(Response::new(HandoverResponse { from, to: "host-b".to_owned(), epoch, took_ns })),
+            "host-b" | "" => {
+                let (to, moment) = ("host-b".to_owned(), String::new());
+                Ok(Response::new(HandoverResponse { from, to, epoch, took_ns, moment }))
+            }
+            to @ "host-near" => {
+                let (to, moment) = (to.to_owned(), format!("it could wait {} ms", request.within_ms));
+                Ok(Response::new(HandoverResponse { from, to, epoch, took_ns, moment }))
+            }
             "host-slow" => std::future::pending().await,
             other => Err(Status::failed_precondition(format!("{other} is not ready: syncing"))),
         }

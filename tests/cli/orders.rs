@@ -3,7 +3,8 @@
 use baton::wire::proto::member_change_request::Change;
 use baton::wire::proto::order_request::Order;
 use baton::wire::proto::{
-    AddMember, MemberChangeRequest, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest, upgrade_change_request,
+    AddMember, LayFloor, MemberChangeRequest, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
+    upgrade_change_request,
 };
 
 use crate::kit::{Host, assert_refused, baton, serve, text, two_members};
@@ -43,6 +44,7 @@ fn each_order_reaches_the_coordinator_and_its_sentence_the_operator() {
     let config = host.config();
     let maintenance = |member: &str, on| Order::Maintenance(SetMaintenance { member: member.into(), on, at_ns: 0 });
     let priority = |priority| Order::Priority(SetPriority { member: "host-b".into(), priority });
+    let floor = LayFloor { above: 315, because: "power cut".into(), ..LayFloor::default() };
     for (args, order) in [
         (&["maintenance", "on"][..], maintenance("", true)),
         (&["maintenance", "off", "--member", "host-b"], maintenance("host-b", false)),
@@ -50,6 +52,7 @@ fn each_order_reaches_the_coordinator_and_its_sentence_the_operator() {
         (&["resume"], Order::Pause(SetPause { on: false, at_ns: 0 })),
         (&["priority", "host-b", "120"], priority(Some(120))),
         (&["priority", "host-b", "configured"], priority(None)),
+        (&["floor", "--above", "315", "--because", "power cut"], Order::Floor(floor)),
     ] {
         let output = baton(&[args, &["--config", &config]].concat(), &[]);
         let said = format!("{:?}\n", Some(order));

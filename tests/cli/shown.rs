@@ -37,6 +37,8 @@ fn status_json_has_every_field_of_the_contract_by_name() {
             "containment": "pid-namespace",
         })
     };
+    let mut standby = member("host-b", "Voting", "", false, 0, "idle", "standby");
+    standby["not_ready_because"] = "the chain node is syncing".into();
     let expected = serde_json::json!({
         "cluster": "my-validator", "member": "host-a", "leader": "host-a", "term": 3, "epoch": 2,
         "holder": "host-a", "quorum": true, "paused": false,
@@ -46,7 +48,7 @@ fn status_json_has_every_field_of_the_contract_by_name() {
         },
         "members": [
             member("host-a", "Validating", "Active", true, 812, "armed", "validating"),
-            member("host-b", "Voting", "", false, 0, "idle", "standby"),
+            standby,
         ],
         "warnings": [],
     });

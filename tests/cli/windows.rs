@@ -98,3 +98,17 @@ fn a_window_is_waited_for_only_where_it_can_be_told_and_used() {
     let output = baton(&["handover", "--window", "--config", &host.config()], &[]);
     assert_refused(&output, 1, "baton: handover: host-b does not hold the baton; ask host-a, who does");
 }
+
+#[test]
+fn without_a_window_the_holder_picks_the_moment_within_the_time_it_is_given() {
+    let (host, _runtime, _node) = near_host("[]");
+    for (args, ms) in [(&[][..], 10_000), (&["--within", "3s"][..], 3_000), (&["--now"][..], 0)] {
+        let output = baton(&[&["handover", "--to", "host-near", "--config", &host.config()], args].concat(), &[]);
+        let told = format!("it could wait {ms} ms\nhost-a -> host-near under epoch 3 in 123 ms\n");
+        assert_eq!((text(&output.stdout), text(&output.stderr)), (told.as_str(), ""), "{args:?}");
+    }
+    for other in ["--window", "--within=3s"] {
+        let output = baton(&["handover", "--now", other, "--config", &host.config()], &[]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}

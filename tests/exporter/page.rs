@@ -56,7 +56,7 @@ fn overview() -> Overview {
         claimed_at_ns: AT.as_nanos() - (10 - epoch) * 3_600_000_000_000,
         active_at_ns: AT.as_nanos() - (10 - epoch) * 3_600_000_000_000 + 1,
         gap_ns: gap_ms * 1_000_000,
-        floor: None,
+        ..Move::default()
     };
     let moves = vec![
         one(3, "host-a", "host-b", "failover", "lease-lost", 1013),
@@ -235,6 +235,7 @@ fn hostile() -> Overview {
         gap_ns: u64::MAX,
         floor: Some(floor.clone()),
         epoch: u64::MAX,
+        laid: None,
     };
     let status = StatusResponse {
         cluster: text(),

@@ -1,6 +1,5 @@
 //! The coordinator's end: how it finds, starts, loses and outlives a guard, with real processes.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use baton::guard_client::{Attached, GuardClient, GuardError, GuardEvent, GuardSettings};
@@ -10,14 +9,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 use super::harness::*;
+use super::program_kit::guard_in;
 
-/// The guard by way of a script that makes it die with the thread of the test.
 fn settings(place: &Place) -> GuardSettings {
-    let binary = place.path("baton-guard");
-    std::fs::write(&binary, format!("#!/bin/sh\nexec setpriv --pdeathsig KILL {GUARD} \"$@\"\n")).unwrap();
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o700)).unwrap();
     GuardSettings {
-        binary,
+        binary: guard_in(&place.path("")),
         socket: place.socket(),
         member: "host-a".into(),
         links: place.links(),

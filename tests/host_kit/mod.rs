@@ -3,6 +3,9 @@
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
+#[path = "../program_kit/mod.rs"]
+mod program_kit;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +75,7 @@ impl Host {
             chain: Driver::new(chain, dir, KeyReader::new(GUARD)).expect("a driver"),
             links: KeyLinks::new(chain.links.clone()).expect("links"),
             guard: GuardSettings {
-                binary: GUARD.into(),
+                binary: program_kit::guard_in(dir),
                 socket: dir.join("guard.sock"),
                 member: "a".into(),
                 links: chain.links.clone(),

@@ -1,7 +1,9 @@
 //! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in
-//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, work on the
-//! chain some time after its key is loaded. Files in its home make it worse: `deaf` (SIGHUP changes
-//! nothing), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
+//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, a SIGTERM that is lost while
+//! a reload makes the handlers anew, work on the chain some time after its key is loaded. Files in its home make it
+//! worse: `deaf` (SIGHUP changes nothing), `slow-handlers` (they come only after a SIGTERM was lost),
+//! `ends` (it ends at once with these words),
+//! `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
 //! not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign` (another node signs
 //! with the key, a chunk a block), `mute` (its `/metrics` tell nothing of approvals), `slow` (it gives up no height while the
 //! file is there). What it signs is an event, by the facts in `slots.rs`.
@@ -25,6 +27,8 @@ pub const ADDR: &str = "FAKE_NEARD_ADDR";
 pub const CHAIN: &str = "FAKE_NEARD_CHAIN";
 /// Without a handler for any signal.
 const DEAF_FOR: Duration = Duration::from_millis(300);
+/// From a reload to the new handlers: a SIGTERM that comes meanwhile is lost.
+const LOSES_TERM_FOR: Duration = Duration::from_millis(6);
 /// From SIGTERM to the end, with all connections open.
 pub const ENDS_IN: Duration = Duration::from_millis(600);
 /// From a loaded key to the first chunk on the chain.
@@ -32,8 +36,9 @@ pub const FIRST_CHUNK_AFTER: Duration = Duration::from_millis(900);
 /// No test takes so long; nothing outlives it by more.
 const LIFE_MAX: Duration = Duration::from_secs(120);
 const STATUS: &str = include_str!("../data/near-status.json");
-const REFUSED: &str = "WARN neard: Dynamically updatable configs are not valid. Please fix this ASAP otherwise the node \
-                       will be unable to restart: [ConfigFileError]";
+const REFUSED: &str = "2026-06-01T10:00:00.000000Z  WARN neard: Dynamically updatable configs are not valid. Please fix this \
+                       ASAP otherwise the node will be unable to restart: [ConfigFileError { file: \"config.json\", err: \
+                       Failed to deserialize config";
 
 struct Neard {
     home: PathBuf,
@@ -41,6 +46,10 @@ struct Neard {
     key: Option<String>,
     loaded_at: Option<Instant>,
     config_correct: bool,
+    /// When the handlers are there again.
+    hears_term_at: Instant,
+    /// They come after the next SIGTERM.
+    loses_next_term: bool,
     chunks: u64,
     asked: bool,
     slots: Slots,
@@ -68,6 +77,10 @@ pub async fn run(addr: &str) {
             limit.maximum
         ),
     );
+    if let Ok(last_words) = std::fs::read_to_string(home.join("ends")) {
+        print!("{last_words}");
+        std::process::exit(3);
+    }
     sleep(DEAF_FOR).await;
     while key.is_some() && home.join("late").exists() {
         sleep(Duration::from_millis(10)).await;
@@ -78,10 +91,20 @@ pub async fn run(addr: &str) {
     let loaded_at = key.is_some().then(Instant::now);
     let mut slots = read_database(&home);
     slots.has_key = key.is_some();
-    let chain = std::env::var_os(CHAIN).map(|path| (PathBuf::from(path), 0));
-    let head_time = WallTime::from_nanos(0);
-    let mut neard =
-        Neard { home, http, key, loaded_at, config_correct: true, chunks: 30, asked: false, slots, head_time, chain };
+    let mut neard = Neard {
+        home,
+        http,
+        key,
+        loaded_at,
+        config_correct: true,
+        hears_term_at: Instant::now(),
+        loses_next_term: false,
+        chunks: 30,
+        asked: false,
+        slots,
+        head_time: WallTime::from_nanos(0),
+        chain: std::env::var_os(CHAIN).map(|path| (PathBuf::from(path), 0)),
+    };
     neard.sync();
     neard.answer();
     let end = Instant::now() + LIFE_MAX;
@@ -91,6 +114,10 @@ pub async fn run(addr: &str) {
         tokio::select! {
             _ = hangup.recv() => neard.reload(),
             _ = terminate.recv() => {
+                if neard.loses_term() {
+                    event(&neard.home, "SIGTERM lost");
+                    continue;
+                }
                 event(&neard.home, "term");
                 if !neard.is("stubborn") {
                     ending.get_or_insert(Instant::now() + ENDS_IN);
@@ -113,14 +140,21 @@ impl Neard {
         self.home.join(how).exists()
     }
 
+    fn loses_term(&mut self) -> bool {
+        std::mem::take(&mut self.loses_next_term) || Instant::now() < self.hears_term_at
+    }
+
     fn reload(&mut self) {
+        self.hears_term_at = Instant::now() + LOSES_TERM_FOR;
+        self.loses_next_term = self.is("slow-handlers");
         if self.is("deaf") {
             return event(&self.home, "hup ignored");
         }
         let config = std::fs::read_to_string(self.home.join("config.json")).unwrap_or_default();
-        self.config_correct = serde_json::from_str::<Value>(&config).is_ok();
-        if !self.config_correct {
-            println!("{REFUSED}");
+        let problem = serde_json::from_str::<Value>(&config).err();
+        self.config_correct = problem.is_none();
+        if let Some(problem) = problem {
+            println!("{REFUSED}\n\nCaused by:\n    {problem} }}]");
             return event(&self.home, "hup refused");
         }
         self.key = read_key(&self.home);

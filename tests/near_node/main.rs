@@ -12,8 +12,10 @@ mod handovers;
 mod hang_kit;
 #[path = "../host_kit/mod.rs"]
 mod host_kit;
+mod hung;
 mod hung_disk;
 mod key_places;
+mod short_life;
 mod slots;
 mod stage;
 
@@ -123,7 +125,7 @@ async fn a_key_that_is_not_given_up_in_time_is_stopped_by_sigterm() {
 
 #[tokio::test]
 async fn a_node_that_ignores_sigterm_too_is_killed_before_the_release() {
-    let host = Host::holding(HOT).await;
+    let host = Host::holding_with(HOT, |chain| chain.stop_timeout = Duration::from_secs(2)).await;
     for flag in ["deaf", "stubborn"] {
         std::fs::write(host.home(flag), "").expect("a flag");
     }
@@ -138,11 +140,11 @@ async fn a_node_that_ignores_sigterm_too_is_killed_before_the_release() {
 }
 
 #[tokio::test]
-async fn a_refused_reload_fails_the_activation_with_neards_own_reason() {
+async fn a_refused_reload_fails_the_activation_and_the_file_and_its_line_are_named() {
     let mut host = Host::new(HOT).await;
     host.obey(true);
     host.event(0, "start key=-").await;
-    std::fs::write(host.home("config.json"), "{").expect("a broken config");
+    std::fs::write(host.home("config.json"), "{\n  \"a\": 1").expect("a broken config");
     let refused = host.event(0, "hup refused").await;
     let since = Instant::now();
     host.until("told", |host| host.note().contains("refused to reload")).await;
@@ -152,7 +154,8 @@ async fn a_refused_reload_fails_the_activation_with_neards_own_reason() {
         since.elapsed()
     );
     let note = host.note();
-    assert!(note.contains("configs are not valid") && note.contains("ConfigFileError"), "{note}");
+    assert!(note.contains("home/config.json, line 2: EOF while parsing"), "{note}");
+    assert!(!note.contains("2026"), "neard's own time: {note}");
     host.event(refused, "raft Release").await;
     assert_eq!(host.effects.link_state(), LinkState::Standby);
     assert_eq!(host.event_after(0, "key=node3"), None, "{:?}", host.events());
@@ -161,11 +164,11 @@ async fn a_refused_reload_fails_the_activation_with_neards_own_reason() {
 #[tokio::test]
 async fn a_refused_reload_keeps_the_old_key_so_the_node_is_stopped_before_the_release() {
     let host = Host::holding(HOT).await;
-    std::fs::write(host.home("config.json"), "{").expect("a broken config");
+    std::fs::write(host.home("config.json"), "{\n  \"a\": 1").expect("a broken config");
     let before = host.events().len();
     host.hand_over();
     let refused = host.event(before, "hup refused").await;
-    host.until("told", |host| host.note().contains("configs are not valid")).await;
+    host.until("told", |host| host.note().contains("home/config.json, line 2: EOF")).await;
     let ended = host.event(refused, " end").await;
     let released = host.event(before, "raft Release").await;
     assert!(ended < released, "released while the old key was loaded: {:?}", host.events());

@@ -11,7 +11,7 @@ use baton::core::tenure::Reason;
 use baton::core::{Event, Stage};
 use baton::guard_frame::LinkSpec;
 
-use crate::{fake_neard, host_kit};
+use crate::{fake_neard, host_kit, host_kit::SOON};
 
 pub const CONFIG: &str =
     "{\n  \"tracked_shards_config\": \"AllShards\",\n  \"network\": { \"addr\": \"0.0.0.0:24567\" }\n}\n";
@@ -80,7 +80,12 @@ impl Host {
 
     /// The core is obeyed, and leads with `b` ready to take over. Returns once its node signs.
     pub async fn holding(activation: Activation) -> Host {
-        let mut host = Host::new(activation).await;
+        Host::holding_with(activation, |_| {}).await
+    }
+
+    /// As `holding`, with another configuration.
+    pub async fn holding_with(activation: Activation, change: impl FnOnce(&mut Chain)) -> Host {
+        let mut host = Host::with(activation, change).await;
         host.obey(true);
         host.until("active", |host| host.stage() == Some(Stage::Active)).await;
         host
@@ -124,7 +129,8 @@ fn chain(path: &Path, addr: &str, activation: Activation) -> Chain {
         command: [&me, "--ignored", "--exact", "fake_neard_process", "--nocapture"].map(String::from).to_vec(),
         env: BTreeMap::from([(fake_neard::ADDR.to_owned(), addr.to_owned())]),
         log: Some(ChainLog::at(home.join("node.log"))),
-        stop_timeout: Duration::from_secs(2),
+        // Longer than a test waits: no node is killed but one that is not asked.
+        stop_timeout: 2 * SOON,
         clock_skew: Duration::from_millis(10),
         on_halt: OnHalt::Wait,
         halt_after: Duration::from_secs(30),

@@ -2,15 +2,17 @@
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
+const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 
 /// Nothing of this process's own BATON_ variables reaches `program`.
 pub fn command(program: &str) -> Command {
@@ -41,6 +43,19 @@ pub fn coordinator_in(dir: &Path) -> Command {
 pub fn end_with_us(command: &mut Command) {
     // SAFETY: one system call, no allocation and no lock.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
+/// A script in `dir` that is a guard: one that a coordinator in this process starts dies with the thread that started it, and
+/// does not begin once this process is gone.
+pub fn guard_in(dir: &Path) -> PathBuf {
+    let script = dir.join("baton-guard");
+    let us = std::process::id();
+    // The signal is for the death of a parent from then on: one that is dead already is asked for by its number.
+    let text =
+        format!("#!/bin/sh\nexec setpriv --pdeathsig KILL sh -c '[ $PPID = {us} ] && exec {GUARD} \"$@\"' sh \"$@\"\n");
+    std::fs::write(&script, text).expect("a script");
+    std::fs::set_permissions(&script, Permissions::from_mode(0o700)).expect("chmod");
+    script
 }
 
 /// Killed when it is dropped. It is ours and not waited for before, so it cannot be another process by then.

@@ -383,6 +383,7 @@ impl Raft {
                 | Command::SetMaintenance { .. }
                 | Command::SetPause { .. }
                 | Command::SetPriority { .. }
+                | Command::LayFloor { .. }
                 | Command::PlanUpgrade { .. }
                 | Command::CancelUpgrade { .. }
                 | Command::UpgradeTurn { .. }

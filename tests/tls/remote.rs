@@ -58,7 +58,13 @@ fn answer(ask: Ask) {
         Ask::History(to) => drop(to.send(HistoryResponse { moves: Vec::new(), plans: Vec::new() })),
         Ask::Handover { wanted, from: Asker::Operator, answer } => drop(answer.send(match wanted.to {
             Some(to) if to.as_str() == "host-x" => Err(NotDone::Refused("host-x is not ready".into())),
-            _ => Ok(HandoverResponse { from: "host-a".into(), to: "host-b".into(), epoch: 3, took_ns: 9_000_000 }),
+            _ => Ok(HandoverResponse {
+                from: "host-a".into(),
+                to: "host-b".into(),
+                epoch: 3,
+                took_ns: 9_000_000,
+                ..HandoverResponse::default()
+            }),
         })),
         Ask::Order { order: Order::Pause(_), from: Asker::Operator, answer } => drop(answer.send(Ok("paused".into()))),
         Ask::ChangeMember { from: Asker::Operator, answer, .. } => {

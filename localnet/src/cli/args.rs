@@ -131,6 +131,9 @@ pub(crate) struct LoadArgs {
     /// Busy loops for every core
     #[arg(long, default_value_t = 2)]
     pub(crate) busy: usize,
+    /// TLS handshakes a second that strangers begin at the members' ports, at all members together
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) handshakes: u64,
     /// One JSON object on standard output, and nothing else there
     #[arg(long)]
     pub(crate) json: bool,

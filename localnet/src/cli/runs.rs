@@ -85,7 +85,13 @@ pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
 
 pub(crate) fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
     let during = Duration::from_secs_f64(args.minutes * 60.0);
-    let plan = load::Plan { shape: args.chain.shape(), during, calls_per_s: args.calls, busy_per_core: args.busy };
+    let plan = load::Plan {
+        shape: args.chain.shape(),
+        during,
+        calls_per_s: args.calls,
+        busy_per_core: args.busy,
+        handshakes_per_s: args.handshakes,
+    };
     let report = foreground(dir, Afterwards::Sweep, move |dir| load::run(dir, &plan))?;
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
     print!("{text}");
@@ -119,15 +125,16 @@ pub(crate) fn run_nemesis(dir: &Path, args: NemesisArgs) -> Result<ExitCode> {
     }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
     let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind)).collect();
-    let plan =
-        nemesis::Plan { shape: Shape { ground, ..args.chain.shape() }, rounds, seed, kinds, sabotage: args.sabotage };
+    let shape = Shape { ground, tls: true, ..args.chain.shape() };
+    let plan = nemesis::Plan { shape, rounds, seed, kinds, sabotage: args.sabotage };
     plan.check()?;
     foreground(dir, Afterwards::Sweep, move |dir| {
         let began = Instant::now();
         let results = nemesis::run(dir, &plan)?;
         let a_round = began.elapsed().as_secs_f64() / rounds as f64;
         print!("{}\n{}", results.tallies.table(), results.verdict);
-        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {}", results.violated.len());
+        let (violated, silent) = (results.violated.len(), results.silent.len());
+        println!("{rounds} rounds, {a_round:.1} s each, seed {seed}; violated: {violated}; silent: {silent}");
         if let Some(failure) = results.failure() {
             println!("FAILED: {failure}");
             return Ok(ExitCode::FAILURE);

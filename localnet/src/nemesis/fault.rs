@@ -18,6 +18,7 @@ use super::retimed::{self, Retimed};
 use crate::clock;
 use crate::disks;
 use crate::faults::{self, What};
+use crate::flood::Flood;
 use crate::hosts::{make_dir, quoted};
 use crate::launch;
 use crate::net::{Ground, Net, write_file};
@@ -62,10 +63,14 @@ pub enum Kind {
     FrozenState,
     /// To that of its chain node's home alone.
     FrozenHome,
+    /// The guard of a host that does not hold the baton answers nobody.
+    HungIdleGuard,
+    /// Strangers begin TLS handshakes at the host, or at all hosts, and finish none.
+    HandshakeFlood,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Cut,
         Kind::CutIn,
         Kind::CutOut,
@@ -90,6 +95,8 @@ impl Kind {
         Kind::FrozenDisk,
         Kind::FrozenState,
         Kind::FrozenHome,
+        Kind::HungIdleGuard,
+        Kind::HandshakeFlood,
     ];
 
     pub fn name(self) -> &'static str {
@@ -118,6 +125,8 @@ impl Kind {
             Kind::FrozenDisk => "frozen disk",
             Kind::FrozenState => "frozen disk of the store",
             Kind::FrozenHome => "frozen disk of the node",
+            Kind::HungIdleGuard => "hung idle guard",
+            Kind::HandshakeFlood => "flood of handshakes",
         }
     }
 
@@ -129,7 +138,7 @@ impl Kind {
     pub fn can_strike(self, role: Role) -> bool {
         match self {
             Kind::KillGuard | Kind::KillNode | Kind::StopGuard | Kind::StopNode => role == Role::Validator,
-            Kind::FrozenHome => role == Role::Validator,
+            Kind::FrozenHome | Kind::HungIdleGuard => role == Role::Validator,
             Kind::FrozenDisk | Kind::FrozenState => true,
             // The second coordinator would run the same chain node.
             Kind::DuplicateMember => role == Role::Arbiter,
@@ -137,13 +146,13 @@ impl Kind {
             Kind::KillCoordinator | Kind::KillHost | Kind::StopCoordinator | Kind::StopHost => true,
             Kind::ClockStep | Kind::DiskFull | Kind::TornStore | Kind::WipedMember => true,
             Kind::ChangedTiming => true,
-            Kind::SlowSyncs | Kind::SlowFollower => true,
+            Kind::SlowSyncs | Kind::SlowFollower | Kind::HandshakeFlood => true,
         }
     }
 
     /// It makes a difference at a host that follows, and none at one that leads.
     pub fn is_of_followers(self) -> bool {
-        self == Kind::SlowFollower
+        matches!(self, Kind::SlowFollower | Kind::HungIdleGuard)
     }
 
     pub fn is_possible_on(self, ground: Ground) -> bool {
@@ -167,6 +176,7 @@ impl Kind {
             Kind::StopCoordinator | Kind::StopGuard | Kind::StopNode | Kind::StopHost => false,
             Kind::SlowSyncs | Kind::SlowFollower => false,
             Kind::FrozenDisk | Kind::FrozenState | Kind::FrozenHome => false,
+            Kind::HungIdleGuard | Kind::HandshakeFlood => false,
         }
     }
 }
@@ -199,6 +209,7 @@ pub enum Struck {
     Retimed(Retimed),
     /// With the slow syncs of each of these hosts before.
     Syncs(Vec<(String, u64)>),
+    Flood(Flood),
 }
 
 /// Of what the wall clock is put off by, either way.
@@ -207,6 +218,8 @@ const STEP_MS: std::ops::Range<i64> = 20..5_000;
 const SYNC_MS: std::ops::Range<u64> = 20..300;
 /// How late answers are. Raft waits for 112 ms.
 const ANSWER_MS: std::ops::Range<u64> = 120..300;
+/// Handshakes that strangers begin, at all hosts together.
+const FLOOD_PER_S: std::ops::Range<u64> = 60..400;
 
 impl Fault {
     pub fn strike(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
@@ -229,7 +242,7 @@ impl Fault {
             Kind::KillNode => self.kill(net, What::Node),
             Kind::KillHost => self.kill(net, What::Host),
             Kind::StopCoordinator => self.stop(net, What::Coordinator),
-            Kind::StopGuard => self.stop(net, What::Guard),
+            Kind::StopGuard | Kind::HungIdleGuard => self.stop(net, What::Guard),
             Kind::StopNode => self.stop(net, What::Node),
             Kind::StopHost => self.stop(net, What::Host),
             Kind::ClockStep => {
@@ -247,6 +260,7 @@ impl Fault {
             Kind::DuplicateMember => self.duplicate(net),
             Kind::ChangedTiming => retimed::retime(net, &self.host, rng).map(Struck::Retimed),
             Kind::SlowSyncs => self.slow_syncs(net, rng),
+            Kind::HandshakeFlood => self.flood(net, rng),
             Kind::SlowFollower => {
                 let late = rng.random_range(ANSWER_MS);
                 let slow = Slow { delay_ms_min: late, delay_ms_max: late, only: Some(Way::Out), ..Slow::default() };
@@ -291,7 +305,17 @@ impl Fault {
                 }
                 Ok(in_force)
             }
+            // A member that has ended a handshake had begun it.
+            Struck::Flood(flood) => Ok(flood.counts().ended > 0),
         }
+    }
+
+    /// Of this host, or of all.
+    fn flood(&self, net: &Net, rng: &mut StdRng) -> Result<Struck> {
+        let (all, per_s) = (rng.random_bool(0.5), rng.random_range(FLOOD_PER_S));
+        let hosts: Vec<_> = net.hosts.iter().filter(|host| all || host.id == self.host).collect();
+        let at_each = per_s / hosts.len().max(1) as u64;
+        Flood::begin(net, hosts, at_each).map(Struck::Flood)
     }
 
     /// Of this host, or of all.

@@ -1,10 +1,12 @@
-//! Tries to get two signers: round after round of random faults, some at once, some with a handover in the
-//! midst. The signature log is the only judge of safety; a network that does not recover is a failure too. A
-//! seed gives the same faults at the same moments for the same holders, though not the same interleaving. What a fault does is in
-//! `fault.rs` and `disk.rs`.
+//! Tries to get two signers, or none: round after round of random faults, some at once, some with a handover in the
+//! midst. The signature log is the only judge. A network that does not recover is a failure too, and so is a silence while the
+//! faults leave somebody who could sign (`liveness.rs`). A seed gives the same faults at the same moments for the same holders,
+//! though not the same interleaving. What a fault does is in `fault.rs` and `disk.rs`.
 
 pub mod disk;
 mod fault;
+mod hung_guard;
+mod liveness;
 mod report;
 mod retimed;
 mod sabotage;
@@ -31,6 +33,7 @@ use crate::wires::{self, Request};
 use crate::{clock, disks, namespaces};
 pub use fault::Kind;
 use fault::{Fault, Struck};
+use liveness::{Limit, Mute};
 pub use report::Results;
 use report::Tallies;
 use rustix::process::Signal;
@@ -101,7 +104,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("nemesis: the network is up");
     let kinds = possible_kinds(&net, &plan.kinds);
     let mut attack = Attack::new(&net, plan, &kinds);
-    let mut violated = Vec::new();
+    let (mut violated, mut silent) = (Vec::new(), Vec::new());
     for n in 1..=plan.rounds {
         let pair = with_diagnosis(&net, attack.settle().with_context(|| format!("before round {n}")))?;
         let faults = attack.choose(&pair.holder);
@@ -116,14 +119,20 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
             }
         };
         eprintln!("nemesis: round {n}/{}, {:.1} s: {names}", plan.rounds, began.elapsed().as_secs_f64());
-        if let Some(violation) = verdict {
-            eprintln!("nemesis: round {n} VIOLATED: {violation}");
+        if !verdict.is_clean() {
             keep_logs(&net, n)?;
+        }
+        if let Some(violation) = verdict.signed {
+            eprintln!("nemesis: round {n} VIOLATED: {violation}");
             violated.push(n);
+        }
+        if let Some(silence) = verdict.silent {
+            eprintln!("nemesis: round {n} SILENT: {names}: {silence}");
+            silent.push(n);
         }
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
-    Ok(Results { tallies: attack.tallies, violated, verdict: check(&net)? })
+    Ok(Results { tallies: attack.tallies, violated, silent, verdict: check(&net)? })
 }
 
 /// Without those of disks that cannot be frozen here; why not was said when they were made.
@@ -160,6 +169,21 @@ fn keep_logs(net: &Net, n: usize) -> Result<()> {
     Ok(())
 }
 
+/// What was wrong in a round, in words.
+#[derive(Default)]
+struct Verdict {
+    /// Twice, or by two.
+    signed: Option<String>,
+    /// Nobody signed for too long, or a host was chosen that could not.
+    silent: Option<String>,
+}
+
+impl Verdict {
+    fn is_clean(&self) -> bool {
+        self.signed.is_none() && self.silent.is_none()
+    }
+}
+
 struct Attack<'a> {
     net: &'a Net,
     rng: StdRng,
@@ -168,6 +192,7 @@ struct Attack<'a> {
     /// The kinds still to come before any comes again.
     deck: Vec<Kind>,
     tallies: Tallies,
+    mute: Mute,
 }
 
 impl<'a> Attack<'a> {
@@ -175,7 +200,7 @@ impl<'a> Attack<'a> {
         let faults = kinds.iter().map(|kind| (*kind, Default::default())).collect();
         let tallies = Tallies { faults, ..Tallies::default() };
         let rng = StdRng::seed_from_u64(plan.seed);
-        Attack { net, rng, kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies }
+        Attack { net, rng, kinds, sabotage: plan.sabotage, deck: Vec::new(), tallies, mute: Mute::default() }
     }
 
     /// One fault or two, of different kinds; more would leave no quorum for most of the time.
@@ -209,23 +234,33 @@ impl<'a> Attack<'a> {
         std::thread::sleep(Duration::from_millis(self.rng.random_range(ms)));
     }
 
-    /// Strikes, perhaps asks for a handover, puts everything right, and sees the network recover. What was signed
-    /// wrongly meanwhile, in words.
-    fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Option<String>> {
+    /// Strikes, perhaps asks for a handover, sees somebody sign, puts everything right, and sees the network recover.
+    fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Verdict> {
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         if let Some(sabotage) = self.sabotage {
             sabotage.commit(self.net, pair, &mut watch)?;
         }
+        let mut verdict = Verdict::default();
         let mut struck: Vec<(&Fault, Struck)> = Vec::new();
+        let mut struck_ns = None;
         for fault in faults {
             self.pause(APART_MS);
+            struck_ns.get_or_insert_with(|| watch.now_ns());
             let began = fault.strike(self.net, &mut self.rng).with_context(|| format!("strike with {fault}"))?;
             struck.push((fault, began));
         }
-        // A full disk is not noticed until somebody has to write.
-        let has_to_write = faults.iter().any(|fault| fault.kind == Kind::DiskFull);
-        if self.rng.random_bool(0.4) || has_to_write {
+        // A full disk is not noticed until somebody has to write, and a hung guard is one thing before it is noticed and
+        // another after.
+        let mut has_to_move = faults.iter().any(|fault| fault.kind == Kind::DiskFull);
+        if let [(Fault { kind: Kind::HungIdleGuard, host }, Struck::Stopped(guards))] = &struck[..] {
+            if self.rng.random_bool(0.5) {
+                verdict.silent = hung_guard::chosen(self.net, &pair.holder, host, guards)?;
+            } else {
+                has_to_move = true;
+            }
+        }
+        if self.rng.random_bool(0.4) || has_to_move {
             self.pause(APART_MS);
             self.hand_over(&pair.holder);
         }
@@ -235,6 +270,19 @@ impl<'a> Attack<'a> {
         let leases_differed = leases.iter().any(|lease| *lease < longest);
         let longer = longest.saturating_sub(Timing::Lan.lease());
         self.pause(HELD_MS.start..HELD_MS.end + longer.as_millis() as u64);
+        self.mute.look(self.net)?;
+        let limit = Limit::of(self.net, pair, faults, longest, &self.mute);
+        if let (Some(limit), Some(struck_ns)) = (limit, struck_ns) {
+            let moves_from = faults.iter().any(|fault| fault.kind.freezes() && fault.host == pair.holder);
+            let moves_from = moves_from.then_some(pair.holder.as_str());
+            let silence = liveness::judge(self.net, &mut watch, struck_ns, limit, moves_from)?;
+            if silence.is_too_long() {
+                verdict.silent = Some(format!("nobody signed for {silence}\n{}", liveness::statuses(self.net)));
+            }
+            for fault in faults {
+                self.tallies.faults.entry(fault.kind).or_default().judge(silence);
+            }
+        }
         struck.shuffle(&mut self.rng);
         for (fault, began) in struck {
             let in_force = fault.heal(self.net, began).with_context(|| format!("heal {fault}"))?;
@@ -246,7 +294,7 @@ impl<'a> Attack<'a> {
         watch.poll()?;
         let report = watch.report().context("a round without signatures")?;
         if report.is_clean() {
-            return Ok(None);
+            return Ok(verdict);
         }
         let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
         if leases_differed && !kinds.contains(&Kind::ChangedTiming) {
@@ -255,7 +303,7 @@ impl<'a> Attack<'a> {
         for kind in kinds {
             self.tallies.faults.entry(kind).or_default().violated += 1;
         }
-        Ok(Some(format!("{report:?}")))
+        Ok(Verdict { signed: Some(format!("{report:?}")), ..verdict })
     }
 
     /// A holder that has signed for a while, and a ready standby.

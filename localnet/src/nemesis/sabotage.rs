@@ -1,15 +1,18 @@
-//! A violation on purpose, to see that the nemesis sees one. Nothing in baton can be told to break its promise; this is
-//! what no fence prevents: somebody has the key and starts a second chain node with it by hand, beside the baton of a host.
+//! A violation on purpose, to see that the nemesis sees one. Nothing in baton can be told to break its promise; these are
+//! what no fence prevents: somebody has the key and starts a second chain node with it by hand, beside the baton of a host;
+//! and nobody is left who could sign.
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use super::SIGN_BOUND;
 use crate::demo::Pair;
 use crate::faults::{self, What};
 use crate::measure::Watch;
 use crate::net::{ChainKind, Net, Usage};
+use crate::procs::signal;
 use crate::{chain_sim, launch, ports};
 
 /// Signatures of either host while both nodes have the key.
@@ -19,6 +22,8 @@ const SIDE_BY_SIDE: usize = 3;
 pub enum Sabotage {
     /// On the standby's host, a chain node with the key that baton knows nothing of
     KeyByHand,
+    /// Every process of every host is stopped until the round is over
+    Silence,
 }
 
 impl Sabotage {
@@ -26,17 +31,20 @@ impl Sabotage {
     /// It cannot be done on this chain.
     pub fn check(self, chain: ChainKind) -> Result<()> {
         match (self, chain) {
-            (Sabotage::KeyByHand, ChainKind::Sim) => Ok(()),
+            (Sabotage::KeyByHand, ChainKind::Sim) | (Sabotage::Silence, _) => Ok(()),
             (Sabotage::KeyByHand, ChainKind::Cometbft) => {
                 bail!(Usage("--sabotage key-by-hand is for the sim chain; leave out --chain cometbft".into()))
             }
         }
     }
 
-    /// Both hosts have signed, one beside the other, and the second node is gone.
+    /// Both hosts have signed, one beside the other, and the second node is gone; or nobody signs any more.
     pub fn commit(self, net: &Net, pair: &Pair, watch: &mut Watch) -> Result<()> {
         match self {
             Sabotage::KeyByHand => key_by_hand(net, pair, watch),
+            Sabotage::Silence => {
+                net.hosts.iter().try_for_each(|host| signal(&faults::of_host(net, &host.id, What::Host), Signal::STOP))
+            }
         }
     }
 }

@@ -164,6 +164,9 @@ impl Signals {
             if asked_to_end && !node.borrow().pretend.ignores_term {
                 return Ok(());
             }
+            if asked_to_end {
+                eprintln!("told to end, which it pretends not to hear");
+            }
         }
     }
 }

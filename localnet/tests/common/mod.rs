@@ -104,14 +104,20 @@ impl TestNet {
 
     /// With every host's configuration edited before the start.
     pub fn up_with(edit: impl Fn(String) -> String) -> TestNet {
+        let t = TestNet::prepared(Shape::usual(ChainKind::Sim), edit);
+        launch::start(&t.net, |_| ()).unwrap();
+        t
+    }
+
+    /// With every host's configuration edited, and nothing started.
+    pub fn prepared(shape: Shape, edit: impl Fn(String) -> String) -> TestNet {
         let ground = Ground::new();
-        let net = launch::prepare(&ground.dir, Shape::usual(ChainKind::Sim)).unwrap();
+        let net = launch::prepare(&ground.dir, shape).unwrap();
         for host in &net.hosts {
             let file = net.config_file(&host.id);
             let text = edit(std::fs::read_to_string(&file).unwrap());
             write_file(&file, &text).unwrap();
         }
-        launch::start(&net, |_| ()).unwrap();
         TestNet { ground, net }
     }
 
@@ -172,10 +178,14 @@ impl TestNet {
 
     /// Waits until the coordinators of `host` have said `words` so many times.
     pub fn await_log(&self, host: &str, words: &str, times: usize, bound: Duration) {
+        self.await_words(&self.net.host_dir(host).join("coordinator.log"), words, times, bound);
+    }
+
+    /// Waits until they stand in `file` so many times.
+    pub fn await_words(&self, file: &Path, words: &str, times: usize, bound: Duration) {
         let start = Instant::now();
-        let file = self.net.host_dir(host).join("coordinator.log");
-        while !std::fs::read_to_string(&file).is_ok_and(|text| text.matches(words).count() >= times) {
-            assert!(start.elapsed() < bound, "{host} never says {words:?}\n{}", diagnosis(&self.net));
+        while !std::fs::read_to_string(file).is_ok_and(|text| text.matches(words).count() >= times) {
+            assert!(start.elapsed() < bound, "{} never has {words:?}\n{}", file.display(), diagnosis(&self.net));
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -137,7 +137,7 @@ impl ChainDriver for CometBft {
     }
 
     /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
-    async fn lay(&self) -> Result<Vec<String>, DriverError> {
+    async fn lay(&self) -> Result<(), DriverError> {
         let files = Arc::clone(&self.files);
         let keys = Keys::prepare(&self.key_reader, &self.key_files).await?;
         blocking(move || {
@@ -150,7 +150,7 @@ impl ChainDriver for CometBft {
         .await?;
         // A second check finds the same files; the first answer stays.
         let _ = self.keys.set(keys);
-        Ok(Vec::new())
+        Ok(())
     }
 
     async fn probe(&self) -> Result<Health, ProbeError> {

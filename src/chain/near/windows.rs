@@ -1,8 +1,23 @@
 //! Maintenance windows: runs of heights at which the validator has no block and no chunk to produce, and
-//! which of them is long enough to move the baton in. Pure; `baton handover --window` asks and waits.
+//! which of them is long enough to move the baton in. Pure; who hands over asks and waits.
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
+
+use crate::chain_node::Activation;
+
+/// What a move takes with room to spare; a restart has to open its database first.
+const HOT: Duration = Duration::from_secs(5);
+const RESTART: Duration = Duration::from_secs(60);
+
+/// How long a window has to be where nothing else is known.
+pub fn default_length(activation: &Activation) -> Duration {
+    match activation {
+        Activation::Restart => RESTART,
+        Activation::Signal(_) | Activation::Exec { .. } => HOT,
+    }
+}
 
 /// The pace of the chain, from two of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +36,14 @@ pub struct Window {
     pub starts_in: Duration,
     /// Estimated.
     pub lasts: Duration,
+}
+
+/// By its heights.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, end } = self.heights;
+        write!(f, "heights {start} to {} ({} blocks)", end - 1, end - start)
+    }
 }
 
 impl Pace {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Descendant;
+use crate::core::degraded::Lag;
 use crate::ids::{NodeId, UpgradeName};
 use crate::time::WallTime;
 
@@ -24,7 +25,10 @@ pub enum NotReady {
     NoAnswer {
         reason: String,
     },
-    Syncing,
+    Syncing {
+        /// `None` while no other host is known to be ahead.
+        lag: Option<Lag>,
+    },
     FewPeers {
         peers: u32,
         min: u32,
@@ -97,7 +101,8 @@ impl fmt::Display for NotReady {
             }
             NotReady::NoAnswer { reason } if reason.is_empty() => write!(f, "the chain node has not answered yet"),
             NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
-            NotReady::Syncing => write!(f, "the chain node is syncing"),
+            NotReady::Syncing { lag: None } => write!(f, "the chain node is syncing"),
+            NotReady::Syncing { lag: Some(lag) } => write!(f, "the chain node is syncing, {lag}"),
             NotReady::FewPeers { peers, min } => {
                 write!(f, "the chain node has {peers} peers, and chain.probe.min_peers is {min}")
             }

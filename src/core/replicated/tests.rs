@@ -301,3 +301,27 @@ fn the_reason_of_a_failed_upgrade_is_bounded_and_who_goes_has_no_turn() {
     };
     assert!(reason.len() <= FAILURE_BYTES_MAX && reason.ends_with("é…"), "{reason}");
 }
+
+#[test]
+fn a_floor_is_laid_only_while_the_holder_of_its_epoch_is_not_active() {
+    let lay = |epoch, above| Command::LayFloor {
+        epoch: Epoch(epoch),
+        above,
+        because: "b".repeat(REASON_BYTES_MAX + 1),
+        at: at(3),
+    };
+    let mut state = after(&[(1, claim(1, "a", 0)), (2, claim(2, "b", 1))]);
+    assert_rejected(&state, 2, lay(1, 7), "nobody settles under epoch 1");
+    assert_rejected(&Replicated::default(), 2, lay(0, 7), "nobody settles under epoch 0");
+    for above in [7, 5] {
+        assert_eq!(state.apply(2, &lay(2, above)), Applied::Recorded);
+        let laid = state.moves.back().and_then(|row| row.laid.clone()).expect("it stands in the history");
+        assert_eq!((laid.above, laid.at, laid.because.len()), (above, at(3), REASON_BYTES_MAX), "the newest counts");
+    }
+    let mut active = state.clone();
+    active
+        .apply(2, &Command::Activated { epoch: Epoch(2), at: at(4), floor: MetFloor::default(), took: Duration::ZERO });
+    assert_rejected(&active, 2, lay(2, 9), "nobody settles under epoch 2");
+    state.apply(2, &release(2, None, 4));
+    assert_rejected(&state, 2, lay(2, 9), "nobody settles under epoch 2");
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{AskedHandover, Reason, Stage, Tenure};
 use crate::core::Core;
 use crate::core::event::{Action, Handover};
+use crate::core::replicated::Applied;
 use crate::ids::{Epoch, NodeId};
 use crate::time::Now;
 
@@ -20,7 +21,8 @@ impl Core {
         match self.handover_target(to) {
             Ok(target) => {
                 let epoch = self.view.epoch;
-                self.asked = Some(AskedHandover { to: target.clone(), epoch, asked_at: now.boot, timeout });
+                self.asked =
+                    Some(AskedHandover { to: target.clone(), epoch, claimed: false, asked_at: now.boot, timeout });
                 self.let_go(now, reason, Some(target), out);
             }
             Err(refusal) => out.push(Action::AnswerHandover(Err(refusal))),
@@ -78,10 +80,20 @@ impl Core {
         }
     }
 
+    /// Whoever takes the baton may still fail to become active.
+    pub(super) fn note_claim_of(&mut self, member: &NodeId, epoch: Epoch, outcome: &Applied) {
+        if let (Some(asked), Applied::Claimed { .. }) = (&mut self.asked, outcome) {
+            asked.claimed |= asked.to == *member && epoch > asked.epoch;
+        }
+    }
+
     pub(super) fn answer_handover(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
         let Some(asked) = self.asked.take_if(|asked| epoch > asked.epoch) else { return };
         out.push(Action::AnswerHandover(match &self.view.holder {
             Some(holder) if *holder == asked.to => Ok(Handover { to: asked.to, epoch, asked_at: asked.asked_at }),
+            Some(holder) if asked.claimed => {
+                Err(format!("{} took the baton and did not become active; {holder} holds it now", asked.to))
+            }
             Some(holder) => Err(format!("{} did not take the baton; {holder} holds it now", asked.to)),
             None => Err(format!("{} took the baton and let it go again", asked.to)),
         }));

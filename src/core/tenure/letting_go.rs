@@ -17,6 +17,18 @@ impl Core {
         self.end_tenure(now, reason, target, true, kill, out);
     }
 
+    /// A node that does not answer is not asked to end while somebody waits for its key: all of `stop_timeout` would pass.
+    pub(in crate::core) fn kill_silent_node(&mut self, now: Now, out: &mut Vec<Action>) {
+        let awaited = self.best_target().is_some();
+        let Some(tenure) = &mut self.tenure else { return };
+        let Some(ending) = &mut tenure.ending else { return };
+        if !ending.inactive && !ending.kill && (awaited || ending.target.is_some()) {
+            ending.kill = true;
+            tenure.stage_since = now.boot;
+            out.push(Action::Deactivate { kill: true });
+        }
+    }
+
     /// Ends the tenure of a leader whose lease is not to be trusted any more. There is nothing to
     /// release: the guard's deadline stands.
     pub(in crate::core) fn abandon_tenure(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
@@ -186,6 +198,7 @@ impl Core {
                     tenure.reactivate = true;
                     tenure.enter(Stage::Activating, now.boot);
                 }
+                self.host.restart_at_once(now.boot);
             }
             Stage::Claiming
             | Stage::Arming

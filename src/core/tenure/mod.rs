@@ -19,6 +19,7 @@ use crate::core::floor;
 use crate::core::replicated::{Applied, Command, FloorSource};
 use crate::ids::{Epoch, NodeId, SignMark, Term};
 use crate::time::{BootTime, Now};
+pub use settling::Halt;
 use upgrading::InPlace;
 
 /// A holder without a ready standby starts its crashed node again this often before it lets go.
@@ -141,6 +142,8 @@ pub struct Tenure {
     source: FloorSource,
     /// What the claim asks for.
     wanted: SignFloor,
+    /// In place of that: nothing was signed above, by an operator's word.
+    laid: Option<u64>,
     /// What was met, once it is. The key is not given before.
     floor: MetFloor,
     /// The last deadline that the guard was asked for.
@@ -178,7 +181,10 @@ struct Ending {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AskedHandover {
     to: NodeId,
+    /// The one under which this member held the baton.
     epoch: Epoch,
+    /// `to` has claimed it since.
+    claimed: bool,
     asked_at: BootTime,
     /// It is answered by then, for better or worse.
     timeout: Duration,
@@ -272,6 +278,7 @@ impl Core {
             stage_since: now.boot,
             source: FloorSource::Unknown,
             wanted: SignFloor::None,
+            laid: None,
             floor: MetFloor::default(),
             deadline: None,
             armed_until: None,
@@ -297,13 +304,14 @@ impl Core {
     ) {
         self.note_view(view);
         match command {
-            Command::Claim { epoch, member, .. } if *member == self.settings.me => {
-                self.note_claimed(now, term, *epoch, outcome, out);
+            Command::Claim { epoch, member, .. } if *member != self.settings.me => {
+                self.note_claim_of(member, *epoch, outcome);
             }
+            Command::Claim { epoch, .. } => self.note_claimed(now, term, *epoch, outcome, out),
             Command::Release { .. } => self.note_released(now, term, out),
             Command::Activated { epoch, .. } => self.answer_handover(*epoch, out),
-            Command::Claim { .. }
-            | Command::Join { .. }
+            Command::LayFloor { epoch, above, .. } => self.note_floor_laid(*epoch, *above, outcome),
+            Command::Join { .. }
             | Command::SetMaintenance { .. }
             | Command::SetPause { .. }
             | Command::SetPriority { .. }
@@ -400,6 +408,11 @@ impl Core {
 
     fn watch_activation(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(tenure) = &self.tenure else { return };
+        // It answered before it was told to load the key. One that only starts is not counted as unhealthy.
+        if self.host.is_unhealthy() && self.best_target().is_some() {
+            self.host.distrust(now.boot);
+            return self.let_go(now, Reason::ProbeFailed, None, out);
+        }
         let late = now.boot.since(tenure.stage_since) >= self.settings.activation_max;
         let migrates = tenure.after_upgrade;
         // A new binary may have to change its whole database before it answers. To let go ends it in the midst of that,

@@ -3,9 +3,19 @@
 use super::{ALL_UPGRADE_WITHIN, Reason, Stage, Tenure};
 use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::core::event::Action;
-use crate::core::replicated::FloorSource;
+use crate::core::replicated::{Applied, FloorSource};
 use crate::core::{Core, floor};
-use crate::time::{BootTime, Now};
+use crate::ids::Epoch;
+use crate::time::{BootTime, Now, WallTime};
+
+/// A chain that makes no block while a holder waits for one. It may wait for this very validator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt {
+    pub height: u64,
+    pub since: WallTime,
+    /// Nothing above is known to be signed.
+    pub known: u64,
+}
 
 impl Tenure {
     /// While it settles, `floor` says what is waited for.
@@ -67,9 +77,27 @@ impl Core {
         }
     }
 
-    /// What the claim asks for; while the chain stands still for too long, what gossip told instead.
+    /// Invariant (fence 3): it rests on the operator's word.
+    pub(super) fn note_floor_laid(&mut self, epoch: Epoch, above: u64, outcome: &Applied) {
+        let ours = |tenure: &&mut Tenure| tenure.epoch == epoch && *outcome == Applied::Recorded;
+        if let Some(tenure) = self.tenure.as_mut().filter(ours) {
+            tenure.laid = Some(above);
+        }
+    }
+
+    fn laid_floor(&self) -> Option<SignFloor> {
+        let tenure = self.tenure.as_ref()?;
+        let tells_approvals = self.host.health().is_some_and(|health| health.approved > 0);
+        let heard = tells_approvals.then(|| self.head_heard());
+        floor::of_operator(tenure.source, tenure.laid?, self.mark_seen, heard)
+    }
+
+    /// What the claim asks for, or an operator laid in its place; while the chain stands still for too long, what gossip told instead.
     fn floor_to_meet(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
         let tenure = self.tenure.as_ref()?;
+        if let Some(laid) = self.laid_floor() {
+            return Some((laid, FloorBasis::Operator));
+        }
         let replica = self.replica_at().filter(|at| now >= *at).and(floor::of_replica(tenure.source, self.mark_seen));
         Some(match replica {
             Some(floor) => (floor, FloorBasis::Replica),
@@ -81,6 +109,17 @@ impl Core {
     pub(super) fn replica_at(&self) -> Option<BootTime> {
         let settling_since = self.tenure.as_ref()?.stage_since;
         Some(settling_since.max(self.host.head_moved_at()) + self.settings.settle_max?)
+    }
+
+    /// While this member settles by time: the chain stands still here, and nobody who can be reached is ahead.
+    pub fn halt(&self, now: Now) -> Option<Halt> {
+        let (SignFloor::BlockAfter(_), _) = self.settling(now.boot)? else { return None };
+        let height = self.host.health()?.height;
+        let still = now.boot.since(self.host.head_moved_at());
+        let known = self.mark_seen.map_or(height, |seen| seen.height.max(seen.approved).max(height));
+        let higher = self.peers.values().any(|peer| peer.reachable && peer.height > height);
+        let halted = still >= self.settings.head_still_max && !higher;
+        halted.then(|| Halt { height, since: now.wall - still, known })
     }
 
     /// While this member settles: the floor that its chain node has still to meet.

@@ -35,7 +35,7 @@ fn one_move(epoch: u64, from: &str, to: &str, kind: &str, reason: &str, claimed_
         claimed_at_ns,
         active_at_ns: claimed_at_ns + 1,
         gap_ns: gap_ms * 1_000_000,
-        floor: None,
+        ..Move::default()
     }
 }
 

@@ -113,6 +113,7 @@ impl Story {
             reason: HANDOVER_REASON.into(),
             claimed_at: WallTime::from_nanos(2_000),
             end: None,
+            laid: None,
         });
         self
     }

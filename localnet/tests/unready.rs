@@ -1,0 +1,99 @@
+//! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, and one whose node is
+//! being stopped and ignores SIGTERM. The first is not chosen until its clock is right, the second signs with another node.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{TestNet, long_leases, said};
+use localnet::clock;
+use localnet::demo::Pair;
+use localnet::faults::{self, What};
+use localnet::launch::{self, diagnosis};
+use localnet::measure::Watch;
+use localnet::net::{ChainKind, Shape};
+use localnet::procs;
+use localnet::status::{POLL_EVERY, not_ready, query_host};
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// An hour, less or more by some milliseconds.
+const CLOCK_OFF: &str = "the wall clock is off by 3";
+const HOUR_NS: i64 = 3_600_000_000_000;
+/// Longer than the promises to a lost holder last, and an election takes: whoever has not taken the baton by then does not.
+const LONG_ENOUGH: Duration = Duration::from_secs(7);
+
+/// Waits until the coordinator of `at` says of `host` that it is not ready because of something that begins so.
+fn await_unready(t: &TestNet, at: &str, host: &str, because: &str) {
+    let start = Instant::now();
+    loop {
+        let told = not_ready(&t.net, at, host);
+        if matches!(&told, Ok(Some(reason)) if reason.starts_with(because)) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{at} says of {host}: {told:?}\n{}", diagnosis(&t.net));
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+#[test]
+fn a_standby_whose_clock_is_an_hour_ahead_is_not_chosen_until_its_clock_is_right() {
+    let t = TestNet::prepared(Shape::usual(ChainKind::Sim), long_leases);
+    t.or_logs(clock::install(&t.net));
+    t.or_logs(launch::start(&t.net, |_| ()));
+    let Pair { holder, standby } = t.pair();
+    t.or_logs(clock::step(&t.net, &standby, HOUR_NS));
+    await_unready(&t, &holder, &standby, CLOCK_OFF);
+    let refused = said(&t, &holder, &["handover", "--to", &standby], 1);
+    assert!(refused.contains(&format!("{standby} is not ready to take the baton")), "{refused}");
+
+    // Nobody else is left to say what time it is.
+    let mut watch = t.or_logs(Watch::begin(&t.net));
+    let lost_ns = watch.now_ns();
+    t.kill_host(&holder);
+    let lost = Instant::now();
+    while lost.elapsed() < LONG_ENOUGH {
+        let own = t.or_logs(query_host(&t.net, &standby));
+        assert!(own.holder.as_ref() != Some(&standby), "{}\n{}", own.summary(), diagnosis(&t.net));
+        std::thread::sleep(POLL_EVERY);
+    }
+    t.or_logs(clock::step(&t.net, &standby, 0));
+    let first = t.or_logs(watch.await_next(lost_ns, &holder, PATIENCE));
+    assert_eq!(first.host, standby);
+    t.or_logs(launch::start_coordinator(&t.net, &holder));
+    assert_eq!(t.pair(), Pair { holder: standby, standby: holder });
+    t.assert_nothing_signed_twice();
+}
+
+/// Longer than the test: who waits for a node to end of itself is not done by then.
+fn patient_stop(config: String) -> String {
+    let before = "stop_timeout = \"2s\"";
+    assert!(!config.contains("[chain]") || config.contains(before), "{config}");
+    long_leases(config).replace(before, "stop_timeout = \"600s\"")
+}
+
+#[test]
+fn a_node_that_ignores_sigterm_over_a_restart_of_its_coordinator_keeps_its_host_from_nothing() {
+    let t = TestNet::up_with(patient_stop);
+    let Pair { holder, standby } = t.pair();
+    t.pretend(&standby, "ignores-term");
+    let node = t.or_logs(faults::find(&t.net, &standby, What::Node));
+    let coordinator = t.or_logs(faults::find(&t.net, &standby, What::Coordinator));
+    t.or_logs(procs::signal(&coordinator, Signal::INT));
+    t.await_words(&t.net.node_log(&standby), "pretends not to hear", 1, PATIENCE);
+    t.or_logs(faults::kill(&coordinator));
+    t.or_logs(launch::start_coordinator(&t.net, &standby));
+    t.await_log(&standby, "the chain node is being stopped, on an order of before", 1, PATIENCE);
+
+    let mut watch = t.or_logs(Watch::begin(&t.net));
+    let lost_ns = watch.now_ns();
+    t.kill_host(&holder);
+    let first = t.or_logs(watch.await_next(lost_ns, &holder, PATIENCE));
+    assert_eq!(first.host, standby);
+    println!("{standby} signs after {} ms", (first.at_ns - lost_ns) / 1_000_000);
+    let now = t.or_logs(faults::find(&t.net, &standby, What::Node));
+    assert!(now.iter().all(|process| process.pid != node[0].pid), "{now:?} was told to end\n{}", diagnosis(&t.net));
+    t.or_logs(launch::start_coordinator(&t.net, &holder));
+    assert_eq!(t.pair(), Pair { holder: standby, standby: holder });
+    t.assert_nothing_signed_twice();
+}
