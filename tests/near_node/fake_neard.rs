@@ -9,6 +9,7 @@
 //! file is there). What it signs is an event, by the facts in `slots.rs`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -209,11 +210,12 @@ impl Neard {
         lines
     }
 
-    /// The database has it before it leaves.
+    /// The database has it before it leaves: one write in place, which no kill halves and no disk that hangs holds.
     fn sign(&self, signed: Option<Signed>) {
         let Slots { head, gauge, .. } = self.slots;
-        std::fs::write(self.home.join("database.new"), format!("{head} {gauge}")).expect("written");
-        std::fs::rename(self.home.join("database.new"), self.home.join("database")).expect("renamed");
+        let database =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(self.home.join("database"));
+        database.expect("a database").write_all(format!("{head:020} {gauge:020}").as_bytes()).expect("written");
         if let Some(signed) = signed.filter(|_| self.chain.is_some()) {
             event(&self.home, &format!("signs {signed}"));
         }
