@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::info;
 
 use super::report::Reporter;
 use crate::chain::ProbeError;
@@ -53,7 +54,10 @@ where
         let next = match answer {
             None => return String::new(),
             Some(Ok((pace, window))) => judge(&pace, window, length, waited, within.saturating_sub(waited)),
-            Some(Err(error)) => Next::Begin(without(length, waited, &error.to_string())),
+            Some(Err(error)) => {
+                info!("a handover waits for no maintenance window: {error}");
+                return String::new();
+            }
         };
         match next {
             Next::Begin(words) => return words,
