@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{TestNet, long_leases};
-use localnet::demo::Pair;
+use localnet::demo::{Pair, ask_baton};
 use localnet::faults::{self, What};
 use localnet::launch;
 use localnet::measure::Watch;
@@ -121,8 +121,10 @@ fn a_halted_chain_goes_on_by_an_operators_word() {
     procs::signal(&validators(&t), Signal::STOP).unwrap();
     t.kill_host(&pair.holder);
     t.or_logs(localnet::launch::await_step(|| {
-        let shown = localnet::status::for_people(&t.net, &pair.standby)?;
-        anyhow::ensure!(shown.contains("the chain stands still at height"), "{shown}");
+        let why = ask_baton(&t.net, &pair.standby, &["why"])?.stdout;
+        let told =
+            ["the chain stands still at height", "is known to be signed"].iter().all(|words| why.contains(words));
+        anyhow::ensure!(told, "{why}");
         Ok(())
     }));
     let low = common::said(&t, &pair.standby, &early, 1);

@@ -478,8 +478,8 @@ fn awaited((floor, basis): (SignFloor, FloorBasis), halt: Option<Halt>) -> Strin
     let basis = basis.as_str();
     if let Some(Halt { height, since, known }) = halt {
         return format!(
-            "{basis}: {floor}; the chain stands still at height {height} since {since} and may wait for this validator; nothing \
-             above {known} is known to be signed (baton floor)"
+            "{basis}: the chain stands still at height {height} since {since}, and may wait for this validator; nothing above \
+             {known} is known to be signed (baton floor)"
         );
     }
     match floor {
