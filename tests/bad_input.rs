@@ -17,22 +17,11 @@ use std::time::{Duration, Instant};
 use baton::store::{Opened, Store};
 use baton::wire::Vote;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
-use program_kit::{Running, baton, end_with_us, fence, free_addresses};
+use program_kit::{Running, TWO_MEMBERS, baton, end_with_us, fence, free_addresses};
 use rustix::process::{Pid, Signal, kill_process};
 use storage_kit::{apply, claim, entry, release};
 
-const CONFIG: &str = r#"
-[member]
-id = "host-a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "PEERS"
-members = [
-  { id = "host-a", addr = "PEERS" },
-  { id = "host-b", addr = "127.0.0.1:7" },
-]
+const CHAIN: &str = r#"
 [chain]
 driver = "generic"
 home = "home"
@@ -67,7 +56,7 @@ impl Host {
         fs::write(path("validator_key.json"), "{}").expect("a key");
         fs::set_permissions(path("validator_key.json"), Permissions::from_mode(0o600)).expect("chmod");
         let [peers, metrics] = free_addresses();
-        let text = CONFIG.replace("PEERS", &peers).replace("METRICS", &metrics);
+        let text = [TWO_MEMBERS, CHAIN].concat().replace("PEERS", &peers).replace("METRICS", &metrics);
         fs::write(path("baton.toml"), text).expect("a configuration");
         let before = files(&path("home"));
         Host { dir, before }

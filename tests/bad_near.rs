@@ -9,22 +9,11 @@ use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use program_kit::{BATON, Running, coordinator_in, end_with_us, fence, free_addresses};
+use program_kit::{BATON, Running, TWO_MEMBERS, coordinator_in, end_with_us, fence, free_addresses};
 
 const BOUND: Duration = Duration::from_secs(60);
 const ACCOUNT: &str = r#"{"account_id": "node3", "public_key": "ed25519:P", "secret_key": "ed25519:S"}"#;
-const CONFIG: &str = r#"
-[member]
-id = "host-a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "PEERS"
-members = [
-  { id = "host-a", addr = "PEERS" },
-  { id = "host-b", addr = "127.0.0.1:7" },
-]
+const CHAIN: &str = r#"
 [chain]
 driver = "near"
 home = "home"
@@ -53,7 +42,8 @@ impl Host {
         fs::write(host.path("home/config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("a config.json");
         host.key("shared.json", ACCOUNT);
         let [peers] = free_addresses();
-        fs::write(host.path("baton.toml"), CONFIG.replace("PEERS", &peers)).expect("a configuration");
+        let text = [&TWO_MEMBERS.replace("PEERS", &peers), CHAIN].concat();
+        fs::write(host.path("baton.toml"), text).expect("a configuration");
         host
     }
 

@@ -14,6 +14,21 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
 const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 
+/// The host itself, which listens at PEERS, and one that never runs.
+pub const TWO_MEMBERS: &str = r#"
+[member]
+id = "host-a"
+state_dir = "state"
+run_dir = "run"
+[cluster]
+name = "one"
+listen = "PEERS"
+members = [
+  { id = "host-a", addr = "PEERS" },
+  { id = "host-b", addr = "127.0.0.1:7" },
+]
+"#;
+
 /// Nothing of this process's own BATON_ variables reaches `program`.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
