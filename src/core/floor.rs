@@ -179,14 +179,13 @@ mod tests {
     #[test]
     fn an_operators_word_is_never_below_what_is_known() {
         let (seven, whole) = (SignMark::at_height(7), SignMark::whole_height);
-        let laid = |source, above, seen, heard| of_operator(source, above, seen, heard);
-        assert_eq!(laid(FloorSource::Exact(seven), 9, None, None), None, "exact is exact");
+        assert_eq!(of_operator(FloorSource::Exact(seven), 9, None, None), None, "exact is exact");
         for source in [FloorSource::Unknown, FloorSource::NeverSigned] {
-            assert_eq!(laid(source, 9, Some(seven), None), Some(SignFloor::Mark(whole(9))));
-            assert_eq!(laid(source, 6, Some(seven), None), Some(SignFloor::Mark(seven)));
-            assert_eq!(laid(source, 9, None, Some(7)), Some(SignFloor::Mark(SignMark::of_approvals(7, 9))));
+            assert_eq!(of_operator(source, 9, Some(seven), None), Some(SignFloor::Mark(whole(9))));
+            assert_eq!(of_operator(source, 6, Some(seven), None), Some(SignFloor::Mark(seven)));
+            assert_eq!(of_operator(source, 9, None, Some(7)), Some(SignFloor::Mark(SignMark::of_approvals(7, 9))));
             let seen = SignMark::of_approvals(8, 12);
-            assert_eq!(laid(source, 9, Some(seen), Some(7)), Some(SignFloor::Mark(seen)));
+            assert_eq!(of_operator(source, 9, Some(seen), Some(7)), Some(SignFloor::Mark(seen)));
         }
     }
 
