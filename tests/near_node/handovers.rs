@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use baton::chain_node::SignFloor;
 use baton::config::OnHalt;
@@ -59,9 +60,16 @@ impl Pair {
         writeln!(file, "{line}").expect("written");
     }
 
+    /// The next block, made after all that a new holder waits for.
     fn block(&mut self) {
         self.head += 1;
-        self.brings(&format!("block {} {}", self.head, WallTime::now().as_nanos()));
+        let quiet = self.hosts.iter().filter_map(|host| {
+            let (floor, _) = host.core.read(|core, now| core.settling(now.boot))?;
+            let SignFloor::BlockAfter(quiet) = floor else { return None };
+            Some(quiet + Duration::from_millis(1))
+        });
+        let time = quiet.fold(WallTime::now(), WallTime::max);
+        self.brings(&format!("block {} {}", self.head, time.as_nanos()));
     }
 
     async fn is_active(&self, at: usize) {
@@ -112,8 +120,9 @@ impl Pair {
         };
         host.until("told", |host| told(host) == Some(approved)).await;
         // Two more answers with it were weighed.
+        let mut seen = host.effects.seen();
         for _ in 0..2 {
-            host.effects.seen().changed().await.expect("effects");
+            seen.changed().await.expect("effects");
         }
         assert_eq!(host.stage(), Some(Stage::Settling), "{:?}", host.events());
         host.core.read(|core, now| core.settling(now.boot)).expect("settling").0
