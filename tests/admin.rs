@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use baton::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
-use baton::wire::proto::admin_client::AdminClient;
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::{
+use baton::cluster::wire::proto::admin_client::AdminClient;
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeResponse, MemberStatus, Move,
     OrderRequest, SetPause, StatusRequest, StatusResponse, UpgradeChangeResponse,
 };
+use baton::operator::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

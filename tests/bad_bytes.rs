@@ -12,11 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use baton::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
-use baton::ids::Epoch;
-use baton::time::BootTime;
-use baton::wire::proto;
-use baton::wire::{Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote};
+use baton::base::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
+use baton::cluster::wire::proto;
+use baton::cluster::wire::{
+    Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
+};
 use making::{Tar, Zip};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
@@ -83,13 +85,16 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let append = OfLeader { lease: None, request };
     let request = SnapshotRequest { vote: vote.clone(), meta: SnapshotMeta::default(), data: vec![1, 2, 3] };
     let snapshot = OfLeader { lease: None, request };
-    let claim = proto::Entry::from(&baton::wire::Entry {
-        log_id: baton::wire::LogId { leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3), index: 5 },
+    let claim = proto::Entry::from(&baton::cluster::wire::Entry {
+        log_id: baton::cluster::wire::LogId {
+            leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3),
+            index: 5,
+        },
         payload: openraft::EntryPayload::Normal(baton::core::replicated::Command::Claim {
             epoch: Epoch(4),
             member: "b".into(),
             reason: "first claim".into(),
-            at: baton::time::WallTime::from_nanos(1_000),
+            at: baton::base::time::WallTime::from_nanos(1_000),
         }),
     });
     let record = |member: &str, incarnation| proto::Record {

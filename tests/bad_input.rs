@@ -14,8 +14,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use baton::store::{Opened, Store};
-use baton::wire::Vote;
+use baton::cluster::store::{Opened, Store};
+use baton::cluster::wire::Vote;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use program_kit::{Running, TWO_MEMBERS, baton, end_with_us, fence, free_addresses};
 use rustix::process::{Pid, Signal, kill_process};

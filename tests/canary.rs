@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use baton::exporter::{self, NO_QUORUM, Published, Vitals};
-use baton::metrics::Metrics;
-use baton::time::BootTime;
+use baton::base::time::BootTime;
+use baton::operator::exporter::{self, NO_QUORUM, Published, Vitals};
+use baton::operator::metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

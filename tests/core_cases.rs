@@ -11,14 +11,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
+use baton::base::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
+use baton::base::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
+use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
+use baton::base::time::{BootTime, Now, WallTime};
+use baton::base::timing::{LeaseSpan, Timing};
 use baton::core::replicated::{Command, Replicated};
 use baton::core::tenure::{Halt, Reason};
 use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
-use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
-use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
-use baton::time::{BootTime, Now, WallTime};
-use baton::timing::{LeaseSpan, Timing};
 
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use baton::config::Config;
-use baton::key_links::{KeyLinks, LinkState};
+use baton::host::key_links::{KeyLinks, LinkState};
 use program_kit::baton;
 
 const CONFIG: &str = r#"

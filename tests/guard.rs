@@ -23,10 +23,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use baton::guard_frame::{ArmedGuard, ExitCause, ExitStatus, FRAME_MAX, FromGuard, GUARD_PROTOCOL, ToGuard};
-use baton::ids::Epoch;
-use baton::key_links::LinkState;
-use baton::time::BootTime;
+use baton::base::guard_frame::{ArmedGuard, ExitCause, ExitStatus, FRAME_MAX, FromGuard, GUARD_PROTOCOL, ToGuard};
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
+use baton::host::key_links::LinkState;
 use harness::*;
 use rustix::process::Signal;
 
@@ -404,9 +404,9 @@ fn garbage_closes_its_connection_and_nothing_else() {
     let pid = standby.start(place.node(FOREVER), None).pid;
     let too_long = [&(FRAME_MAX as u32 + 1).to_be_bytes()[..], b"x"].concat();
     let no_json = [&5u32.to_be_bytes()[..], b"hello"].concat();
-    let no_hello = baton::guard_frame::encode(&ToGuard::Quit).unwrap();
+    let no_hello = baton::base::guard_frame::encode(&ToGuard::Quit).unwrap();
     let old = place.hello("host-a", 999);
-    let unknown_version = baton::guard_frame::encode(&old).unwrap();
+    let unknown_version = baton::base::guard_frame::encode(&old).unwrap();
     for (bytes, reason) in [
         (too_long, "is longer than"),
         (no_json, "not understood"),
@@ -429,7 +429,7 @@ fn a_coordinator_that_never_reads_loses_its_connection_and_not_the_fence() {
     let _guard = place.guard();
     let mut wire = place.welcomed();
     let (pid, _) = validator(&place, &mut wire, FOREVER, ms(1500));
-    let renewal = baton::guard_frame::encode(&ToGuard::Disarm { epoch: E2 }).unwrap();
+    let renewal = baton::base::guard_frame::encode(&ToGuard::Disarm { epoch: E2 }).unwrap();
     wire.stream.set_write_timeout(Some(SOON)).unwrap();
     // Every one is answered by a refusal that nobody reads.
     let flood = renewal.repeat(1000);

@@ -9,9 +9,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::time::WallTime;
-use baton::wire::proto::admin_server::{Admin, AdminServer};
-use baton::wire::proto::{
+use baton::base::time::WallTime;
+use baton::cluster::wire::proto::admin_server::{Admin, AdminServer};
+use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
     OrderRequest, OrderResponse, StatusRequest, StatusResponse, UpgradeChangeRequest, UpgradeChangeResponse,
 };

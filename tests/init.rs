@@ -12,9 +12,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use baton::chain_node::Activation;
+use baton::base::chain_node::Activation;
+use baton::base::ids::Role;
 use baton::config::{Absent, Config, DriverKind, KEYS, ProbeTarget};
-use baton::ids::Role;
 use page::Page;
 use program_kit::{Running, baton, end_with_us};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};

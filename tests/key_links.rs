@@ -7,9 +7,9 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use baton::guard_frame::LinkSpec;
-use baton::ids::Epoch;
-use baton::key_links::{KeyLinks, LinkError, LinkFs, LinkState, OsFs};
+use baton::base::guard_frame::LinkSpec;
+use baton::base::ids::Epoch;
+use baton::host::key_links::{KeyLinks, LinkError, LinkFs, LinkState, OsFs};
 use links_kit::{BEFORE, DEADLINE, Home, armed};
 use proptest::prelude::*;
 

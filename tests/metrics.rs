@@ -9,9 +9,9 @@ mod page;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use baton::ids::NodeId;
-use baton::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
-use baton::time::{BootTime, WallTime};
+use baton::base::ids::NodeId;
+use baton::base::time::{BootTime, WallTime};
+use baton::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 
 /// Name, type and labels as in the contract with the outside.
 const CONTRACT: [(&str, &str, &[&str]); 39] = [

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::admin::{Ask, Asker, NotDone, WantedHandover};
-use baton::config;
-use baton::identity::{Identity, Known};
-use baton::ids::{NodeId, Role};
-use baton::relay::Relay;
-use baton::roster::Roster;
-use baton::timing::Timing;
-use baton::transport;
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::upgrade_change_request::Change;
-use baton::wire::proto::{
+use baton::base::ids::{NodeId, Role};
+use baton::base::timing::Timing;
+use baton::cluster::identity::{Identity, Known};
+use baton::cluster::roster::Roster;
+use baton::cluster::transport;
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::upgrade_change_request::Change;
+use baton::cluster::wire::proto::{
     Blank, HandoverResponse, SetMaintenance, SetPause, UpgradeChangeRequest, UpgradeChangeResponse,
 };
+use baton::config;
+use baton::operator::admin::{Ask, Asker, NotDone, WantedHandover};
+use baton::operator::relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 use crash_kit::may_trace;
 use crash_kit::trace::{Open, Recording, TraceError, record};
 use program_kit::{BATON, baton, command, fence, free_addresses};

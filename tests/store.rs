@@ -12,13 +12,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
+use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
+use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
+use baton::base::time::WallTime;
+use baton::cluster::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
+use baton::cluster::wire::{Entry, Node, TypeConfig, Vote};
 use baton::core::lease::VoterSets;
 use baton::core::replicated::{Command, FloorSource};
-use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
-use baton::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
-use baton::time::WallTime;
-use baton::wire::{Entry, Node, TypeConfig, Vote};
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder, StorageError};

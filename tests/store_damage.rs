@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton::ids::Epoch;
-use baton::store::{Store, StoreError};
-use baton::time::BootTime;
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
+use baton::cluster::store::{Store, StoreError};
 use openraft::storage::RaftLogStorage;
 use storage_kit::{filled, id, open, vote};
 use tempfile::TempDir;
@@ -241,7 +241,7 @@ async fn a_store_of_a_later_format_is_refused() {
     let dir = TempDir::new().unwrap();
     drop(filled(dir.path()).await);
     with_database(dir.path(), |db| {
-        let identity = baton::wire::proto::StoreIdentity { format: 99, ..Default::default() };
+        let identity = baton::cluster::wire::proto::StoreIdentity { format: 99, ..Default::default() };
         db.insert("identity", prost::Message::encode_to_vec(&identity)).unwrap();
     });
     let said = refusal(dir.path());

@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::chain_node::{FloorBasis, MetFloor, SignFloor};
-use baton::core::orders::Orders;
-use baton::core::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
-use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
-use baton::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
-use baton::time::WallTime;
-use baton::timing::LeaseSpan;
-use baton::wire::{
+use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
+use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
+use baton::base::time::WallTime;
+use baton::base::timing::LeaseSpan;
+use baton::cluster::wire::{
     AppliedState, Entry, LogId, Membership, Message, Node, OfLeader, PROTOCOL, Promising, Sender, Session,
     SnapshotMeta, SnapshotRequest, StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto,
     read_entry,
 };
+use baton::core::orders::Orders;
+use baton::core::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 
 use crate::cosmovisor;
 use crate::hosts::{make_dir, quoted};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use rustix::process::Signal;
 
 use crate::net::{Net, Usage};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use baton::store::ORIGIN_FILE;
+use baton::cluster::store::ORIGIN_FILE;
 
 use crate::hosts::make_dir;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use serde::Serialize;
 
 use crate::namespaces::small_disk;

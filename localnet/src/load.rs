@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use baton::wire::proto::StatusRequest;
-use baton::wire::proto::admin_client::AdminClient;
+use baton::cluster::wire::proto::StatusRequest;
+use baton::cluster::wire::proto::admin_client::AdminClient;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tonic::transport::{Channel, Endpoint};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 
 use crate::compose;
 use crate::launch::tail;

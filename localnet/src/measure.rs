@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use baton::time::{BootTime, WallTime};
+use baton::base::time::{BootTime, WallTime};
 use serde_json::Value;
 
 use crate::net::{ChainKind, Net};

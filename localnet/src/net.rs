@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::compose::Containers;

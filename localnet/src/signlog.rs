@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use baton::time::BootTime;
+use baton::base::time::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// Default of [`check`]: three slots of 50 ms. A move there and back needs more: two releases, two elections,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use baton::certificates::{Authority, Bearer, Validity};
+use baton::cluster::certificates::{Authority, Bearer, Validity};
 
 use crate::hosts::{make_dir, quoted};
 use crate::net::{Host, Net};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result};
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 use serde_json::Value;
 
 use crate::net::Net;

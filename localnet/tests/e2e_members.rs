@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use baton::time::BootTime;
+use baton::base::time::BootTime;
 use common::{TestNet, said};
 use localnet::demo::Pair;
 use localnet::net::write_file;

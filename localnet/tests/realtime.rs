@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 
-use baton::ids::Role;
-use baton::realtime::{Priority, take};
+use baton::base::ids::Role;
+use baton::base::realtime::{Priority, take};
 use common::TestNet;
 use localnet::faults::{self, What};
 use rustix::process::{Pid, getpriority_process, setpriority_process};

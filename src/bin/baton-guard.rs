@@ -6,9 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use baton::guard::{FIRST_PROCESS, TRY_NAMESPACE, first_process, public_key, run, same_key, say, speak, try_namespace};
-use baton::guard_frame::{Containment, JSON_LINES, LinesAs};
-use baton::public_key::KeyFormat;
+use baton::base::guard_frame::{Containment, JSON_LINES, LinesAs};
+use baton::base::public_key::KeyFormat;
+use baton::host::guard::{
+    FIRST_PROCESS, TRY_NAMESPACE, first_process, public_key, run, same_key, say, speak, try_namespace,
+};
 use rustix::fs::{OFlags, fcntl_getfl};
 
 const USAGE: &str = "usage: baton-guard [--json-lines] --socket PATH (absolute), started by `baton run` and not by hand; \

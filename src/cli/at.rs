@@ -14,10 +14,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::ends::{Ends, end_by};
 use super::{Failure, print};
-use crate::chain::parse_rfc3339;
+use crate::base::time::WallTime;
 use crate::config::units;
-use crate::findings::ago;
-use crate::time::WallTime;
+use crate::host::chain::parse_rfc3339;
+use crate::operator::explain::ago;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Later than this is worth a line: the host was asleep, or its clock was set.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Failure, one_line, print, runtime};
-use crate::exporter::NO_QUORUM;
+use crate::operator::exporter::NO_QUORUM;
 
 /// Longer answers are not the exporter's.
 const ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Subcommand};
 
 use super::{Failure, print};
-use crate::certificates::{Authority, Bearer, CertificateError, Made, Validity};
+use crate::cluster::certificates::{Authority, Bearer, CertificateError, Made, Validity};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CertCommand {

@@ -13,15 +13,15 @@ use tonic::Code;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover, is_allowed};
-use crate::config::Tls;
-use crate::transport::{Credentials, cause, reason};
-use crate::wire::proto::admin_client::AdminClient;
-use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{
+use crate::cluster::transport::{Credentials, cause, reason};
+use crate::cluster::wire::proto::admin_client::AdminClient;
+use crate::cluster::wire::proto::order_request::Order;
+use crate::cluster::wire::proto::{
     HandoverResponse, HistoryRequest, MemberChangeRequest, MemberChangeResponse, Move, OrderRequest, StatusRequest,
     StatusResponse, UpgradeChangeRequest, UpgradeChangeResponse, UpgradePlan,
 };
+use crate::config::Tls;
+use crate::operator::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover, is_allowed};
 
 use super::Failure;
 use super::reach::Place;

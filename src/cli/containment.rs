@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 use rustix::fs::Mode;
 use rustix::process::geteuid;
 
+use crate::base::guard_frame::Containment;
 use crate::config::Chain;
-use crate::guard::TRY_NAMESPACE;
-use crate::guard_client::default_binary;
-use crate::guard_frame::Containment;
+use crate::host::guard::TRY_NAMESPACE;
+use crate::host::guard_client::default_binary;
 
 /// A start script that is longer is not read to its end.
 const SCRIPT_MAX: u64 = 256 << 10;

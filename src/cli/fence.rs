@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use super::config_file::ConfigFile;
 use super::{Failure, print, runtime};
-use crate::guard_client::Ended;
+use crate::host::guard_client::Ended;
 
 /// 0 only when it is proven that nothing of this host signs.
 pub(super) fn fence(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = file.load_without_keys()?;
     let member = config.id.clone();
-    let fenced = runtime()?.block_on(crate::driver::fence(config));
+    let fenced = runtime()?.block_on(crate::coordinator::fence(config));
     let ended = fenced.map_err(|error| Failure::Failed(error.context("fence: not proven")))?;
     print(&match ended {
         Some(ended) => format!("{member} is fenced: links in standby, {}\n", what_ran(&ended)),

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::findings::{finished, gap, or_dash};
-use crate::time::WallTime;
-use crate::wire::proto::{LaidFloor, Move, MoveFloor};
+use crate::base::time::WallTime;
+use crate::cluster::wire::proto::{LaidFloor, Move, MoveFloor};
+use crate::operator::explain::{finished, gap, or_dash};
 
 use super::table::render;
 

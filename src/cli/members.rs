@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::findings::or_dash;
-use crate::ids::Vote;
-use crate::wire::proto::member_change_request::Change;
-use crate::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
+use crate::base::ids::Vote;
+use crate::cluster::wire::proto::member_change_request::Change;
+use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
+use crate::operator::explain::or_dash;
 
 use super::reach::{Reach, ReachVia};
 use super::status::warnings;

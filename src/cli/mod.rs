@@ -36,15 +36,15 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::admin::WantedHandover;
+use crate::base::ids::NodeId;
+use crate::base::time::WallTime;
+use crate::cluster::transport::Certificates;
+use crate::cluster::wire::proto::order_request::Order;
+use crate::cluster::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Config, check_keys, units};
-use crate::driver::{self, KeyUse};
-use crate::findings::{Why, active_holder};
-use crate::ids::NodeId;
-use crate::time::WallTime;
-use crate::transport::Certificates;
-use crate::wire::proto::order_request::Order;
-use crate::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
+use crate::coordinator::{self, KeyUse};
+use crate::operator::admin::WantedHandover;
+use crate::operator::explain::{Why, active_holder};
 
 use at::At;
 use client::Client;
@@ -443,7 +443,7 @@ fn run(config: Config, stop_node: bool, key_use: KeyUse, log_format: Option<LogF
     let mixed = log_format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
     let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
     runtime.block_on(async {
-        let prepared = driver::prepare(config, key_use).await.map_err(Failure::BadInput)?;
+        let prepared = coordinator::prepare(config, key_use).await.map_err(Failure::BadInput)?;
         // Not earlier: a start that is refused says why in one line, and nothing before it.
         let _log = log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
         // Not earlier either: the store's threads begin where they are started from.
@@ -464,8 +464,8 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
-    let of_chain = runtime()?.block_on(driver::check(&config)).map_err(Failure::BadInput)?;
-    let on_host = driver::check_host(&config).map_err(Failure::BadInput)?;
+    let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
+    let on_host = coordinator::check_host(&config).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();

@@ -86,7 +86,9 @@ impl Reach {
             Some((addr, files)) => Ok(Place::Member { addr, files }),
             None => match &self.here.socket {
                 Some(socket) => Ok(Place::Socket(socket.clone())),
-                None => Ok(Place::Socket(self.here.file.load_without_keys()?.run_dir.join(crate::admin::SOCKET_NAME))),
+                None => Ok(Place::Socket(
+                    self.here.file.load_without_keys()?.run_dir.join(crate::operator::admin::SOCKET_NAME),
+                )),
             },
         }
     }

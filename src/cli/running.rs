@@ -4,10 +4,10 @@
 use super::client::Client;
 use super::reach::Place;
 use super::{Failure, runtime};
-use crate::admin::SOCKET_NAME;
+use crate::cluster::wire::proto::{StatusResponse, Timing};
 use crate::config::Config;
-use crate::findings::differences_to;
-use crate::wire::proto::{StatusResponse, Timing};
+use crate::operator::admin::SOCKET_NAME;
+use crate::operator::explain::differences_to;
 
 /// A line for each member that runs with another `[timing]` than the file has.
 pub(super) fn timing_warnings(config: &Config) -> Result<Vec<String>, Failure> {
@@ -27,7 +27,7 @@ fn compared(timing: Timing, status: &StatusResponse) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proto::MemberStatus;
+    use crate::cluster::wire::proto::MemberStatus;
 
     #[test]
     fn every_member_that_runs_with_another_timing_is_named_the_own_coordinator_too() {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::findings::{active_holder, certificate_until, notes, or_dash};
-use crate::time::WallTime;
-use crate::wire::proto::{MemberStatus, StatusResponse, Timing};
+use crate::base::time::WallTime;
+use crate::cluster::wire::proto::{MemberStatus, StatusResponse, Timing};
+use crate::operator::explain::{active_holder, certificate_until, notes, or_dash};
 
 use super::history::floor_line;
 use super::table::{folded, render};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tracing::info;
 
-use crate::realtime::{self, Priority};
+use crate::base::realtime::{self, Priority};
 
 const WORKERS: usize = 2;
 

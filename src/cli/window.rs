@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::chain::near::Near;
-use crate::chain::near::windows::{Window, default_length};
 use crate::config::{Config, DriverKind};
-use crate::driver;
+use crate::coordinator;
+use crate::host::chain::near::Near;
+use crate::host::chain::near::windows::{Window, default_length};
 
 use super::client::Client;
 use super::{Failure, print};
@@ -43,7 +43,7 @@ pub(super) async fn wait(
         };
         return Err(Failure::Failed(error));
     }
-    let keys = driver::key_reader().map_err(Failure::BadInput)?;
+    let keys = coordinator::key_reader().map_err(Failure::BadInput)?;
     let near = Near::new(chain, keys).map_err(|error| Failure::BadInput(error.into()))?;
     near.account().await.map_err(|error| Failure::BadInput(error.into()))?;
     let length = length.unwrap_or_else(|| default_length(&chain.activation));

@@ -4,8 +4,8 @@
 use std::path::{Component, Path};
 use std::time::Duration;
 
-use crate::chain_node::Activation;
-use crate::guard_frame::LinkSpec;
+use crate::base::chain_node::Activation;
+use crate::base::guard_frame::LinkSpec;
 
 use super::error::ConfigError;
 use super::file::{Document, Raw};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::timing::TimingError;
+use crate::base::timing::TimingError;
 
 /// Where a key got its value.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::Config;
 use super::error::ConfigError;
-use crate::private_file::is_open_to_others;
+use crate::base::private_file::is_open_to_others;
 
 /// Every `validating` target of `config` is a readable file that neither group nor others may use.
 ///

@@ -26,10 +26,10 @@ pub use key_list::{Absent, KEYS, Key};
 pub use keys::check_keys;
 pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
 
-use crate::chain_node::Activation;
-use crate::guard_frame::LinkSpec;
-use crate::ids::{NodeId, Role};
-use crate::timing::Timing;
+use crate::base::chain_node::Activation;
+use crate::base::guard_frame::LinkSpec;
+use crate::base::ids::{NodeId, Role};
+use crate::base::timing::Timing;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

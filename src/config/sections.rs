@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::ids::{NodeId, Role, is_plain_name};
-use crate::timing::{LeaseSpan, Timing};
+use crate::base::ids::{NodeId, Role, is_plain_name};
+use crate::base::timing::{LeaseSpan, Timing};
 
 use super::chain_section;
 use super::error::ConfigError;

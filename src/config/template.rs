@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::key_list::Absent;
 use super::{DriverKind, Member, schema};
-use crate::ids::Role;
+use crate::base::ids::Role;
 
 /// What a host's file is to say. Texts stand in it as they are.
 #[derive(Clone, Debug)]

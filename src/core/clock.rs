@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::event::Action;
 use super::tenure::Reason;
 use super::{Core, floor};
-use crate::ids::NodeId;
-use crate::time::Now;
+use crate::base::ids::NodeId;
+use crate::base::time::Now;
 
 /// Blocks above every head that was heard of when the lease was won, in this time besides `clock_skew`, and all of them too old
 /// by their header times: then it is the clock of this host that is ahead.

@@ -5,10 +5,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::base::time::{BootTime, Now};
 use crate::core::Core;
 use crate::core::event::Action;
 use crate::core::tenure::Reason;
-use crate::time::{BootTime, Now};
 
 /// For so long a node's progress is watched before anybody is told when it ends.
 const PACE_AFTER: Duration = Duration::from_secs(5);

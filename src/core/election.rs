@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::base::ids::{NodeId, Term};
+use crate::base::time::BootTime;
+use crate::base::timing::Timing;
 use crate::core::lease::VoterSets;
 use crate::core::peers::Peer;
-use crate::ids::{NodeId, Term};
-use crate::time::BootTime;
-use crate::timing::Timing;
 
 /// What the order of candidates depends on, highest first: priority, height, then the lower id.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::chain_node::{Health, KeyLook, MetFloor, SignFloor};
+use crate::base::chain_node::{Health, KeyLook, MetFloor, SignFloor};
+use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
+use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
+use crate::base::time::BootTime;
 use crate::core::clock::ClockOffset;
 use crate::core::host::Descendant;
 use crate::core::key_watch::Unheld;
@@ -12,9 +15,6 @@ use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
 use crate::core::replicated::{Applied, Command};
 use crate::core::tenure::Reason;
-use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
-use crate::time::BootTime;
 
 /// Something that happened. The shell reports each once, in the order in which it learnt of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use crate::chain_node::{FloorBasis, Health, SignFloor};
+use crate::base::chain_node::{FloorBasis, Health, SignFloor};
+use crate::base::ids::SignMark;
+use crate::base::time::WallTime;
 use crate::core::replicated::FloorSource;
-use crate::ids::SignMark;
-use crate::time::WallTime;
 
 /// The floor for a holder that claims now. `quiet_since` is a moment after which no other host, and
 /// not this one either, can have signed; `clock_skew` bounds its difference to block header times.
@@ -101,7 +101,7 @@ pub fn is_above(floor: &SignFloor, health: &Health, head_heard: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain_node::KeyState;
+    use crate::base::chain_node::KeyState;
 
     fn head(height: u64, head_time_ms: u64) -> Health {
         Health {

@@ -13,11 +13,11 @@ mod upgrade;
 
 use std::time::Duration;
 
-use crate::chain_node::Health;
+use crate::base::chain_node::Health;
+use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
+use crate::base::ids::Epoch;
+use crate::base::time::BootTime;
 use crate::core::Action;
-use crate::guard_frame::{Armed, ExitCause, NodeProcess};
-use crate::ids::Epoch;
-use crate::time::BootTime;
 pub use descendant::Descendant;
 use disks::Disks;
 use guard_answers::GuardAnswers;
@@ -419,7 +419,7 @@ fn backoff(crashes: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard_frame::Containment;
+    use crate::base::guard_frame::Containment;
 
     fn at(secs: u64) -> BootTime {
         BootTime::from_nanos(secs * 1_000_000_000)

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::event::Action;
 use super::{Core, NotReady, Tenure};
-use crate::chain_node::KeyLook;
-use crate::ids::{Epoch, SignMark};
-use crate::time::{BootTime, Now, WallTime};
+use crate::base::chain_node::KeyLook;
+use crate::base::ids::{Epoch, SignMark};
+use crate::base::time::{BootTime, Now, WallTime};
 
 /// The alarm ends once the key has signed nothing for so long, in so many looks at different heights.
 const CLEAR_AFTER: Duration = Duration::from_secs(60);

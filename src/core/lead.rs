@@ -8,8 +8,8 @@ use super::event::Action;
 use super::lease::Lease;
 use super::peers::Peer;
 use super::{Core, tenure};
-use crate::ids::{NodeId, Term};
-use crate::time::{BootTime, Now, WallTime};
+use crate::base::ids::{NodeId, Term};
+use crate::base::time::{BootTime, Now, WallTime};
 
 /// Leadership of one Raft term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::ids::{NodeId, Term};
-use crate::time::BootTime;
+use crate::base::ids::{NodeId, Term};
+use crate::base::time::BootTime;
 
 /// One set of voters, or two during a membership change (joint consensus).
 pub type VoterSets = Vec<BTreeSet<NodeId>>;

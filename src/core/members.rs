@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::ids::{NodeId, Role};
 use crate::core::lease::VoterSets;
-use crate::ids::{NodeId, Role};
 
 /// What the cluster has laid down about one member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

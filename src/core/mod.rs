@@ -40,9 +40,9 @@ pub use settings::{Memory, Settings};
 pub use standing::Standing;
 pub use tenure::Stage;
 
-use crate::ids::{NodeId, Role, SignMark, Term};
-use crate::time::{BootTime, Now};
-use crate::timing::LeaseSpan;
+use crate::base::ids::{NodeId, Role, SignMark, Term};
+use crate::base::time::{BootTime, Now};
+use crate::base::timing::LeaseSpan;
 use degraded::CatchUp;
 use election::Campaigns;
 use host::Host;

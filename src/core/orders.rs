@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::NodeId;
-use crate::time::WallTime;
+use crate::base::ids::NodeId;
+use crate::base::time::WallTime;
 
 /// Part of the replicated state, so every member knows the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain_node::MetFloor;
+use crate::base::chain_node::MetFloor;
+use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
+use crate::base::time::WallTime;
 use crate::core::event::View;
 use crate::core::orders::Orders;
 use crate::core::upgrades::Plans;
-use crate::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
-use crate::time::WallTime;
 
 /// Rows of the history that are kept; the oldest goes first.
 pub const MOVES_MAX: usize = 200;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::event::Action;
 use super::lead::Lead;
 use super::{Core, tenure};
-use crate::ids::Term;
-use crate::time::{BootTime, Now};
+use crate::base::ids::Term;
+use crate::base::time::{BootTime, Now};
 
 /// In leases: for the promises to end, for an election, and for a second one. If nobody was elected by then, this member
 /// may be needed for a majority and takes its lead up again; Raft would not let it campaign while it leads.

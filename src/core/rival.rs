@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::event::Action;
 use super::{Core, NotReady, tenure};
-use crate::ids::{Epoch, NodeId};
-use crate::time::{BootTime, Now};
+use crate::base::ids::{Epoch, NodeId};
+use crate::base::time::{BootTime, Now};
 
 /// A call counts for as long. Whoever has this member in its list calls several times a second.
 const CALL_COUNTS_FOR: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::event::View;
-use crate::ids::{NodeId, Role, SignMark, Term};
-use crate::timing::Timing;
+use crate::base::ids::{NodeId, Role, SignMark, Term};
+use crate::base::timing::Timing;
 
 /// What the configuration says, as far as the core decides by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::host::Host;
 use super::{Core, NotReady, Stage, State, View};
+use crate::base::ids::{NodeId, SignMark, Term};
+use crate::base::time::BootTime;
 use crate::core::tenure::Tenure;
-use crate::ids::{NodeId, SignMark, Term};
-use crate::time::BootTime;
 
 impl Core {
     pub fn state(&self, now: BootTime) -> State {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{Core, Stage, State};
-use crate::ids::{Epoch, Term};
-use crate::time::BootTime;
+use crate::base::ids::{Epoch, Term};
+use crate::base::time::BootTime;
 
 /// Two are equal when an operator would see the same state and phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

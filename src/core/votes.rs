@@ -7,8 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::settings::Memory;
-use crate::ids::{NodeId, Term};
-use crate::time::BootTime;
+use crate::base::ids::{NodeId, Term};
+use crate::base::time::BootTime;
 
 /// What a member must remember in order not to vote inside somebody's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

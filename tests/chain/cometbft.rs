@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use baton::chain_node::{KeyWork, Shown};
+use baton::base::chain_node::{KeyWork, Shown};
 
 use super::*;
 

@@ -226,7 +226,7 @@ async fn an_activation_command_must_end_with_zero() {
 fn replica_is_refused_where_no_mark_would_ever_be_told() {
     let home = tempfile::tempdir().expect("home");
     let mut chain = chain(DriverKind::Generic, home.path(), ProbeTarget::Tcp { addr: "127.0.0.1:1".into() });
-    let keys = || baton::chain::KeyReader::new("baton-guard");
+    let keys = || baton::host::chain::KeyReader::new("baton-guard");
     assert!(Driver::new(&chain, home.path(), keys()).is_ok());
     chain.on_halt = OnHalt::Replica;
     let error = Driver::new(&chain, home.path(), keys()).err().expect("no mark").to_string();

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use baton::chain::{Activation, Driver, Health, KeyReader, KeyState, ProbeError, SignFloor};
+use baton::base::guard_frame::LinkSpec;
+use baton::base::ids::SignMark;
+use baton::base::time::WallTime;
 use baton::config::{Chain, ChainLog, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
-use baton::guard_frame::LinkSpec;
-use baton::ids::SignMark;
-use baton::time::WallTime;
+use baton::host::chain::{Activation, Driver, Health, KeyReader, KeyState, ProbeError, SignFloor};
 
 use fake_node::{Answer, FakeNode};
 

@@ -289,7 +289,7 @@ async fn a_refused_reload_is_told_in_neards_own_words_or_by_its_metric() {
 
 #[tokio::test]
 async fn maintenance_windows_are_read_in_both_shapes_and_under_both_names() {
-    use baton::chain::near::Near;
+    use baton::host::chain::near::Near;
     let place = home("{}");
     let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
     let near = Near::new(&near_chain(place.path(), node.url("/status")), keys()).expect("near");
@@ -320,7 +320,7 @@ async fn maintenance_windows_are_read_in_both_shapes_and_under_both_names() {
 
 #[tokio::test]
 async fn the_work_of_the_shared_key_is_counted_after_the_head_is_read() {
-    use baton::chain_node::{OnChain, Shown};
+    use baton::base::chain_node::{OnChain, Shown};
     let place = home("{}");
     let node = FakeNode::start("/status", Answer::Body(STATUS.into())).await;
     let near = driver(&near_chain(place.path(), node.url("/status")), place.path());

@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use baton::chain::near::Near;
-use baton::chain::process::{Process, Told};
-use baton::chain::{ChainDriver as _, cometbft::CometBft, generic::Generic};
 use baton::config::Config;
+use baton::host::chain::near::Near;
+use baton::host::chain::process::{Process, Told};
+use baton::host::chain::{ChainDriver as _, cometbft::CometBft, generic::Generic};
 
 use super::*;
 

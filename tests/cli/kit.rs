@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use baton::wire::proto::admin_server::{Admin, AdminServer};
-use baton::wire::proto::member_change_request::Change;
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::{
+use baton::cluster::wire::proto::admin_server::{Admin, AdminServer};
+use baton::cluster::wire::proto::member_change_request::Change;
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
     MemberStatus, Move, MoveFloor, OrderRequest, OrderResponse, StatusRequest, StatusResponse, UpgradeChangeRequest,
     UpgradeChangeResponse, UpgradePlan, upgrade_change_request,

@@ -1,8 +1,8 @@
 //! What operators order: who is asked, and the sentence that comes back.
 
-use baton::wire::proto::member_change_request::Change;
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::{
+use baton::cluster::wire::proto::member_change_request::Change;
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::{
     AddMember, LayFloor, MemberChangeRequest, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
     upgrade_change_request,
 };
@@ -95,7 +95,7 @@ fn an_upgrade_is_planned_cancelled_and_taken_back() {
     use upgrade_change_request::Change::{Cancel, Plan, Rollback};
     let plan = |height, source: &str| {
         let (name, source) = ("v0.2.0".to_owned(), source.to_owned());
-        Plan(baton::wire::proto::PlanUpgrade { name, height, source, back: false, at_ns: 0 })
+        Plan(baton::cluster::wire::proto::PlanUpgrade { name, height, source, back: false, at_ns: 0 })
     };
     for (args, done) in [
         (&["plan", "v0.2.0"][..], asked(plan(None, ""), false)),
@@ -109,7 +109,7 @@ fn an_upgrade_is_planned_cancelled_and_taken_back() {
     assert_refused(&upgrade(&["rollback"]), 1, "baton: upgrade rollback: there is no one name to go back to");
     let foreseen = upgrade(&["rollback", "--dry-run"]);
     assert_eq!(foreseen.status.code(), Some(1));
-    assert_eq!(text(&foreseen.stdout), asked(Rollback(baton::wire::proto::Blank {}), true));
+    assert_eq!(text(&foreseen.stdout), asked(Rollback(baton::cluster::wire::proto::Blank {}), true));
     for (args, words) in [
         (&["plan", "v2", "--binary", "bin/v2"][..], "neither an absolute path"),
         (&["plan", "v2", "--binary", "https://example.org/v2"], "has no checksum; append ?checksum=sha256:HEX"),

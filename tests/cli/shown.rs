@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use baton::wire::proto::{StatusResponse, UpgradePlan, UpgradeReport, UpgradeStage};
+use baton::cluster::wire::proto::{StatusResponse, UpgradePlan, UpgradeReport, UpgradeStage};
 
 use crate::kit::{Host, assert_refused, baton, serve, text, two_members};
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use baton::chain_node::Activation;
+use baton::base::chain_node::Activation;
+use baton::base::guard_frame::LinkSpec;
+use baton::base::ids::Role;
+use baton::base::timing::Timing;
 use baton::config::{Absent, Config, DriverKind, KEYS, OnHalt, Pointers, ProbeTarget, RpcCall};
-use baton::guard_frame::LinkSpec;
-use baton::ids::Role;
-use baton::timing::Timing;
 
 use crate::{ARBITER, EXAMPLE, edited, load, load_with};
 

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use baton::base::timing::Timing;
 use baton::config::Config;
-use baton::timing::Timing;
 use proptest::prelude::*;
 
 use crate::{ARBITER, EXAMPLE, edited, load};

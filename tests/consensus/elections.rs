@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use baton::consensus::{SNAPSHOT_EVERY, raft_config};
-use baton::timing::Timing;
+use baton::base::timing::Timing;
+use baton::cluster::raft::{SNAPSHOT_EVERY, raft_config};
 use openraft::StepDownPolicy;
 use tokio::time::sleep;
 

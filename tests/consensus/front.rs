@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::wire::proto;
-use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::proto::raft_server::{Raft, RaftServer};
+use baton::cluster::wire::proto;
+use baton::cluster::wire::proto::raft_client::RaftClient;
+use baton::cluster::wire::proto::raft_server::{Raft, RaftServer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};

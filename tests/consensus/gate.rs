@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState};
+use baton::base::chain_node::{Health, KeyState};
+use baton::base::guard_frame::ExitCause;
+use baton::base::ids::{Epoch, Role};
+use baton::base::time::{BootTime, WallTime};
+use baton::cluster::wire::proto;
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
 use baton::core::{Action, Event, Peer, Stage};
-use baton::guard_frame::ExitCause;
-use baton::ids::{Epoch, Role};
-use baton::time::{BootTime, WallTime};
-use baton::wire::proto;
 use tokio::time::sleep;
 
 use super::front::Call;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use baton::time::BootTime;
-use baton::timing::Timing;
-use baton::transport::MESSAGE_BYTES_MAX;
-use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Message, OfLeader, SnapshotData, SnapshotMeta, SnapshotRequest, Vote};
+use baton::base::time::BootTime;
+use baton::base::timing::Timing;
+use baton::cluster::transport::MESSAGE_BYTES_MAX;
+use baton::cluster::wire::proto::raft_client::RaftClient;
+use baton::cluster::wire::{Message, OfLeader, SnapshotData, SnapshotMeta, SnapshotRequest, Vote};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -126,7 +126,7 @@ async fn endless_head(addr: SocketAddr) {
 }
 
 /// Asks what is twice too large, again and again.
-async fn exaggerate(addr: SocketAddr, sender: baton::wire::Sender, seen: Arc<Seen>) {
+async fn exaggerate(addr: SocketAddr, sender: baton::cluster::wire::Sender, seen: Arc<Seen>) {
     let channel = Channel::from_shared(format!("http://{addr}")).expect("an address").connect_lazy();
     let vote = Vote::new_committed(1, sender.member.clone());
     let data = SnapshotData::from(vec![7; 2 * MESSAGE_BYTES_MAX]);

@@ -7,21 +7,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use baton::base::ids::{Epoch, NodeId, Role, SignMark};
+use baton::base::time::{BootTime, WallTime};
+use baton::base::timing::Timing;
+use baton::cluster::identity::{Identity, Known};
+use baton::cluster::raft::{Consensus, Origin, SNAPSHOT_EVERY, Start};
+use baton::cluster::roster::Roster;
+use baton::cluster::store::{AppliedEntry, News, Opened, PromiseFile, Store, StoreError, count_start};
+use baton::cluster::transport;
+use baton::cluster::wire::proto::raft_client::RaftClient;
+use baton::cluster::wire::{
+    Entry, LogId, Message, OfLeader, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote,
+};
 use baton::config;
-use baton::consensus::{Consensus, Origin, SNAPSHOT_EVERY, Start};
 use baton::core::members::{Change, Member as Belonging};
 use baton::core::replicated::Command;
 use baton::core::{Action, Core, Event, Memory, Settings};
-use baton::identity::{Identity, Known};
-use baton::ids::{Epoch, NodeId, Role, SignMark};
-use baton::roster::Roster;
-use baton::shared_core::SharedCore;
-use baton::store::{AppliedEntry, News, Opened, PromiseFile, Store, StoreError, count_start};
-use baton::time::{BootTime, WallTime};
-use baton::timing::Timing;
-use baton::transport;
-use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::{Entry, LogId, Message, OfLeader, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote};
+use baton::core_handle::SharedCore;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tempfile::TempDir;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton::timing::Timing;
+use baton::base::timing::Timing;
 use tokio::time::{sleep, timeout};
 
 use super::front::Call;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton::cluster::wire::{Entry, LogId, Membership};
 use baton::core::members::Change;
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
 use baton::core::{Action, Event};
-use baton::wire::{Entry, LogId, Membership};
 use openraft::EntryPayload;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tokio::time::{sleep, timeout};

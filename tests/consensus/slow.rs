@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use baton::base::ids::Epoch;
+use baton::base::time::{BootTime, WallTime};
+use baton::base::timing::Timing;
 use baton::core::replicated::Command;
-use baton::ids::Epoch;
-use baton::time::{BootTime, WallTime};
-use baton::timing::Timing;
 use tokio::time::timeout;
 
 use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, release};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use baton::store::BeforeSync;
+use baton::cluster::store::BeforeSync;
 
 #[derive(Clone, Default)]
 pub struct SlowDisk {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use baton::core::replicated::Command;
-use baton::shared_core::SharedCore;
+use baton::core_handle::SharedCore;
 use tokio::time::sleep;
 
 use super::front::Call;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use baton::timing::Timing;
+use baton::base::timing::Timing;
 use tokio::time::sleep;
 
 use super::kit::{Cluster, Shape, eventually, patient_lease, short_lease};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use baton::time::BootTime;
-use baton::wire::{LogId, TransferAnswer, Vote};
+use baton::base::time::BootTime;
+use baton::cluster::wire::{LogId, TransferAnswer, Vote};
 use openraft::raft::TransferLeaderRequest;
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tokio::time::sleep;
@@ -12,7 +12,7 @@ use super::front::Call;
 use super::kit::{Cluster, Shape, eventually, long_lease, release};
 
 /// What a, leader of term 1, would send to have b lead.
-fn offer_of_a() -> TransferLeaderRequest<baton::wire::TypeConfig> {
+fn offer_of_a() -> TransferLeaderRequest<baton::cluster::wire::TypeConfig> {
     let last_log = LogId { leader_id: CommittedLeaderId::new(1), index: 1 };
     TransferLeaderRequest::new(Vote::new_committed(1, "a".into()), "b".into(), Some(last_log))
 }

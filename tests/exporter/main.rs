@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use baton::exporter::{self, Overview, Published, Vitals};
-use baton::metrics::Metrics;
-use baton::time::BootTime;
+use baton::base::time::BootTime;
+use baton::operator::exporter::{self, Overview, Published, Vitals};
+use baton::operator::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;

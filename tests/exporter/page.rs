@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use baton::exporter::Overview;
-use baton::time::{BootTime, WallTime};
-use baton::wire::proto::{MemberStatus, Move, MoveFloor, StatusResponse};
+use baton::base::time::{BootTime, WallTime};
+use baton::cluster::wire::proto::{MemberStatus, Move, MoveFloor, StatusResponse};
+use baton::operator::exporter::Overview;
 use ring::digest::{SHA256, digest};
 
 use super::{Exporter, exporter, get, healthy, request};

@@ -9,23 +9,23 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use baton::admin::WantedHandover;
-use baton::chain::{Driver, KeyReader, SignFloor};
-use baton::config::{Cluster, Config, Member};
-use baton::gossip::Gossip;
-use baton::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
-use baton::identity::{Identity, Known};
-use baton::ids::{NodeId, Role, SignMark};
-use baton::public_key::KeyFormat;
-use baton::roster::Roster;
-use baton::store::MarkFile;
-use baton::timing::Timing;
-use baton::upgrade::obtain::{Patience, Request, Source, obtain};
-use baton::wire::proto::{self, ExchangeResponse};
-use baton::wire::{
+use baton::base::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
+use baton::base::ids::{NodeId, Role, SignMark};
+use baton::base::public_key::KeyFormat;
+use baton::base::timing::Timing;
+use baton::cluster::gossip::Gossip;
+use baton::cluster::identity::{Identity, Known};
+use baton::cluster::roster::Roster;
+use baton::cluster::store::MarkFile;
+use baton::cluster::wire::proto::{self, ExchangeResponse};
+use baton::cluster::wire::{
     AppliedState, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, decode,
     read_entry,
 };
+use baton::config::{Cluster, Config, Member};
+use baton::host::chain::{Driver, KeyReader, SignFloor};
+use baton::host::upgrade::obtain::{Patience, Request, Source, obtain};
+use baton::operator::admin::WantedHandover;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::Message as _;
 use serde::Serialize;

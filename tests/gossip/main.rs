@@ -7,12 +7,12 @@ mod strangers;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::gossip::{EXCHANGE_EVERY, FAILURES_MAX, PUSH_EVERY, Table};
-use baton::ids::NodeId;
-use baton::time::{BootTime, WallTime};
-use baton::wire::proto::gossip_client::GossipClient;
-use baton::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
-use baton::wire::proto::{ExchangeRequest, ExchangeResponse, Record};
+use baton::base::ids::NodeId;
+use baton::base::time::{BootTime, WallTime};
+use baton::cluster::gossip::{EXCHANGE_EVERY, FAILURES_MAX, PUSH_EVERY, Table};
+use baton::cluster::wire::proto::gossip_client::GossipClient;
+use baton::cluster::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServer};
+use baton::cluster::wire::proto::{ExchangeRequest, ExchangeResponse, Record};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use baton::base::ids::{NodeId, Role};
+use baton::base::time::BootTime;
+use baton::cluster::gossip::Table;
+use baton::cluster::wire::PROTOCOL;
+use baton::cluster::wire::proto::gossip_client::GossipClient;
+use baton::cluster::wire::proto::{ExchangeRequest, Record, Sender};
 use baton::core::members::{self, Members};
-use baton::gossip::Table;
-use baton::ids::{NodeId, Role};
-use baton::time::BootTime;
-use baton::wire::PROTOCOL;
-use baton::wire::proto::gossip_client::GossipClient;
-use baton::wire::proto::{ExchangeRequest, Record, Sender};
 use tonic::Code;
 
 use crate::kit::{channel, in_state, incarnation, listen, nowhere, pair, sender, start, state_of};

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use baton::guard_client::{Attached, GuardClient, GuardError, GuardEvent, GuardSettings};
-use baton::guard_frame::{ExitCause, FromGuard, GUARD_MARKER, LinesAs, ToGuard};
+use baton::base::guard_frame::{ExitCause, FromGuard, GUARD_MARKER, LinesAs, ToGuard};
+use baton::host::guard_client::{Attached, GuardClient, GuardError, GuardEvent, GuardSettings};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
@@ -210,7 +210,7 @@ async fn a_stopped_guard_loses_its_validator_to_the_client_and_is_then_killed() 
     let waited = tokio::task::spawn_blocking(move || {
         await_death(pid);
         await_death(child);
-        baton::time::BootTime::now().since(deadline)
+        baton::base::time::BootTime::now().since(deadline)
     });
     let late = waited.await.unwrap();
     println!("dead {late:?} after the deadline");

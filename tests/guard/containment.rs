@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 
-use baton::guard_frame::{Containment, ExitCause, ExitStatus, FromGuard, NodeProcess, ToGuard};
-use baton::time::BootTime;
+use baton::base::guard_frame::{Containment, ExitCause, ExitStatus, FromGuard, NodeProcess, ToGuard};
+use baton::base::time::BootTime;
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use baton::guard_frame::{
+use baton::base::guard_frame::{
     Armed, FrameBuffer, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeProcess, NodeSpec, ToGuard, encode,
 };
-use baton::ids::Epoch;
-use baton::key_links::{KeyLinks, LinkState};
-use baton::time::BootTime;
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
+use baton::host::key_links::{KeyLinks, LinkState};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, set_parent_process_death_signal};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use baton::realtime::{Priority, take};
+use baton::base::realtime::{Priority, take};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set};
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use baton::guard_frame::{Containment, ExitCause, ExitStatus, FromGuard, ToGuard};
-use baton::time::BootTime;
+use baton::base::guard_frame::{Containment, ExitCause, ExitStatus, FromGuard, ToGuard};
+use baton::base::time::BootTime;
 use rustix::fs::{CWD, Mode, XattrFlags, mkfifoat, setxattr};
 use rustix::process::{Uid, geteuid};
 use rustix::thread::set_thread_res_uid;
@@ -20,7 +20,7 @@ const NOBODY: u32 = 65534;
 const CAPABILITIES: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Opening it for writing waits until somebody reads.
-fn hung_log(place: &Place) -> baton::guard_frame::NodeSpec {
+fn hung_log(place: &Place) -> baton::base::guard_frame::NodeSpec {
     mkfifoat(CWD, place.path("hung"), Mode::from_raw_mode(0o600)).unwrap();
     let mut node = place.node("echo > $DIR/ran; exec sleep 120");
     node.log = Some(place.path("hung"));

@@ -4,10 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use baton::guard_frame::{Armed, ArmedGuard, FromGuard, LinkSpec};
-use baton::ids::Epoch;
-use baton::key_links::{KeyLinks, LinkState};
-use baton::time::BootTime;
+use baton::base::guard_frame::{Armed, ArmedGuard, FromGuard, LinkSpec};
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
+use baton::host::key_links::{KeyLinks, LinkState};
 
 pub const DEADLINE: BootTime = BootTime::from_nanos(1000);
 pub const BEFORE: BootTime = BootTime::from_nanos(999);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use baton::metrics::Metrics;
-use baton::time::BootTime;
+use baton::base::time::BootTime;
+use baton::operator::metrics::Metrics;
 
 use crate::{CONTRACT, lively};
 

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use baton::base::guard_frame::{Armed, Containment, NodeProcess};
+use baton::base::ids::{Epoch, NodeId, UpgradeName};
+use baton::base::time::{BootTime, Now, WallTime};
 use baton::core::replicated::Command;
 use baton::core::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Peer, Stage};
-use baton::guard_frame::{Armed, Containment, NodeProcess};
-use baton::ids::{Epoch, NodeId, UpgradeName};
-use baton::time::{BootTime, Now, WallTime};
 
 use crate::machine::{Job, Machine, healthy};
 use crate::members::{Change, Set, ids};

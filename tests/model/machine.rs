@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState};
+use baton::base::chain_node::{Health, KeyState};
+use baton::base::guard_frame::ExitCause;
+use baton::base::ids::Epoch;
+use baton::base::time::{BootTime, WallTime};
 use baton::core::Event;
-use baton::guard::fence::Fence;
-use baton::guard_frame::ExitCause;
-use baton::ids::Epoch;
-use baton::time::{BootTime, WallTime};
+use baton::host::guard::fence::Fence;
 
 use crate::host::Host;
 use crate::rules::{Rules, Without};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton::timing::Timing;
+use baton::base::timing::Timing;
 
 use crate::host::NAMES;
 use crate::members::{Change, Members, Set};

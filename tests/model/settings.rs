@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use baton::base::ids::Role;
 use baton::core::{Memory, Settings};
-use baton::ids::Role;
 
 use crate::host::{NAMES, name};
 use crate::raft::{Id, Raft};

@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};

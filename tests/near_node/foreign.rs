@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
-use baton::chain_node::Activation;
+use baton::base::chain_node::Activation;
+use baton::base::time::WallTime;
 use baton::core::Stage;
-use baton::time::WallTime;
 use serde_json::Value;
 
 use crate::fake_node::{Answer, FakeNode};

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState, SignFloor};
+use baton::base::chain_node::{Health, KeyState, SignFloor};
+use baton::base::ids::SignMark;
 use baton::core::floor;
-use baton::ids::SignMark;
 
 use crate::slots::{Signed, Slots, conflict};
 

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::chain_node::SignFloor;
+use baton::base::chain_node::SignFloor;
+use baton::base::ids::SignMark;
+use baton::base::time::WallTime;
 use baton::config::OnHalt;
 use baton::core::Stage;
 use baton::core::replicated::Replicated;
-use baton::ids::SignMark;
-use baton::time::WallTime;
 use tokio::sync::watch;
 
 use crate::stage::Host;

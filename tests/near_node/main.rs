@@ -21,11 +21,11 @@ mod stage;
 
 use std::time::{Duration, Instant};
 
-use baton::chain_node::{Activation, SignFloor};
+use baton::base::chain_node::{Activation, SignFloor};
+use baton::base::ids::Epoch;
+use baton::base::time::{BootTime, WallTime};
 use baton::core::{Action, Event, NotReady, Stage, Unheld};
-use baton::ids::Epoch;
-use baton::key_links::LinkState;
-use baton::time::{BootTime, WallTime};
+use baton::host::key_links::LinkState;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 
 use host_kit::SOON;

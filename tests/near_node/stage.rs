@@ -5,11 +5,11 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton::chain_node::Activation;
+use baton::base::chain_node::Activation;
+use baton::base::guard_frame::LinkSpec;
 use baton::config::{Chain, ChainLog, DriverKind, NearAddrs, OnHalt, Pointers, Probe, ProbeTarget};
 use baton::core::tenure::Reason;
 use baton::core::{Event, Stage};
-use baton::guard_frame::LinkSpec;
 
 use crate::{fake_neard, host_kit, host_kit::SOON};
 

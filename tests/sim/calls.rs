@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use baton::consensus::raft_config;
+use baton::base::time::BootTime;
+use baton::cluster::raft::raft_config;
 use baton::core::Event;
-use baton::time::BootTime;
 
 use crate::coordinator::Stage;
 use crate::network::Message;

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use baton::chain_node::{Health, KeyState};
+use baton::base::chain_node::{Health, KeyState};
+use baton::base::ids::SignMark;
+use baton::base::time::{BootTime, WallTime};
 use baton::core::Event;
-use baton::ids::SignMark;
-use baton::time::{BootTime, WallTime};
 
 use crate::faults::Fault;
 use crate::oracle::End;

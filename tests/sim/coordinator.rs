@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use baton::base::guard_frame::Armed;
+use baton::base::ids::NodeId;
+use baton::base::time::{BootTime, Now};
+use baton::base::timing::{LeaseSpan, Timing};
 use baton::core::replicated::Command;
 use baton::core::votes::VoteGate;
 use baton::core::{ClockOffset, Core, Event, Memory, Peer};
-use baton::guard_frame::Armed;
-use baton::ids::NodeId;
-use baton::time::{BootTime, Now};
-use baton::timing::{LeaseSpan, Timing};
 
 use crate::disk::Dir;
 use crate::members::Members;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use baton::base::ids::{Role, UpgradeName};
 use baton::core::replicated::Command;
 use baton::core::tenure::Reason;
 use baton::core::{Event, State};
-use baton::ids::{Role, UpgradeName};
 
 use crate::members::{Change, Members, Set, ids};
 use crate::oracle::End;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use baton::base::ids::Role;
+use baton::base::time::BootTime;
+use baton::base::timing::Timing;
+use baton::cluster::store::LongestPromise;
 use baton::core::replicated::{Applied, Command};
 use baton::core::{Core, Event, Memory, Settings};
-use baton::ids::Role;
-use baton::store::LongestPromise;
-use baton::time::BootTime;
-use baton::timing::Timing;
 
 use crate::coordinator::{Coordinator, Stage};
 use crate::disk::Disk;

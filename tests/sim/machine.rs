@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use baton::base::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
+use baton::base::ids::Epoch;
+use baton::base::time::BootTime;
 use baton::core::Event;
-use baton::guard::fence::Fence;
-use baton::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
-use baton::ids::Epoch;
-use baton::time::BootTime;
+use baton::host::guard::fence::Fence;
 
 use crate::raft::Id;
 use crate::schedule::What;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton::base::ids::NodeId;
+use baton::base::time::BootTime;
+use baton::base::timing::LeaseSpan;
 use baton::core::{ClockOffset, Event, Peer};
-use baton::ids::NodeId;
-use baton::time::BootTime;
-use baton::timing::LeaseSpan;
 
 use crate::coordinator::Stage;
 use crate::raft::{Append, Appended, Ballot, Id};

@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
+use baton::base::ids::Role;
 use baton::core::Stage;
-use baton::ids::Role;
 
 use crate::faults::Fault;
 use crate::host::Host;

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use baton::base::ids::Epoch;
+use baton::base::timing::Timing;
 use baton::core::replicated::Command;
 use baton::core::tenure::Reason;
 use baton::core::{Core, Event};
-use baton::ids::Epoch;
-use baton::timing::Timing;
 
 use crate::faults::Fault;
 use crate::members::ids;

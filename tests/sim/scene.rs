@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use baton::base::ids::Role;
 use baton::core::Event;
 use baton::core::replicated::Command;
 use baton::core::tenure::Reason;
-use baton::ids::Role;
 
 use crate::faults::Fault;
 use crate::members::ids;

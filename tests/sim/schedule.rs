@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use baton::time::BootTime;
+use baton::base::time::BootTime;
 
 use crate::coordinator::Stage;
 use crate::faults::Fault;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use baton::base::timing::Timing;
+use baton::cluster::store::LongestPromise;
 use baton::core::Event;
-use baton::store::LongestPromise;
-use baton::timing::Timing;
 
 use crate::coordinator::{Request, Stage};
 use crate::raft::{Appended, Id};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use baton::ids::Role;
+use baton::base::ids::Role;
 
 use crate::members::ids;
 use crate::oracle::End;

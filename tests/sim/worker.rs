@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use baton::base::ids::{Epoch, UpgradeName};
 use baton::core::{Action, Event, Stage as Phase};
-use baton::ids::{Epoch, UpgradeName};
 
 use crate::coordinator::Stage;
 use crate::machine::ToMachine;

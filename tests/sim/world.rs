@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use baton::base::ids::{NodeId, Role};
+use baton::base::time::{BootTime, Now, WallTime};
+use baton::base::timing::Timing;
 use baton::core::replicated::Command;
 use baton::core::{Action, Event};
-use baton::ids::{NodeId, Role};
-use baton::time::{BootTime, Now, WallTime};
-use baton::timing::Timing;
 
 use crate::chain::Chain;
 use crate::coordinator::Stage;

@@ -5,11 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use baton::base::ids::{Epoch, SignMark};
+use baton::base::time::WallTime;
+use baton::cluster::store::{Opened, StateMachine, Store};
+use baton::cluster::wire::{Entry, LogId, Vote};
 use baton::core::replicated::Command;
-use baton::ids::{Epoch, SignMark};
-use baton::store::{Opened, StateMachine, Store};
-use baton::time::WallTime;
-use baton::wire::{Entry, LogId, Vote};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::vote::leader_id_std::CommittedLeaderId;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 
-use baton::store::Store;
+use baton::cluster::store::Store;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tempfile::TempDir;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
+use baton::base::ids::Epoch;
+use baton::cluster::store::Opened;
+use baton::cluster::wire::{Entry, TypeConfig};
 use baton::core::replicated::Command;
-use baton::ids::Epoch;
-use baton::store::Opened;
-use baton::wire::{Entry, TypeConfig};
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;

@@ -5,15 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use baton::certificates::Facts;
+use baton::base::time::WallTime;
+use baton::base::timing::Timing;
+use baton::cluster::certificates::Facts;
+use baton::cluster::transport::{self, Certificates};
+use baton::cluster::wire::PROTOCOL;
+use baton::cluster::wire::proto::gossip_client::GossipClient;
+use baton::cluster::wire::proto::raft_client::RaftClient;
+use baton::cluster::wire::proto::{Ballot, ExchangeRequest, Record, Sender, VoteRequest};
 use baton::config::Tls;
-use baton::time::WallTime;
-use baton::timing::Timing;
-use baton::transport::{self, Certificates};
-use baton::wire::PROTOCOL;
-use baton::wire::proto::gossip_client::GossipClient;
-use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::proto::{Ballot, ExchangeRequest, Record, Sender, VoteRequest};
 use tempfile::TempDir;
 use tonic::Code;
 

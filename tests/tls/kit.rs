@@ -6,19 +6,19 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::admin::{self, Ask};
-use baton::certificates::{Authority, Bearer, Validity};
+use baton::base::ids::NodeId;
+use baton::base::time::{BootTime, WallTime};
+use baton::base::timing::Timing;
+use baton::cluster::certificates::{Authority, Bearer, Validity};
+use baton::cluster::identity::{Identity, Known};
+use baton::cluster::roster::Roster;
+use baton::cluster::transport::{self, Certificates, Entrance, Homes};
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::relay_client::RelayClient;
+use baton::cluster::wire::proto::{OrderRequest, RelayedOrder, SetPause};
 use baton::config::{self, Tls};
-use baton::identity::{Identity, Known};
-use baton::ids::NodeId;
-use baton::relay::Relay;
-use baton::roster::Roster;
-use baton::time::{BootTime, WallTime};
-use baton::timing::Timing;
-use baton::transport::{self, Certificates, Entrance, Homes};
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::relay_client::RelayClient;
-use baton::wire::proto::{OrderRequest, RelayedOrder, SetPause};
+use baton::operator::admin::{self, Ask};
+use baton::operator::relay::Relay;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -181,7 +181,7 @@ pub async fn connect(addr: &str, files: Option<&Tls>, ca: &Path) -> std::io::Res
 /// The same over `stream`, on which nothing was said yet.
 pub async fn connect_over(stream: TcpStream, files: Option<&Tls>, ca: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    for certificate in baton::certificates::read_certificates(ca).expect("an authority") {
+    for certificate in baton::cluster::certificates::read_certificates(ca).expect("an authority") {
         roots.add(certificate).expect("an authority");
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -191,8 +191,8 @@ pub async fn connect_over(stream: TcpStream, files: Option<&Tls>, ca: &Path) -> 
     let mut config = match files {
         Some(files) => builder
             .with_client_auth_cert(
-                baton::certificates::read_certificates(&files.cert).expect("a certificate"),
-                baton::certificates::read_key(&files.key).expect("a key"),
+                baton::cluster::certificates::read_certificates(&files.cert).expect("a certificate"),
+                baton::cluster::certificates::read_key(&files.key).expect("a key"),
             )
             .expect("a pair"),
         None => builder.with_no_client_auth(),

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use baton::certificates::{Bearer, Facts, read_certificates};
-use baton::ids::NodeId;
-use baton::transport::Certificates;
+use baton::base::ids::NodeId;
+use baton::cluster::certificates::{Bearer, Facts, read_certificates};
+use baton::cluster::transport::Certificates;
 
 use super::kit::{Certs, baton, expired};
 

@@ -2,19 +2,19 @@
 
 use std::process::Output;
 
-use baton::admin::{self, Ask, Asker, NotDone};
-use baton::config::Tls;
-use baton::transport::{self, Credentials};
-use baton::wire::proto::admin_client::AdminClient;
-use baton::wire::proto::gossip_client::GossipClient;
-use baton::wire::proto::joining_client::JoiningClient;
-use baton::wire::proto::order_request::Order;
-use baton::wire::proto::raft_client::RaftClient;
-use baton::wire::proto::relay_client::RelayClient;
-use baton::wire::proto::{
+use baton::cluster::transport::{self, Credentials};
+use baton::cluster::wire::proto::admin_client::AdminClient;
+use baton::cluster::wire::proto::gossip_client::GossipClient;
+use baton::cluster::wire::proto::joining_client::JoiningClient;
+use baton::cluster::wire::proto::order_request::Order;
+use baton::cluster::wire::proto::raft_client::RaftClient;
+use baton::cluster::wire::proto::relay_client::RelayClient;
+use baton::cluster::wire::proto::{
     ExchangeRequest, HandoverResponse, HistoryResponse, IntroduceRequest, MemberChangeResponse, OrderRequest,
     RelayedOrder, SetPause, StatusRequest, StatusResponse, VoteRequest,
 };
+use baton::config::Tls;
+use baton::operator::admin::{self, Ask, Asker, NotDone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -169,7 +169,7 @@ async fn an_admin_without_a_good_certificate_is_refused() {
     let (certs, foreign) = (Certs::new(), Certs::new());
     let mut b = serve("b", &certs).await;
     let ca = certs.files("a").ca;
-    certs.issue(&baton::certificates::Bearer::admin("old").expect("plain"), expired());
+    certs.issue(&baton::cluster::certificates::Bearer::admin("old").expect("plain"), expired());
     let visitors = [
         (None, "CertificateRequired"),
         (Some(foreign.of_admin("ops")), "UnknownCA"),
@@ -226,8 +226,8 @@ async fn plaintext_gets_no_order_through_under_tls() {
 async fn listen_as(files: &Tls) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address").to_string();
-    let certificates = baton::certificates::read_certificates(&files.cert).expect("a certificate");
-    let key = baton::certificates::read_key(&files.key).expect("a key");
+    let certificates = baton::cluster::certificates::read_certificates(&files.cert).expect("a certificate");
+    let key = baton::cluster::certificates::read_key(&files.key).expect("a key");
     let config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_protocol_versions(&[&TLS13])
         .expect("TLS 1.3")

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use baton::admin::Ask;
-use baton::certificates::Bearer;
-use baton::time::BootTime;
-use baton::transport::{BURST_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX};
+use baton::base::time::BootTime;
+use baton::cluster::certificates::Bearer;
+use baton::cluster::transport::{BURST_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX};
+use baton::operator::admin::Ask;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -67,7 +67,7 @@ async fn plaintext_is_not_answered() {
 #[tokio::test]
 async fn a_member_speaks_in_no_other_ones_name() {
     let certs = Certs::new();
-    certs.issue(&Bearer::admin("a").expect("plain"), baton::certificates::Validity::days(5));
+    certs.issue(&Bearer::admin("a").expect("plain"), baton::cluster::certificates::Validity::days(5));
     let mut b = serve("b", &certs).await;
     // Member c, with its own good certificate, says that it is a.
     let refused = order("a", &certs.certificates("c"), "b", &b.addr).await.expect_err("refused");

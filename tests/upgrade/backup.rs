@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use baton::config::Backup;
 use baton::core::upgrades::Step;
-use baton::upgrade::Wanted;
+use baton::host::upgrade::Wanted;
 
 use crate::kit::{Fault, Hands, Home, carry_out, carry_out_told, failed_in, name, wanted};
 

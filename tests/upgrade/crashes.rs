@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use baton::config::Backup;
-use baton::upgrade::Wanted;
+use baton::host::upgrade::Wanted;
 
 use crate::kit::{Fault, Hands, Home, carry_out, name, wanted};
 

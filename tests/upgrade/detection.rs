@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use baton::upgrade::Wanted;
+use baton::host::upgrade::Wanted;
 
 use crate::kit::{Home, name, wanted, without_backup};
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use baton::base::ids::UpgradeName;
 use baton::config::{self, Backup};
 use baton::core::upgrades::{Failed, Step, UnderWay};
-use baton::ids::UpgradeName;
-use baton::upgrade::{Files, OsFiles, Upgrades, Wanted};
+use baton::host::upgrade::{Files, OsFiles, Upgrades, Wanted};
 
 /// Long enough for a script on any machine.
 const PRE_UPGRADE_MAX: Duration = Duration::from_secs(120);

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use baton::guard_frame::NodeSpec;
+use baton::base::guard_frame::NodeSpec;
 
 use crate::kit::{Home, name, wanted, without_backup};
 

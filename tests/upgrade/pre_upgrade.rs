@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use baton::core::upgrades::Step;
-use baton::upgrade::{OsFiles, Upgrades, Wanted};
+use baton::host::upgrade::{OsFiles, Upgrades, Wanted};
 use rustix::process::{Pid, test_kill_process};
 
 use crate::kit::{Home, carry_out, failed_in, name, wanted, without_backup};

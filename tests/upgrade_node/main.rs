@@ -7,8 +7,8 @@ mod stage;
 
 use baton::core::upgrades::BinaryReport;
 use baton::core::{Action, Stage};
-use baton::effects::Planned;
-use baton::key_links::LinkState;
+use baton::host::effects::Planned;
+use baton::host::key_links::LinkState;
 use stage::{Host, upgrade};
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use baton::chain_node::Activation;
+use baton::base::chain_node::Activation;
+use baton::base::guard_frame::LinkSpec;
+use baton::base::ids::UpgradeName;
 use baton::config::{self, Backup, Chain, ChainLog, DriverKind, OnHalt, Probe, ProbeTarget};
-use baton::effects::Planned;
-use baton::guard_frame::LinkSpec;
-use baton::ids::UpgradeName;
-use baton::upgrade::Upgrades;
+use baton::host::effects::Planned;
+use baton::host::upgrade::Upgrades;
 
 use crate::host_kit;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use baton::upgrade::obtain::Source;
+use baton::host::upgrade::obtain::Source;
 
 use crate::kit::{BYTES_MAX, Host, NAME, Server, program, serve};
 use crate::making::{DEVICE, DIRECTORY, HARD_LINK, LONG_NAME, PAX, PAX_GLOBAL, SYMLINK, Tar, Zip, gz, pax};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use baton::upgrade::obtain::{Patience, Source};
+use baton::host::upgrade::obtain::{Patience, Source};
 
 use crate::kit::{BYTES_MAX, Host, PATIENCE, Server, listing, program, say, serve, sha256};
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use baton::upgrade::obtain::{Patience, Request, Source, obtain};
+use baton::host::upgrade::obtain::{Patience, Request, Source, obtain};
 use ring::digest::{SHA256, SHA512, digest};
 use tempfile::TempDir;
 

@@ -5,10 +5,10 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use baton::base::ids::UpgradeName;
 use baton::config::Upgrade;
-use baton::ids::UpgradeName;
-use baton::upgrade::Upgrades;
-use baton::upgrade::obtain::{Request, Source, obtain};
+use baton::host::upgrade::Upgrades;
+use baton::host::upgrade::obtain::{Request, Source, obtain};
 
 use crate::kit::{BYTES_MAX, Host, NAME, PATIENCE, Server, program, serve};
 use crate::making::Tar;

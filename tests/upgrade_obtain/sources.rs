@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use baton::upgrade::obtain::Source;
+use baton::host::upgrade::obtain::Source;
 
 use crate::kit::{Host, Server, program, say, serve, sha256, sha512};
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 use clap::{Parser, Subcommand};
 use localnet::signlog::{self, Report};
 use localnet::simchain::genesis;

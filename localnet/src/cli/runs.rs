@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use baton::realtime::{self, Priority};
+use baton::base::realtime::{self, Priority};
 use localnet::bench::{self, Against, Comparison, Fault, Plan};
 use localnet::foreground::{Afterwards, foreground};
 use localnet::limits::Size;

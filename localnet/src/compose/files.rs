@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use rustix::process::{getegid, geteuid};
 use sha2::{Digest, Sha256};
 

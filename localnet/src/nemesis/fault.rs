@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use clap::ValueEnum;
 use rand::RngExt;
 use rand::rngs::StdRng;

@@ -229,7 +229,7 @@ impl Chain {
 mod tests {
     use std::time::Duration;
 
-    use baton::time::WallTime;
+    use baton::base::time::WallTime;
 
     use super::super::genesis::{GenesisFile, GenesisValidator, rfc3339};
     use super::super::keys::KeyPair;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use baton::time::WallTime;
+use baton::base::time::WallTime;
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use baton::time::{BootTime, WallTime};
+use baton::base::time::{BootTime, WallTime};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::sync::{Notify, mpsc};
 

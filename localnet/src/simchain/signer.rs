@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use baton::time::BootTime;
+use baton::base::time::BootTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
@@ -132,7 +132,7 @@ fn replace_mark(path: &Path, height: u64) -> std::io::Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use baton::time::WallTime;
+    use baton::base::time::WallTime;
 
     use super::super::genesis::init;
     use super::*;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use baton::ids::Role;
+use baton::base::ids::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::demo::{ask_baton_within, await_pair};

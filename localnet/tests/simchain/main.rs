@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use baton::time::BootTime;
+use baton::base::time::BootTime;
 use localnet::signlog::{self, Signature};
 use net::{Host, Net, SOON, assert_one_chain, signed_by, simchain, until};
 use rustix::process::Signal;

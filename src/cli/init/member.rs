@@ -1,7 +1,7 @@
 //! A member as it is named on the command line: `host-b=10.0.0.2:7401,arbiter,priority=90`.
 
+use crate::base::ids::{NodeId, Role};
 use crate::config::{PRIORITY_MAX, check_address, check_id};
-use crate::ids::{NodeId, Role};
 
 /// What somebody has written of a member; the rest is not decided yet.
 #[derive(Clone, Debug, PartialEq)]

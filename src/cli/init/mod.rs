@@ -16,9 +16,9 @@ use clap::{Args, ValueEnum};
 
 use super::config_file::{DEFAULT_CONFIG, USUAL_CREDENTIALS};
 use super::{Failure, print};
+use crate::base::ids::Role;
+use crate::base::private_file;
 use crate::config::{CREDENTIALS_DIRECTORY, Config, ConfigError, DriverKind, is_loopback, template};
-use crate::ids::Role;
-use crate::private_file;
 
 /// What the command line says, and what the answers add to it.
 #[derive(Clone, Debug, Args)]

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use super::member::Named;
 use super::{ChainKind, Init, all_loopback};
+use crate::base::ids::Role;
 use crate::config::template::{Standby, Wanted, WantedChain, WantedLink, WantedProbe};
 use crate::config::{DriverKind, Member};
-use crate::ids::Role;
 
 pub(super) const USUAL_KEYS: &str = "/etc/baton/keys";
 const CREDENTIALS: [&str; 2] = ["$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}"];

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::time::WallTime;
+use crate::base::time::WallTime;
 
 /// In every line.
 const OURS: [&str; 4] = ["timestamp", "level", "member", "message"];

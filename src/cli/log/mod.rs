@@ -13,8 +13,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
 
-use crate::guard_frame::LinesAs;
-use crate::ids::NodeId;
+use crate::base::guard_frame::LinesAs;
+use crate::base::ids::NodeId;
 use json::JsonLines;
 use lines::Lines;
 

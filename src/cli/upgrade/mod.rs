@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::base::ids::UpgradeName;
+use crate::cluster::wire::proto::upgrade_change_request::Change;
+use crate::cluster::wire::proto::{Blank, PlanUpgrade, UpgradeChangeRequest};
 use crate::core::upgrades::check_source;
-use crate::ids::UpgradeName;
-use crate::wire::proto::upgrade_change_request::Change;
-use crate::wire::proto::{Blank, PlanUpgrade, UpgradeChangeRequest};
 
 use super::reach::Reach;
 use super::{Failure, ask, print, tell_change};

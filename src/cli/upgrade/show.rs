@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
+use crate::base::ids::{Role, UpgradeName};
+use crate::base::time::WallTime;
+use crate::cluster::wire::proto::{MemberStatus, StatusResponse, UpgradePlan, UpgradeStage};
 use crate::core::upgrades::next::{percent, short};
 use crate::core::upgrades::{BinaryReport, UpgradeReport};
-use crate::findings::or_dash;
-use crate::findings::upgrades::{failed_plan, plan_in_force, report, upgrade_troubles};
-use crate::ids::{Role, UpgradeName};
-use crate::time::WallTime;
-use crate::wire::proto::{MemberStatus, StatusResponse, UpgradePlan, UpgradeStage};
+use crate::operator::explain::or_dash;
+use crate::operator::explain::upgrades::{failed_plan, plan_in_force, report, upgrade_troubles};
 
 use crate::cli::table::{folded, render};
 

@@ -19,9 +19,9 @@ use super::client::Client;
 use super::ends::{Ends, end_by};
 use super::reach::{Place, Reach};
 use super::{Failure, runtime};
+use crate::base::time::WallTime;
+use crate::cluster::wire::proto::{Move, StatusResponse};
 use crate::config::units;
-use crate::time::WallTime;
-use crate::wire::proto::{Move, StatusResponse};
 
 use view::{Trouble, View};
 

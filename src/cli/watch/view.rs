@@ -7,11 +7,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::base::ids::Role;
+use crate::base::time::WallTime;
 use crate::cli::table::{columns, cut, fold};
-use crate::findings::{Why, active_holder, ago, gap, or_dash};
-use crate::ids::Role;
-use crate::time::WallTime;
-use crate::wire::proto::{MemberStatus, Move, StatusResponse};
+use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
+use crate::operator::explain::{Why, active_holder, ago, gap, or_dash};
 
 /// From here on every column has room.
 const WIDE: usize = 80;

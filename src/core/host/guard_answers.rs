@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Host;
+use crate::base::time::BootTime;
 use crate::core::Action;
-use crate::time::BootTime;
 
 /// For a guard that is only stopped for a moment.
 const REPLACED_AFTER: Duration = Duration::from_secs(5);

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use super::{CRASH_FORGOTTEN_AFTER, Host, Node};
-use crate::chain_node::KeyState;
-use crate::ids::Epoch;
-use crate::time::BootTime;
+use crate::base::chain_node::KeyState;
+use crate::base::ids::Epoch;
+use crate::base::time::BootTime;
 
 /// The alarm, from the first such word until a process of the node says that it has no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Descendant;
+use crate::base::ids::{NodeId, UpgradeName};
+use crate::base::time::WallTime;
 use crate::core::degraded::Lag;
-use crate::ids::{NodeId, UpgradeName};
-use crate::time::WallTime;
 
 /// Why this host cannot take the baton now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! An upgrade of the own chain node, as far as it keeps the node from being started: due, then under way, then over.
 
 use super::{Host, Node};
+use crate::base::ids::UpgradeName;
+use crate::base::time::BootTime;
 use crate::core::Action;
-use crate::ids::UpgradeName;
-use crate::time::BootTime;
 
 /// One that is to be carried out, or is being.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

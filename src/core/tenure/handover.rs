@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{AskedHandover, Reason, Stage, Tenure};
+use crate::base::ids::{Epoch, NodeId};
+use crate::base::time::Now;
 use crate::core::Core;
 use crate::core::event::{Action, Handover};
 use crate::core::replicated::Applied;
-use crate::ids::{Epoch, NodeId};
-use crate::time::Now;
 
 impl Core {
     pub(in crate::core) fn note_handover_wanted(

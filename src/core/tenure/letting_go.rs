@@ -2,11 +2,11 @@
 
 use super::upgrading::InPlace;
 use super::{CRASHES_MAX, Ending, Reason, Stage};
+use crate::base::guard_frame::ExitCause;
+use crate::base::ids::{Epoch, NodeId, SignMark, Term};
+use crate::base::time::Now;
 use crate::core::event::Action;
 use crate::core::{Core, Lead};
-use crate::guard_frame::ExitCause;
-use crate::ids::{Epoch, NodeId, SignMark, Term};
-use crate::time::Now;
 
 impl Core {
     /// Ends the tenure in good order: node proven inactive, `Release`, transfer to `target` or to the

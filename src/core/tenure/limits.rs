@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::upgrading::InPlace;
 use super::{ALL_UPGRADE_WITHIN, Reason, Stage, Tenure};
+use crate::base::time::{BootTime, Now};
 use crate::core::event::Action;
 use crate::core::{Core, Settings};
-use crate::time::{BootTime, Now};
 
 /// For a `Claim` or a `Release` to be committed and applied, on slow disks too.
 const COMMIT_MAX: Duration = Duration::from_secs(5);

@@ -12,13 +12,13 @@ mod upgrading;
 
 use std::time::Duration;
 
-use crate::chain_node::{MetFloor, SignFloor};
+use crate::base::chain_node::{MetFloor, SignFloor};
+use crate::base::ids::{Epoch, NodeId, SignMark, Term};
+use crate::base::time::{BootTime, Now};
 use crate::core::Core;
 use crate::core::event::{Action, View};
 use crate::core::floor;
 use crate::core::replicated::{Applied, Command, FloorSource};
-use crate::ids::{Epoch, NodeId, SignMark, Term};
-use crate::time::{BootTime, Now};
 pub use settling::Halt;
 use upgrading::InPlace;
 

@@ -1,12 +1,12 @@
 //! Settling: the holder waits until its chain node is past the sign floor, and gives it the key only then.
 
 use super::{ALL_UPGRADE_WITHIN, Reason, Stage, Tenure};
-use crate::chain_node::{FloorBasis, MetFloor, SignFloor};
+use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
+use crate::base::ids::Epoch;
+use crate::base::time::{BootTime, Now, WallTime};
 use crate::core::event::Action;
 use crate::core::replicated::{Applied, FloorSource};
 use crate::core::{Core, floor};
-use crate::ids::Epoch;
-use crate::time::{BootTime, Now, WallTime};
 
 /// A chain that makes no block while a holder waits for one. It may wait for this very validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

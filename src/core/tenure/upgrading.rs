@@ -5,11 +5,11 @@
 //! only while the lease lives; from the proof until then the member's vote is as free as a standby's (rule (c)).
 
 use super::{Reason, Stage, Tenure};
-use crate::chain_node::SignFloor;
+use crate::base::chain_node::SignFloor;
+use crate::base::ids::{SignMark, UpgradeName};
+use crate::base::time::Now;
 use crate::core::Core;
 use crate::core::event::Action;
-use crate::ids::{SignMark, UpgradeName};
-use crate::time::Now;
 
 /// What of an upgrade in its place a holder has behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

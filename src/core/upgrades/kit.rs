@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Host, UpgradeReport};
-use crate::ids::{Role, UpgradeName};
+use crate::base::ids::{Role, UpgradeName};
 
 pub fn name(name: &str) -> UpgradeName {
     UpgradeName::new(name).unwrap()

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::report::{BinaryReport, UpgradeReport};
+use crate::base::ids::{NodeId, Role};
 use crate::core::replicated::Move;
-use crate::ids::{NodeId, Role};
 
 /// A chain node that ends this often with its new binary will not do.
 const CRASHES_MAX: u32 = 3;

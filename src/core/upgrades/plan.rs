@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeId, UpgradeName};
-use crate::time::WallTime;
+use crate::base::ids::{NodeId, UpgradeName};
+use crate::base::time::WallTime;
 
 /// Plans that are kept; the oldest that has ended goes first.
 pub const PLANS_MAX: usize = 20;

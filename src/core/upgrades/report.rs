@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::next::percent;
-use crate::ids::UpgradeName;
+use crate::base::ids::UpgradeName;
 
 /// Of a host whose configuration has an `[upgrade]` section; others tell nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use super::next::{Host, short};
 use super::plan::{PlanStage, Plans, check_source};
 use super::report::{BinaryReport, UpgradeReport};
+use crate::base::ids::{NodeId, Role, UpgradeName};
+use crate::base::time::WallTime;
 use crate::core::replicated::Command;
-use crate::ids::{NodeId, Role, UpgradeName};
-use crate::time::WallTime;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {

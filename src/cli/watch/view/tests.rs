@@ -4,7 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::chain::parse_rfc3339;
+use crate::host::chain::parse_rfc3339;
 
 fn at(text: &str) -> WallTime {
     parse_rfc3339(text).expect("a time")

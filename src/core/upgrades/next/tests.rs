@@ -1,12 +1,12 @@
 //! Situations, and what is done in each.
 
 use super::*;
+use crate::base::ids::Epoch;
+use crate::base::time::WallTime;
 use crate::core::replicated::MoveKind;
 use crate::core::upgrades::kit::{self, name};
 use crate::core::upgrades::plan::PlanStage;
 use crate::core::upgrades::report::{Failed, Step, UnderWay};
-use crate::ids::Epoch;
-use crate::time::WallTime;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

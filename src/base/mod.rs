@@ -1,0 +1,12 @@
+//! Words that all floors use, and what the operating system is asked for.
+
+pub mod chain_node;
+pub mod guard_frame;
+pub mod ids;
+pub mod private_file;
+pub mod processes;
+pub mod public_key;
+pub mod realtime;
+pub mod service_manager;
+pub mod time;
+pub mod timing;

@@ -1,0 +1,468 @@
+//! A coordinator, put together: what happens becomes an event, the core answers with actions, and each is
+//! performed. It decides nothing by itself. `prepare.rs` has what comes before it runs.
+
+mod answers;
+mod check;
+mod desk;
+mod disk;
+mod fence;
+mod handover;
+mod key_alarm;
+mod links;
+mod marks;
+mod members;
+mod moment;
+mod orders;
+mod place;
+mod prepare;
+mod proposals;
+mod pulse;
+mod report;
+mod sources;
+mod upgrades;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tonic::service::Routes;
+use tracing::{error, info, warn};
+
+use crate::base::guard_frame::LinesAs;
+use crate::base::ids::{NodeId, Role};
+use crate::base::time::{BootTime, WallTime};
+use crate::cluster::gossip::Gossip;
+use crate::cluster::identity::{Identity, Known};
+use crate::cluster::introduce::{Doorbell, cluster_exists};
+use crate::cluster::raft::{self, Consensus, Origin, SNAPSHOT_EVERY};
+use crate::cluster::roster::Roster;
+use crate::cluster::store::Store;
+use crate::cluster::transport::{self, Entrance, Homes};
+use crate::config::{self, Config, OnHalt};
+use crate::core::members::Member;
+use crate::core::replicated::Command;
+use crate::core::{Action, Core, Event, Memory, Settings};
+use crate::core_handle::SharedCore;
+use crate::host::chain::{Driver, KeyReader};
+use crate::host::effects::{self, Effects};
+use crate::host::guard_client::{GuardSettings, default_binary};
+use crate::host::key_links::KeyLinks;
+use crate::host::upgrade::Upgrades;
+use crate::operator::admin::{self, Ask};
+use crate::operator::metrics::Metrics;
+use crate::operator::relay::Relay;
+use answers::Answers;
+pub use check::check;
+pub use fence::fence;
+use links::HostLinks;
+pub use place::check_host;
+pub use prepare::{KeyUse, Prepared, prepare};
+use proposals::Proposals;
+use report::Reporter;
+
+/// A hot activation is proven within milliseconds, a restarted node may have to replay first.
+const ACTIVATION_MAX_HOT: Duration = Duration::from_secs(10);
+const ACTIVATION_MAX_RESTART: Duration = Duration::from_secs(120);
+/// A holder's head stands still for longer than this only when something is wrong with it.
+const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
+/// Pause before the core hears of a failed claim, which it repeats. openraft takes none before it has seen
+/// the acknowledgement by which we know of our lease.
+const CLAIM_AGAIN: Duration = Duration::from_millis(2);
+/// The same for every other proposal.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
+
+/// Connections of admins that wait for the desk.
+const CALLERS_MAX: usize = 16;
+
+impl Prepared {
+    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard and
+    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing. A guard that is started
+    /// says its lines in the form of `guard_says`.
+    ///
+    /// # Errors
+    /// What was broken. The chain node is stopped then, and the guard with it.
+    pub async fn run(self, stop_node: bool, guard_says: LinesAs) -> Result<()> {
+        let Prepared {
+            config,
+            chain,
+            certificates,
+            opened,
+            start,
+            reserve,
+            mark_file,
+            promises,
+            remembered,
+            listener,
+            admin,
+            metrics,
+            manager,
+            place,
+            ..
+        } = self;
+        // To the end of all that runs below.
+        let _place = place;
+        let exporter_listener = metrics;
+        let started_at = BootTime::now();
+        let memory = Memory {
+            fresh: opened.fresh,
+            vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
+            released_term: opened.store.last_release_term(),
+            view: opened.store.applied().borrow().replicated.view(),
+            promised: remembered,
+            mark_seen: mark_file.kept(),
+        };
+        let (core, actions) = SharedCore::new(Core::new(
+            core_settings(&config, chain.as_ref().map(|(driver, _)| driver)),
+            memory,
+            started_at,
+        ));
+        let core = Arc::new(core);
+        tokio::spawn(sources::changes(core.changes()));
+        let metrics = Metrics::new(started_at);
+
+        let known = Known {
+            listed: config.cluster.members.iter().map(|member| member.id.clone()).collect(),
+            members: opened.store.members(),
+            applied: opened.store.applied(),
+        };
+        let identity = Identity::new(&config.cluster.name, config.id.clone(), opened.incarnation, known);
+        let identity = Arc::new(identity.in_session(start, &config.timing));
+        let cluster = &config.cluster;
+        let roster =
+            Roster::new(config.id.clone(), cluster, opened.store.members(), certificates.clone(), config.timing);
+        let origin = origin(&config, opened.fresh, &roster, &identity).await;
+        let joins = opened.joined || origin == Origin::Join && opened.fresh;
+        let doorbell = doorbell(&config, joins, identity.clone(), opened.store.clone());
+        let gossip = Gossip::start(identity.clone(), roster.clone());
+        let relay = Relay::new(identity.clone(), roster.clone());
+        let (asks_in, asks) = mpsc::channel::<Ask>(16);
+        let consensus = Consensus::start(raft::Start {
+            cluster: config.cluster.name.clone(),
+            origin,
+            joined: opened.joined,
+            identity: identity.clone(),
+            roster: roster.clone(),
+            timing: config.timing,
+            log: opened.log,
+            state_machine: opened.state_machine,
+            core: core.clone(),
+            promises,
+            snapshot_every: SNAPSHOT_EVERY,
+        })
+        .await?;
+        let services = Routes::new(consensus.service())
+            .add_service(gossip.service())
+            .add_service(relay.service(asks_in.clone()))
+            .add_service(doorbell.service())
+            .add_service(admin::NotHere);
+        let (admins, callers) = mpsc::channel(CALLERS_MAX);
+        let entrance =
+            certificates.clone().map(|certificates| Entrance { certificates, admins, homes: Homes::default() });
+        serve_peers(&config, entrance, listener, services);
+
+        // Before the guard: whatever is started from here on is ended in good order.
+        tokio::spawn(sources::signals(core.clone(), manager.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
+        tokio::spawn(disk::tell_full(core.clone(), reserve.full()));
+        tokio::spawn(disk::restore(reserve));
+        pulse::watch(&config, &core, &metrics).context("start the threads that feel the disks")?;
+        let effects = match chain {
+            Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core, &metrics).await?),
+            None => None,
+        };
+        let answers = Answers::default();
+        let next_of_plan = tokio::sync::watch::Sender::new(None);
+        let reporter = Reporter {
+            changing: Arc::default(),
+            next_of_plan: next_of_plan.subscribe(),
+            disk: disk::watch(config.state_dir.clone()),
+            config: Arc::new(config),
+            core: core.clone(),
+            consensus: consensus.clone(),
+            gossip: gossip.clone(),
+            identity,
+            roster,
+            effects: effects.clone(),
+            applied: opened.store.applied(),
+            metrics: metrics.clone(),
+            certificates: certificates.clone(),
+        };
+        let (publisher, published) = report::Publisher::new(reporter.clone(), manager.clone());
+        if let Some(certificates) = certificates {
+            tokio::spawn(certificates.follow_files());
+        }
+        let doors = desk::Doors { admin, callers, exporter: exporter_listener };
+        desk::open(doors, asks_in, published)?;
+        tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
+        tokio::spawn(sources::applied(core.clone(), opened.news, reporter.clone()));
+        tokio::spawn(sources::peers(core.clone(), gossip.table()));
+        tokio::spawn(sources::clocks(core.clone(), gossip.table()));
+        tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
+        tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
+        tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
+        tokio::spawn(key_alarm::log(core.clone()));
+        tokio::spawn(sources::joins(reporter.clone()));
+        tokio::spawn(sources::unfinished_changes(reporter.clone()));
+        tokio::spawn(sources::differences(reporter.clone()));
+        tokio::spawn(upgrades::follow(reporter.clone(), answers.clone(), next_of_plan));
+        tokio::spawn(sources::time(core.clone(), reporter.config.timing));
+        tokio::spawn(publisher.run());
+        info!(cluster = %reporter.config.cluster.name, member = %reporter.config.id, "coordinator runs");
+
+        let me = reporter.config.id.clone();
+        let proposals = Arc::default();
+        let hands = Performer { me, core, consensus: consensus.clone(), effects, answers, proposals };
+        let broken = tokio::select! {
+            stop_node = hands.perform_all(actions) => {
+                tokio::join!(hands.leave(stop_node), reporter.take_leave());
+                None
+            }
+            reason = sources::broken(opened.store.health(), consensus.clone()) => {
+                manager.stopping();
+                hands.leave_at_once().await;
+                Some(reason)
+            }
+        };
+        consensus.shutdown().await;
+        match broken {
+            None => Ok(()),
+            Some(reason) => bail!("{reason}"),
+        }
+    }
+}
+
+/// Performs the core's actions: what is about this host through [`Effects`], the rest through Raft.
+struct Performer {
+    me: NodeId,
+    core: Arc<SharedCore>,
+    consensus: Consensus,
+    effects: Option<Effects>,
+    answers: Answers,
+    proposals: Arc<Mutex<Proposals>>,
+}
+
+impl Performer {
+    /// Ends with [`Action::Finish`]; whether the chain node is to end too.
+    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) -> bool {
+        while let Some(action) = actions.recv().await {
+            let left = match &self.effects {
+                Some(effects) => effects.perform(action),
+                None => Some(action),
+            };
+            match left {
+                None => {}
+                Some(Action::Finish { stop_node }) => return stop_node,
+                Some(action) => self.perform(action),
+            }
+        }
+        true
+    }
+
+    fn perform(&self, action: Action) {
+        let at = WallTime::now();
+        match action {
+            Action::ProposeClaim { epoch, reason } => {
+                self.propose(Command::Claim { epoch, member: self.me.clone(), reason, at });
+            }
+            Action::ProposeRelease { epoch, last_signed, reason, to } => {
+                self.propose(Command::Release { epoch, last_signed, reason, at, to });
+            }
+            Action::ProposeActivated { epoch, floor, began_at } => {
+                let took = BootTime::now().since(began_at);
+                self.propose(Command::Activated { epoch, at, floor, took });
+            }
+            Action::Campaign => {
+                let consensus = self.consensus.clone();
+                tokio::spawn(async move { consensus.campaign().await });
+            }
+            Action::TransferLead { to } => {
+                info!(%to, epoch = self.core.read(|core, _| core.epoch().0), "offering the lead");
+                let consensus = self.consensus.clone();
+                tokio::spawn(async move { consensus.transfer_lead(to).await });
+            }
+            Action::AnswerHandover(answer) => self.answers.handover_ended(&self.me, answer),
+            Action::StartStandby
+            | Action::Arm { .. }
+            | Action::Disarm { .. }
+            | Action::LinkValidating { .. }
+            | Action::Activate { .. }
+            | Action::Deactivate { .. }
+            | Action::WatchChain { .. }
+            | Action::Upgrade { .. }
+            | Action::EndGuard
+            | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
+        }
+    }
+
+    fn propose(&self, command: Command) {
+        let epoch = command.epoch().map(|epoch| epoch.0);
+        if lock(&self.proposals).begins(&command) {
+            info!(epoch, "proposing {command}");
+        }
+        let (consensus, core, proposals) = (self.consensus.clone(), self.core.clone(), self.proposals.clone());
+        let again = if matches!(command, Command::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
+        tokio::spawn(async move {
+            let Err(reason) = consensus.propose(command.clone()).await else {
+                if let Some(line) = lock(&proposals).committed(&command, BootTime::now()) {
+                    info!(epoch, "{line}");
+                }
+                return;
+            };
+            let (times, is_new) = lock(&proposals).failed(&command, BootTime::now());
+            if is_new {
+                warn!("{reason}");
+            }
+            sleep(again).await;
+            core.step(Event::ProposalFailed { reason });
+            sleep(proposals::GIVEN_UP_AFTER).await;
+            if let Some(line) = lock(&proposals).given_up(&command, times, BootTime::now()) {
+                info!(epoch, "{line}");
+            }
+        });
+    }
+
+    /// Leaves no chain node behind, or a standby.
+    async fn leave(&self, stop_node: bool) {
+        match &self.effects {
+            Some(effects) if stop_node => effects.stop(false).await,
+            Some(effects) => effects.leave_standby().await,
+            None => {}
+        }
+    }
+
+    /// Leaves no chain node behind and waits for none to end by itself.
+    async fn leave_at_once(&self) {
+        if let Some(effects) = &self.effects {
+            effects.stop(true).await;
+        }
+    }
+}
+
+/// No code panics while it holds it.
+fn lock(proposals: &Mutex<Proposals>) -> MutexGuard<'_, Proposals> {
+    proposals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What this host's store begins with, if it is empty.
+async fn origin(config: &Config, fresh: bool, roster: &Roster, identity: &Arc<Identity>) -> Origin {
+    if config.join {
+        return Origin::Join;
+    }
+    if let Some(member) = if fresh { cluster_exists(roster, identity).await } else { None } {
+        warn!(
+            "{member} says that the cluster exists: this empty store does not form it once more and waits for the \
+             leader; if {} was wiped or is new, see \"Replace a dead host\" in docs/operating.md",
+            config.id
+        );
+        return Origin::Follow;
+    }
+    let member = |member: &config::Member| {
+        let config::Member { id, addr, role, priority } = member.clone();
+        (id, Member { addr, role, priority, incarnation: None })
+    };
+    Origin::Found(config.cluster.members.iter().map(member).collect())
+}
+
+fn doorbell(config: &Config, joins: bool, identity: Arc<Identity>, store: Store) -> Doorbell {
+    let own = own_member(config);
+    Doorbell {
+        identity,
+        role: own.map_or(Role::Arbiter, |member| member.role),
+        priority: own.map_or(0, |member| member.priority),
+        joins,
+        has_been_led: Box::new(move || store.vote().is_some_and(|vote| vote.leader_id.term > 0)),
+    }
+}
+
+fn own_member(config: &Config) -> Option<&config::Member> {
+    config.cluster.members.iter().find(|member| member.id == config.id)
+}
+
+fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListener, services: Routes) {
+    if let Some(Entrance { homes, .. }) = &entrance {
+        let (homes, names) = (homes.clone(), config.cluster.members.iter().map(|member| member.addr.clone()));
+        let names: Vec<String> = names.collect();
+        tokio::spawn(async move { homes.look_up(names).await });
+    }
+    let mut server = transport::server(&config.timing);
+    let router = server.add_routes(services);
+    let incoming = transport::incoming(listener, entrance, &config.timing);
+    tokio::spawn(async move {
+        if let Err(error) = router.serve_with_incoming(incoming).await {
+            error!("peers are not answered any more: {error}");
+        }
+    });
+}
+
+fn guard_binary() -> Result<PathBuf> {
+    default_binary().context("find baton-guard beside baton")
+}
+
+/// What reads key files for this process, which does not.
+pub fn key_reader() -> Result<KeyReader> {
+    Ok(KeyReader::new(guard_binary()?))
+}
+
+fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
+    Ok(GuardSettings {
+        binary: guard_binary()?,
+        socket: effects::guard_socket(&config.run_dir),
+        member: config.id.clone(),
+        links: links.switched.clone(),
+        log: None,
+        lines_as: LinesAs::Text,
+        kill_max: config.timing.kill_max(),
+    })
+}
+
+async fn start_effects(
+    config: &Config,
+    chain: Driver,
+    links: HostLinks,
+    guard_says: LinesAs,
+    core: &Arc<SharedCore>,
+    metrics: &Metrics,
+) -> Result<Effects> {
+    let section = config.chain.as_ref().context("a chain node without [chain]")?;
+    links.lay_routes()?;
+    let guard = GuardSettings { lines_as: guard_says, ..guard_settings(config, &links)? };
+    let setup = effects::Setup {
+        chain,
+        links: KeyLinks::new(links.switched)?,
+        guard,
+        stop_timeout: section.stop_timeout,
+        probe_every: section.probe.every,
+        node_log: section.log.clone(),
+        upgrades: section.upgrade.clone().map(Upgrades::new),
+        core: core.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(Effects::start(setup).await?)
+}
+
+fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
+    let own = own_member(config);
+    let chain = config.chain.as_ref();
+    let restarts = chain.is_some_and(|chain| chain.activation == crate::base::chain_node::Activation::Restart);
+    Settings {
+        me: config.id.clone(),
+        role: own.map_or(Role::Arbiter, |member| member.role),
+        priorities: config.cluster.members.iter().map(|m| (m.id.clone(), m.priority)).collect::<BTreeMap<_, _>>(),
+        timing: config.timing,
+        unstated_lease: config.older_members_lease,
+        failback: config.cluster.failback,
+        clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
+        node_refuses: driver.is_some_and(Driver::enforces_floor),
+        probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
+        min_peers: chain.and_then(|chain| chain.probe.min_peers),
+        head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
+        stop_timeout: chain.map_or(Duration::ZERO, |chain| chain.stop_timeout),
+        activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
+        settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
+        sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),
+    }
+}

@@ -1,0 +1,490 @@
+//! What this coordinator tells of itself: its gossip record, the status, the history and the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::sources::is_active;
+use crate::base::chain_node::{FloorBasis, SignFloor};
+use crate::base::guard_frame::Containment;
+use crate::base::ids::{NodeId, Vote};
+use crate::base::service_manager::ServiceManager;
+use crate::base::time::{BootTime, WallTime};
+use crate::cluster::gossip::{Gossip, Heard, Table};
+use crate::cluster::identity::Identity;
+use crate::cluster::raft::Consensus;
+use crate::cluster::roster::Roster;
+use crate::cluster::store::AppliedState;
+use crate::cluster::transport::Certificates;
+use crate::cluster::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
+use crate::cluster::wire::{approvals_part, proto, signed_part};
+use crate::config::{Config, Member};
+use crate::core::members::voters_warning;
+use crate::core::orders::Orders;
+use crate::core::replicated::Move;
+use crate::core::tenure::Halt;
+use crate::core::upgrades::{Next, UpgradeReport};
+use crate::core_handle::SharedCore;
+use crate::host::effects::{Effects, GuardState, Seen};
+use crate::host::key_links::LinkState;
+use crate::operator::explain::{key_alarm, timing_differences, upgrades};
+use crate::operator::exporter::{NO_QUORUM, Overview, Published, Vitals};
+use crate::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
+
+/// Between two gossip records while much happens.
+const RECORD_EVERY_MIN: Duration = Duration::from_millis(50);
+/// Between two looks at everything else, unless the state changes.
+const METRICS_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub(super) struct Reporter {
+    pub config: Arc<Config>,
+    pub core: Arc<SharedCore>,
+    pub consensus: Consensus,
+    pub gossip: Gossip,
+    pub identity: Arc<Identity>,
+    pub roster: Arc<Roster>,
+    pub effects: Option<Effects>,
+    pub applied: watch::Receiver<AppliedState>,
+    pub metrics: Metrics,
+    /// `None` without TLS.
+    pub certificates: Option<Certificates>,
+    /// Of the state directory.
+    pub disk: watch::Receiver<Option<DiskSpace>>,
+    /// What is to be done about the plan in force; `None` without one.
+    pub next_of_plan: watch::Receiver<Option<Next>>,
+    /// Held by who changes, as the leader, what members there are or what they have to be able to read.
+    pub changing: Arc<Mutex<()>>,
+}
+
+/// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it misses
+/// those of a driver that hangs.
+pub(super) struct Publisher {
+    reporter: Reporter,
+    manager: ServiceManager,
+    vitals: watch::Sender<Vitals>,
+    overview: watch::Sender<Arc<Overview>>,
+    /// Changes with the history.
+    applied: watch::Receiver<AppliedState>,
+    moves: Arc<Vec<proto::Move>>,
+}
+
+impl Publisher {
+    pub(super) fn new(reporter: Reporter, manager: ServiceManager) -> (Publisher, Published) {
+        let moves = Arc::new(reporter.history().moves);
+        let status = reporter.status();
+        let vitals = watch::Sender::new(reporter.vitals(&status));
+        let overview = watch::Sender::new(Arc::new(Overview { status, moves: moves.clone(), at: WallTime::now() }));
+        let metrics = reporter.metrics.clone();
+        let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
+        let applied = reporter.applied.clone();
+        (Publisher { reporter, manager, vitals, overview, applied, moves }, published)
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut steps = self.reporter.core.steps();
+        let mut metrics_at = Instant::now();
+        let mut told = (String::new(), String::new());
+        loop {
+            let record = self.reporter.record();
+            let state = (record.state.clone(), record.phase.clone());
+            if state != told || Instant::now() >= metrics_at {
+                metrics_at = Instant::now() + METRICS_EVERY;
+                told = state;
+                self.publish_overview();
+                self.reporter.publish_metrics(&record, &self.overview.borrow().status);
+                self.manager.beat(self.reporter.has_settled_in(), &self.reporter.status_line(&record));
+            }
+            self.reporter.gossip.publish(record);
+            sleep(RECORD_EVERY_MIN).await;
+            if let Ok(Err(_)) = timeout_at(metrics_at, steps.changed()).await {
+                return;
+            }
+        }
+    }
+
+    fn publish_overview(&mut self) {
+        if self.applied.has_changed().unwrap_or(false) {
+            self.applied.mark_unchanged();
+            self.moves = Arc::new(self.reporter.history().moves);
+        }
+        let status = self.reporter.status();
+        self.vitals.send_replace(self.reporter.vitals(&status));
+        let overview = Overview { status, moves: self.moves.clone(), at: WallTime::now() };
+        self.overview.send_replace(Arc::new(overview));
+    }
+}
+
+impl Reporter {
+    fn seen(&self) -> Seen {
+        self.effects.as_ref().map(|effects| effects.seen().borrow().clone()).unwrap_or_default()
+    }
+
+    /// How members may speak to this one.
+    fn transport(&self) -> &'static str {
+        match (&self.certificates, self.config.insecure) {
+            (Some(_), _) => "tls",
+            (None, true) => "insecure",
+            (None, false) => "loopback",
+        }
+    }
+
+    fn certificate_until(&self) -> Option<WallTime> {
+        self.certificates.as_ref().map(Certificates::valid_until)
+    }
+
+    /// What the own hands tell of the binaries of the chain node.
+    fn upgrade_report(&self) -> Option<UpgradeReport> {
+        let effects = self.effects.as_ref().filter(|_| self.runs_upgrades())?;
+        effects.upgrade_report().borrow().clone()
+    }
+
+    /// This member's own gossip record, but for what gossip itself fills in.
+    fn record(&self) -> Record {
+        let Seen { health, last_signed, note, foreign } = self.seen();
+        let (settling, mark_seen) = self
+            .core
+            .read(|core, now| (core.settling(now.boot).map(|on| awaited(on, core.halt(now))), core.mark_seen()));
+        let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
+            let phase = core.stage().map_or("", |stage| stage.as_str());
+            let lease = core.lease_remaining(now.boot).unwrap_or_default();
+            let maintenance = core.view().orders.is_in_maintenance(&self.config.id);
+            (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch, maintenance)
+        });
+        let (key_alarm, unheld) = self.core.read(|core, now| (core.key_alarm(), core.unheld(now)));
+        let effects = self.effects.as_ref();
+        Record {
+            state: state.into(),
+            phase: phase.into(),
+            ready: not_ready.is_none(),
+            not_ready_because: not_ready.map(|why| why.to_string()).unwrap_or_default(),
+            chain: health.map(|health| ChainHealth {
+                reachable: true,
+                synced: health.synced,
+                height: health.height,
+                head_time_ns: health.head_time.map_or(0, |time| time.as_nanos()),
+                peers: health.peers.unwrap_or(0),
+                probe_latency_us: health.latency.as_micros() as u32,
+                version: health.version,
+            }),
+            last_signed: signed_part(last_signed),
+            mark_seen: signed_part(mark_seen),
+            approvals: approvals_part(last_signed),
+            approvals_seen: approvals_part(mark_seen),
+            settling: settling.unwrap_or_default(),
+            maintenance,
+            guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
+            links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
+            node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
+            disk_free_bytes: self.disk.borrow().map_or(0, |disk| disk.free),
+            term: self.consensus.leader().1,
+            epoch: epoch.0,
+            lease_remaining_ms: lease.as_millis() as i64,
+            version_text: env!("CARGO_PKG_VERSION").into(),
+            node_note: note,
+            containment: effects.and_then(Effects::containment).map_or("", Containment::word).into(),
+            transport: self.transport().into(),
+            certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
+            upgrade: self.upgrade_report().as_ref().map(Into::into),
+            node_crashes: self.core.read(|core, _| core.host().crashes()),
+            timing: Some(self.config.timing.into()),
+            foreign_node: foreign.unwrap_or_default(),
+            key_alarm: key_alarm.map(|alarm| alarm.to_string()).unwrap_or_default(),
+            unheld_since_ns: unheld.map_or(0, |unheld| unheld.since.as_nanos()),
+            unheld_until_ns: unheld.map_or(0, |unheld| unheld.until.as_nanos()),
+            ..Record::default()
+        }
+    }
+
+    /// The others learn that this member is no standby any more, and need not find out.
+    pub(super) async fn take_leave(&self) {
+        self.gossip.take_leave(self.record()).await;
+    }
+
+    pub(super) fn status(&self) -> StatusResponse {
+        let now = BootTime::now();
+        let (leader, term) = self.consensus.leader();
+        let view = self.core.read(|core, _| core.view().clone());
+        let table = self.gossip.table().borrow().clone();
+        let members: Vec<MemberStatus> = self
+            .roster
+            .all()
+            .iter()
+            .map(|(member, vote)| self.member_status(member, *vote, &view.orders, &table, now))
+            .collect();
+        let (floor, newest, in_force) = {
+            let applied = self.applied.borrow();
+            let (moves, plans) = (&applied.replicated.moves, &applied.replicated.plans);
+            (moves.iter().rev().find_map(move_floor), plans.newest().map(Into::into), plans.in_force().is_some())
+        };
+        let next = self.next_of_plan.borrow().clone().filter(|_| in_force);
+        let mut status = StatusResponse {
+            cluster: self.config.cluster.name.clone(),
+            member: self.config.id.to_string(),
+            leader: leader.map(|leader| leader.to_string()).unwrap_or_default(),
+            term,
+            epoch: view.epoch.0,
+            holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
+            paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
+            quorum: self.has_quorum(&members),
+            warnings: [
+                members.iter().filter_map(key_alarm).collect(),
+                self.membership_warnings(),
+                self.identity.warnings(BootTime::now()),
+                self.upgrade_warnings(),
+            ]
+            .concat(),
+            members,
+            lease_ms: self.config.timing.lease().as_millis() as u32,
+            promise_ms: self.config.timing.promise().as_millis() as u32,
+            floor,
+            upgrade: newest,
+            upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
+            upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
+        };
+        status.warnings.extend(timing_differences(&status));
+        status
+    }
+
+    /// Whether a majority of every voter set can be reached. A lease that runs is the answers of one, and gossip, which
+    /// comes less often, may lag behind it.
+    fn has_quorum(&self, seen: &[MemberStatus]) -> bool {
+        if self.core.read(|core, now| core.lease_remaining(now.boot)).is_some() {
+            return true;
+        }
+        let reachable = |id: &NodeId| seen.iter().any(|member| member.reachable && member.id == id.as_str());
+        let members = self.consensus.members();
+        if members.voters.is_empty() {
+            return seen.iter().filter(|member| member.reachable).count() > seen.len() / 2;
+        }
+        members.voters.iter().all(|set| set.iter().filter(|id| reachable(id)).count() > set.len() / 2)
+    }
+
+    /// What an operator should know of the membership.
+    pub(super) fn membership_warnings(&self) -> Vec<String> {
+        let members = self.consensus.members();
+        let mut warnings = self.roster.differences();
+        warnings.extend(voters_warning(members.final_voters().len()).filter(|_| !members.is_joint()));
+        warnings.extend(
+            members.learners().map(|id| format!("{id} has no vote yet; baton member promote {id} gives it one")),
+        );
+        if members.is_joint() {
+            warnings.push("a change of the membership is under way".into());
+        }
+        warnings
+    }
+
+    fn member_status(
+        &self,
+        member: &Member,
+        vote: Vote,
+        orders: &Orders,
+        table: &Table,
+        now: BootTime,
+    ) -> MemberStatus {
+        let reachable = table.is_reachable(&member.id, now);
+        let own = (member.id == self.config.id).then(|| self.record());
+        let told = || table.get(&member.id)?.record.as_deref().cloned();
+        let mut record = own.or_else(told).unwrap_or_default();
+        if !reachable {
+            // What it last said of its lease and its work is not so any more.
+            record.phase.clear();
+            record.settling.clear();
+            record.lease_remaining_ms = 0;
+        }
+        let chain = record.chain.clone().unwrap_or_default();
+        MemberStatus {
+            id: member.id.to_string(),
+            addr: member.addr.clone(),
+            role: member.role.as_str().into(),
+            state: record.state,
+            phase: record.phase,
+            reachable,
+            synced: chain.synced,
+            height: chain.height,
+            priority: orders.priority(&member.id, member.priority),
+            maintenance: orders.is_in_maintenance(&member.id),
+            lease_remaining_ms: record.lease_remaining_ms,
+            guard: record.guard,
+            links: record.links,
+            node_pid: record.node_pid,
+            version: record.version_text,
+            not_ready_because: record.not_ready_because,
+            node_note: record.node_note,
+            containment: record.containment,
+            settling: record.settling,
+            transport: record.transport,
+            certificate_until_ns: record.certificate_until_ns,
+            vote: vote.as_str().into(),
+            incarnation: self.known_store(&member.id),
+            upgrade: record.upgrade,
+            timing: record.timing,
+            foreign_node: record.foreign_node,
+            key_alarm: record.key_alarm,
+            refused: self.identity.refused(&member.id, reachable, now).unwrap_or_default(),
+        }
+    }
+
+    fn known_store(&self, member: &NodeId) -> u64 {
+        let own = (*member == self.config.id).then(|| self.identity.incarnation());
+        self.identity.joined_with(member).or(own).unwrap_or(0)
+    }
+
+    pub(super) fn history(&self) -> HistoryResponse {
+        let applied = self.applied.borrow();
+        let replicated = &applied.replicated;
+        HistoryResponse {
+            moves: replicated.moves.iter().map(history_row).collect(),
+            plans: replicated.plans.0.iter().map(Into::into).collect(),
+        }
+    }
+
+    fn vitals(&self, status: &StatusResponse) -> Vitals {
+        let mine = status.members.iter().find(|member| member.id == status.member);
+        let ready = match mine {
+            _ if !status.quorum => Err(format!("{NO_QUORUM} of members can be reached")),
+            Some(own) if own.phase == "Active" || own.state == "Voting" => Ok(()),
+            Some(own) if own.phase.is_empty() => Err(format!("{}: {}", own.state, own.not_ready_because)),
+            Some(own) => Err(format!("{}: {}", own.state, own.phase)),
+            None => Err("this host is not a member".to_string()),
+        };
+        let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
+        Vitals { beat: BootTime::now(), ready, node_pid }
+    }
+
+    /// A guard is there and every link is in its place; of a host without a chain node, always.
+    fn has_settled_in(&self) -> bool {
+        let Some(effects) = &self.effects else { return true };
+        effects.guard_state() != GuardState::Unreachable && effects.link_state() != LinkState::Broken
+    }
+
+    /// How this member is, for people who ask the service manager.
+    fn status_line(&self, record: &Record) -> String {
+        let Record { state, phase, epoch, not_ready_because, .. } = record;
+        let holder = self.core.read(|core, _| core.view().holder.clone());
+        match holder {
+            _ if !phase.is_empty() => format!("{state}: {phase}, epoch {epoch}"),
+            _ if !not_ready_because.is_empty() => format!("{state}: {not_ready_because}"),
+            Some(holder) => format!("{state}: ready, {holder} holds the baton"),
+            None => format!("{state}: ready, nobody holds the baton"),
+        }
+    }
+
+    /// Counts the newest move once it has ended, on the member that it led to.
+    pub(super) fn count_move(&self) {
+        let replicated = self.applied.borrow().replicated.clone();
+        if let Some(last) = replicated.moves.back().filter(|last| last.to == self.config.id) {
+            self.metrics.moved(last.kind.as_str(), &last.reason, last.end.map(|end| end.gap));
+        }
+    }
+
+    fn publish_metrics(&self, record: &Record, status: &StatusResponse) {
+        let now = BootTime::now();
+        let (is_leader, active, lease, paused) = self.core.read(|core, now| {
+            let lease = core.lease_remaining(now.boot).unwrap_or_default();
+            (core.leads().is_some(), core.is_active(), lease, core.view().orders.is_paused())
+        });
+        let table = self.gossip.table().borrow().clone();
+        let ready = table.others().filter(|(_, heard)| {
+            heard.is_reachable(now) && heard.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
+        });
+        let told = table.others().filter_map(|(_, heard)| heard.record.as_deref()?.chain.as_ref());
+        let holder_seen = active || table.others().any(|(_, heard)| heard.is_reachable(now) && says_active(heard));
+        let members = self.consensus.members();
+        self.metrics.publish(&Snapshot {
+            state: &record.state,
+            epoch: record.epoch,
+            term: record.term,
+            is_leader,
+            is_holder: active,
+            holder_seen,
+            lease_remaining: lease,
+            lease_max: self.config.timing.lease_min() - self.config.timing.kill_max(),
+            guard_armed: record.guard == GuardState::Armed.as_str(),
+            links: &record.links,
+            node: self.config.chain.as_ref().map(|_| record.chain.as_ref().map(node_seen).unwrap_or_default()),
+            cluster_height: told.chain(&record.chain).map(|chain| chain.height).filter(|height| *height > 0).max(),
+            paused,
+            maintenance: record.maintenance,
+            insecure: self.config.insecure,
+            certificate_until: self.certificate_until(),
+            connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
+            voters: members.final_voters().len(),
+            learners: members.learners().count(),
+            state_dir: *self.disk.borrow(),
+            key_elsewhere: !record.key_alarm.is_empty(),
+            planned: status.upgrade.as_ref().filter(|_| !status.upgrade_waits_for.is_empty()).map(planned),
+            binaries: self.runs_upgrades().then(|| BinariesSeen {
+                missing: upgrades::lacks_binary(status),
+                failed: upgrades::has_failed(status),
+            }),
+            foreign_node: self.config.chain.as_ref().map(|_| !record.foreign_node.is_empty()),
+            standbys_ready: ready.count() + usize::from(!active && record.ready),
+        });
+        let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
+        self.metrics.publish_peers(&peers);
+    }
+}
+
+fn planned(plan: &proto::UpgradePlan) -> PlannedUpgrade<'_> {
+    PlannedUpgrade { name: &plan.name, height: plan.height }
+}
+
+fn peer_seen(id: &NodeId, heard: &Heard, now: BootTime) -> PeerSeen {
+    let up = heard.is_reachable(now);
+    // What was measured before it was lost is not so any more.
+    let clock_offset = heard.clock_offset.filter(|_| up).map(|nanos| nanos as f64 / 1e9);
+    PeerSeen { id: id.clone(), up, rtt: heard.rtt.filter(|_| up), clock_offset }
+}
+
+fn says_active(heard: &Heard) -> bool {
+    heard.record.as_deref().is_some_and(is_active)
+}
+
+fn node_seen(chain: &ChainHealth) -> NodeSeen {
+    NodeSeen { height: chain.height, synced: chain.synced, peers: chain.peers }
+}
+
+fn history_row(row: &Move) -> proto::Move {
+    proto::Move {
+        epoch: row.epoch.0,
+        from: row.from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        to: row.to.to_string(),
+        kind: row.kind.as_str().into(),
+        reason: row.reason.clone(),
+        claimed_at_ns: row.claimed_at.as_nanos(),
+        active_at_ns: row.end.map_or(0, |end| end.active_at.as_nanos()),
+        gap_ns: row.end.map_or(0, |end| end.gap.as_nanos() as u64),
+        floor: move_floor(row),
+        laid: row.laid.as_ref().map(Into::into),
+    }
+}
+
+fn move_floor(row: &Move) -> Option<MoveFloor> {
+    let met = row.end?.floor;
+    Some(MoveFloor {
+        epoch: row.epoch.0,
+        source: met.basis.map_or("", FloorBasis::as_str).into(),
+        floor: met.floor.to_string(),
+        met_at_height: met.height,
+        settled_in_ns: met.settled_in.as_nanos() as u64,
+    })
+}
+
+/// What a member that settles waits for.
+fn awaited((floor, basis): (SignFloor, FloorBasis), halt: Option<Halt>) -> String {
+    let basis = basis.as_str();
+    if let Some(Halt { height, since, known }) = halt {
+        return format!(
+            "{basis}: the chain stands still at height {height} since {since}, and may wait for this validator; nothing above \
+             {known} is known to be signed (baton floor)"
+        );
+    }
+    match floor {
+        SignFloor::None => format!("{basis}: its chain node to run"),
+        SignFloor::Mark(mark) => format!("{basis}: its chain node to reach height {}", mark.height),
+        SignFloor::BlockAfter(_) => format!("{basis}: {floor}"),
+    }
+}

@@ -1,0 +1,114 @@
+//! The one core of a coordinator, shared by everything that reports to it or asks it.
+//!
+//! A step takes microseconds and never waits, so a plain mutex serves: the vote gate is asked and
+//! promises are noted in the very handler that answers a peer. Actions leave in the order of the steps.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::base::ids::{Epoch, Term};
+use crate::base::time::{BootTime, Now, suspended};
+use crate::core::{Action, Core, Event, Standing};
+
+/// CLOCK_BOOTTIME and CLOCK_MONOTONIC are read one after the other; a process that was preempted in
+/// between sees a difference that is no suspend. Half of the shortest allowed `kill_max`.
+const SUSPEND_MIN: Duration = Duration::from_millis(5);
+
+pub struct SharedCore {
+    inner: Mutex<Inner>,
+    actions: mpsc::UnboundedSender<Action>,
+    steps: watch::Sender<u64>,
+}
+
+struct Inner {
+    core: Core,
+    suspended: Duration,
+    /// Where the member stood last, and who wants to know when that changes.
+    told: Option<(Standing, Epoch, mpsc::UnboundedSender<Change>)>,
+}
+
+/// A change of what operators are shown: of the state, of the phase, or of both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub from: Standing,
+    pub to: Standing,
+    pub why: String,
+    /// Of the tenure that begins, goes on or ends with it; outside of one, the newest that is known.
+    pub epoch: Epoch,
+    pub term: Term,
+}
+
+impl SharedCore {
+    /// The core, and the actions that follow from its steps.
+    pub fn new(core: Core) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
+        let (actions, receiver) = mpsc::unbounded_channel();
+        let inner = Mutex::new(Inner { core, suspended: suspended(), told: None });
+        (SharedCore { inner, actions, steps: watch::Sender::new(0) }, receiver)
+    }
+
+    /// Reports `event` as happening now. When this returns, the core has taken note of it and every
+    /// action that follows is queued.
+    pub fn step(&self, event: Event) {
+        let mut inner = self.lock();
+        let suspended = suspended();
+        let slept = suspended > inner.suspended + SUSPEND_MIN;
+        inner.suspended = if slept { suspended } else { inner.suspended.min(suspended) };
+        if slept {
+            self.take(&mut inner, Event::Slept);
+        }
+        self.take(&mut inner, event);
+        inner.tell_change(BootTime::now());
+        self.steps.send_modify(|steps| *steps += 1);
+    }
+
+    /// Every change from here on, in order. What a step passes through without waiting is no change, and what time alone
+    /// brings about is noticed with the next step. Only the newest receiver gets any.
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (told, changes) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        inner.told = Some((inner.core.standing(BootTime::now()), inner.core.epoch(), told));
+        changes
+    }
+
+    /// Reads the core at one moment.
+    pub fn read<T>(&self, look: impl FnOnce(&Core, Now) -> T) -> T {
+        let inner = self.lock();
+        look(&inner.core, Now::read())
+    }
+
+    /// Changes with every step.
+    pub fn steps(&self) -> watch::Receiver<u64> {
+        self.steps.subscribe()
+    }
+
+    fn take(&self, inner: &mut Inner, event: Event) {
+        for action in inner.core.step(Now::read(), event) {
+            // Nobody performs actions any more once the coordinator is ending.
+            let _ = self.actions.send(action);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("a step of the core panicked; its state cannot be trusted")
+    }
+}
+
+impl Inner {
+    fn tell_change(&mut self, now: BootTime) {
+        let Inner { core, told, suspended: _ } = self;
+        let Some((from, epoch, changes)) = told else { return };
+        let (to, before) = (core.standing(now), *epoch);
+        *epoch = core.epoch();
+        if to == *from {
+            return;
+        }
+        // A tenure whose claim came to nothing had an epoch that nobody knows any more.
+        let epoch = if from.stage.is_some() && to.stage.is_none() { before } else { *epoch };
+        let change = Change { from: *from, to, why: core.why_standing(now), epoch, term: core.term() };
+        *from = to;
+        // Nobody listens any more once the coordinator is ending.
+        let _ = changes.send(change);
+    }
+}

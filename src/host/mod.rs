@@ -1,0 +1,9 @@
+//! This host: the guard and its client, the links to the keys, the chain node and its upgrades. `effects` does here what
+//! the core asks for.
+
+pub mod chain;
+pub mod effects;
+pub mod guard;
+pub mod guard_client;
+pub mod key_links;
+pub mod upgrade;
