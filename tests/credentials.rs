@@ -8,8 +8,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
+use baton::base::guard_frame::LinkState;
 use baton::config::Config;
-use baton::host::key_links::{KeyLinks, LinkState};
+use baton::host::key_links::KeyLinks;
 use program_kit::baton;
 
 const CONFIG: &str = r#"

@@ -23,10 +23,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use baton::base::guard_frame::LinkState;
 use baton::base::guard_frame::{ArmedGuard, ExitCause, ExitStatus, FRAME_MAX, FromGuard, GUARD_PROTOCOL, ToGuard};
 use baton::base::ids::Epoch;
 use baton::base::time::BootTime;
-use baton::host::key_links::LinkState;
 use harness::*;
 use rustix::process::Signal;
 

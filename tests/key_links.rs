@@ -8,8 +8,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use baton::base::guard_frame::LinkSpec;
+use baton::base::guard_frame::LinkState;
 use baton::base::ids::Epoch;
-use baton::host::key_links::{KeyLinks, LinkError, LinkFs, LinkState, OsFs};
+use baton::host::key_links::{KeyLinks, LinkError, LinkFs, OsFs};
 use links_kit::{BEFORE, DEADLINE, Home, armed};
 use proptest::prelude::*;
 

@@ -9,7 +9,7 @@ mod links_kit;
 use std::path::Path;
 use std::process::Command;
 
-use baton::host::key_links::LinkState;
+use baton::base::guard_frame::LinkState;
 use crash_kit::disk::{Cut, Disk, Image, Syncs};
 use crash_kit::may_trace;
 use crash_kit::trace::{Recording, Step, TraceError, record, say, wait_for_tracer};

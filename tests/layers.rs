@@ -17,13 +17,6 @@ const BANS: &[(&str, &str, &str)] = &[
 /// Floors whose rooms may still import each other in a circle.
 const ROUND: &[&str] = &["core", "config", "coordinator", "cli"];
 
-/// Breaches that are still to be mended.
-const DEBTS: &[&str] = &[
-    "host/effects/guard.rs: host imports operator, which is above it",
-    "host/effects/mod.rs: host imports operator, which is above it",
-    "operator/metrics.rs: operator may not import host::key_links: whoever asks or looks moves no key",
-];
-
 /// All that the guard's binary may reach, directly or through other rooms: it must stay small
 /// enough to be read in one sitting and to fit its memory.
 const GUARD_REACHES: &[&str] = &[
@@ -335,7 +328,7 @@ fn every_file_is_on_a_floor_and_imports_go_downward() {
         assert!(house.never.contains(&(pair.0.to_owned(), pair.1.to_owned())), "{pair:?}: {:?}", house.never);
     }
     let found: Vec<String> = sources().iter().flat_map(|(file, text)| breaches(file, text, &house)).collect();
-    assert_eq!(found, DEBTS);
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 #[test]

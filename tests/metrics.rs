@@ -78,6 +78,8 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         insecure: true,
         certificate_until: Some(WallTime::from_nanos(1_800_000_000_500_000_000)),
         connections_refused: 5,
+        node_restarts: 1,
+        fences: 1,
         voters: 3,
         learners: 1,
         state_dir: Some(DiskSpace { free: 5_000_000_000, size: 20_000_000_000 }),
@@ -98,10 +100,8 @@ fn lively() -> Metrics {
     let metrics = Metrics::new(BootTime::now());
     metrics.publish(&snapshot("Validating", "validating"));
     metrics.publish_peers(&[peer("host-b", true, Some(3)), peer("host-c", false, None)]);
-    metrics.node_restarted();
     metrics.moved("failover", "lease-lost", Some(Duration::from_millis(900)));
     metrics.moved("first", "operator", None);
-    metrics.fenced("deadline");
     metrics.disk_hangs("chain.home", true);
     metrics.disk_hangs("member.state_dir", false);
     metrics

@@ -285,6 +285,28 @@ pub struct LinkSpec {
     pub standby: Option<PathBuf>,
 }
 
+/// What the links make of the chain node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// No link points to its validating target: the node that reads them cannot sign. Also true of an
+    /// empty set.
+    Standby,
+    /// Every link points to its validating target, and all of those exist.
+    Validating,
+    /// Anything else: a mix, a dangling link, a foreign target, a file in a link's place.
+    Broken,
+}
+
+impl LinkState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Standby => "standby",
+            LinkState::Validating => "validating",
+            LinkState::Broken => "broken",
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame of {len} bytes is longer than the {FRAME_MAX} allowed")]

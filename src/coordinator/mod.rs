@@ -171,7 +171,7 @@ impl Prepared {
         tokio::spawn(disk::restore(reserve));
         pulse::watch(&config, &core, &metrics).context("start the threads that feel the disks")?;
         let effects = match chain {
-            Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core, &metrics).await?),
+            Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core).await?),
             None => None,
         };
         let answers = Answers::default();
@@ -425,7 +425,6 @@ async fn start_effects(
     links: HostLinks,
     guard_says: LinesAs,
     core: &Arc<SharedCore>,
-    metrics: &Metrics,
 ) -> Result<Effects> {
     let section = config.chain.as_ref().context("a chain node without [chain]")?;
     links.lay_routes()?;
@@ -439,7 +438,6 @@ async fn start_effects(
         node_log: section.log.clone(),
         upgrades: section.upgrade.clone().map(Upgrades::new),
         core: core.clone(),
-        metrics: metrics.clone(),
     };
     Ok(Effects::start(setup).await?)
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::sources::is_active;
 use crate::base::chain_node::{FloorBasis, SignFloor};
 use crate::base::guard_frame::Containment;
+use crate::base::guard_frame::LinkState;
 use crate::base::ids::{NodeId, Vote};
 use crate::base::service_manager::ServiceManager;
 use crate::base::time::{BootTime, WallTime};
@@ -28,7 +29,6 @@ use crate::core::tenure::Halt;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, GuardState, Seen};
-use crate::host::key_links::LinkState;
 use crate::operator::explain::{key_alarm, timing_differences, upgrades};
 use crate::operator::exporter::{NO_QUORUM, Overview, Published, Vitals};
 use crate::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
@@ -411,6 +411,8 @@ impl Reporter {
             insecure: self.config.insecure,
             certificate_until: self.certificate_until(),
             connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
+            node_restarts: self.effects.as_ref().map_or(0, Effects::node_restarts),
+            fences: self.effects.as_ref().map_or(0, Effects::fences),
             voters: members.final_voters().len(),
             learners: members.learners().count(),
             state_dir: *self.disk.borrow(),

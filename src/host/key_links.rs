@@ -15,32 +15,10 @@ use std::path::{Path, PathBuf};
 pub use fs::{LinkFs, OsFs};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::base::guard_frame::{ArmedGuard, LinkSpec};
+use crate::base::guard_frame::{ArmedGuard, LinkSpec, LinkState};
 use crate::base::ids::Epoch;
 use crate::base::private_file::is_open_to_others;
 use crate::base::time::BootTime;
-
-/// What the links make of the chain node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// No link points to its validating target: the node that reads them cannot sign. Also true of an
-    /// empty set.
-    Standby,
-    /// Every link points to its validating target, and all of those exist.
-    Validating,
-    /// Anything else: a mix, a dangling link, a foreign target, a file in a link's place.
-    Broken,
-}
-
-impl LinkState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LinkState::Standby => "standby",
-            LinkState::Validating => "validating",
-            LinkState::Broken => "broken",
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {

@@ -13,10 +13,10 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::base::guard_frame::LinkState;
 use crate::base::ids::NodeId;
 use crate::base::time::{BootTime, WallTime};
 use crate::core::State;
-use crate::host::key_links::LinkState;
 
 /// Upper bounds of `baton_move_gap_seconds`: from a planned handover to a lost host on a slow chain.
 const GAP_SECONDS: [f64; 12] = [0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0];
@@ -27,7 +27,7 @@ const LINK_STATES: [LinkState; 3] = [LinkState::Standby, LinkState::Validating, 
 const NO_LABEL: [&str; 0] = [];
 
 /// The cause of a fence that the guard carried out because nobody renewed its deadline.
-pub const FENCED_BY_DEADLINE: &str = "deadline";
+const FENCED_BY_DEADLINE: &str = "deadline";
 
 /// Clones share one set of numbers.
 #[derive(Clone)]
@@ -66,6 +66,10 @@ pub struct Snapshot<'a> {
     pub certificate_until: Option<WallTime>,
     /// Since start.
     pub connections_refused: u64,
+    /// Since start: starts of the chain node after its first.
+    pub node_restarts: u64,
+    /// Since start: how often the guard killed the chain node because its deadline had passed.
+    pub fences: u64,
     pub voters: usize,
     pub learners: usize,
     /// `None` when the file system of the state directory does not tell.
@@ -222,8 +226,9 @@ impl Metrics {
         all.maintenance.set(s.maintenance.into());
         all.host.insecure.set(s.insecure.into());
         show(&all.host.certificate_until, s.certificate_until.map(|until| whole(until.as_nanos() / 1_000_000_000)));
-        let refused = &all.host.connections_refused;
-        refused.inc_by(s.connections_refused.saturating_sub(refused.get()));
+        rise_to(&all.host.connections_refused, s.connections_refused);
+        rise_to(&all.node_restarts, s.node_restarts);
+        rise_to(&all.fences.with_label_values(&[FENCED_BY_DEADLINE]), s.fences);
         all.voters.set(whole(s.voters as u64));
         all.learners.set(whole(s.learners as u64));
         show(&all.host.state_dir_free, s.state_dir.map(|disk| whole(disk.free)));
@@ -249,11 +254,6 @@ impl Metrics {
         self.lock().host.disk_hung.with_label_values(&[dir]).set(hangs.into());
     }
 
-    /// One more start of the chain node after its first.
-    pub fn node_restarted(&self) {
-        self.lock().node_restarts.inc();
-    }
-
     /// One more move of the baton. `reason` comes from a fixed set: each one is a time series for as
     /// long as this process runs. `gap` is the time in which nobody signed, when it is known.
     pub fn moved(&self, kind: &str, reason: &str, gap: Option<Duration>) {
@@ -262,12 +262,6 @@ impl Metrics {
         if let Some(gap) = gap {
             all.move_gap.observe(gap.as_secs_f64());
         }
-    }
-
-    /// One more time that the chain node was killed so that it could not sign. `cause` comes from a
-    /// fixed set; [`FENCED_BY_DEADLINE`] when the guard fired.
-    pub fn fenced(&self, cause: &str) {
-        self.lock().fences.with_label_values(&[cause]).inc();
     }
 
     /// Prometheus text format 0.0.4, one consistent moment.
@@ -284,6 +278,10 @@ impl Metrics {
     fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn rise_to(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 impl All {

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use baton::base::guard_frame::LinkState;
 use baton::base::guard_frame::{
     Armed, FrameBuffer, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeProcess, NodeSpec, ToGuard, encode,
 };
 use baton::base::ids::Epoch;
 use baton::base::time::BootTime;
-use baton::host::key_links::{KeyLinks, LinkState};
+use baton::host::key_links::KeyLinks;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit, set_parent_process_death_signal};
 

@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use baton::base::guard_frame::LinkState;
 use baton::base::guard_frame::{ExitCause, FromGuard, ToGuard};
 use baton::base::time::BootTime;
-use baton::host::key_links::LinkState;
 use rustix::process::Signal;
 
 use super::hang_kit::Disk;

@@ -27,7 +27,6 @@ use baton::host::effects::{Effects, Setup};
 use baton::host::guard_client::GuardSettings;
 use baton::host::key_links::KeyLinks;
 use baton::host::upgrade::Upgrades;
-use baton::operator::metrics::Metrics;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -88,7 +87,6 @@ impl Host {
             node_log: None,
             upgrades,
             core: core.clone(),
-            metrics: Metrics::new(BootTime::now()),
         };
         let effects = Effects::start(setup).await.expect("effects");
         let (tasks, finished, home) = (JoinSet::new(), Arc::default(), chain.home.clone());

@@ -4,10 +4,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use baton::base::guard_frame::LinkState;
 use baton::base::guard_frame::{Armed, ArmedGuard, FromGuard, LinkSpec};
 use baton::base::ids::Epoch;
 use baton::base::time::BootTime;
-use baton::host::key_links::{KeyLinks, LinkState};
+use baton::host::key_links::KeyLinks;
 
 pub const DEADLINE: BootTime = BootTime::from_nanos(1000);
 pub const BEFORE: BootTime = BootTime::from_nanos(999);

@@ -22,10 +22,10 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use baton::base::chain_node::{Activation, SignFloor};
+use baton::base::guard_frame::LinkState;
 use baton::base::ids::Epoch;
 use baton::base::time::{BootTime, WallTime};
 use baton::core::{Action, Event, NotReady, Stage, Unheld};
-use baton::host::key_links::LinkState;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 
 use host_kit::SOON;

@@ -5,10 +5,10 @@
 mod host_kit;
 mod stage;
 
+use baton::base::guard_frame::LinkState;
 use baton::core::upgrades::BinaryReport;
 use baton::core::{Action, Stage};
 use baton::host::effects::Planned;
-use baton::host::key_links::LinkState;
 use stage::{Host, upgrade};
 
 #[tokio::test]

@@ -94,7 +94,7 @@ fn hear(hands: &Arc<Hands>, frame: FromGuard, received_at: BootTime) {
             let validator_epoch = node.validator_epoch;
             info!(pid = node.pid, epoch = validator_epoch.map(|epoch| epoch.0), "chain node started");
             if hands.node_ran.swap(true, Ordering::Relaxed) {
-                hands.metrics.node_restarted();
+                hands.node_restarts.fetch_add(1, Ordering::Relaxed);
             }
             hands.node.send_replace(NodeSeen::Running(node));
             hands.core.step(Event::NodeStarted { validator_epoch });
@@ -116,7 +116,7 @@ fn hear(hands: &Arc<Hands>, frame: FromGuard, received_at: BootTime) {
         FromGuard::Fenced { epoch, fired_at, done_at, links_error } => {
             let took_ms = done_at.since(fired_at).as_millis() as u64;
             warn!(epoch = epoch.0, took_ms, "fenced: the lease ran out");
-            hands.metrics.fenced(crate::operator::metrics::FENCED_BY_DEADLINE);
+            hands.fences.fetch_add(1, Ordering::Relaxed);
             hands.guard().armed = None;
             hands.core.step(Event::Fenced { epoch });
             if let Some(reason) = links_error {

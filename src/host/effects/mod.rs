@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::base::chain_node::Health;
+use crate::base::guard_frame::LinkState;
 use crate::base::guard_frame::{ArmedGuard, Containment, NodeProcess, ToGuard};
 use crate::base::ids::{Epoch, SignMark};
 use crate::config::ChainLog;
@@ -36,9 +37,8 @@ use crate::core_handle::SharedCore;
 use crate::host::chain::near::windows::{Pace, Window};
 use crate::host::chain::{Driver, ProbeError};
 use crate::host::guard_client::{GuardClient, GuardError, GuardSettings};
-use crate::host::key_links::{KeyLinks, LinkState};
+use crate::host::key_links::KeyLinks;
 use crate::host::upgrade::Upgrades;
-use crate::operator::metrics::Metrics;
 use key_places::KeyPlaces;
 use node::Job;
 use node_log::NodeLog;
@@ -62,7 +62,6 @@ pub struct Setup {
     /// To be kept within its bounds.
     pub node_log: Option<ChainLog>,
     pub core: Arc<SharedCore>,
-    pub metrics: Metrics,
 }
 
 /// The hands of a coordinator with a chain node. Cheap to clone.
@@ -80,12 +79,14 @@ struct Hands {
     stop_timeout: Duration,
     probe_every: Duration,
     core: Arc<SharedCore>,
-    metrics: Metrics,
     guard: Mutex<GuardLink>,
     /// What the guard last said of the chain node.
     node: watch::Sender<NodeSeen>,
     /// Whether this coordinator has known a chain node to run: the next start is a restart.
     node_ran: AtomicBool,
+    node_restarts: AtomicU64,
+    /// How often the guard killed the chain node at its deadline.
+    fences: AtomicU64,
     /// How long the node's log was before its newest start.
     log_before_start: AtomicU64,
     /// The coordinator is ending: a guard that goes is not replaced.
@@ -180,10 +181,11 @@ impl Effects {
             stop_timeout: setup.stop_timeout,
             probe_every: setup.probe_every,
             core: setup.core,
-            metrics: setup.metrics,
             guard: Mutex::default(),
             node: watch::Sender::new(NodeSeen::Unknown),
             node_ran: AtomicBool::new(false),
+            node_restarts: AtomicU64::new(0),
+            fences: AtomicU64::new(0),
             log_before_start: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             attached: watch::Sender::new(false),
@@ -283,6 +285,16 @@ impl Effects {
 
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.hands.seen.subscribe()
+    }
+
+    /// Starts of the chain node after the first that this coordinator knows of.
+    pub fn node_restarts(&self) -> u64 {
+        self.hands.node_restarts.load(Ordering::Relaxed)
+    }
+
+    /// How often the guard killed the chain node because its deadline had passed, since this coordinator started.
+    pub fn fences(&self) -> u64 {
+        self.hands.fences.load(Ordering::Relaxed)
     }
 
     /// Asks the chain; see [`Driver::maintenance_window`].
