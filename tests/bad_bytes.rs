@@ -90,7 +90,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3),
             index: 5,
         },
-        payload: openraft::EntryPayload::Normal(baton::core::replicated::Command::Claim {
+        payload: openraft::EntryPayload::Normal(baton::core::agreed::replicated::Command::Claim {
             epoch: Epoch(4),
             member: "b".into(),
             reason: "first claim".into(),

@@ -16,7 +16,7 @@ use baton::base::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::base::time::{BootTime, Now, WallTime};
 use baton::base::timing::{LeaseSpan, Timing};
-use baton::core::replicated::{Command, Replicated};
+use baton::core::agreed::replicated::{Command, Replicated};
 use baton::core::tenure::{Halt, Reason};
 use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
 

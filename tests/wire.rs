@@ -14,8 +14,8 @@ use baton::cluster::wire::{
     SnapshotMeta, SnapshotRequest, StoredMembership, TransferAnswer, TypeConfig, Vote, WireError, decode, proto,
     read_entry,
 };
-use baton::core::orders::Orders;
-use baton::core::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use baton::core::agreed::orders::Orders;
+use baton::core::agreed::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use openraft::EntryPayload;
 use openraft::raft::{

@@ -18,7 +18,7 @@ use crate::base::timing::Timing;
 use crate::cluster::certificates::Bearer;
 use crate::cluster::transport::{Speaker, Visitor};
 use crate::cluster::wire::{AppliedState, KNOWS, PROTOCOL, Sender, Session};
-use crate::core::members::Members;
+use crate::core::agreed::members::Members;
 use sessions::{Heard, Sessions};
 
 pub struct Identity {
@@ -324,8 +324,8 @@ fn check_speaker(sender: &Sender, visitor: &Visitor) -> Result<(), Stranger> {
 mod tests {
     use super::*;
     use crate::base::ids::Role;
-    use crate::core::members::Member;
-    use crate::core::replicated::Replicated;
+    use crate::core::agreed::members::Member;
+    use crate::core::agreed::replicated::Replicated;
 
     fn names(names: &str) -> BTreeSet<NodeId> {
         names.split(' ').map(NodeId::from).collect()

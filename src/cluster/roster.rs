@@ -12,7 +12,7 @@ use crate::base::ids::{NodeId, Vote};
 use crate::base::timing::Timing;
 use crate::cluster::transport::{Certificates, channel};
 use crate::config::{Cluster, Member};
-use crate::core::members::Members;
+use crate::core::agreed::members::Members;
 
 pub struct Roster {
     me: NodeId,
@@ -57,7 +57,7 @@ impl Roster {
 
     /// The members of `members` as seen from this host.
     pub fn resolved(&self, members: &Members) -> Vec<Member> {
-        let resolve = |(id, laid_down): (&NodeId, &crate::core::members::Member)| {
+        let resolve = |(id, laid_down): (&NodeId, &crate::core::agreed::members::Member)| {
             let listed = self.listed.iter().find(|member| member.id == *id);
             match listed.filter(|_| laid_down.incarnation.is_none()) {
                 Some(listed) => listed.clone(),
@@ -146,7 +146,7 @@ mod tests {
     fn roster(b_added: bool) -> Arc<Roster> {
         let member = |id: &str, added: bool| {
             let (addr, incarnation) = (format!("log-{id}:1"), added.then_some(9));
-            (id.into(), crate::core::members::Member { addr, role: Role::Validator, priority: 7, incarnation })
+            (id.into(), crate::core::agreed::members::Member { addr, role: Role::Validator, priority: 7, incarnation })
         };
         let all: BTreeMap<NodeId, _> = [member("a", false), member("b", b_added), member("d", true)].into();
         let voters = vec![["a", "b"].map(NodeId::from).into()];

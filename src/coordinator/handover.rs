@@ -12,7 +12,7 @@ use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::{BootTime, WallTime};
 use crate::cluster::wire::proto::HandoverResponse;
 use crate::core::Event;
-use crate::core::replicated::{Move, MoveKind};
+use crate::core::agreed::replicated::{Move, MoveKind};
 use crate::core::tenure::{Reason, Stage};
 use crate::operator::admin::{NotDone, WantedHandover};
 
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::base::chain_node::{MetFloor, SignFloor};
     use crate::base::ids::SignMark;
-    use crate::core::replicated::MoveEnd;
+    use crate::core::agreed::replicated::MoveEnd;
 
     fn at(secs: u64) -> WallTime {
         WallTime::from_nanos(secs * 1_000_000_000)

@@ -12,7 +12,7 @@ use crate::cluster::introduce::{ANSWER_MAX, Introduced, introduce};
 use crate::cluster::wire::proto::member_change_request::Change as Wanted;
 use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberChangeResponse};
 use crate::config::{PRIORITY_MAX, check_address, check_id, is_loopback};
-use crate::core::members::{Change, Facts, Member, Members, Plan, Refused};
+use crate::core::agreed::members::{Change, Facts, Member, Members, Plan, Refused};
 use crate::core::upgrades::{KNOWS_PLANS, Plans};
 use crate::operator::admin::{Asker, CHANGE_MAX, NotDone};
 use crate::operator::relay::Relay;
@@ -245,12 +245,13 @@ mod tests {
 
     #[test]
     fn what_cannot_read_the_plans_in_the_log_is_not_added() {
-        let mut state = crate::core::replicated::Replicated::default();
+        let mut state = crate::core::agreed::replicated::Replicated::default();
         let mut older = found("d", 0, false, true);
         older.sender.knows = 0;
         assert_eq!(check_reads(&"d".into(), &older, &state.plans), Ok(()), "there are none");
         let (name, at) = (crate::base::ids::UpgradeName::new("v2").unwrap(), crate::base::time::WallTime::default());
-        let plan = crate::core::replicated::Command::PlanUpgrade { name, height: None, source: None, back: false, at };
+        let plan =
+            crate::core::agreed::replicated::Command::PlanUpgrade { name, height: None, source: None, back: false, at };
         state.apply(1, &plan);
         let reason = check_reads(&"d".into(), &older, &state.plans).expect_err("refused");
         assert!(reason.contains("upgrade baton on d first, then add it"), "{reason}");

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
 use super::report::Reporter;
-use crate::core::replicated::{Move, MoveKind};
+use crate::core::agreed::replicated::{Move, MoveKind};
 use crate::host::chain::ProbeError;
 use crate::host::chain::near::windows::{Pace, Window, default_length};
 
@@ -102,7 +102,7 @@ mod tests {
     use crate::base::chain_node::MetFloor;
     use crate::base::ids::Epoch;
     use crate::base::time::WallTime;
-    use crate::core::replicated::MoveEnd;
+    use crate::core::agreed::replicated::MoveEnd;
 
     const SECOND: Duration = Duration::from_secs(1);
     const PACE: Pace = Pace { head: 18, block_time: Duration::from_millis(600) };

@@ -12,8 +12,8 @@ use crate::base::time::WallTime;
 use crate::cluster::wire::proto::order_request::Order;
 use crate::cluster::wire::proto::{LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Member, PRIORITY_MAX};
-use crate::core::orders::Orders;
-use crate::core::replicated::{Applied, Command};
+use crate::core::agreed::orders::Orders;
+use crate::core::agreed::replicated::{Applied, Command};
 use crate::operator::admin::{Asker, NotDone, ORDER_MAX};
 use crate::operator::relay::Relay;
 
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_order_is_in_force_when_the_state_says_so() {
-        let mut state = crate::core::replicated::Replicated::default();
+        let mut state = crate::core::agreed::replicated::Replicated::default();
         let (member, at): (NodeId, _) = ("host-b".into(), WallTime::now());
         for command in [
             Command::SetMaintenance { member: member.clone(), on: true, at },

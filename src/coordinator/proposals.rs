@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::ids::Epoch;
 use crate::base::time::BootTime;
-use crate::core::replicated::Command;
+use crate::core::agreed::replicated::Command;
 
 /// After a failure, for the core to ask for the same again.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);

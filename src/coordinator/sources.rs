@@ -20,7 +20,7 @@ use crate::cluster::gossip::{Heard, Table};
 use crate::cluster::raft::Consensus;
 use crate::cluster::store::{AppliedEntry, Health, News};
 use crate::cluster::wire::proto::Record;
-use crate::core::replicated::Command;
+use crate::core::agreed::replicated::Command;
 use crate::core::{ClockOffset, Event, Peer};
 use crate::core_handle::{Change, SharedCore};
 

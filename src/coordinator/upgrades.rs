@@ -19,7 +19,7 @@ use crate::cluster::gossip::Table;
 use crate::cluster::wire::proto::upgrade_change_request::Change;
 use crate::cluster::wire::proto::{UpgradeChangeRequest, UpgradeChangeResponse};
 use crate::core::Event;
-use crate::core::replicated::{Applied, Command, Replicated};
+use crate::core::agreed::replicated::{Applied, Command, Replicated};
 use crate::core::tenure::Reason;
 use crate::core::upgrades::{Facts, Host, Next, Plan, Plans, Situation, Wanted, check_known, next};
 use crate::host::effects::Planned;

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::Core;
 use super::event::Action;
+use super::fences::floor;
 use super::tenure::Reason;
-use super::{Core, floor};
 use crate::base::ids::NodeId;
 use crate::base::time::Now;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
 use crate::base::timing::Timing;
-use crate::core::lease::VoterSets;
+use crate::core::fences::lease::VoterSets;
 use crate::core::peers::Peer;
 
 /// What the order of candidates depends on, highest first: priority, height, then the lower id.

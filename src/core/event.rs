@@ -7,13 +7,13 @@ use crate::base::chain_node::{Health, KeyLook, MetFloor, SignFloor};
 use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::base::time::BootTime;
+use crate::core::agreed::orders::{Barred, Orders};
+use crate::core::agreed::replicated::{Applied, Command};
 use crate::core::clock::ClockOffset;
+use crate::core::fences::lease::VoterSets;
 use crate::core::host::Descendant;
 use crate::core::key_watch::Unheld;
-use crate::core::lease::VoterSets;
-use crate::core::orders::{Barred, Orders};
 use crate::core::peers::Peer;
-use crate::core::replicated::{Applied, Command};
 use crate::core::tenure::Reason;
 
 /// Something that happened. The shell reports each once, in the order in which it learnt of it.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::event::Action;
-use super::lease::Lease;
 use super::peers::Peer;
 use super::{Core, tenure};
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::{BootTime, Now, WallTime};
+use crate::core::fences::lease::Lease;
 
 /// Leadership of one Raft term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

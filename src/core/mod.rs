@@ -1,24 +1,19 @@
 //! The pure heart of baton: told what happened, it answers what to do. No clock, no I/O, no runtime,
-//! no logging; time is an argument. `driver.rs` feeds it and performs its actions in order.
+//! no logging; time is an argument. `coordinator` feeds it and performs its actions in order.
 //!
-//! `lease` and `votes` carry the safety argument (fences 1 and 2), `floor` fence 3; `host` knows the own
-//! chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
-//! leadership of a term, `resigned` of one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go, `orders` what an
-//! operator has laid down.
+//! `fences` has the safety argument; `agreed` what the log says; `host` knows the own chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
+//! leadership of a term, `resigned` of one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go.
 
+pub mod agreed;
 mod clock;
 pub mod degraded;
 pub mod election;
 pub mod event;
-pub mod floor;
+pub mod fences;
 pub mod host;
 mod key_watch;
 mod lead;
-pub mod lease;
-pub mod members;
-pub mod orders;
 pub mod peers;
-pub mod replicated;
 mod resigned;
 mod rival;
 mod settings;
@@ -26,7 +21,6 @@ mod shown;
 pub mod standing;
 pub mod tenure;
 pub mod upgrades;
-pub mod votes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,13 +39,13 @@ use crate::base::time::{BootTime, Now};
 use crate::base::timing::LeaseSpan;
 use degraded::CatchUp;
 use election::Campaigns;
+use fences::lease::VoterSets;
+use fences::votes::{Refusal, VoteGate};
 use host::Host;
 use key_watch::KeyWatch;
 use lead::Lead;
-use lease::VoterSets;
 use resigned::Resigned;
 use tenure::{AskedHandover, Tenure};
-use votes::{Refusal, VoteGate};
 
 /// A coordinator that was asked to stop waits no longer for somebody to take the baton.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);

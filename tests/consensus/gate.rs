@@ -7,8 +7,8 @@ use baton::base::guard_frame::ExitCause;
 use baton::base::ids::{Epoch, Role};
 use baton::base::time::{BootTime, WallTime};
 use baton::cluster::wire::proto;
-use baton::core::replicated::Command;
-use baton::core::votes::Refusal;
+use baton::core::agreed::replicated::Command;
+use baton::core::fences::votes::Refusal;
 use baton::core::{Action, Event, Peer, Stage};
 use tokio::time::sleep;
 

@@ -20,8 +20,8 @@ use baton::cluster::wire::{
     Entry, LogId, Message, OfLeader, PROTOCOL, Sender, Session, TransferAnswer, TypeConfig, Vote,
 };
 use baton::config;
-use baton::core::members::{Change, Member as Belonging};
-use baton::core::replicated::Command;
+use baton::core::agreed::members::{Change, Member as Belonging};
+use baton::core::agreed::replicated::Command;
 use baton::core::{Action, Core, Event, Memory, Settings};
 use baton::core_handle::SharedCore;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};

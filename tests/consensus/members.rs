@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton::cluster::wire::{Entry, LogId, Membership};
-use baton::core::members::Change;
-use baton::core::replicated::Command;
-use baton::core::votes::Refusal;
+use baton::core::agreed::members::Change;
+use baton::core::agreed::replicated::Command;
+use baton::core::fences::votes::Refusal;
 use baton::core::{Action, Event};
 use openraft::EntryPayload;
 use openraft::vote::leader_id_std::CommittedLeaderId;

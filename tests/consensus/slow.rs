@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton::base::ids::Epoch;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use tokio::time::timeout;
 
 use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, release};

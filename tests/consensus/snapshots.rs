@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use baton::core_handle::SharedCore;
 use tokio::time::sleep;
 

@@ -7,7 +7,7 @@ use baton::cluster::wire::proto::raft_client::RaftClient;
 use baton::cluster::wire::{
     Message, OfLeader, PROTOCOL, Sender, Session, SnapshotData, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
 };
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tokio::time::timeout;
 use tonic::{Code, Status};

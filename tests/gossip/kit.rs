@@ -15,7 +15,7 @@ use baton::cluster::wire::proto::gossip_server::{Gossip as GossipRpc, GossipServ
 use baton::cluster::wire::proto::{Record, Sender};
 use baton::cluster::wire::{AppliedState, PROTOCOL};
 use baton::config;
-use baton::core::members::Members;
+use baton::core::agreed::members::Members;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -10,7 +10,7 @@ use baton::cluster::gossip::Table;
 use baton::cluster::wire::PROTOCOL;
 use baton::cluster::wire::proto::gossip_client::GossipClient;
 use baton::cluster::wire::proto::{ExchangeRequest, Record, Sender};
-use baton::core::members::{self, Members};
+use baton::core::agreed::members::{self, Members};
 use tonic::Code;
 
 use crate::kit::{channel, in_state, incarnation, listen, nowhere, pair, sender, start, state_of};

@@ -18,7 +18,7 @@ use baton::base::ids::Role;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
 use baton::config::Chain;
-use baton::core::replicated::{Command as Entry, Replicated};
+use baton::core::agreed::replicated::{Command as Entry, Replicated};
 use baton::core::upgrades::UpgradeReport;
 use baton::core::{Action, Core, Event, Memory, Peer, Settings, Stage};
 use baton::core_handle::SharedCore;

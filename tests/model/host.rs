@@ -9,8 +9,8 @@ use std::time::Duration;
 use baton::base::guard_frame::{Armed, Containment, NodeProcess};
 use baton::base::ids::{Epoch, NodeId, UpgradeName};
 use baton::base::time::{BootTime, Now, WallTime};
-use baton::core::replicated::Command;
-use baton::core::votes::Refusal;
+use baton::core::agreed::replicated::Command;
+use baton::core::fences::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Peer, Stage};
 
 use crate::machine::{Job, Machine, healthy};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton::base::chain_node::{Health, KeyState, SignFloor};
 use baton::base::ids::SignMark;
-use baton::core::floor;
+use baton::core::fences::floor;
 
 use crate::slots::{Signed, Slots, conflict};
 

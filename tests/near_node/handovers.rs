@@ -11,7 +11,7 @@ use baton::base::ids::SignMark;
 use baton::base::time::WallTime;
 use baton::config::OnHalt;
 use baton::core::Stage;
-use baton::core::replicated::Replicated;
+use baton::core::agreed::replicated::Replicated;
 use tokio::sync::watch;
 
 use crate::stage::Host;

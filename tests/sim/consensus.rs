@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use baton::core::Event;
-use baton::core::replicated::Command;
-use baton::core::votes::Refusal;
+use baton::core::agreed::replicated::Command;
+use baton::core::fences::votes::Refusal;
 
 use crate::coordinator::{Request, Stage};
 use crate::members::{Change, Members, ids};

@@ -8,8 +8,8 @@ use baton::base::guard_frame::Armed;
 use baton::base::ids::NodeId;
 use baton::base::time::{BootTime, Now};
 use baton::base::timing::{LeaseSpan, Timing};
-use baton::core::replicated::Command;
-use baton::core::votes::VoteGate;
+use baton::core::agreed::replicated::Command;
+use baton::core::fences::votes::VoteGate;
 use baton::core::{ClockOffset, Core, Event, Memory, Peer};
 
 use crate::disk::Dir;

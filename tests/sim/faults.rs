@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton::base::ids::{Role, UpgradeName};
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use baton::core::tenure::Reason;
 use baton::core::{Event, State};
 

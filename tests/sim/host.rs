@@ -7,7 +7,7 @@ use baton::base::ids::Role;
 use baton::base::time::BootTime;
 use baton::base::timing::Timing;
 use baton::cluster::store::LongestPromise;
-use baton::core::replicated::{Applied, Command};
+use baton::core::agreed::replicated::{Applied, Command};
 use baton::core::{Core, Event, Memory, Settings};
 
 use crate::coordinator::{Coordinator, Stage};

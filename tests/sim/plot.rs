@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton::base::ids::Epoch;
 use baton::base::timing::Timing;
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use baton::core::tenure::Reason;
 use baton::core::{Core, Event};
 

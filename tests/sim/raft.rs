@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use baton::core::replicated::{Command, Replicated};
+use baton::core::agreed::replicated::{Command, Replicated};
 
 use crate::members::{Change, Members};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton::base::ids::Role;
 use baton::core::Event;
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use baton::core::tenure::Reason;
 
 use crate::faults::Fault;

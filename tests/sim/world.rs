@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton::base::ids::{NodeId, Role};
 use baton::base::time::{BootTime, Now, WallTime};
 use baton::base::timing::Timing;
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use baton::core::{Action, Event};
 
 use crate::chain::Chain;

@@ -9,7 +9,7 @@ use baton::base::ids::{Epoch, SignMark};
 use baton::base::time::WallTime;
 use baton::cluster::store::{Opened, StateMachine, Store};
 use baton::cluster::wire::{Entry, LogId, Vote};
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::vote::leader_id_std::CommittedLeaderId;

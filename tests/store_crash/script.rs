@@ -7,7 +7,7 @@ use std::path::Path;
 use baton::base::ids::Epoch;
 use baton::cluster::store::Opened;
 use baton::cluster::wire::{Entry, TypeConfig};
-use baton::core::replicated::Command;
+use baton::core::agreed::replicated::Command;
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;

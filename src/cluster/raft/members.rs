@@ -11,7 +11,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use super::Consensus;
 use crate::base::ids::NodeId;
 use crate::cluster::wire::{Node, TypeConfig};
-use crate::core::members::{Change, Members};
+use crate::core::agreed::members::{Change, Members};
 
 /// Why a change of the membership did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -37,8 +37,8 @@ use crate::cluster::transport::MESSAGE_BYTES_MAX;
 use crate::cluster::wire::proto::raft_server::RaftServer;
 use crate::cluster::wire::{Entry, LogId, Membership, Node, TypeConfig};
 use crate::core::Event;
-use crate::core::members::Members;
-use crate::core::replicated::{Applied, Command};
+use crate::core::agreed::members::Members;
+use crate::core::agreed::replicated::{Applied, Command};
 use crate::core_handle::SharedCore;
 
 /// Applied entries between two snapshots, unless a test says otherwise. An entry is a few hundred bytes and moves are rare.

@@ -31,7 +31,7 @@ use crate::cluster::wire::{
     Entry, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto,
 };
 use crate::core::Event;
-use crate::core::replicated::Command;
+use crate::core::agreed::replicated::Command;
 use crate::core_handle::SharedCore;
 
 /// How far a request may overtake the `Release` that was sent before it.

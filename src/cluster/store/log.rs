@@ -16,7 +16,7 @@ use super::writer::{Done, Write};
 use super::{Shared, VALUE_BYTES_MAX, invalid, lock};
 use crate::base::ids::NodeId;
 use crate::cluster::wire::{Entry, LogId, TypeConfig, Vote, proto};
-use crate::core::members::Members;
+use crate::core::agreed::members::Members;
 
 /// The log and the vote. Clones share them.
 #[derive(Clone)]

@@ -77,8 +77,8 @@ use self::writer::Writer;
 use crate::base::ids::{NodeId, SignMark, Term};
 use crate::cluster::wire::{Entry, LogId, Vote, members};
 use crate::core::View;
-use crate::core::members::Members;
-use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::core::agreed::members::Members;
+use crate::core::agreed::replicated::{Applied, Command, FloorSource};
 
 /// Version of the layout on disk.
 pub const FORMAT: u32 = 1;

@@ -19,7 +19,7 @@ use super::disk::APPLIED;
 use super::writer::Write;
 use super::{AppliedEntry, AppliedState, News, Shared, lock};
 use crate::cluster::wire::{Entry, LogId, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig, decode, proto};
-use crate::core::replicated::Applied;
+use crate::core::agreed::replicated::Applied;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 

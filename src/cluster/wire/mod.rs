@@ -15,7 +15,7 @@ pub use upgrades::upgrade_name;
 
 use crate::base::ids::NodeId;
 use crate::base::timing::Timing;
-use crate::core::replicated::{Applied, Command};
+use crate::core::agreed::replicated::{Applied, Command};
 
 /// The generated messages and services.
 #[allow(clippy::all)]
@@ -36,7 +36,7 @@ openraft::declare_raft_types!(
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
 );
 
-pub type Node = crate::core::members::Member;
+pub type Node = crate::core::agreed::members::Member;
 pub type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
 pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;

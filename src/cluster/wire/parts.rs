@@ -13,8 +13,8 @@ use super::{member, name_or_empty, nanos, required, some_name};
 use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, Role, SignMark};
 use crate::base::time::WallTime;
-use crate::core::members::Members;
-use crate::core::replicated::Command;
+use crate::core::agreed::members::Members;
+use crate::core::agreed::replicated::Command;
 
 impl From<&Vote> for proto::Ballot {
     fn from(vote: &Vote) -> Self {

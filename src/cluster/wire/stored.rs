@@ -9,8 +9,8 @@ use super::{approvals_part, from_parts, member, name_or_empty, nanos, required, 
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::Epoch;
 use crate::base::time::WallTime;
-use crate::core::orders::Orders;
-use crate::core::replicated::{LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use crate::core::agreed::orders::Orders;
+use crate::core::agreed::replicated::{LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
 use crate::core::upgrades::Plans;
 
 /// The applied state with its place in the log.

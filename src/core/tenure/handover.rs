@@ -6,8 +6,8 @@ use super::{AskedHandover, Reason, Stage, Tenure};
 use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::Now;
 use crate::core::Core;
+use crate::core::agreed::replicated::Applied;
 use crate::core::event::{Action, Handover};
-use crate::core::replicated::Applied;
 
 impl Core {
     pub(in crate::core) fn note_handover_wanted(

@@ -16,9 +16,9 @@ use crate::base::chain_node::{MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, SignMark, Term};
 use crate::base::time::{BootTime, Now};
 use crate::core::Core;
+use crate::core::agreed::replicated::{Applied, Command, FloorSource};
 use crate::core::event::{Action, View};
-use crate::core::floor;
-use crate::core::replicated::{Applied, Command, FloorSource};
+use crate::core::fences::floor;
 pub use settling::Halt;
 use upgrading::InPlace;
 

@@ -4,9 +4,10 @@ use super::{ALL_UPGRADE_WITHIN, Reason, Stage, Tenure};
 use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::Epoch;
 use crate::base::time::{BootTime, Now, WallTime};
+use crate::core::Core;
+use crate::core::agreed::replicated::{Applied, FloorSource};
 use crate::core::event::Action;
-use crate::core::replicated::{Applied, FloorSource};
-use crate::core::{Core, floor};
+use crate::core::fences::floor;
 
 /// A chain that makes no block while a holder waits for one. It may wait for this very validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::plan::Plan;
 use super::report::{BinaryReport, UpgradeReport};
 use crate::base::ids::{NodeId, Role};
-use crate::core::replicated::Move;
+use crate::core::agreed::replicated::Move;
 
 /// A chain node that ends this often with its new binary will not do.
 const CRASHES_MAX: u32 = 3;

@@ -8,7 +8,7 @@ use super::plan::{PlanStage, Plans, check_source};
 use super::report::{BinaryReport, UpgradeReport};
 use crate::base::ids::{NodeId, Role, UpgradeName};
 use crate::base::time::WallTime;
-use crate::core::replicated::Command;
+use crate::core::agreed::replicated::Command;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {

@@ -25,7 +25,7 @@ pub use crate::base::chain_node::{Activation, Health, KeyState, KeyWork, OnChain
 use crate::base::guard_frame::{LinkSpec, NodeSpec};
 use crate::base::ids::SignMark;
 use crate::config::{Chain, DriverKind, OnHalt};
-use crate::core::floor;
+use crate::core::fences::floor;
 pub use answer::parse_rfc3339;
 pub use home::foreign_user;
 pub use key_reader::KeyReader;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::ids::Epoch;
 use crate::base::time::WallTime;
-use crate::core::replicated::MoveKind;
+use crate::core::agreed::replicated::MoveKind;
 use crate::core::upgrades::kit::{self, name};
 use crate::core::upgrades::plan::PlanStage;
 use crate::core::upgrades::report::{Failed, Step, UnderWay};

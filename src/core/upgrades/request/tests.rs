@@ -26,7 +26,7 @@ fn at_height(height: u64) -> Wanted {
 
 /// With every command that is accepted applied.
 fn after(wanted: &[Wanted], hosts: &[Host]) -> Plans {
-    let mut state = crate::core::replicated::Replicated::default();
+    let mut state = crate::core::agreed::replicated::Replicated::default();
     for wanted in wanted {
         let (command, _) = judge(wanted, &state.plans, hosts).unwrap();
         state.apply(1, &command.unwrap());

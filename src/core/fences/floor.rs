@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::base::chain_node::{FloorBasis, Health, SignFloor};
 use crate::base::ids::SignMark;
 use crate::base::time::WallTime;
-use crate::core::replicated::FloorSource;
+use crate::core::agreed::replicated::FloorSource;
 
 /// The floor for a holder that claims now. `quiet_since` is a moment after which no other host, and
 /// not this one either, can have signed; `clock_skew` bounds its difference to block header times.

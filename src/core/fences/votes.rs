@@ -6,9 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::settings::Memory;
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
+use crate::core::settings::Memory;
 
 /// What a member must remember in order not to vote inside somebody's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{NodeId, Role};
-use crate::core::lease::VoterSets;
+use crate::core::fences::lease::VoterSets;
 
 /// What the cluster has laid down about one member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

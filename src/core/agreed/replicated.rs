@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::base::time::WallTime;
+use crate::core::agreed::orders::Orders;
 use crate::core::event::View;
-use crate::core::orders::Orders;
 use crate::core::upgrades::Plans;
 
 /// Rows of the history that are kept; the oldest goes first.
