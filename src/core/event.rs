@@ -1,14 +1,13 @@
 //! What the core is told and what it asks for: its whole contact with the world.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::chain_node::{Health, KeyLook, MetFloor, SignFloor};
 use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::base::time::BootTime;
-use crate::core::agreed::orders::{Barred, Orders};
-use crate::core::agreed::replicated::{Applied, Command};
+use crate::core::agreed::replicated::{Applied, Command, View};
 use crate::core::clock::ClockOffset;
 use crate::core::fences::lease::VoterSets;
 use crate::core::host::Descendant;
@@ -241,24 +240,6 @@ pub enum Event {
         by: NodeId,
         term: Term,
     },
-}
-
-/// What the core reads of the replicated state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct View {
-    pub epoch: Epoch,
-    pub holder: Option<NodeId>,
-    pub orders: Orders,
-    /// With whom the baton stays while the cluster is paused.
-    pub keepers: BTreeSet<NodeId>,
-}
-
-impl View {
-    /// # Errors
-    /// The operator's order that forbids it.
-    pub fn may_claim(&self, member: &NodeId) -> Result<(), Barred> {
-        self.orders.may_claim(member, self.keepers.iter())
-    }
 }
 
 /// Something to do. The shell starts each in the given order; what has an outcome reports it as an

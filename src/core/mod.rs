@@ -25,8 +25,9 @@ pub mod upgrades;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use agreed::replicated::View;
 pub use clock::ClockOffset;
-pub use event::{Action, Event, Handover, View};
+pub use event::{Action, Event, Handover};
 pub use host::{Descendant, NotReady};
 pub use key_watch::Unheld;
 pub use peers::Peer;

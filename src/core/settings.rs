@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::event::View;
 use crate::base::ids::{NodeId, Role, SignMark, Term};
 use crate::base::timing::Timing;
+use crate::core::agreed::replicated::View;
 
 /// What the configuration says, as far as the core decides by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -78,7 +78,8 @@ use crate::base::ids::{NodeId, SignMark, Term};
 use crate::cluster::wire::{Entry, LogId, Vote, members};
 use crate::core::View;
 use crate::core::agreed::members::Members;
-use crate::core::agreed::replicated::{Applied, Command, FloorSource};
+use crate::core::agreed::replicated::{Applied, Command};
+use crate::core::fences::floor::FloorSource;
 
 /// Version of the layout on disk.
 pub const FORMAT: u32 = 1;

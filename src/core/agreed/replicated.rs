@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
 use crate::base::time::WallTime;
-use crate::core::agreed::orders::Orders;
-use crate::core::event::View;
+use crate::core::agreed::orders::{Barred, Orders};
+use crate::core::fences::floor::FloorSource;
 use crate::core::upgrades::Plans;
 
 /// Rows of the history that are kept; the oldest goes first.
@@ -202,15 +202,22 @@ pub struct MoveEnd {
     pub floor: MetFloor,
 }
 
-/// What a claimer knows of the signatures made before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum FloorSource {
-    /// No epoch was ever claimed.
-    NeverSigned,
-    /// The holder of the last epoch released it and said what it signed last.
-    Exact(SignMark),
-    /// The last holder did not say; the floor has to settle.
-    Unknown,
+/// What the core reads of the replicated state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct View {
+    pub epoch: Epoch,
+    pub holder: Option<NodeId>,
+    pub orders: Orders,
+    /// With whom the baton stays while the cluster is paused.
+    pub keepers: BTreeSet<NodeId>,
+}
+
+impl View {
+    /// # Errors
+    /// The operator's order that forbids it.
+    pub fn may_claim(&self, member: &NodeId) -> Result<(), Barred> {
+        self.orders.may_claim(member, self.keepers.iter())
+    }
 }
 
 /// The replicated state after some prefix of the log.

@@ -5,10 +5,22 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::chain_node::{FloorBasis, Health, SignFloor};
 use crate::base::ids::SignMark;
 use crate::base::time::WallTime;
-use crate::core::agreed::replicated::FloorSource;
+
+/// What a claimer knows of the signatures made before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FloorSource {
+    /// No epoch was ever claimed.
+    NeverSigned,
+    /// The holder of the last epoch released it and said what it signed last.
+    Exact(SignMark),
+    /// The last holder did not say; the floor has to settle.
+    Unknown,
+}
 
 /// The floor for a holder that claims now. `quiet_since` is a moment after which no other host, and
 /// not this one either, can have signed; `clock_skew` bounds its difference to block header times.

@@ -5,9 +5,9 @@ use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::Epoch;
 use crate::base::time::{BootTime, Now, WallTime};
 use crate::core::Core;
-use crate::core::agreed::replicated::{Applied, FloorSource};
+use crate::core::agreed::replicated::Applied;
 use crate::core::event::Action;
-use crate::core::fences::floor;
+use crate::core::fences::floor::{self, FloorSource};
 
 /// A chain that makes no block while a holder waits for one. It may wait for this very validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
