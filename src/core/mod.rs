@@ -4,6 +4,8 @@
 //! `fences` has the safety argument; `agreed` what the log says; `host` knows the own chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
 //! leadership of a term, `resigned` of one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod agreed;
 mod clock;
 pub mod degraded;
