@@ -1,4 +1,4 @@
-//! For how long a caller waits for an answer, as openraft and `consensus/client.rs` have it: three quarters of a heartbeat
+//! For how long a caller waits for an answer, as openraft and `cluster/raft/client.rs` have it: three quarters of a heartbeat
 //! for a heartbeat, longer for entries and votes. An answer that comes later is lost to Raft. What it says of a promise is
 //! not.
 

@@ -1,4 +1,4 @@
-//! Guard and chain node of a simulated host. They keep the guard's contract (`guard_frame.rs`): it fires at its
+//! Guard and chain node of a simulated host. They keep the guard's contract (`base/guard_frame.rs`): it fires at its
 //! deadline by its own clock and needs up to `kill_max` to kill; a coordinator that comes and goes does not touch
 //! them. Here is what the oracle watches: from when until when a chain node may sign.
 

@@ -1,5 +1,5 @@
 //! What one member knows of all members, and the rule by which records replace each other. Pure: times
-//! and records come in as arguments. `gossip/mod.rs`, its server and its peer tasks are the callers;
+//! and records come in as arguments. `cluster/gossip/mod.rs`, its server and its peer tasks are the callers;
 //! everyone else reads it through `Gossip::table`.
 
 use std::collections::BTreeMap;

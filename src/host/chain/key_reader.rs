@@ -39,7 +39,7 @@ impl KeyReader {
         self.ask(KeyFormat::CometBft, file).await
     }
 
-    /// Pairs of places in `files` that hold the same key, the lower place first; see `guard/same_key.rs`.
+    /// Pairs of places in `files` that hold the same key, the lower place first; see `host/guard/same_key.rs`.
     pub async fn same(&self, files: &[PathBuf]) -> Result<Vec<(usize, usize)>, DriverError> {
         let uncompared =
             |reason: String| DriverError::setting("chain.links", format!("its keys are not compared: {reason}"));

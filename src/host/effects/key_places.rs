@@ -3,7 +3,7 @@
 //! the node runs; what is found keeps this host from being chosen, by name, and the node from running as a standby. Also
 //! whether the key files could be linked at all: without, this host is not chosen either, and its standby runs on.
 //!
-//! What the files and the processes say is the driver's to judge (`chain/targets.rs`, `chain/process.rs`).
+//! What the files and the processes say is the driver's to judge (`host/chain/targets.rs`, `host/chain/process.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
