@@ -1,4 +1,10 @@
 //! The threads of `baton run`. Those that carry the lease run at a real-time priority where the host allows it.
+//!
+//! The guard runs at priority 2. At 1 run the two workers of the runtime, which carry Raft, gossip and the transport,
+//! and the main thread, which performs the core's actions. They never spin for a thread without a priority, and what
+//! they share with one is locked for the copy of a value. Whatever waits for disks runs on the runtime's other
+//! threads, in `store-writer`, and in sled's own. Those of sled spin for one another and stay ordinary for that
+//! reason; no renewal passes through them.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

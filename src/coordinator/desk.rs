@@ -1,5 +1,11 @@
 //! Where operators and monitors are answered: a thread with a runtime of its own, so that however much they ask,
 //! no heartbeat stands in a queue behind them. What is asked of the driver still goes through its channel.
+//!
+//! An admin on another machine connects to the members' port. Once the handshake has shown whose certificate it is,
+//! `transport::accept` hands the connection over, and the desk's runtime takes the socket for its own
+//! (`Caller::move_here`). What is asked often is found once for all who asked meanwhile (`operator::shared_answer`):
+//! the status and the history at most a hundred times a second, the metrics twenty times. An answer is never older
+//! than the question. The exporter asks nobody: `report` publishes what it shows.
 
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, UnixListener};

@@ -1,5 +1,14 @@
 //! Orders of operators: read, checked against the membership, and committed by whoever leads, wherever they
 //! were given.
+//!
+//! An order travels from `cli` to the admin socket (or the members' port), to `operator::admin`, to this file. This
+//! file checks it against the membership and lets the leader commit it: itself, or another member's coordinator
+//! through `operator::relay`, which passes an order on once and no further. It asks again until a leader has
+//! committed the order or eight seconds have passed. Orders may be committed twice, since each only sets something.
+//!
+//! Orders act in two places. The core obeys them through its `View`: before a claim, in the rank of a candidate, in
+//! the choice of a target, and in a holder that lets go for maintenance. And the state machine rejects a `Claim` that
+//! an earlier entry forbids, so a leader that has not applied the order yet cannot act against it.
 
 use std::time::Duration;
 

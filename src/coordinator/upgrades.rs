@@ -1,5 +1,17 @@
 //! The plans of upgrades: tells the own hands what is planned and whether it is their turn, says what a plan waits for,
 //! and, while this member leads, carries the plan on. What to do next is decided in `core::upgrades`.
+//!
+//! A plan travels as a change of the membership does. The leader weighs it by the plans and by what gossip tells of
+//! each host's binaries, then commits `PlanUpgrade`. Every member follows the replicated plan and asks
+//! `core::upgrades::next` what it waits for, on changes and once a second; `baton upgrade status` shows those words.
+//! Whoever leads also does what `next` says: it proposes `UpgradeTurn` and `EndUpgrade`, and as the holder it hands
+//! over. `next` is pure and made of the replicated state and gossip, so a new leader decides the same; it does not
+//! inherit how long the old one had waited. What hosts tell can hold a plan up or end it. It grants nothing, and the
+//! fences know of no upgrade.
+//!
+//! A member of a version that does not know an entry refuses to append it. So every message carries what its sender
+//! can read (`Sender.knows`), and the leader writes no plan while a member is not known to read it. Once there are
+//! plans, it adds no member that cannot. Both are looked at under one lock (`Reporter::changing`).
 
 use std::sync::Arc;
 use std::time::Duration;

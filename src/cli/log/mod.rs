@@ -1,5 +1,10 @@
 //! Where the log of `baton run` goes: standard error, for people or as JSON. BATON_LOG says how much, BATON_LOG_FORMAT
 //! how, unless `--log-format` does.
+//!
+//! No step of the core waits for standard error. `core_handle` compares what operators are shown before and after
+//! every step and tells a change through a channel; a task makes the line; a thread writes it (`lines`), and what it
+//! cannot take in time is dropped and counted. The guard's lines are made by `host::guard::say`. The chain node
+//! writes its log itself, and `host::effects::node_log` keeps that within bounds.
 
 mod json;
 mod lines;

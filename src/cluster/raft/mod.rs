@@ -1,12 +1,17 @@
 //! Raft among the members: openraft behind our vote gate, elections by our policy. Nothing else in
 //! baton names openraft's API. `driver.rs` starts it and performs the core's proposals with it.
 //!
-//! Of openraft 0.10's ways, these would break the safety argument or the policy, and are off: elections
-//! by timer (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes
-//! (`enable_leader_restore`), a removed leader that transfers by itself (`removed_leader_step_down`), and
-//! the network's `pre_vote`, which grants when it is not implemented. Its own leader lease is
-//! `election_timeout_max`; it is kept shorter than ours, which alone counts. `election_timeout_min` is how long it waits for
-//! a vote.
+//! Of openraft 0.10's ways, these would break the safety argument or the policy, and are off: elections by timer
+//! (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes (`enable_leader_restore`),
+//! a removed leader that transfers by itself (`removed_leader_step_down`), and the network's `pre_vote`, which grants
+//! when it is not implemented. Its own leader lease is `election_timeout_max`; it is kept shorter than ours, which
+//! alone counts. `election_timeout_min` is how long it waits for a vote.
+//!
+//! `service` answers peers; votes and appends exclude each other there. `client` takes the sending time on
+//! CLOCK_BOOTTIME. It reports an acknowledgement only for an accepted request of the store that joined under the
+//! peer's name, and of the one process that speaks for it (`identity`). A request that openraft has given up on goes
+//! on as long as its answer can lengthen the lease (`late`). Leader ids are openraft's standard ones (one leader a
+//! term): rule W counts on that. Heartbeats write nothing to disk.
 
 mod client;
 mod late;

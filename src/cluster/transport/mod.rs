@@ -1,6 +1,12 @@
 //! How members reach each other: one gRPC channel a peer, under mutual TLS or in the clear, and on both
 //! ends the name that the other one's certificate proves. Whether that name may speak, and what is said, is
 //! decided above.
+//!
+//! Whoever reaches the port of a member can open connections, so everything is bounded. The door has 128 places; a
+//! new connection displaces the oldest one that has not proven to be a member's. Handshakes run on threads of their
+//! own (`handshakes`). A connection ends after three leases of silence. It may have 64 requests and 2 MiB under way,
+//! 1 MiB a message, 16 KiB of headers, and a request may take one lease. The admin socket has the same door with 64
+//! places, admins on other machines one with 32 and 16 requests each.
 
 mod accept;
 mod call;

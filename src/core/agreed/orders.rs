@@ -2,6 +2,10 @@
 //!
 //! Orders only ever forbid. They decide who takes the baton when, never whether it is safe to: the fences
 //! know nothing of them.
+//!
+//! A pause asks who may claim at all. These are the *keepers*: the member that was proven active last, those that
+//! claimed since and never became active, and the target that a holder's `Release` names when an operator moved the
+//! baton. So a failed handover still leads back, and nobody else takes part.
 
 use std::collections::BTreeMap;
 use std::fmt;

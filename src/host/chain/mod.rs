@@ -3,6 +3,10 @@
 //!
 //! [`ChainDriver`] is what a driver says, [`Driver`] whichever of them is configured. To add a chain,
 //! follow docs/adding-a-chain.md. `http`, `answer`, `exec`, `files` and `key_reader` are what drivers share.
+//!
+//! A driver answers questions about its node: its links, what its own files must not say, its health, whether an
+//! answer proves it active or keyless, what it signed last, how it is told the sign floor. `tests/chain/contract.rs`
+//! holds for every driver.
 
 mod answer;
 pub mod cometbft;

@@ -3,6 +3,13 @@
 //!
 //! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
 //! link is never put to validating by something older than the order to let go.
+//!
+//! What waits for a disk is in a queue beside the jobs (`file_queue`), so that a hung disk keeps no node from being
+//! ended. A node counts as stopped only when the guard, or the sweep after a guard's death, has seen it gone. A hot
+//! activation signals a process only after it has answered a probe. A node that was proven keyless is stopped beside
+//! the `Release`, and counts as down until it runs again as standby. `key_places` looks whether the links still
+//! decide who signs, before a standby starts and while a node runs. `first_signature` and `last_words` serve people
+//! alone.
 
 mod approvals;
 mod descendants;

@@ -1,6 +1,17 @@
 //! Upgrades of this host's chain node, in cosmovisor's layout: which binary runs, which upgrade the chain asks for, and
 //! the steps from one binary to the next. Everything here blocks: it is called on threads that carry no lease. It never
 //! stops or starts the chain node; `effects` does, and calls [`Upgrades::carry_out`] in between.
+//!
+//! `effects::upgrade` looks at what the chain (`upgrade-info.json`) and the cluster's plan ask for, every
+//! `upgrade.poll`, and once more between the guard's word that the node ended by itself and the core's hearing of it.
+//! So a node that asks for an upgrade and ends is not taken for one that crashed, which would move the baton to a
+//! host whose node ends in the same way. The file may have been written long before. So the core hears `UpgradeDue`
+//! once the binary is there and the node has told the height before the upgrade's, or has ended within ten seconds of
+//! writing the file, or without having told any height, or is of a kind that tells none.
+//!
+//! Every end of the steps is one after which they can be repeated, so no process waits for them in order to end. A
+//! failed attempt is repeated after 30 s, or at once when binary or request has changed. The first activation after
+//! an upgrade has no time limit while nobody else is ready: the new binary may be changing its database.
 
 mod backup;
 mod digest;
