@@ -47,7 +47,7 @@ mod scene;
 #[path = "sim/schedule.rs"]
 mod schedule;
 #[allow(dead_code)] // The judge of the localnet; the simulation writes no log.
-#[path = "../localnet/src/signlog.rs"]
+#[path = "../localnet/src/judge/signlog.rs"]
 mod signlog;
 #[path = "sim/snapshots.rs"]
 mod snapshots;

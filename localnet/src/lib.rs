@@ -9,51 +9,20 @@
 //! with a switch in between (`namespaces`, `switch`), disks of their own (`disks`) and a wall clock that can be stepped
 //! (`stepped-clock`). Or they are containers (`compose`). `bench` strikes one fault at a time and measures; `nemesis` strikes
 //! at random and judges; `slip` makes an operator's slips; `soak` looks for what grows; `load` keeps a holder busy.
+//!
+//! - `net`: the network of one run, what lies between its hosts, and its ports
+//! - `process`: starts, watches and ends processes
+//! - `hosts`: what a host is made of, and what can be done to it
+//! - `chains`: the stand-in chain, CometBFT and cosmovisor as a network uses them; `simchain` is the stand-in itself
+//! - `judge`: who signed what, and how the members see it
+//! - `runs`: what brings up a network of its own and judges it
+//! - `compose`: the same in containers
 
-pub mod signlog;
-pub mod simchain;
-pub mod votelog;
-
-pub mod http;
-pub mod namespaces;
-pub mod ports;
-pub mod procs;
-pub mod proxy;
-pub mod wires;
-
-pub mod keeper;
-pub mod net;
-pub mod status;
-
-pub mod chain_cometbft;
-pub mod chain_sim;
-pub mod clock;
+pub mod chains;
 pub mod compose;
-pub mod cosmovisor;
-pub mod disks;
 pub mod hosts;
-pub mod limits;
-pub mod switch;
-pub mod tls;
-
-pub mod check;
-pub mod cost;
-pub mod faults;
-pub mod flood;
-pub mod folders;
-pub mod launch;
-pub mod logs;
-pub mod measure;
-pub mod programs;
-pub mod table;
-pub mod timing;
-
-pub mod bench;
-pub mod demo;
-pub mod etcd;
-pub mod foreground;
-pub mod idle;
-pub mod load;
-pub mod nemesis;
-pub mod slip;
-pub mod soak;
+pub mod judge;
+pub mod net;
+pub mod process;
+pub mod runs;
+pub mod simchain;

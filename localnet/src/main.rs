@@ -9,11 +9,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use localnet::check::check;
-use localnet::foreground::{Afterwards, Interrupted, foreground};
+use localnet::judge::check::check;
+use localnet::net::wires::{Request, Way};
 use localnet::net::{ChainKind, Net, Shape, Usage};
-use localnet::wires::{Request, Way};
-use localnet::{demo, keeper};
+use localnet::process::foreground::{Afterwards, Interrupted, foreground};
+use localnet::process::keeper;
+use localnet::runs::demo;
 use rustix::process::Signal;
 
 use crate::cli::args::{
@@ -180,7 +181,7 @@ fn perform(cli: Cli) -> Result<ExitCode> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use localnet::bench::Fault;
+    use localnet::runs::bench::Fault;
 
     #[test]
     fn the_command_line_is_consistent_and_a_mistake_is_one_line() {

@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use common::{Ground, TestNet};
-use localnet::demo::Pair;
-use localnet::faults::{self, What};
-use localnet::launch::{self, diagnosis};
-use localnet::measure::Watch;
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::Watch;
+use localnet::judge::table::table;
+use localnet::net::tls;
 use localnet::net::{ChainKind, Shape, write_file};
-use localnet::table::table;
-use localnet::tls;
+use localnet::process::launch::{self, diagnosis};
+use localnet::runs::demo::Pair;
 use monitors::{Alert, Monitors};
 use webhook::{Delivered, Webhook};
 

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use common::{Ground, LOCALNET};
 use engine::Engine;
+use localnet::judge::signlog;
+use localnet::judge::status::POLL_EVERY;
 use localnet::net::Net;
-use localnet::signlog;
-use localnet::status::POLL_EVERY;
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{TestNet, long_leases};
-use localnet::demo::Pair;
-use localnet::status::await_status;
+use localnet::judge::status::await_status;
+use localnet::runs::demo::Pair;
 use std::time::Duration;
 
 /// Makes the holder's node do badly; the standby takes over for `reason`, and then both are well.
@@ -52,16 +52,16 @@ fn a_lack_of_peers_moves_the_baton_and_not_to_a_standby_that_lacks_them_too() {
     let t = TestNet::up_with(min_peers);
     let pair = t.pair();
     t.pretend(&pair.standby, "lonely");
-    let unready = |status: &localnet::status::Status| !status.is_ready_standby(&pair.standby);
+    let unready = |status: &localnet::judge::status::Status| !status.is_ready_standby(&pair.standby);
     let awaited = "the standby without peers is not ready";
     let before = t.or_logs(await_status(&t.net, awaited, Duration::from_secs(20), |_| (), unready));
     t.pretend(&pair.holder, "lonely");
     // Longer than a holder in that state stays when somebody is ready: nobody is.
     let looks_from = std::time::Instant::now();
     while looks_from.elapsed() < Duration::from_secs(12) {
-        let now = t.or_logs(localnet::status::query_host(&t.net, &pair.holder));
+        let now = t.or_logs(localnet::judge::status::query_host(&t.net, &pair.holder));
         assert_eq!((now.epoch, now.active().map(|m| &m.id)), (before.epoch, Some(&pair.holder)), "{}", now.summary());
-        std::thread::sleep(localnet::status::POLL_EVERY);
+        std::thread::sleep(localnet::judge::status::POLL_EVERY);
     }
     t.pretend(&pair.standby, "");
     let moved = t.active(&pair.standby);

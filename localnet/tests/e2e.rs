@@ -9,13 +9,13 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ground, TestNet};
-use localnet::demo::{Pair, hand_over};
-use localnet::faults::{self, What};
-use localnet::launch;
-use localnet::measure::{Signed, Watch};
-use localnet::procs::{self, marked};
-use localnet::status::{Member, Status, await_status};
-use localnet::wires::{Request, Way, ask};
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::{Signed, Watch};
+use localnet::judge::status::{Member, Status, await_status};
+use localnet::net::wires::{Request, Way, ask};
+use localnet::process::launch;
+use localnet::process::procs::{self, marked};
+use localnet::runs::demo::{Pair, hand_over};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// For a move; the goals of section 8 are measured by bench, in release builds.

@@ -8,12 +8,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::Ground;
-use localnet::bench::{self, Fault, Plan};
-use localnet::chain_cometbft;
-use localnet::http;
-use localnet::launch;
+use localnet::chains::cometbft;
+use localnet::net::http;
 use localnet::net::{ChainKind, Shape};
-use localnet::procs::MARKER;
+use localnet::process::launch;
+use localnet::process::procs::MARKER;
+use localnet::runs::bench::{self, Fault, Plan};
 use serde_json::Value;
 
 /// A start of the node as validator is part of the move.
@@ -40,7 +40,7 @@ fn a_host_with_its_throwaway_key_follows_the_chain_through_the_wires() {
     let home = net.chain_home(&host.id);
     let config = home.join("config");
     symlink(config.join("standby_priv_validator_key.json"), config.join("priv_validator_key.json")).unwrap();
-    let mut command = chain_cometbft::node_command(&net, &home);
+    let mut command = cometbft::node_command(&net, &home);
     // Marked, so that it ends with the network even when the test is killed.
     command.env(MARKER, &net.dir).stdout(Stdio::null()).stderr(Stdio::null());
     let _node = Node(command.spawn().unwrap());

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use baton::base::time::BootTime;
 use common::{TestNet, said};
-use localnet::demo::Pair;
+use localnet::hosts;
+use localnet::judge::signlog::{self, Signature};
+use localnet::judge::status::{Status, await_status, query, query_host};
 use localnet::net::write_file;
-use localnet::signlog::{self, Signature};
-use localnet::status::{Status, await_status, query, query_host};
-use localnet::{hosts, launch};
+use localnet::process::launch;
+use localnet::runs::demo::Pair;
 
 const ARBITER: &str = "host-c";
 const NEW: &str = "host-d";

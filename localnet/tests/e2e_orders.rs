@@ -6,12 +6,12 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{TestNet, said};
-use localnet::demo::Pair;
-use localnet::faults::{self, What};
-use localnet::launch;
-use localnet::measure::Watch;
-use localnet::procs;
-use localnet::status::{Status, await_status, query, query_host};
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::Watch;
+use localnet::judge::status::{Status, await_status, query, query_host};
+use localnet::process::launch;
+use localnet::process::procs;
+use localnet::runs::demo::Pair;
 use rustix::process::Signal;
 
 const ARBITER: &str = "host-c";

@@ -7,11 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::TestNet;
-use localnet::demo::{Pair, ask_baton};
-use localnet::faults::{self, What};
-use localnet::launch;
-use localnet::procs::{self, Proc};
-use localnet::status::{await_status, query_host};
+use localnet::hosts::faults::{self, What};
+use localnet::judge::status::{await_status, query_host};
+use localnet::process::launch;
+use localnet::process::procs::{self, Proc};
+use localnet::runs::demo::{Pair, ask_baton};
 use rustix::process::Signal;
 
 const ADOPT_BOUND: Duration = Duration::from_secs(15);

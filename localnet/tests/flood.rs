@@ -6,11 +6,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{TestNet, long_leases};
-use localnet::demo::{Pair, hand_over};
-use localnet::flood::{Counts, Flood};
-use localnet::launch::{self, diagnosis};
+use localnet::judge::status::{self, await_status, query_host};
 use localnet::net::{ChainKind, Shape};
-use localnet::status::{self, await_status, query_host};
+use localnet::process::launch::{self, diagnosis};
+use localnet::runs::demo::{Pair, hand_over};
+use localnet::runs::flood::{Counts, Flood};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);

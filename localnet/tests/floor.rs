@@ -6,12 +6,12 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{TestNet, long_leases};
-use localnet::demo::{Pair, ask_baton};
-use localnet::faults::{self, What};
-use localnet::launch;
-use localnet::measure::Watch;
-use localnet::procs::{self, Proc, marked};
-use localnet::signlog::{self, Signature};
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::Watch;
+use localnet::judge::signlog::{self, Signature};
+use localnet::process::launch;
+use localnet::process::procs::{self, Proc, marked};
+use localnet::runs::demo::{Pair, ask_baton};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ fn a_height_signed_in_the_instant_of_death_is_not_signed_again() {
         (Some("failover"), Some("settled")),
         "{moved}"
     );
-    let shown = t.or_logs(localnet::status::for_people(&t.net, &pair.standby));
+    let shown = t.or_logs(localnet::judge::status::for_people(&t.net, &pair.standby));
     assert!(shown.contains(", settled:\n  floor a block after "), "{shown}");
     t.assert_nothing_signed_twice();
 }
@@ -120,7 +120,7 @@ fn a_halted_chain_goes_on_by_an_operators_word() {
     t.pretend(&pair.standby, "in-sync");
     procs::signal(&validators(&t), Signal::STOP).unwrap();
     t.kill_host(&pair.holder);
-    t.or_logs(localnet::launch::await_step(|| {
+    t.or_logs(localnet::process::launch::await_step(|| {
         let why = ask_baton(&t.net, &pair.standby, &["why"])?.stdout;
         let told =
             ["the chain stands still at height", "is known to be signed"].iter().all(|words| why.contains(words));
@@ -153,6 +153,6 @@ fn await_mark_file(t: &TestNet, host: &str) {
     let start = Instant::now();
     while !file.exists() {
         assert!(start.elapsed() < MOVE_BOUND, "{host} kept no mark");
-        std::thread::sleep(localnet::status::POLL_EVERY);
+        std::thread::sleep(localnet::judge::status::POLL_EVERY);
     }
 }

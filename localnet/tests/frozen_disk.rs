@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::Ground;
-use localnet::check::check;
-use localnet::demo::{Pair, await_pair};
-use localnet::launch::{self, with_diagnosis};
-use localnet::measure::Watch;
+use localnet::hosts::disks;
+use localnet::judge::check::check;
+use localnet::judge::measure::Watch;
+use localnet::judge::status::for_people;
+use localnet::net::namespaces;
 use localnet::net::{self, ChainKind, Host, Net, Shape};
-use localnet::status::for_people;
-use localnet::{disks, namespaces};
+use localnet::process::launch::{self, with_diagnosis};
+use localnet::runs::demo::{Pair, await_pair};
 
 /// From the freeze to the next signature: ten seconds on a machine that is not busy.
 const SIGN_BOUND: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::{Ground, TestNet};
-use localnet::launch::diagnosis;
+use localnet::process::launch::diagnosis;
 use serde_json::Value;
 
 const HOSTS: [&str; 3] = ["host-a", "host-b", "host-c"];

@@ -14,13 +14,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::Ground;
-use localnet::demo::await_pair;
-use localnet::launch::{self, with_diagnosis};
+use localnet::hosts::clock;
+use localnet::hosts::faults;
+use localnet::judge::status::{for_people, query_host};
+use localnet::net::namespaces;
+use localnet::net::wires::{Request, Way, ask};
 use localnet::net::{self, ChainKind, Net, Shape};
-use localnet::procs::marked;
-use localnet::status::{for_people, query_host};
-use localnet::wires::{Request, Way, ask};
-use localnet::{clock, faults, namespaces};
+use localnet::process::launch::{self, with_diagnosis};
+use localnet::process::procs::marked;
+use localnet::runs::demo::await_pair;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(600);
@@ -149,11 +151,11 @@ fn a_member_whose_disk_is_full_says_so_and_votes_and_is_ready_again_when_there_i
     let net = laid_out(&ground);
     launch::start(&net, |_| ()).unwrap();
     let pair = with_diagnosis(&net, await_pair(&net, |_| ())).unwrap_or_else(|error| panic!("{error:#}"));
-    let disk = localnet::nemesis::disk::fill(&net, &pair.holder).unwrap();
+    let disk = localnet::runs::nemesis::disk::fill(&net, &pair.holder).unwrap();
     let coordinator = || faults::of_host(&net, &pair.holder, faults::What::Coordinator);
     let ran = coordinator();
     // To let go it has to write: its reserve makes room for that, and for its vote.
-    let _ = localnet::demo::request_handover(&net, &pair.holder, None);
+    let _ = localnet::runs::demo::request_handover(&net, &pair.holder, None);
     await_true("the full disk is named", || {
         let shown = for_people(&net, &pair.holder).unwrap_or_default();
         shown.contains("not ready: the disk of member.state_dir")
@@ -164,7 +166,7 @@ fn a_member_whose_disk_is_full_says_so_and_votes_and_is_ready_again_when_there_i
     assert_eq!(coordinator(), ran, "{}", launch::diagnosis(&net));
     assert!(disk.put_right(&net, &pair.holder).unwrap(), "the disk was not full");
     with_diagnosis(&net, await_pair(&net, |_| ())).unwrap_or_else(|error| panic!("{error:#}"));
-    let verdict = localnet::check::check(&net).unwrap();
+    let verdict = localnet::judge::check::check(&net).unwrap();
     assert!(verdict.is_clean(), "{verdict}");
 }
 

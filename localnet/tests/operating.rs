@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use book::Shown;
 use common::{Ground, TestNet};
-use localnet::demo::{self, Pair};
-use localnet::faults::{self, What};
 use localnet::hosts;
-use localnet::launch::{self, diagnosis};
+use localnet::hosts::faults::{self, What};
+use localnet::judge::status::{Answer, Status, query_host, run_bounded};
 use localnet::net::{ChainKind, Shape, write_file};
-use localnet::procs;
-use localnet::status::{Answer, Status, query_host, run_bounded};
+use localnet::process::launch::{self, diagnosis};
+use localnet::process::procs;
+use localnet::runs::demo::{self, Pair};
 use rustix::process::Signal;
 
 const PAGE: &str = include_str!("../../docs/operating.md");

@@ -12,10 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use browser::Browser;
 use common::{TestNet, long_leases};
-use localnet::demo::{Pair, hand_over};
-use localnet::faults::{self, What};
-use localnet::launch;
-use localnet::procs::{self, MARKER};
+use localnet::hosts::faults::{self, What};
+use localnet::process::launch;
+use localnet::process::procs::{self, MARKER};
+use localnet::runs::demo::{Pair, hand_over};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use std::thread;
 use baton::base::ids::Role;
 use baton::base::realtime::{Priority, take};
 use common::TestNet;
-use localnet::faults::{self, What};
+use localnet::hosts::faults::{self, What};
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 
 const OTHER: (i32, i32) = (0, 0);

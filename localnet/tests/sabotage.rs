@@ -4,7 +4,7 @@ mod common;
 
 use clap::ValueEnum;
 use common::Ground;
-use localnet::nemesis::Kind;
+use localnet::runs::nemesis::Kind;
 
 /// What a run with this sabotage printed, on standard output and on standard error. It failed.
 fn sabotaged(how: &str, rounds: &str) -> [String; 2] {

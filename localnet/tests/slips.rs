@@ -5,7 +5,7 @@ mod common;
 
 use clap::ValueEnum;
 use common::TestNet;
-use localnet::slip::Slip;
+use localnet::runs::slip::Slip;
 
 fn flag(slip: Slip) -> String {
     slip.to_possible_value().unwrap().get_name().to_string()

@@ -7,12 +7,12 @@ mod common;
 use std::time::Duration;
 
 use common::{TestNet, long_leases};
-use localnet::demo::request_handover;
-use localnet::launch;
-use localnet::measure::Watch;
+use localnet::judge::measure::Watch;
 use localnet::net::Net;
-use localnet::timing::{self, Timing};
-use localnet::wires::{Request, Way, ask};
+use localnet::net::wires::{Request, Way, ask};
+use localnet::process::launch;
+use localnet::runs::demo::request_handover;
+use localnet::runs::timing::{self, Timing};
 use rustix::process::Signal;
 
 /// For whatever must come sooner or later, on a machine that is busy.

@@ -6,14 +6,14 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{TestNet, long_leases, said};
-use localnet::clock;
-use localnet::demo::Pair;
-use localnet::faults::{self, What};
-use localnet::launch::{self, diagnosis};
-use localnet::measure::Watch;
+use localnet::hosts::clock;
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::Watch;
+use localnet::judge::status::{POLL_EVERY, not_ready, query_host};
 use localnet::net::{ChainKind, Shape};
-use localnet::procs;
-use localnet::status::{POLL_EVERY, not_ready, query_host};
+use localnet::process::launch::{self, diagnosis};
+use localnet::process::procs;
+use localnet::runs::demo::Pair;
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,9 +8,10 @@ use common::upgrades::{
     prepare, runs, said_any, show, tells, tenure, up, upgrade,
 };
 use common::{Ground, TestNet};
-use localnet::demo::Pair;
-use localnet::measure::head;
-use localnet::{cosmovisor, launch};
+use localnet::chains::cosmovisor;
+use localnet::judge::measure::head;
+use localnet::process::launch;
+use localnet::runs::demo::Pair;
 use rustix::process::Signal;
 
 const ARBITER: &str = "host-c";
@@ -55,7 +56,7 @@ fn upgrade_at_a_height() {
         let node_log = std::fs::read_to_string(t.net.node_log(host)).unwrap();
         assert!(node_log.contains(&format!("UPGRADE \"test1\" NEEDED at height: {height}")), "{host}: {node_log}");
     }
-    let mut watch = t.or_logs(localnet::measure::Watch::begin(&t.net));
+    let mut watch = t.or_logs(localnet::judge::measure::Watch::begin(&t.net));
     t.or_logs(watch.await_by(&before.holder, 20, common::upgrades::UPGRADE_BOUND));
     show(&t, ARBITER, "after the height");
     assert_sound(&t);

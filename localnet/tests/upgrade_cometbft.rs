@@ -5,10 +5,12 @@ mod common;
 
 use common::upgrades::{UPGRADE_BOUND, await_plan, leads_to, link, show, tenure, until, upgrade};
 use common::{Ground, TestNet};
-use localnet::demo::Pair;
-use localnet::measure::{Watch, head, missed_blocks};
+use localnet::chains::cometbft;
+use localnet::judge::measure::{Watch, head, missed_blocks};
+use localnet::net::http;
 use localnet::net::{ChainKind, Shape};
-use localnet::{chain_cometbft, http, launch};
+use localnet::process::launch;
+use localnet::runs::demo::Pair;
 
 const ARBITER: &str = "host-c";
 /// Blocks after a plan is done, so that a late miss is counted too.
@@ -36,7 +38,7 @@ fn version_of(program: &str) -> String {
 #[ignore = "needs two cometbft; see docs/localnet.md"]
 fn a_shared_validator_is_upgraded_from_patch_version_to_patch_version() {
     let ground = Ground::new();
-    let next = chain_cometbft::find_next().unwrap().to_str().unwrap().to_owned();
+    let next = cometbft::find_next().unwrap().to_str().unwrap().to_owned();
     let shape = Shape { cosmovisor: true, ..Shape::usual(ChainKind::Cometbft) };
     let net = launch::up(&ground.dir, shape, |_| ()).unwrap_or_else(|error| panic!("{error:#}"));
     let t = TestNet { ground, net };

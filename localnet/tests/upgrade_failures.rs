@@ -11,8 +11,10 @@ use common::upgrades::{
     tells, tenure, up, upgrade, version,
 };
 use common::{Ground, TestNet};
-use localnet::demo::Pair;
-use localnet::{cosmovisor, launch, namespaces};
+use localnet::chains::cosmovisor;
+use localnet::net::namespaces;
+use localnet::process::launch;
+use localnet::runs::demo::Pair;
 use serde_json::Value;
 
 const ARBITER: &str = "host-c";

@@ -11,10 +11,10 @@ use common::upgrades::{
     UPGRADE_BOUND, assert_sound, backups, give_all, in_backups, is_partial, link, of_host, pair_runs, plan_on_chain,
     told, up_with,
 };
-use localnet::cosmovisor;
-use localnet::demo::Pair;
-use localnet::faults::{self, What};
-use localnet::launch;
+use localnet::chains::cosmovisor;
+use localnet::hosts::faults::{self, What};
+use localnet::process::launch;
+use localnet::runs::demo::Pair;
 use localnet::simchain::pre_upgrade;
 
 /// Slots until the chain halts.

@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use common::Ground;
 use common::TestNet;
 use common::upgrades::{assert_sound, await_plan, binary, pair_runs, prepare, until, upgrade};
-use localnet::demo::{Pair, ask_baton};
+use localnet::chains::cosmovisor;
+use localnet::judge::status::query_host;
 use localnet::net::{Net, write_file};
-use localnet::status::query_host;
-use localnet::{cosmovisor, launch};
+use localnet::process::launch;
+use localnet::runs::demo::{Pair, ask_baton};
 use rustix::process::Signal;
 
 const ARBITER: &str = "host-c";

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Ground, TestNet};
-use localnet::launch;
 use localnet::net::{ChainKind, Shape};
+use localnet::process::launch;
 
 #[test]
 fn a_command_runs_at_a_host_logs_are_told_apart_and_a_reset_removes_a_network_and_nothing_else() {

@@ -9,14 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ground, LOCALNET};
-use localnet::check::check;
-use localnet::launch;
-use localnet::measure::Watch;
+use localnet::chains::sim;
+use localnet::judge::check::check;
+use localnet::judge::measure::Watch;
+use localnet::net::http;
+use localnet::net::proxy::Plane;
+use localnet::net::wires::{Request, Slow, Way, Wires, ask};
 use localnet::net::{ChainKind, Net, Shape};
-use localnet::procs::{MARKER, marked};
-use localnet::proxy::Plane;
-use localnet::wires::{Request, Slow, Way, Wires, ask};
-use localnet::{chain_sim, http};
+use localnet::process::launch;
+use localnet::process::procs::{MARKER, marked};
 
 const SILENCE: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -145,7 +146,7 @@ fn start_node(net: &Net, id: &str, validating: bool) -> Node {
     if validating {
         symlink(net.keys_dir().join("shared.json"), home.join("validator_key.json")).unwrap();
     }
-    let mut command = chain_sim::node_command(net, id, &home, host.rpc(), host.p2p());
+    let mut command = sim::node_command(net, id, &home, host.rpc(), host.p2p());
     // Marked, so that it ends with the network even when the test is killed.
     command.env(MARKER, &net.dir).stdout(Stdio::null());
     Node(command.spawn().unwrap())

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use common::TestNet;
-use localnet::faults::{self, What};
-use localnet::measure::Watch;
+use localnet::hosts::faults::{self, What};
+use localnet::judge::measure::Watch;
 
 const MOVE_BOUND: Duration = Duration::from_secs(30);
 /// Signatures of the new holder beside which the old one's would be seen.

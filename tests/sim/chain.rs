@@ -1,7 +1,7 @@
 //! The chain that the hosts' nodes follow, and all that they sign with the shared key. A height is a slot; every block
 //! exists when its slot begins and reaches a host's node some time later, in order. A node with the key signs every
 //! height that is new to it, however old, unless its own home has signed that far: more than a real one would. The
-//! judge of the signatures is the localnet's own (`localnet/src/signlog.rs`).
+//! judge of the signatures is the localnet's own (`localnet/src/judge/signlog.rs`).
 //!
 //! `deaths` is a history in which the holder is struck at the very instant of a signature.
 

@@ -1,5 +1,5 @@
 //! `simchain`: makes, runs and judges the stand-in chain. Parses flags and nothing else; the chain is
-//! `localnet::simchain`, the judge is `localnet::signlog`.
+//! `localnet::simchain`, the judge is `localnet::judge::signlog`.
 //! Exit codes: 0 good, 1 `check` found a violation, 2 bad input or a halt for an upgrade; `pre-upgrade` has its own.
 
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use baton::base::time::WallTime;
 use clap::{Parser, Subcommand};
-use localnet::signlog::{self, Report};
+use localnet::judge::signlog::{self, Report};
 use localnet::simchain::genesis;
 use localnet::simchain::pre_upgrade;
 use localnet::simchain::run::{RunOptions, run};

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use localnet::bench::{Against, Fault};
-use localnet::faults::What;
-use localnet::limits::Confine;
-use localnet::nemesis::{Kind, Sabotage};
+use localnet::hosts::faults::What;
 use localnet::net::{ChainKind, HOSTS, Shape};
+use localnet::process::limits::Confine;
+use localnet::runs::bench::{Against, Fault};
+use localnet::runs::nemesis::{Kind, Sabotage};
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct ChainArgs {

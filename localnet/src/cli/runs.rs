@@ -8,13 +8,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use baton::base::realtime::{self, Priority};
-use localnet::bench::{self, Against, Comparison, Fault, Plan};
-use localnet::foreground::{Afterwards, foreground};
-use localnet::limits::Size;
-use localnet::nemesis::{self, Kind};
+use localnet::compose;
+use localnet::judge::status::Status;
+use localnet::net::proxy;
+use localnet::net::switch;
 use localnet::net::{ChainKind, Ground, Net, Shape};
-use localnet::status::Status;
-use localnet::{compose, idle, launch, load, programs, proxy, soak, switch};
+use localnet::process::foreground::{Afterwards, foreground};
+use localnet::process::launch;
+use localnet::process::limits::Size;
+use localnet::process::programs;
+use localnet::runs::bench::{self, Against, Comparison, Fault, Plan};
+use localnet::runs::idle;
+use localnet::runs::load;
+use localnet::runs::nemesis::{self, Kind};
+use localnet::runs::soak;
 
 use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, On, SoakArgs, UpArgs};
 use super::code;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use localnet::net::Net;
-use localnet::slip::{self, Slip};
+use localnet::runs::slip::{self, Slip};
 
 use super::code;
 

@@ -6,12 +6,20 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use localnet::faults::{self, What};
+use localnet::chains::cosmovisor;
+use localnet::compose;
+use localnet::hosts::faults::{self, What};
+use localnet::judge::logs;
+use localnet::judge::measure;
+use localnet::judge::status;
+use localnet::judge::table::status_table;
+use localnet::net::namespaces;
+use localnet::net::wires::{self, Request};
 use localnet::net::{Ground, Net, Usage};
-use localnet::procs::{self, describe, marked};
-use localnet::table::status_table;
-use localnet::wires::{self, Request};
-use localnet::{compose, cosmovisor, demo, keeper, launch, logs, measure, namespaces, status};
+use localnet::process::keeper;
+use localnet::process::launch;
+use localnet::process::procs::{self, describe, marked};
+use localnet::runs::demo;
 use rustix::process::Signal;
 
 use super::args::{Target, UpgradeArgs};

@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::Containers;
 use super::engine::Engine;
+use crate::chains::sim;
 use crate::hosts::{self, make_dir};
+use crate::net::tls;
 use crate::net::{Host, Net, Shape, write_file};
-use crate::programs::find_static_programs;
-use crate::{chain_sim, tls};
+use crate::process::programs::find_static_programs;
 
 const COMPOSE: &str = include_str!("../../../deploy/compose/compose.yaml");
 const COMPOSE_SIM: &str = include_str!("../../../deploy/compose/compose.sim.yaml");
@@ -38,7 +39,7 @@ pub fn write(dir: &Path, shape: Shape, engine: Engine) -> Result<Net> {
     let mut net = Net::lay_out(dir, shape, find_static_programs()?)?;
     place(&mut net, engine)?;
     net.save()?;
-    net.shared_key = chain_sim::write(&net)?;
+    net.shared_key = sim::write(&net)?;
     tls::write(&net)?;
     write_hosts(&net)?;
     write_file(&net.sign_log(), "")?;
@@ -98,7 +99,7 @@ fn config(inside: &Net, host: &Host) -> Result<String> {
         (tls("ca.pem"), "/run/secrets/ca.pem"),
         (tls(&format!("{}.pem", host.id)), "/run/secrets/member.pem"),
         (tls(&format!("{}.key", host.id)), "/run/secrets/member.key"),
-        (path(chain_sim::shared_key_file(inside)), "/run/secrets/validator_key.json"),
+        (path(sim::shared_key_file(inside)), "/run/secrets/validator_key.json"),
         // Standard output of the container; coordinator and guard write to standard error, and Docker keeps them apart.
         (path(inside.node_log(&host.id)), "/proc/1/fd/1"),
         // What Docker publishes, and the container's own health check.
@@ -173,7 +174,7 @@ fn give_away(net: &Net) -> Result<()> {
     let of_hosts = net.hosts.iter().flat_map(|host| [format!("{}.pem", host.id), format!("{}.key", host.id)]);
     let mut given: Vec<PathBuf> = of_hosts.chain(["ca.pem".into()]).map(|name| tls.join(name)).collect();
     given.extend([net.dir.join("hosts"), net.dir.join("validators"), net.sign_log(), net.dir.join("genesis.json")]);
-    given.push(chain_sim::shared_key_file(net));
+    given.push(sim::shared_key_file(net));
     given.iter().try_for_each(|path| give(path, own.uid, own.gid))
 }
 

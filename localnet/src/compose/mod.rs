@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::demo::await_pair_within;
-use crate::launch::with_diagnosis;
+use crate::judge::status::{Status, run_bounded};
 use crate::net::{ChainKind, Ground, HOSTS, Net, Shape, Usage};
-use crate::status::{Status, run_bounded};
+use crate::process::launch::with_diagnosis;
+use crate::runs::demo::await_pair_within;
 use engine::Engine;
 
 /// From the start of the containers until a holder is Active and the other host a ready standby.

@@ -235,7 +235,7 @@ mod tests {
     use super::super::keys::KeyPair;
     use super::super::message::statement;
     use super::*;
-    use crate::signlog::Kind;
+    use crate::judge::signlog::Kind;
 
     struct World {
         genesis: Rc<Genesis>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encode::{Hash, PublicKey, Sig};
 use super::genesis::{Genesis, Validator, rfc3339};
-use crate::signlog::Kind;
+use crate::judge::signlog::Kind;
 
 /// A message that no honest node sends; the connection that it came over is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

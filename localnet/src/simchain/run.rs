@@ -19,7 +19,7 @@ use super::node::{Node, NodeConfig, Now};
 use super::rpc;
 use super::signer::{SignError, Signer, load_validator_key};
 use super::upgrades::{UpgradeOptions, Upgrades};
-use crate::signlog::{LogError, SignLog};
+use crate::judge::signlog::{LogError, SignLog};
 
 /// The flags of `simchain run`.
 #[derive(Clone, Debug)]

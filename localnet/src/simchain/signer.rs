@@ -19,7 +19,7 @@ use super::encode::{Hash, PublicKey};
 use super::genesis::Genesis;
 use super::keys::{KeyError, KeyPair};
 use super::message::{Signed, statement};
-use crate::signlog::{Kind, LogError, SignLog};
+use crate::judge::signlog::{Kind, LogError, SignLog};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
@@ -156,7 +156,7 @@ mod tests {
         assert!(!open().can_sign(public, 7), "a restart in the same home forgot height 7");
         let mark = || std::fs::read_to_string(dir.path().join("last_signed.json")).expect("mark");
         assert_eq!(mark().trim_end(), r#"{"height":7}"#);
-        let lines = crate::signlog::read(&log_path).expect("log");
+        let lines = crate::judge::signlog::read(&log_path).expect("log");
         assert_eq!((lines.len(), lines[0].height, lines[0].host.as_str()), (1, 7, "host-a"));
         for height in 8..=1000 {
             signer.sign(&genesis, Kind::Approval, height, genesis.hash).expect("sign");

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use localnet::hosts::make_dir;
-use localnet::http;
-use localnet::launch::{await_step, spawn};
+use localnet::net::http;
+use localnet::net::ports;
 use localnet::net::{Net, write_file};
-use localnet::ports;
+use localnet::process::launch::{await_step, spawn};
 use serde_json::Value;
 
 const PROMETHEUS: &str = "prometheus";

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use localnet::cosmovisor;
-use localnet::demo::{Pair, ask_baton};
-use localnet::http;
-use localnet::launch;
-use localnet::measure::{head, missed_blocks};
+use localnet::chains::cosmovisor;
+use localnet::judge::measure::{head, missed_blocks};
+use localnet::judge::status::query;
+use localnet::net::http;
 use localnet::net::{ChainKind, Net, Shape, write_file};
-use localnet::status::query;
+use localnet::process::launch;
+use localnet::runs::demo::{Pair, ask_baton};
 use serde_json::Value;
 
 use super::{Ground, TestNet, long_leases, said};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use localnet::keeper::Keeper;
-use localnet::limits::remove_at_end;
-use localnet::namespaces::in_network;
-use localnet::procs::{Awaited, MARKER, Proc, describe, marked, signal};
+use localnet::net::namespaces::in_network;
+use localnet::process::keeper::Keeper;
+use localnet::process::limits::remove_at_end;
+use localnet::process::procs::{Awaited, MARKER, Proc, describe, marked, signal};
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use localnet::namespaces;
+use localnet::net::namespaces;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 

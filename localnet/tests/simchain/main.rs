@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use baton::base::time::BootTime;
-use localnet::signlog::{self, Signature};
+use localnet::judge::signlog::{self, Signature};
 use net::{Host, Net, SOON, assert_one_chain, signed_by, simchain, until};
 use rustix::process::Signal;
 use serde_json::Value;

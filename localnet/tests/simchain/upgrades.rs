@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use localnet::signlog;
+use localnet::judge::signlog;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -1,0 +1,124 @@
+//! File systems of a host's own, for its store, its sockets and its chain node's home: each can be filled, and each can be
+//! frozen as `fsfreeze` does it, which holds back every write and leaves network and processes alone. They are ext4 on loop
+//! devices, whose images lie in memory. Only in the mount namespace of a run (`namespaces.rs`); called by the launcher, the
+//! nemesis and the keeper.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::ioctl::{Opcode, Setter, ioctl};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::hosts::make_dir;
+use crate::net::namespaces::small_disk;
+use crate::net::{Host, Net};
+
+/// For its store: some times of what a long run needs, and filled in a moment.
+const STATE_BYTES: u64 = 24 << 20;
+const HOME_BYTES: u64 = 64 << 20;
+const RUN_BYTES: u64 = 8 << 20;
+/// Of memory, for all images; they are sparse.
+const IMAGES_BYTES: u64 = 1 << 30;
+
+/// From linux/fs.h.
+const FIFREEZE: Opcode = 0xc004_5877;
+const FITHAW: Opcode = 0xc004_5878;
+
+/// The folders of a host that lie on file systems of their own.
+pub fn of_host(net: &Net, host: &Host) -> [PathBuf; 3] {
+    [net.state_dir(&host.id), host.run_dir.clone(), net.chain_home(&host.id)]
+}
+
+/// Every host has its file systems, empty.
+///
+/// # Errors
+/// This machine has no loop devices, no mkfs.ext4, or does not freeze file systems. What was mounted goes with the run.
+pub fn mount_all(net: &Net) -> Result<()> {
+    let images = net.dir.join("disks");
+    make_dir(&images)?;
+    small_disk(&images, IMAGES_BYTES)?;
+    for host in &net.hosts {
+        for (dir, bytes) in of_host(net, host).iter().zip([STATE_BYTES, RUN_BYTES, HOME_BYTES]) {
+            make_dir(dir)?;
+            let kind = dir.file_name().unwrap_or_default().to_string_lossy();
+            mount(dir, &images.join(format!("{}-{kind}.img", host.id)), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn mount(dir: &Path, image: &Path, bytes: u64) -> Result<()> {
+    let file = File::create(image).with_context(|| format!("create {}", image.display()))?;
+    file.set_len(bytes).with_context(|| format!("size {}", image.display()))?;
+    run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", "nodiscard"]).arg(image))?;
+    run(Command::new("mount").args(["-o", "loop,nodev,nosuid"]).arg(image).arg(dir))?;
+    freeze(dir)?;
+    thaw(dir)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Nothing is written below `dir` any more until [`thaw`]: whoever tries waits, and no signal ends that.
+pub fn freeze(dir: &Path) -> Result<()> {
+    order::<FIFREEZE>(dir).with_context(|| format!("freeze {}", dir.display()))
+}
+
+/// What waits goes on. Also of one that is not frozen.
+pub fn thaw(dir: &Path) -> Result<()> {
+    match order::<FITHAW>(dir) {
+        Err(Errno::INVAL) => Ok(()),
+        thawed => thawed.with_context(|| format!("thaw {}", dir.display())),
+    }
+}
+
+/// The kernel refuses to freeze it once more.
+pub fn is_frozen(dir: &Path) -> Result<bool> {
+    match order::<FIFREEZE>(dir) {
+        Err(Errno::BUSY) => Ok(true),
+        Ok(()) => thaw(dir).map(|()| false),
+        Err(error) => Err(error).with_context(|| format!("ask whether {} is frozen", dir.display())),
+    }
+}
+
+/// Whether `dir` is a file system of its own: nothing else of this machine is ever frozen.
+pub fn is_own(dir: &Path) -> bool {
+    let device = |dir: &Path| dir.metadata().map(|found| found.dev()).ok();
+    dir.parent().is_some_and(|parent| device(dir).is_some() && device(dir) != device(parent))
+}
+
+fn order<const ORDER: Opcode>(dir: &Path) -> rustix::io::Result<()> {
+    if !is_own(dir) {
+        return Err(Errno::NOTSUP);
+    }
+    let dir = File::open(dir).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    // SAFETY: both orders read no argument.
+    #[allow(unsafe_code)]
+    unsafe {
+        ioctl(&dir, Setter::<ORDER, u32>::new(0))
+    }
+}
+
+/// Nothing of the network is frozen any more, and so everything of it can be ended.
+pub fn thaw_all(net: &Net) {
+    for dir in net.hosts.iter().flat_map(|host| of_host(net, host)) {
+        // It may have none, or be gone.
+        let _ = thaw(&dir);
+    }
+}
+
+/// The folders are ordinary ones again, and can be removed. Called once nothing of the network runs.
+pub fn unmount_all(net: &Net) {
+    for dir in net.hosts.iter().flat_map(|host| of_host(net, host)).filter(|dir| is_own(dir)) {
+        let _ = unmount(&dir, UnmountFlags::DETACH);
+    }
+}

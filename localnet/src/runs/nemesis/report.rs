@@ -1,0 +1,125 @@
+//! What a run says at its end: how often each kind of fault was really in force, what was signed wrongly then, and how long
+//! nobody signed.
+
+use std::collections::BTreeMap;
+
+use super::fault::Kind;
+use super::liveness::Silence;
+use crate::judge::check::Verdict;
+use crate::judge::table::table;
+
+const HANDOVER: &str = "handover under a fault";
+
+/// Of one kind of fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub tried: usize,
+    pub in_force: usize,
+    /// Rounds with this fault in which something was signed twice or by two; two faults of a round share it.
+    pub violated: usize,
+    /// Rounds with this fault that left enough for somebody to have to sign.
+    pub judged: usize,
+    /// Of these, those in which nobody did for too long.
+    pub silent: usize,
+    /// Of these, the one whose longest silence was the largest part of its limit.
+    pub closest: Option<Silence>,
+}
+
+impl Tally {
+    pub fn judge(&mut self, silence: Silence) {
+        self.judged += 1;
+        self.silent += usize::from(silence.is_too_long());
+        self.closest = self.closest.into_iter().chain([silence]).max_by_key(|silence| silence.permille());
+    }
+}
+
+#[derive(Default)]
+pub struct Tallies {
+    /// Of every kind that is part of the run.
+    pub faults: BTreeMap<Kind, Tally>,
+    pub handovers: Tally,
+}
+
+impl Tallies {
+    pub fn table(&self) -> String {
+        let titles = ["fault", "tried", "in force", "rounds violated", "judged while it lasted", "silent", "closest"];
+        let mut rows = vec![titles.map(String::from).to_vec()];
+        let mut row = |name: &str, tally: Tally| {
+            let numbers = [tally.tried, tally.in_force, tally.violated, tally.judged, tally.silent];
+            let closest = tally.closest.map_or("-".into(), |silence| silence.to_string());
+            let numbers = numbers.map(|number| number.to_string());
+            rows.push([name.to_string()].into_iter().chain(numbers).chain([closest]).collect());
+        };
+        self.faults.iter().for_each(|(kind, tally)| row(kind.name(), *tally));
+        row(HANDOVER, self.handovers);
+        table(&rows)
+    }
+}
+
+pub struct Results {
+    pub tallies: Tallies,
+    /// Rounds in which something was signed twice or by two, by number.
+    pub violated: Vec<usize>,
+    /// Rounds in which nobody signed for too long, or the baton was given to a host with a hung guard, by number.
+    pub silent: Vec<usize>,
+    /// By the checker, over everything that was signed.
+    pub verdict: Verdict,
+}
+
+impl Results {
+    /// In one line; `None` for a clean run.
+    pub fn failure(&self) -> Option<String> {
+        // A round is judged apart from the others, and may be seen to be violated where the whole log is not.
+        let by_round = || (!self.violated.is_empty()).then(|| format!("rounds {:?} were violated", self.violated));
+        let signed = self.verdict.failure().or_else(by_round);
+        let silent = (!self.silent.is_empty()).then(|| format!("in rounds {:?} somebody had to sign", self.silent));
+        let failures: Vec<String> = signed.into_iter().chain(silent).collect();
+        (!failures.is_empty()).then(|| failures.join("; "))
+    }
+
+    /// Kinds of faults that were never in force: of these the run says nothing.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let faults = self.tallies.faults.iter().map(|(kind, tally)| (kind.name(), *tally));
+        let all = faults.chain([(HANDOVER, self.tallies.handovers)]);
+        all.filter(|(_, tally)| tally.in_force == 0).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::liveness::Limit;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_kind_that_was_never_in_force_is_named() {
+        let once = Tally { tried: 1, in_force: 1, ..Tally::default() };
+        let mut faults: BTreeMap<Kind, Tally> = Kind::ALL.map(|kind| (kind, once)).into();
+        faults.insert(Kind::TornStore, Tally { tried: 3, violated: 2, ..Tally::default() });
+        let tallies = Tallies { faults, handovers: once };
+        let results = Results { tallies, violated: vec![7], silent: vec![], verdict: Verdict::default() };
+        assert_eq!(results.missed(), ["torn store"]);
+        assert_eq!(results.failure().as_deref(), Some("rounds [7] were violated"));
+        let table = results.tallies.table();
+        let row = table.lines().find(|line| line.starts_with("torn store")).expect("a row");
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["torn", "store", "3", "0", "2", "0", "0", "-"],
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_round_that_was_too_silent_fails_the_run_and_the_closest_one_is_kept() {
+        let limit = Limit { goal: Duration::from_secs(2) };
+        let mut tally = Tally::default();
+        for secs in [1, 13, 12] {
+            tally.judge(Silence { lasted: Duration::from_secs(secs), limit });
+        }
+        assert_eq!((tally.judged, tally.silent), (3, 1), "12 s are within 2 s and 10 s for noise");
+        assert_eq!(tally.closest.map(|silence| silence.to_string()).as_deref(), Some("13.0 s of 2.0 s"));
+        let tallies = Tallies::default();
+        let results = Results { tallies, violated: vec![], silent: vec![2, 5], verdict: Verdict::default() };
+        assert_eq!(results.failure().as_deref(), Some("in rounds [2, 5] somebody had to sign"));
+    }
+}
