@@ -35,7 +35,7 @@ pub struct Change {
     pub from: Standing,
     pub to: Standing,
     pub why: String,
-    /// Of the tenure that begins, goes on or ends with it; outside of one, the newest that is known.
+    /// The epoch of the tenure that begins, goes on or ends with it; outside of one, the newest known epoch.
     pub epoch: Epoch,
     pub term: Term,
 }

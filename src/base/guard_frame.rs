@@ -130,7 +130,7 @@ pub enum FromGuard {
     Refused {
         request: String,
         reason: String,
-        /// Of an `Arm`: the higher epoch under which the guard was armed before. A guard of an earlier version does not say.
+        /// The answer to an `Arm`: the higher epoch under which the guard was armed before. A guard of an earlier version leaves it out.
         #[serde(default)]
         superseded_by: Option<Epoch>,
     },

@@ -6,7 +6,7 @@ use std::io;
 
 use libc::{SCHED_RESET_ON_FORK, SCHED_RR, SYS_sched_setscheduler, c_int};
 
-/// Of real-time priorities, 1 to 99, the lowest two: whatever else of the host is real-time goes first.
+/// The lowest two of the real-time priorities 1 to 99: whatever else on the host is real-time goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Priority {

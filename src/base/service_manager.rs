@@ -19,7 +19,7 @@ const WATCHDOG_PID: &str = "WATCHDOG_PID";
 /// They are for this process alone: whatever it starts is started without them.
 pub const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG_USEC, WATCHDOG_PID];
 
-/// Of `WatchdogSec=`: some beats, of which the driver has two a second, may come late on a busy host.
+/// Shortest `WatchdogSec=`: the coordinator beats twice a second, and some beats may come late on a busy host.
 pub const WATCHDOG_MIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]

@@ -36,7 +36,7 @@ impl ConfigFile {
     }
 }
 
-/// Of this process, as far as they are UTF-8.
+/// This process's variables that are UTF-8.
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

@@ -4,7 +4,7 @@
 /// Widest line, in characters.
 pub(super) const WIDTH: usize = 80;
 
-/// Of the column that gives way.
+/// Narrowest width of the column that gives way.
 const GIVING_MIN: usize = 4;
 
 /// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines.

@@ -170,7 +170,7 @@ pub struct Chain {
     pub activation: Activation,
     pub probe: Probe,
     pub last_signed: Option<LastSigned>,
-    /// Of driver near, with restart activation only.
+    /// For driver near with restart activation alone.
     pub near_addrs: Option<NearAddrs>,
     /// `None`: the command is run as it stands.
     pub upgrade: Option<Upgrade>,
@@ -181,7 +181,7 @@ pub struct Chain {
 pub struct Upgrade {
     /// Has `cosmovisor/` and `data/` in it.
     pub root: PathBuf,
-    /// Of the binary, in every `bin/`.
+    /// The binary's name in every `bin/`.
     pub name: String,
     pub allow_download: bool,
     /// Whether the chain node, and this coordinator with it, goes on after an upgrade.
@@ -192,7 +192,7 @@ pub struct Upgrade {
     /// Where backups go.
     pub backup_dir: PathBuf,
     pub preupgrade_retries: u32,
-    /// Of a download, and of what is unpacked from it.
+    /// Limits a download, and what is unpacked from it.
     pub download_bytes_max: u64,
     /// From `--unsafe-skip-upgrades` in the chain node's command.
     pub skip_heights: BTreeSet<u64>,

@@ -61,7 +61,7 @@ pub enum Standby {
 #[derive(Clone, Debug)]
 pub enum WantedProbe {
     Url(String),
-    /// Of driver generic alone.
+    /// For driver generic alone.
     Tcp(String),
 }
 

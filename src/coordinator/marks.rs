@@ -91,7 +91,7 @@ mod tests {
         let standby = Record { last_signed: mark(12), mark_seen: mark(40), ..Record::default() };
         assert_eq!(highest([&arbiter, &standby].into_iter()), Some(SignMark::at_height(41)));
         assert_eq!(highest([&Record::default()].into_iter()), None);
-        // Of approvals both halves count, whoever told each.
+        // Both halves of the approvals count, whoever told each.
         let part = |head, approved| Some(crate::cluster::wire::proto::Approvals { head, approved });
         let lost = Record { approvals_seen: part(9, 14), ..Record::default() };
         let holder = Record { approvals: part(10, 11), ..Record::default() };

@@ -12,7 +12,7 @@ use crate::core::agreed::replicated::{Move, MoveKind};
 use crate::host::chain::ProbeError;
 use crate::host::chain::near::windows::{Pace, Window, default_length};
 
-/// Of so many of the last handovers, the longest tells how long one takes.
+/// The longest of this many last handovers tells how long one takes.
 const HANDOVERS: usize = 5;
 /// Between two questions to the chain node, unless a block comes sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -123,7 +123,7 @@ impl KeyName {
         let names = table.lines().filter_map(|line| line.split_once('@')?.1.strip_prefix(&self.prefix));
         let mut told = names.filter_map(|name| name.split_once('/'));
         told.find(|(pid, cluster)| {
-            // Of a long name there was room for its beginning.
+            // A long name is cut to the room that there is.
             let room = NAME_MAX.saturating_sub(self.prefix.len() + pid.len() + 1);
             *cluster != self.cluster.get(..room).unwrap_or(&self.cluster)
         })

@@ -37,10 +37,10 @@ pub struct Prepared {
     pub(super) listener: TcpListener,
     pub(super) admin: UnixListener,
     pub(super) metrics: Option<TcpListener>,
-    /// Of the chain driver and the mark file.
+    /// What the chain driver and the mark file warn of.
     warnings: Vec<String>,
     pub(super) manager: ServiceManager,
-    /// Of the chain node's home and the validator's key.
+    /// Marks the chain node's home and the validator's key as taken.
     pub(super) place: Option<Place>,
 }
 

@@ -11,7 +11,7 @@ use crate::core::agreed::replicated::Command;
 /// After a failure, for the core to ask for the same again.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 
-/// Of one kind, under one epoch.
+/// One kind of command under one epoch.
 type Subject = (Discriminant<Command>, Option<Epoch>);
 
 /// The proposal that fails, if one does.

@@ -19,13 +19,13 @@ use crate::core_handle::SharedCore;
 use crate::operator::metrics::Metrics;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Of the file that is written, for as long as it has a name.
+/// The file that is written, while it has a name.
 const FILE: &str = ".baton-pulse";
 
 /// A directory whose disk is felt.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Of the configuration.
+    /// The key of the configuration that names the directory.
     key: &'static str,
     dir: PathBuf,
 }

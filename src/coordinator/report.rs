@@ -51,7 +51,7 @@ pub(super) struct Reporter {
     pub metrics: Metrics,
     /// `None` without TLS.
     pub certificates: Option<Certificates>,
-    /// Of the state directory.
+    /// Space on the disk of the state directory.
     pub disk: watch::Receiver<Option<DiskSpace>>,
     /// What is to be done about the plan in force; `None` without one.
     pub next_of_plan: watch::Receiver<Option<Next>>,

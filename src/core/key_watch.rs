@@ -46,7 +46,7 @@ struct Alarm {
     at: WallTime,
     /// When the key was last seen to sign.
     seen_at: BootTime,
-    /// Of the newest claim then.
+    /// The epoch of the newest claim then.
     epoch: Epoch,
     /// Since when a newer claim is known: what the key signs may be that holder's.
     held_since: Option<BootTime>,

@@ -98,7 +98,7 @@ pub struct Core {
     voters: VoterSets,
     /// The log does not forbid this member to vote.
     belongs: bool,
-    /// Of every member, as configured.
+    /// The priority of every member, as configured.
     configured: BTreeMap<NodeId, u32>,
     /// A vote in this term is being considered by Raft.
     voting_in: Option<Term>,
@@ -117,7 +117,7 @@ pub struct Core {
     /// Against a majority, and by more than `clock_skew`.
     clock_off: Option<Duration>,
     view: View,
-    /// Of every member, as the orders in `view` leave them.
+    /// The priority of every member, as the orders in `view` leave it.
     priorities: BTreeMap<NodeId, u32>,
     asked: Option<AskedHandover>,
     /// Who called from another cluster of this name, and when last.

@@ -12,7 +12,7 @@ use crate::core::agreed::replicated::View;
 pub struct Settings {
     pub me: NodeId,
     pub role: Role,
-    /// Of every configured member.
+    /// The priority of every configured member.
     pub priorities: BTreeMap<NodeId, u32>,
     pub timing: Timing,
     /// `timing.lease` of members that do not state theirs, as an operator vouches for it; `None`: not known.
@@ -54,7 +54,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of a store that was just made.
+    /// The memory of a store that was just made.
     pub fn fresh() -> Memory {
         Memory {
             fresh: true,

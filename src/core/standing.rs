@@ -28,7 +28,7 @@ impl Core {
         Standing { state: self.state(now), stage: self.stage() }
     }
 
-    /// Of this member's tenure, also before its claim is committed; else the newest that is known.
+    /// The epoch of this member's tenure, also before its claim is committed; else the newest known epoch.
     pub fn epoch(&self) -> Epoch {
         self.tenure.as_ref().map_or(self.view.epoch, |tenure| tenure.epoch())
     }

@@ -157,14 +157,14 @@ struct All {
     key_elsewhere: IntGauge,
 }
 
-/// Of the chain node's binaries.
+/// The metrics of the chain node's binaries.
 struct OfUpgrades {
     planned: IntGaugeVec,
     missing: IntGaugeVec,
     failed: IntGaugeVec,
 }
 
-/// Of the chain node, and of the others' to compare with.
+/// The metrics of the chain node, and those of the others to compare with.
 struct OfNode {
     height: IntGaugeVec,
     synced: IntGaugeVec,
@@ -173,7 +173,7 @@ struct OfNode {
     foreign: IntGaugeVec,
 }
 
-/// Of the other members, one series each.
+/// The metrics of the other members, one series each.
 struct OfPeers {
     shown: BTreeSet<String>,
     up: IntGaugeVec,
@@ -181,7 +181,7 @@ struct OfPeers {
     clock_offset: GaugeVec,
 }
 
-/// Of what the coordinator rests on: its disk, and how members reach it.
+/// The metrics of what the coordinator rests on: its disk, and how members reach it.
 struct OfHost {
     insecure: IntGauge,
     certificate_until: IntGaugeVec,

@@ -29,7 +29,7 @@ use crate::operator::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
 
 /// For a leader to commit an order. The operator's coordinator asks again, maybe another leader.
 const ORDER_MAX: Duration = Duration::from_secs(1);
-/// Of an order or a handover: names, numbers and a reason.
+/// Longest order or handover: names, numbers and a reason.
 const ORDER_BYTES_MAX: usize = 64 * 1024;
 /// For a member to hear that this process speaks in the place of an earlier one, which it does as soon as it has dialled it.
 const HEARD_MAX: Duration = Duration::from_secs(8);

@@ -21,7 +21,7 @@ const LISTEN: &str = "0A";
 /// # Errors
 /// When the kernel does not show them. Without IPv6 there are none of that kind.
 pub fn listening(port: u16) -> io::Result<Vec<Listener>> {
-    // Of this thread's namespace, which is the one in which it would connect.
+    // This thread's namespace is the one in which it would connect.
     let mut found = parse_listening(BufReader::new(File::open("/proc/thread-self/net/tcp")?), port)?;
     match File::open("/proc/thread-self/net/tcp6") {
         Ok(table) => found.extend(parse_listening(BufReader::new(table), port)?),

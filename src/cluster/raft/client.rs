@@ -44,7 +44,7 @@ pub struct Peers {
     pub identity: Arc<Identity>,
     pub core: Arc<SharedCore>,
     pub roster: Arc<Roster>,
-    /// Of this host.
+    /// The lease of this host's configuration.
     pub lease: LeaseSpan,
     pub(super) late: LateCalls,
 }

@@ -24,7 +24,7 @@ pub(super) struct LateCalls {
     ended: watch::Sender<bool>,
 }
 
-/// Of one peer, whichever of Raft's clients calls it.
+/// All late calls to one peer, whichever of Raft's clients made them.
 #[derive(Clone)]
 pub(super) struct PeerCalls {
     places: Arc<Semaphore>,

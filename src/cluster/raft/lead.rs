@@ -1,5 +1,5 @@
 //! Tells the core what openraft's metrics say: who leads, and this member's own vote. Voters come from the log
-//! itself (`mod.rs`): metrics may be late, and a lease that is counted over voters of the day before yesterday is none.
+//! itself (`mod.rs`): metrics may be late, and a lease counted over outdated voters is worthless.
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Raft, ServerState};

@@ -1,7 +1,7 @@
 //! Raft among the members: openraft behind our vote gate, elections by our policy. Nothing else in
 //! baton names openraft's API. `driver.rs` starts it and performs the core's proposals with it.
 //!
-//! Of openraft 0.10's ways, these would break the safety argument or the policy, and are off: elections by timer
+//! These ways of openraft 0.10 would break the safety argument or the policy, and are off: elections by timer
 //! (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes (`enable_leader_restore`),
 //! a removed leader that transfers by itself (`removed_leader_step_down`), and the network's `pre_vote`, which grants
 //! when it is not implemented. Its own leader lease is `election_timeout_max`; it is kept shorter than ours, which
@@ -62,14 +62,14 @@ pub struct Start {
     pub cluster: String,
     pub identity: Arc<Identity>,
     pub origin: Origin,
-    /// Of this store, from an earlier start.
+    /// Whether this store joined at an earlier start.
     pub joined: bool,
     pub roster: Arc<Roster>,
     pub timing: Timing,
     pub log: LogStore,
     pub state_machine: StateMachine,
     pub core: Arc<SharedCore>,
-    /// Of the same store.
+    /// The promises of the same store.
     pub promises: PromiseFile,
     /// Applied entries between two snapshots.
     pub snapshot_every: u64,

@@ -26,7 +26,7 @@ const MAGIC: &[u8; 8] = b"BTNORIG1";
 /// Removed by an operator who knows that the original has not run since it was copied.
 pub const ORIGIN_FILE: &str = "origin";
 
-/// Of file systems below FUSE and 9p, which may number their files anew with every mount.
+/// File systems below FUSE and 9p may number their files anew with every mount.
 const NUMBERS_ANEW: [i64; 2] = [0x6573_5546, 0x0102_1997];
 
 /// How a file is known again.
@@ -50,7 +50,7 @@ impl Mark {
         Ok(lasting.then(|| Mark::Inode(metadata.ino())))
     }
 
-    /// Of the same file, as far as two marks can tell.
+    /// Whether both may be of the same file, as far as two marks can tell.
     fn may_be(self, other: Mark) -> bool {
         match (self, other) {
             (Mark::Made(one), Mark::Made(other)) | (Mark::Inode(one), Mark::Inode(other)) => one == other,

@@ -30,7 +30,7 @@ pub struct LongestPromise {
 }
 
 impl LongestPromise {
-    /// Of a member that starts at `started_at`, and may have promised for `kept` before.
+    /// For a member that starts at `started_at` and may have promised for `kept` before.
     pub fn new(kept: Duration, started_at: BootTime) -> LongestPromise {
         LongestPromise { kept, newest: (Duration::ZERO, started_at), longer_until: started_at + kept }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tokio::sync::watch;
 
-/// Of the reserve. The database grows by half a megabyte at a time, and the other files by a block or two.
+/// Size of the reserve. The database grows by half a megabyte at a time, and the other files by a block or two.
 const RESERVE_BYTES: u64 = 2 << 20;
 /// With less room than this a write may fail.
 const LOW_BYTES: u64 = 1 << 20;

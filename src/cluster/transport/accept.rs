@@ -27,7 +27,7 @@ use crate::cluster::certificates::Bearer;
 
 /// After a failed accept, which is mostly a lack of file descriptors.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Of a member's port. Its peers keep one each, and a few more while they restart.
+/// Places at a member's port. Its peers keep one each, and a few more while they restart.
 const CONNECTIONS_MAX: usize = 128;
 /// Connections that wait to be served.
 const BACKLOG: usize = 16;

@@ -174,7 +174,7 @@ impl Certificates {
     }
 }
 
-/// Of all three files; `None` for one that is not there.
+/// The stamps of all three files; `None` for one that is not there.
 type Stamps = [Option<Stamp>; 3];
 
 fn stamps(files: &Tls) -> Stamps {

@@ -30,7 +30,7 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// Handshakes under way, of members' addresses and of all others. One more ends the oldest, which is hardly ever a
 /// member's: those are through in no time.
 pub const HANDSHAKES_MAX: usize = 128;
-/// Of one source that is no member's address. One more ends its oldest.
+/// Handshakes under way from one source that is no member's address. One more ends its oldest.
 const OF_A_SOURCE_MAX: usize = 16;
 /// Handshakes that such a source may begin at once, and how long each of them takes to be forgotten.
 pub const BURST_MAX: u32 = 40;

@@ -39,7 +39,7 @@ const STREAMS_MAX: u32 = 64;
 const REFUSALS_MAX: usize = 32;
 /// What one connection may send before it is read: room for the largest message.
 const WINDOW_BYTES: u32 = 2 * MESSAGE_BYTES_MAX as u32;
-/// Of one request.
+/// Longest head of one request.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ pub const KNOWS: u32 = 2;
 pub struct Sender {
     pub cluster: String,
     pub member: NodeId,
-    /// Of the member's store.
+    /// The incarnation of the member's store.
     pub incarnation: u64,
     pub protocol: u32,
     /// See `proto::Sender`; zero while the sender does not know.

@@ -150,7 +150,7 @@ impl TryFrom<proto::UpgradeReport> for UpgradeReport {
                 Some(State::Sha256(sha256)) => BinaryReport::Present { sha256 },
                 Some(State::Missing(reason)) => BinaryReport::Missing { reason },
                 Some(State::Fetching(fetch)) => BinaryReport::Fetching { done: fetch.done, total: fetch.total },
-                // Of a later version: nobody knows that it is there.
+                // A later version's report: this one cannot read it.
                 None => continue,
             };
             binaries.insert(name(&of)?, binary);

@@ -67,7 +67,7 @@ pub struct Host {
     /// Who it is; ours is not started beside it.
     foreign_node: Option<String>,
     key_seen: Option<KeySeen>,
-    /// Of the running node, where the kernel would end the node alone.
+    /// A process below the running node, where the kernel would end the node alone.
     below: Option<Descendant>,
     disks: Disks,
 }

@@ -6,14 +6,14 @@ use std::fmt;
 use super::next::percent;
 use crate::base::ids::UpgradeName;
 
-/// Of a host whose configuration has an `[upgrade]` section; others tell nothing.
+/// What a host tells whose configuration has an `[upgrade]` section; others tell nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpgradeReport {
     /// What the next start of the chain node runs.
     pub current: UpgradeName,
     /// What it ran before the last swap.
     pub previous: Option<UpgradeName>,
-    /// Of every upgrade that is asked for: by a plan in force, or by the chain.
+    /// The binary of every upgrade that is asked for: by a plan in force, or by the chain.
     pub binaries: BTreeMap<UpgradeName, BinaryReport>,
     pub under_way: Option<UnderWay>,
     /// The newest attempt, when it failed; gone once another one begins.

@@ -12,7 +12,7 @@ use super::DriverError;
 use crate::base::service_manager::VARIABLES;
 use crate::config::Chain;
 
-/// Of each of standard output and error.
+/// Longest standard output, and longest standard error.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
 /// How long output may still come from what a finished command left running.

@@ -34,7 +34,7 @@ pub fn foreign_user(home: &Path, command: &[String], guard: Option<u32>) -> Opti
             return Some(told(pid, &file.path));
         }
     }
-    // Of another user's process, only the locks are shown.
+    // Another user's process shows its locks and no more.
     let device = fs::metadata(&home).ok()?.dev();
     let hidden: Vec<&Lock> = locks.iter().filter(|lock| lock.device == device && is_hidden(lock)).collect();
     let mut left = ENTRIES_MAX;

@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_address_of_another_host_is_told_as_such() {
-        // Of a range that is for documentation alone (RFC 5737).
+        // An address of a range for documentation alone (RFC 5737).
         let other = endpoint("192.0.2.7", 3030);
         let addr = "192.0.2.7".parse().expect("an address");
         assert_eq!(other.owner(None, &BTreeSet::new()), Owner::Elsewhere(addr));

@@ -19,7 +19,7 @@ const CONTAINERS: [&str; 8] =
     ["docker", "podman", "nerdctl", "lxc", "lxc-execute", "systemd-nspawn", "chroot", "bwrap"];
 /// Options that may name the validator's key without signing with it as the node's identity.
 const KEY_OPTIONS_ALLOWED: [&str; 2] = ["authorized_voter", "vote_account"];
-/// Of a script that is looked into.
+/// Longest script that is looked into.
 const SCRIPT_MAX: u64 = 64 << 10;
 
 /// One process, or the command of one.
@@ -54,7 +54,7 @@ impl Misplaced {
         Misplaced { told: Told::CommandLine, what }
     }
 
-    /// Of the configured command.
+    /// As an error about the configured command.
     pub(super) fn of_setting(self) -> DriverError {
         match self.told {
             Told::CommandLine => DriverError::setting("chain.command", self.what),
@@ -63,7 +63,7 @@ impl Misplaced {
         }
     }
 
-    /// Of a process that runs.
+    /// As a sentence about a process that runs.
     pub(super) fn of_process(self) -> String {
         match self.told {
             Told::CommandLine => self.what,

@@ -35,7 +35,7 @@ pub(super) struct KeyPlaces {
 
 #[derive(Default)]
 struct Known {
-    /// Of the targets when they were compared last.
+    /// The targets' stamps when they were compared last.
     compared: Option<Stamps>,
     /// What was wrong with them then.
     targets: Option<String>,

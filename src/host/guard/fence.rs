@@ -8,7 +8,7 @@ use crate::base::time::BootTime;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fence {
     armed: Option<Armed>,
-    /// Of every `Arm` accepted so far; `armed` is never of a lower one.
+    /// The highest epoch of all accepted `Arm`s; `armed` never has a lower one.
     highest: Epoch,
     /// The newest epoch whose deadline passed here.
     fenced: Option<Epoch>,

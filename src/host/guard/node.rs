@@ -34,7 +34,7 @@ pub(super) struct Node {
     pub process: NodeProcess,
     pid: Pid,
     pidfd: OwnedFd,
-    /// Of the first process of its namespace, where it has one of its own.
+    /// The first process of its namespace, where it has one of its own.
     first: Option<OwnedFd>,
     /// What its start still has to tell, where that waited for a disk.
     late: Option<(Outcome, Arc<Program>)>,

@@ -22,7 +22,7 @@ use rustix::thread::set_no_new_privs;
 
 use crate::base::guard_frame::{GUARD_MARKER, NodeSpec};
 
-/// Of its own file mode mask, as a shell's redirection would have it, but for nobody else to write.
+/// The mode of the log: as a shell's redirection makes it, but nobody else may write.
 const LOG_MODE: u32 = 0o640;
 /// The exit status of a child that could not become the program, as a shell has it.
 const NOT_RUN: i32 = 127;
@@ -32,7 +32,7 @@ const KEPT_FD: i32 = 3;
 const FDS_MAX: i32 = 1024;
 
 const CAPABILITIES: &CStr = c"security.capability";
-/// Of `struct vfs_cap_data`: its first four bytes, little-endian, with this bit when the capabilities are in effect at once.
+/// In `struct vfs_cap_data` the first four bytes, little-endian, have this bit when the capabilities are in effect at once.
 const IN_EFFECT: u32 = 1;
 
 /// A chain node's program, ready to be executed.

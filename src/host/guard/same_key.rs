@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::public_key::{FILE_MAX, Secret, close_memory, read};
 
-/// Of a comparison of files that are too large to be held, such as wallets.
+/// Files too large to be held, such as wallets, are compared in pieces of this size.
 const CHUNK: usize = 64 << 10;
 
 /// A file to compare, as far as it is there.

@@ -52,7 +52,7 @@ pub(super) struct Guard {
 /// A start that was asked for.
 struct Waiting {
     spec: NodeSpec,
-    /// Of the tidying that it waits for.
+    /// The number of the tidying that it waits for.
     number: u64,
 }
 

@@ -48,7 +48,7 @@ pub struct GuardSettings {
     pub links: Vec<LinkSpec>,
     /// What the guard itself says is appended here; `None` inherits our standard error.
     pub log: Option<PathBuf>,
-    /// Of a guard that is started; one that runs already keeps its own.
+    /// How a guard that is started writes its lines; one that runs already keeps its own way.
     pub lines_as: LinesAs,
     /// From `Timing`: a guard that is silent for half of it after its deadline is overdue.
     pub kill_max: Duration,

@@ -18,7 +18,7 @@ pub(super) enum Due {
 }
 
 pub(super) struct Pulse {
-    /// Of a guard that knows pings.
+    /// When a ping was sent that is not answered yet; `None` for a guard that knows no pings.
     asked_at: Option<BootTime>,
     ping_at: BootTime,
     silent: bool,

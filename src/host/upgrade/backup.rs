@@ -233,7 +233,7 @@ fn of_root(root: &Path) -> String {
     digest::sha256(root.as_os_str().as_encoded_bytes()).chars().take(8).collect()
 }
 
-/// Of an attempt that a crash ended.
+/// Removes what an attempt left that a crash ended.
 fn remove_left_over(files: &dyn Files, dir: &Path, mark: &str) -> io::Result<()> {
     for found in fs::read_dir(dir)? {
         let name = found?.file_name();

@@ -16,7 +16,7 @@ pub(super) const INFO_FILE: &str = "upgrade-info.json";
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     root: PathBuf,
-    /// Of the binary.
+    /// The binary's file name.
     name: String,
 }
 

@@ -57,7 +57,7 @@ struct Host {
     sums: Mutex<BTreeMap<PathBuf, (Version, String)>>,
 }
 
-/// Of a file: another one when it was written anew.
+/// Tells a file from itself after it was written anew.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Version {
     mtime: (i64, i64),

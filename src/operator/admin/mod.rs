@@ -52,7 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CONNECTIONS_MAX: usize = 64;
 /// A client answers by itself, also while it waits for a handover.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// Of a question: names, numbers and a reason.
+/// Longest question: names, numbers and a reason.
 const QUESTION_BYTES_MAX: usize = 64 * 1024;
 /// For the socket of a dead coordinator to close, which a child that it forked just before its end holds until it has begun
 /// its program.

@@ -35,7 +35,7 @@ use crate::cluster::wire::proto::{
 const CONNECTIONS_MAX: usize = 32;
 /// Requests that one connection may have under way.
 const STREAMS_MAX: u32 = 16;
-/// Of a name in the log, which nobody has checked yet.
+/// Longest name shown in the log: nobody has checked it yet.
 const NAME_CHARS_MAX: usize = 64;
 /// After a connection that could not be taken over, which is a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -123,7 +123,7 @@ fn why_not_here(visitor: &Visitor) -> String {
 
 /// Who orders something.
 pub(super) enum Teller {
-    /// Of this host.
+    /// A process on this host.
     Local,
     Admin {
         name: String,

@@ -7,7 +7,7 @@ use crate::cluster::wire::proto::{MemberStatus, StatusResponse, UpgradePlan, Upg
 use crate::core::upgrades::request::differing;
 use crate::core::upgrades::{BinaryReport, UpgradeReport};
 
-/// Of every member that tells of its binaries.
+/// One for every member that tells of its binaries.
 fn reports(status: &StatusResponse) -> Vec<(&str, UpgradeReport)> {
     status.members.iter().filter_map(|member| Some((member.id.as_str(), report(member)?))).collect()
 }
@@ -82,7 +82,7 @@ pub fn lacks_binary(status: &StatusResponse) -> bool {
                     *counts.entry(sha256).or_default() += 1;
                 }
             }
-            // Of two that are as frequent nobody knows which one is right.
+            // When two are equally frequent, nobody knows which one is right.
             let most = counts.values().max().copied().unwrap_or_default();
             let mine = counts.get(sha256.as_str()).copied().unwrap_or_default();
             mine < most || counts.values().filter(|count| **count == most).count() > 1

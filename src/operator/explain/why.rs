@@ -33,7 +33,7 @@ struct Failover {
     to: Option<String>,
     /// From the holder's last sign of life; what the new holder's chain node needs comes on top.
     at_least_ms: Option<u64>,
-    /// Of the last one that was completed.
+    /// The gap of the last move that was completed.
     last_gap_ms: Option<u64>,
     because: String,
 }
@@ -170,19 +170,17 @@ impl Seen<'_> {
         let paused = self.status.paused_since_ns.is_some();
         match own.phase.as_str() {
             "Active" => format!("{me} is this host."),
-            "Stopping" => format!("This host, {me}, is letting the baton go."),
-            "" if own.role == Role::Arbiter.as_str() => format!("This host, {me}, votes, and never holds it."),
-            "" if own.maintenance => format!("This host, {me}, does not take it: it is in maintenance."),
-            "" if !could_take_it(own) => format!("This host, {me}, cannot take it: {}.", unready(own)),
+            "Stopping" => format!("{me} (this host) is letting the baton go."),
+            "" if own.role == Role::Arbiter.as_str() => format!("{me} (this host) only votes."),
+            "" if own.maintenance => format!("{me} (this host) does not take the baton: it is in maintenance."),
+            "" if !could_take_it(own) => format!("{me} (this host) cannot take the baton: {}.", unready(own)),
             "" if paused && me != holder => {
-                format!("This host, {me}, could take it, and does not: the cluster is paused.")
+                format!("{me} (this host) is ready; the cluster is paused, so the baton does not move.")
             }
-            "" if !self.status.quorum => {
-                format!("This host, {me}, could take it, and cannot be elected without a quorum.")
-            }
-            "" if holder.is_empty() => format!("This host, {me}, could take it, and has not been elected yet."),
-            "" => format!("This host, {me}, could take it, and does not: it is {holder}'s."),
-            phase => format!("This host, {me}, is taking it: {phase}."),
+            "" if !self.status.quorum => format!("{me} (this host) is ready; nobody can be elected without a quorum."),
+            "" if holder.is_empty() => format!("{me} (this host) is ready, and has not been elected yet."),
+            "" => format!("{me} (this host) is ready; {holder} holds the baton."),
+            phase => format!("{me} (this host) is taking the baton: {phase}."),
         }
     }
 
@@ -272,7 +270,7 @@ impl Seen<'_> {
         if member.links == "validating" && member.phase.is_empty() {
             wrong.push(format!("{id}: its links are validating, and it does not hold the baton."));
         }
-        // Of one that is not ready for it, and was asked, it was said above.
+        // What was said above of a member that was asked is not repeated.
         if !member.foreign_node.is_empty() && (member.maintenance || !member.phase.is_empty()) {
             wrong.push(format!("{id}: {}.", member.foreign_node));
         }
@@ -403,7 +401,7 @@ mod tests {
     #[test]
     fn a_healthy_cluster_is_told_in_four_sentences() {
         let expected = "host-a holds the baton under epoch 4 and signs. host-b handed it over 3 h 3 min ago: an operator \
-                        ordered it.\nThis host, host-b, could take it, and does not: it is host-a's.\nIf it were lost now, a \
+                        ordered it.\nhost-b (this host) is ready; host-a holds the baton.\nIf it were lost now, a \
                         failover would work: host-b would take it, not before the lease of 1s is over and its own node has \
                         seen a block made after that; the last failover took 1130 ms from its claim on.\nNothing is wrong.\n";
         assert_eq!(why(|_| ()).text(), expected);
@@ -435,7 +433,7 @@ mod tests {
             status.members[1].state = "Syncing".to_owned();
             status.members[1].not_ready_because = "the chain node is syncing".to_owned();
         });
-        assert_eq!(why.this_host, "This host, host-b, cannot take it: the chain node is syncing.");
+        assert_eq!(why.this_host, "host-b (this host) cannot take the baton: the chain node is syncing.");
         assert!(!why.failover.works, "{}", why.failover.because);
         assert_eq!(why.failover.because, "A failover would NOT work now: no other member could take it now.");
         assert_eq!(why.wrong, ["host-b could not take the baton: the chain node is syncing."]);

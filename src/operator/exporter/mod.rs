@@ -36,7 +36,7 @@ use crate::operator::shared_answer::SharedAnswer;
 const CONNECTIONS_MAX: usize = 64;
 /// From the accepted connection to the end of the request's head.
 const HEADER_MAX: Duration = Duration::from_secs(5);
-/// Of a request's head; a longer one is answered with an error.
+/// Longest head of a request; a longer one is answered with an error.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the accepted connection to the end of the answer, however slowly it is read.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);

@@ -19,9 +19,9 @@ use crate::operator::explain::{Why, active_holder, ago, finished, in_words, is_g
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Of a name, a state, an address.
+/// Longest name, state or address.
 const NAME_MAX: usize = 64;
-/// Of a sentence.
+/// Longest sentence.
 const SENTENCE_MAX: usize = 400;
 const MEMBERS_MAX: usize = 32;
 const NOTES_MAX: usize = 6;

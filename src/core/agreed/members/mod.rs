@@ -19,7 +19,7 @@ pub struct Member {
     pub role: Role,
     /// Higher is preferred.
     pub priority: u32,
-    /// Of its store, when an operator added it. A founder's is recorded by a `Join` after the start.
+    /// The incarnation of its store, when an operator added it. A founder's is recorded by a `Join` after the start.
     pub incarnation: Option<u64>,
 }
 

@@ -23,7 +23,7 @@ pub const MOVES_MAX: usize = 200;
 /// size at which the store would put it into a file of its own.
 pub const REASON_BYTES_MAX: usize = 160;
 
-/// Of a plan of an upgrade that failed: what went wrong and how to go on, with paths in it.
+/// Longest failure of an upgrade plan: what went wrong and how to go on, with paths in it.
 pub const FAILURE_BYTES_MAX: usize = 600;
 
 /// One entry of the Raft log, as the proposer wrote it.
@@ -58,7 +58,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Of the tenure that it is about, if it is about one.
+    /// The epoch of the tenure that it is about, if it is about one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
             Command::Claim { epoch, .. }

@@ -292,7 +292,7 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// Of a whole that may be unknown.
+/// The part of a whole that may be unknown.
 pub fn percent(done: u64, total: u64) -> u64 {
     (u128::from(done) * 100).checked_div(total.into()).map_or(0, |percent| percent.min(100) as u64)
 }

@@ -51,7 +51,7 @@ impl<'a> Facts<'a> {
         self.hosts.iter().filter(|host| host.role == Role::Validator)
     }
 
-    /// Of every validator, with its host.
+    /// The reports of all validators, with their hosts.
     fn reports(&self) -> Result<Vec<(&'a Host, &'a UpgradeReport)>, String> {
         let reports: Vec<_> = self
             .validators()

@@ -31,8 +31,8 @@ pub struct Keys {
     pub standby: TypedKey,
 }
 
-/// Of a genesis file, which can be large: the initial validators, in the place of CometBFT or of the
-/// Cosmos SDK.
+/// The initial validators of a genesis file, which can be large, where CometBFT or the
+/// Cosmos SDK puts them.
 #[derive(Deserialize)]
 struct Genesis {
     validators: Option<Vec<GenesisValidator>>,

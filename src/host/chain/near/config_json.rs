@@ -182,7 +182,7 @@ fn tracked(config: &Value) -> Tracked {
     }
 }
 
-/// Of a neard from before `tracked_shards_config`. There any tracked shard meant all of them.
+/// For a neard from before `tracked_shards_config`: there any tracked shard meant all of them.
 fn tracked_by_older_fields(config: &Value) -> Tracked {
     let lists = |field: &str| config[field].as_array().is_some_and(|items| !items.is_empty());
     if lists("tracked_shards") {

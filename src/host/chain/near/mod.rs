@@ -40,7 +40,7 @@ pub struct Near {
     rpc: Rpc,
     pointers: Pointers,
     keys: KeyReader,
-    /// Of the shared key, once its file was read.
+    /// The account of the shared key, once its file was read.
     account: OnceCell<String>,
 }
 

@@ -39,7 +39,7 @@ impl Obtaining {
         let told = news.clone();
         let of = name.clone();
         let work = move || {
-            // Of this thread alone, as Linux has it.
+            // On Linux this changes this thread alone.
             let _ = setpriority_process(None, NICE);
             let mut report_at = Instant::now();
             let mut progress = |done: u64, total: Option<u64>| {

@@ -55,7 +55,7 @@ pub enum HttpError {
     BadRedirect { url: String, to: String, reason: String },
     #[error("{url} leads away from https, to {to}; that is not followed")]
     Downgrade { url: String, to: String },
-    #[error("{url} leads on and on, more than {REDIRECTS_MAX} times")]
+    #[error("{url}: more than {REDIRECTS_MAX} redirects")]
     TooManyRedirects { url: String },
 }
 

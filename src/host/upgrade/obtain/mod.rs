@@ -35,7 +35,7 @@ pub struct Request<'a> {
     pub upgrade_dir: &'a Path,
     /// The binary goes to `bin/<binary_name>` below it.
     pub binary_name: &'a str,
-    /// Of what is downloaded, and of what is unpacked from it.
+    /// Limits what is downloaded, and what is unpacked from it.
     pub bytes_max: u64,
     pub source: Source<'a>,
     pub patience: Patience,

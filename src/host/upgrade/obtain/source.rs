@@ -187,7 +187,7 @@ pub(super) fn without_secrets(text: &str) -> &str {
     text.rsplit_once('@').map_or(text, |(_, rest)| rest)
 }
 
-/// Of a text that nobody vouches for, as much as an error has room for.
+/// As much of a text that nobody vouches for as an error has room for.
 pub(super) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 120;
     match text.char_indices().nth(CHARS_MAX) {

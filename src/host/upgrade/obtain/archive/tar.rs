@@ -8,7 +8,7 @@ use tar::{Archive, EntryType, PaxExtensions};
 use super::meter::Stop;
 use super::pick::{Kind, Pick};
 
-/// Of a long name, or of a header's extensions.
+/// Longest name, and longest extensions of a header.
 const EXTENSION_BYTES_MAX: u64 = 64 << 10;
 
 /// What extensions say of the entry that follows them.
