@@ -37,6 +37,7 @@ pub mod logs;
 pub mod measure;
 pub mod programs;
 pub mod table;
+pub mod threads;
 pub mod timing;
 
 pub mod bench;
