@@ -13,6 +13,7 @@ mod key_places;
 mod key_watch;
 mod last_words;
 mod mark;
+mod links;
 mod node;
 mod node_log;
 mod owner;
@@ -41,6 +42,7 @@ use crate::shared_core::SharedCore;
 use crate::upgrade::Upgrades;
 use key_places::KeyPlaces;
 use node::Job;
+use links::LinksSeen;
 use node_log::NodeLog;
 use owner::OwnerWatch;
 pub use upgrade::Planned;
@@ -114,6 +116,7 @@ struct Hands {
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
     key_places: KeyPlaces,
 }
+    links_seen: LinksSeen,
 
 #[derive(Default)]
 struct GuardLink {
@@ -172,6 +175,7 @@ impl Effects {
         let spec = setup.chain.node_spec();
         let hands = Arc::new(Hands {
             owner: OwnerWatch::new(setup.chain.endpoint(), spec.cwd, spec.argv),
+            links_seen: LinksSeen::new(setup.links.state()),
             foreign_listener: watch::Sender::new(None),
             foreign_in_home: watch::Sender::new(None),
             chain: setup.chain,
@@ -206,6 +210,7 @@ impl Effects {
         tokio::spawn(mark::watch(hands.clone()));
         tokio::spawn(key_watch::watch(hands.clone()));
         tokio::spawn(key_places::watch_targets(hands.clone()));
+        tokio::spawn(links::watch(hands.clone()));
         tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
@@ -315,10 +320,16 @@ impl Effects {
     }
 
     pub fn link_state(&self) -> LinkState {
+    /// Reads the links, which may wait for a disk.
         self.hands.links.state()
     }
 
     fn queue(&self, job: Job) {
+    /// The links as they were read at most a second ago, or as long as the disk hangs.
+    pub fn links_seen(&self) -> watch::Receiver<LinkState> {
+        self.hands.links_seen.seen()
+    }
+
         // The worker ends with the coordinator only.
         let _ = self.jobs.send(job);
     }
