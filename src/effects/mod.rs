@@ -7,13 +7,14 @@
 mod approvals;
 mod descendants;
 mod file_queue;
+mod file_watch;
 mod first_signature;
 mod guard;
 mod key_places;
 mod key_watch;
 mod last_words;
-mod mark;
 mod links;
+mod mark;
 mod node;
 mod node_log;
 mod owner;
@@ -41,8 +42,8 @@ use crate::metrics::Metrics;
 use crate::shared_core::SharedCore;
 use crate::upgrade::Upgrades;
 use key_places::KeyPlaces;
-use node::Job;
 use links::LinksSeen;
+use node::Job;
 use node_log::NodeLog;
 use owner::OwnerWatch;
 pub use upgrade::Planned;
@@ -115,8 +116,8 @@ struct Hands {
     upgrader: Option<Upgrader>,
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
     key_places: KeyPlaces,
-}
     links_seen: LinksSeen,
+}
 
 #[derive(Default)]
 struct GuardLink {
@@ -174,8 +175,8 @@ impl Effects {
         let (upgrader, news) = setup.upgrades.map(Upgrader::new).unzip();
         let spec = setup.chain.node_spec();
         let hands = Arc::new(Hands {
-            owner: OwnerWatch::new(setup.chain.endpoint(), spec.cwd, spec.argv),
             links_seen: LinksSeen::new(setup.links.state()),
+            owner: OwnerWatch::new(setup.chain.endpoint(), spec.cwd, spec.argv),
             foreign_listener: watch::Sender::new(None),
             foreign_in_home: watch::Sender::new(None),
             chain: setup.chain,
@@ -209,8 +210,8 @@ impl Effects {
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
         tokio::spawn(key_watch::watch(hands.clone()));
-        tokio::spawn(key_places::watch_targets(hands.clone()));
         tokio::spawn(links::watch(hands.clone()));
+        tokio::spawn(key_places::watch_targets(hands.clone()));
         tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
@@ -319,17 +320,17 @@ impl Effects {
         }
     }
 
-    pub fn link_state(&self) -> LinkState {
     /// Reads the links, which may wait for a disk.
+    pub fn link_state(&self) -> LinkState {
         self.hands.links.state()
     }
 
-    fn queue(&self, job: Job) {
     /// The links as they were read at most a second ago, or as long as the disk hangs.
     pub fn links_seen(&self) -> watch::Receiver<LinkState> {
         self.hands.links_seen.seen()
     }
 
+    fn queue(&self, job: Job) {
         // The worker ends with the coordinator only.
         let _ = self.jobs.send(job);
     }
