@@ -60,6 +60,7 @@ use answers::Answers;
 pub use check::check;
 pub use fence::fence;
 use links::HostLinks;
+use marks::Marks;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
 use proposals::Proposals;
@@ -202,7 +203,7 @@ impl Prepared {
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(sources::clocks(core.clone(), gossip.table()));
         tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
-        tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
+        let marks = Marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file);
         tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
         tokio::spawn(key_alarm::log(core.clone()));
         tokio::spawn(sources::joins(reporter.clone()));
@@ -227,7 +228,7 @@ impl Prepared {
                 Some(reason)
             }
         };
-        consensus.shutdown().await;
+        tokio::join!(consensus.shutdown(), marks.end());
         match broken {
             None => Ok(()),
             Some(reason) => bail!("{reason}"),
