@@ -217,15 +217,17 @@ impl Prepared {
         let me = reporter.config.id.clone();
         let proposals = Arc::default();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers, proposals };
+        // Not awaited from here itself: this thread would be woken by everything that Raft measures.
+        let failure = tokio::spawn(sources::broken(opened.store.health(), consensus.clone()));
         let broken = tokio::select! {
             stop_node = hands.perform_all(actions) => {
                 tokio::join!(hands.leave(stop_node), reporter.take_leave());
                 None
             }
-            reason = sources::broken(opened.store.health(), consensus.clone()) => {
+            reason = failure => {
                 manager.stopping();
                 hands.leave_at_once().await;
-                Some(reason)
+                Some(reason.unwrap_or_else(|error| error.to_string()))
             }
         };
         tokio::join!(consensus.shutdown(), marks.end());
