@@ -20,6 +20,7 @@ pub struct SharedCore {
     inner: Mutex<Inner>,
     actions: mpsc::UnboundedSender<Action>,
     steps: watch::Sender<u64>,
+    news: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -45,7 +46,7 @@ impl SharedCore {
     pub fn new(core: Core) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
         let (actions, receiver) = mpsc::unbounded_channel();
         let inner = Mutex::new(Inner { core, suspended: suspended(), told: None });
-        (SharedCore { inner, actions, steps: watch::Sender::new(0) }, receiver)
+        (SharedCore { inner, actions, steps: watch::Sender::new(0), news: watch::Sender::new(0) }, receiver)
     }
 
     /// Reports `event` as happening now. When this returns, the core has taken note of it and every
@@ -58,9 +59,13 @@ impl SharedCore {
         if slept {
             self.take(&mut inner, Event::Slept);
         }
-        self.take(&mut inner, event);
-        inner.tell_change(BootTime::now());
+        let routine = is_routine(&event);
+        let acts = self.take(&mut inner, event);
+        let changed = inner.tell_change(BootTime::now());
         self.steps.send_modify(|steps| *steps += 1);
+        if changed || acts || slept || !routine {
+            self.news.send_modify(|news| *news += 1);
+        }
     }
 
     /// Every change from here on, in order. What a step passes through without waiting is no change, and what time alone
@@ -83,11 +88,21 @@ impl SharedCore {
         self.steps.subscribe()
     }
 
-    fn take(&self, inner: &mut Inner, event: Event) {
+    /// Changes with every step that may have changed what is told of this member, but for measures such as the remaining
+    /// lease: the renewals of a lease, many a second, are no news.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Whether anything followed from it but a renewal.
+    fn take(&self, inner: &mut Inner, event: Event) -> bool {
+        let mut acts = false;
         for action in inner.core.step(Now::read(), event) {
+            acts |= !matches!(action, Action::Arm { .. });
             // Nobody performs actions any more once the coordinator is ending.
             let _ = self.actions.send(action);
         }
+        acts
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -96,13 +111,14 @@ impl SharedCore {
 }
 
 impl Inner {
-    fn tell_change(&mut self, now: BootTime) {
+    /// Whether there was one. Before anybody wants to know, anything may be one.
+    fn tell_change(&mut self, now: BootTime) -> bool {
         let Inner { core, told, suspended: _ } = self;
-        let Some((from, epoch, changes)) = told else { return };
+        let Some((from, epoch, changes)) = told else { return true };
         let (to, before) = (core.standing(now), *epoch);
         *epoch = core.epoch();
         if to == *from {
-            return;
+            return false;
         }
         // A tenure whose claim came to nothing had an epoch that nobody knows any more.
         let epoch = if from.stage.is_some() && to.stage.is_none() { before } else { *epoch };
@@ -110,5 +126,11 @@ impl Inner {
         *from = to;
         // Nobody listens any more once the coordinator is ending.
         let _ = changes.send(change);
+        true
     }
+}
+
+/// What a lease lives on, heartbeat by heartbeat.
+fn is_routine(event: &Event) -> bool {
+    matches!(event, Event::Tick | Event::Acked { .. } | Event::Accepted { .. } | Event::GuardArmed { .. })
 }

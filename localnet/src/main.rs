@@ -76,7 +76,7 @@ enum Command {
     Check,
     /// Measure how long nobody signs after a fault
     Bench(BenchArgs),
-    /// Measure what networks of several sizes cost at idle, and how long nobody signs when a host is lost
+    /// Measure what every process costs while nothing happens: memory, CPU, wake-ups, bytes written and sent
     Idle(IdleArgs),
     /// Put the holder under load on a starved machine and count the leases that it loses
     Load(LoadArgs),

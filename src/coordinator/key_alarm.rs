@@ -43,10 +43,10 @@ pub(super) async fn hear(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<T
 }
 
 pub(super) async fn log(core: Arc<SharedCore>) {
-    let mut steps = core.steps();
+    let mut news = core.news();
     let mut told = None;
     loop {
-        steps.mark_unchanged();
+        news.mark_unchanged();
         let alarm = core.read(|core, _| core.key_alarm());
         match &alarm {
             Some(reason) if told.is_none() => error!("the validator's key is in use elsewhere: {reason}"),
@@ -54,7 +54,7 @@ pub(super) async fn log(core: Arc<SharedCore>) {
             Some(_) | None => {}
         }
         told = alarm;
-        if steps.changed().await.is_err() {
+        if news.changed().await.is_err() {
             return;
         }
     }

@@ -60,6 +60,7 @@ use answers::Answers;
 pub use check::check;
 pub use fence::fence;
 use links::HostLinks;
+use marks::Marks;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
 use proposals::Proposals;
@@ -202,7 +203,7 @@ impl Prepared {
         tokio::spawn(sources::peers(core.clone(), gossip.table()));
         tokio::spawn(sources::clocks(core.clone(), gossip.table()));
         tokio::spawn(sources::rivals(core.clone(), reporter.identity.rivals()));
-        tokio::spawn(marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file));
+        let marks = Marks::follow(core.clone(), gossip.table(), effects.clone(), mark_file);
         tokio::spawn(key_alarm::hear(core.clone(), gossip.table()));
         tokio::spawn(key_alarm::log(core.clone()));
         tokio::spawn(sources::joins(reporter.clone()));
@@ -216,18 +217,20 @@ impl Prepared {
         let me = reporter.config.id.clone();
         let proposals = Arc::default();
         let hands = Performer { me, core, consensus: consensus.clone(), effects, answers, proposals };
+        // Not awaited from here itself: this thread would be woken by everything that Raft measures.
+        let failure = tokio::spawn(sources::broken(opened.store.health(), consensus.clone()));
         let broken = tokio::select! {
             stop_node = hands.perform_all(actions) => {
                 tokio::join!(hands.leave(stop_node), reporter.take_leave());
                 None
             }
-            reason = sources::broken(opened.store.health(), consensus.clone()) => {
+            reason = failure => {
                 manager.stopping();
                 hands.leave_at_once().await;
-                Some(reason)
+                Some(reason.unwrap_or_else(|error| error.to_string()))
             }
         };
-        consensus.shutdown().await;
+        tokio::join!(consensus.shutdown(), marks.end());
         match broken {
             None => Ok(()),
             Some(reason) => bail!("{reason}"),

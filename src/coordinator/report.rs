@@ -84,7 +84,9 @@ impl Publisher {
     }
 
     pub(super) async fn run(mut self) {
-        let mut steps = self.reporter.core.steps();
+        let mut news = self.reporter.core.news();
+        // Of a host without a chain node there are none.
+        let mut links = self.reporter.effects.as_ref().map(Effects::links_seen);
         let mut metrics_at = Instant::now();
         let mut told = (String::new(), String::new());
         loop {
@@ -99,7 +101,13 @@ impl Publisher {
             }
             self.reporter.gossip.publish(record);
             sleep(RECORD_EVERY_MIN).await;
-            if let Ok(Err(_)) = timeout_at(metrics_at, steps.changed()).await {
+            let changed = async {
+                tokio::select! {
+                    changed = news.changed() => changed,
+                    changed = changed_links(&mut links) => changed,
+                }
+            };
+            if let Ok(Err(_)) = timeout_at(metrics_at, changed).await {
                 return;
             }
         }
@@ -114,6 +122,14 @@ impl Publisher {
         self.vitals.send_replace(self.reporter.vitals(&status));
         let overview = Overview { status, moves: self.moves.clone(), at: WallTime::now() };
         self.overview.send_replace(Arc::new(overview));
+    }
+}
+
+/// Never without links.
+async fn changed_links(links: &mut Option<watch::Receiver<LinkState>>) -> Result<(), watch::error::RecvError> {
+    match links {
+        Some(links) => links.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -176,7 +192,7 @@ impl Reporter {
             settling: settling.unwrap_or_default(),
             maintenance,
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
-            links: effects.map_or("standby", |effects| effects.link_state().as_str()).into(),
+            links: effects.map_or("standby", |effects| effects.links_seen().borrow().as_str()).into(),
             node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
             disk_free_bytes: self.disk.borrow().map_or(0, |disk| disk.free),
             term: self.consensus.leader().1,
@@ -357,7 +373,7 @@ impl Reporter {
     /// A guard is there and every link is in its place; of a host without a chain node, always.
     fn has_settled_in(&self) -> bool {
         let Some(effects) = &self.effects else { return true };
-        effects.guard_state() != GuardState::Unreachable && effects.link_state() != LinkState::Broken
+        effects.guard_state() != GuardState::Unreachable && *effects.links_seen().borrow() != LinkState::Broken
     }
 
     /// How this member is, for people who ask the service manager.

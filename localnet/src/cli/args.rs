@@ -7,6 +7,7 @@ use localnet::hosts::faults::What;
 use localnet::net::{ChainKind, HOSTS, Shape};
 use localnet::process::limits::Confine;
 use localnet::runs::bench::{Against, Fault};
+use localnet::runs::idle::Rival;
 use localnet::runs::nemesis::{Kind, Sabotage};
 
 #[derive(Args, Clone, Copy)]
@@ -107,18 +108,29 @@ pub(crate) struct BenchArgs {
 
 #[derive(Args)]
 pub(crate) struct IdleArgs {
-    #[arg(long, value_delimiter = ',', default_values_t = [3, 5, 7, 9], value_parser = hosts)]
+    /// Sizes of the networks, one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [3], value_parser = hosts)]
     pub(crate) members: Vec<usize>,
-    /// Losses of the holder's host for each size
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    /// For which each is watched
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) seconds: u64,
+    /// Then lose the holder's host so often, and measure how long nobody signs
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     pub(crate) rounds: u64,
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Members prove themselves to each other
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Then watch what a user would pick instead of baton, in networks of the same sizes
+    #[arg(long, value_enum)]
+    pub(crate) against: Option<Rival>,
     /// One JSON array on standard output, and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) slot: Slot,
+    /// Time between two blocks of the sim chain
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub(crate) slot_ms: u64,
 }
 
 #[derive(Args)]

@@ -17,7 +17,7 @@ use localnet::process::foreground::{Afterwards, foreground};
 use localnet::process::launch;
 use localnet::process::limits::Size;
 use localnet::process::programs;
-use localnet::runs::bench::{self, Against, Comparison, Fault, Plan};
+use localnet::runs::bench::{self, Against, Comparison, Plan};
 use localnet::runs::idle;
 use localnet::runs::load;
 use localnet::runs::nemesis::{self, Kind};
@@ -78,12 +78,19 @@ pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
 }
 
 pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
+    if let Some(rival) = args.against {
+        rival.check_programs()?;
+    }
     let (rounds, seed) = (usize::try_from(args.rounds)?, args.seed.unwrap_or_else(rand::random));
+    let during = Duration::from_secs(args.seconds);
     let mut sizes = Vec::new();
     for hosts in args.members {
-        let shape = Shape { slot_ms: args.slot.slot_ms, hosts, ..Shape::usual(ChainKind::Sim) };
-        let plan = Plan { shape, rounds, faults: vec![Fault::Host], seed };
+        let shape = Shape { slot_ms: args.slot_ms, hosts, tls: args.tls, ..Shape::usual(ChainKind::Sim) };
+        let plan = idle::Plan { shape, during, rounds, seed };
         sizes.push(foreground(dir, Afterwards::Sweep, move |dir| idle::measure(dir, &plan))?);
+        if let Some(rival) = args.against {
+            sizes.push(foreground(dir, Afterwards::Sweep, move |dir| idle::measure_rival(dir, rival, shape, during))?);
+        }
     }
     let text = if args.json { serde_json::to_string(&sizes)? + "\n" } else { idle::table(&sizes) };
     print!("{text}");

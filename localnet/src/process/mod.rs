@@ -6,3 +6,4 @@ pub mod launch;
 pub mod limits;
 pub mod procs;
 pub mod programs;
+pub mod threads;

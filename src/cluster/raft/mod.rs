@@ -127,6 +127,7 @@ impl Consensus {
             .await
             .map_err(|error| ConsensusError::Start(error.to_string()))?;
         tokio::spawn(lead::follow(raft.clone(), start.core.clone()));
+        tokio::spawn(lead::beat(raft.clone(), start.timing.heartbeat()));
         let promises = Arc::new(Mutex::new(start.promises));
         Ok(Consensus { raft, core: start.core, identity, members, promises, turn: Arc::default(), voting, late })
     }
@@ -259,6 +260,8 @@ pub fn raft_config(cluster: &str, timing: &Timing, snapshot_every: u64) -> Confi
         election_timeout_min: timing.vote_max().as_millis() as u64,
         election_timeout_max: timing.lease().as_millis() as u64 - heartbeat,
         enable_elect: false,
+        // Elections apart, it would do nothing but look whether a heartbeat is due: `lead::beat` knows.
+        enable_tick: false,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         removed_leader_step_down: StepDownPolicy::Never,

@@ -69,12 +69,18 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists.
-pub fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
-    let Some(LastSigned { file, height, round, step }) = &chain.last_signed else { return Ok(None) };
-    let path = chain.home.join(file);
-    let Some(content) = read_if_present(&path)? else { return Ok(None) };
-    let bad = |reason: String| DriverError::file("read the last-signed mark from", &path, reason);
+/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists. Read off the async
+/// threads.
+pub async fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
+    let Some(record) = chain.last_signed.clone() else { return Ok(None) };
+    let path = chain.home.join(&record.file);
+    blocking(move || read_last_signed(&path, &record)).await
+}
+
+fn read_last_signed(path: &Path, record: &LastSigned) -> Result<Option<SignMark>, DriverError> {
+    let LastSigned { file: _, height, round, step } = record;
+    let Some(content) = read_if_present(path)? else { return Ok(None) };
+    let bad = |reason: String| DriverError::file("read the last-signed mark from", path, reason);
     let content: Value = serde_json::from_slice(&content).map_err(|error| bad(format!("it is not JSON: {error}")))?;
     let number = |pointer: &str| answer::read(&content, Some(pointer), "a whole number", answer::as_number);
     let small = |pointer: &Option<String>| -> Result<u32, DriverError> {

@@ -106,7 +106,13 @@ pub trait ChainDriver: Send + Sync {
 
     /// The exact last mark that the shared key signed on this host, if the chain records one.
     fn last_signed(&self) -> impl Future<Output = Result<Option<SignMark>, DriverError>> + Send {
-        async { files::last_signed(self.chain()) }
+        files::last_signed(self.chain())
+    }
+
+    /// The files that [`Self::last_signed`] reads: what it says changes only when one of them does.
+    fn last_signed_files(&self) -> Vec<PathBuf> {
+        let chain = self.chain();
+        chain.last_signed.iter().map(|record| chain.home.join(&record.file)).collect()
     }
 
     /// Whether heights are approved ahead of their blocks on this chain, and [`Self::approved`] tells up to which.
@@ -369,6 +375,11 @@ impl Driver {
     /// was proven inactive. `None` when the chain records none: then a successor has to settle.
     pub async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
         each!(self, it => it.last_signed().await)
+    }
+
+    /// The files that [`Driver::last_signed`] reads; none when the chain records no mark.
+    pub fn last_signed_files(&self) -> Vec<PathBuf> {
+        each!(self, it => it.last_signed_files())
     }
 
     /// Whether the running node tells how far it has approved blocks; see [`Driver::approved`].

@@ -89,6 +89,8 @@ fn hear(hands: &Arc<Hands>, frame: FromGuard, received_at: BootTime) {
         hands.core.step(Event::GuardArmed { epoch, deadline });
         return;
     }
+    // Whatever else it says, it may have put the links into standby before, or be about to.
+    hands.links_seen.may_have_changed();
     match frame {
         FromGuard::Started { node } => {
             let validator_epoch = node.validator_epoch;

@@ -14,11 +14,13 @@
 mod approvals;
 mod descendants;
 mod file_queue;
+mod file_watch;
 mod first_signature;
 mod guard;
 mod key_places;
 mod key_watch;
 mod last_words;
+mod links;
 mod mark;
 mod node;
 mod node_log;
@@ -47,6 +49,7 @@ use crate::host::guard_client::{GuardClient, GuardError, GuardSettings};
 use crate::host::key_links::KeyLinks;
 use crate::host::upgrade::Upgrades;
 use key_places::KeyPlaces;
+use links::LinksSeen;
 use node::Job;
 use node_log::NodeLog;
 use owner::OwnerWatch;
@@ -121,6 +124,7 @@ struct Hands {
     upgrader: Option<Upgrader>,
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
     key_places: KeyPlaces,
+    links_seen: LinksSeen,
 }
 
 #[derive(Default)]
@@ -179,6 +183,7 @@ impl Effects {
         let (upgrader, news) = setup.upgrades.map(Upgrader::new).unzip();
         let spec = setup.chain.node_spec();
         let hands = Arc::new(Hands {
+            links_seen: LinksSeen::new(setup.links.state()),
             owner: OwnerWatch::new(setup.chain.endpoint(), spec.cwd, spec.argv),
             foreign_listener: watch::Sender::new(None),
             foreign_in_home: watch::Sender::new(None),
@@ -214,6 +219,7 @@ impl Effects {
         tokio::spawn(probe::watch(hands.clone()));
         tokio::spawn(mark::watch(hands.clone()));
         tokio::spawn(key_watch::watch(hands.clone()));
+        tokio::spawn(links::watch(hands.clone()));
         tokio::spawn(key_places::watch_targets(hands.clone()));
         tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
@@ -333,8 +339,14 @@ impl Effects {
         }
     }
 
+    /// Reads the links, which may wait for a disk.
     pub fn link_state(&self) -> LinkState {
         self.hands.links.state()
+    }
+
+    /// The links as they were read at most a second ago, or as long as the disk hangs.
+    pub fn links_seen(&self) -> watch::Receiver<LinkState> {
+        self.hands.links_seen.seen()
     }
 
     fn queue(&self, job: Job) {

@@ -192,6 +192,8 @@ async fn swap(hands: &Arc<Hands>, epoch: Epoch, orders: u64) -> Result<(), Strin
             // A renewal may have brought a later word meanwhile, which is the better one.
             guard.armed.get_or_insert(proof);
         }
+        drop(guard);
+        hands.links_seen.may_have_changed();
         swapped
     });
     swapped.await.map_err(|error| error.to_string())?
@@ -401,7 +403,11 @@ async fn last_signed(hands: &Hands) -> Option<SignMark> {
 
 async fn to_standby(hands: &Arc<Hands>) -> Result<(), String> {
     let hands = hands.clone();
-    let done = spawn_blocking(move || hands.links.to_standby().map_err(|error| error.to_string()));
+    let done = spawn_blocking(move || {
+        let done = hands.links.to_standby().map_err(|error| error.to_string());
+        hands.links_seen.may_have_changed();
+        done
+    });
     done.await.map_err(|error| error.to_string())?
 }
 

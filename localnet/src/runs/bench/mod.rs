@@ -154,7 +154,7 @@ fn up(dir: &Path, plan: &Plan) -> Result<Net> {
 /// As [`run`], with what the coordination costs at idle.
 pub fn enter_baton(dir: &Path, plan: &Plan) -> Result<Entry> {
     let net = up(dir, plan)?;
-    let idle = with_diagnosis(&net, idle_cost(&with_baton::WithBaton(&net)))?;
+    let idle = with_diagnosis(&net, idle_cost(&with_baton::WithBaton(&net), IDLE))?;
     Ok(Entry { name: "baton", results: run_on(&net, plan)?, idle })
 }
 
@@ -174,22 +174,28 @@ pub fn run_on(net: &Net, plan: &Plan) -> Result<Results> {
 /// signed twice there is a result and not an error.
 pub fn enter_etcd(dir: &Path, plan: &Plan) -> Result<Entry> {
     let etcd = EtcdNet::up(dir, plan.shape)?;
-    let idle = etcd.with_diagnosis(idle_cost(&etcd))?;
+    let idle = etcd.with_diagnosis(idle_cost(&etcd, IDLE))?;
     let rows = rows(&etcd, plan)?;
     Ok(Entry { name: etcd.name(), results: Results { rows, clean: check(&etcd.net)?.is_clean() }, idle })
 }
 
 /// What coordination costs while nothing happens.
-fn idle_cost(contender: &dyn Contender) -> Result<Vec<Cost>> {
+fn idle_cost(contender: &dyn Contender, during: Duration) -> Result<Vec<Cost>> {
     let pair = contender.await_steady()?;
     std::thread::sleep(REST);
-    eprintln!("bench: {} at idle for {IDLE:?}", contender.name());
-    cost::watch(contender.net(), &pair.holder, IDLE)
+    eprintln!("{} at idle for {during:?}", contender.name());
+    cost::watch(contender.net(), &pair.holder, during)
 }
 
 /// The cost of a network of baton at idle.
-pub fn idle_cost_of_baton(net: &Net) -> Result<Vec<Cost>> {
-    with_diagnosis(net, idle_cost(&with_baton::WithBaton(net)))
+pub fn idle_cost_of_baton(net: &Net, during: Duration) -> Result<Vec<Cost>> {
+    with_diagnosis(net, idle_cost(&with_baton::WithBaton(net), during))
+}
+
+/// The cost at idle of a network that is brought up under `dir`, in which etcd hands the key around.
+pub fn idle_cost_of_etcd(dir: &Path, shape: Shape, during: Duration) -> Result<Vec<Cost>> {
+    let etcd = EtcdNet::up(dir, shape)?;
+    etcd.with_diagnosis(idle_cost(&etcd, during))
 }
 
 /// Every fault of the plan, one after the other.

@@ -212,6 +212,10 @@ impl ChainDriver for CometBft {
         Ok((highest.mark != SignMark::default()).then_some(highest.mark))
     }
 
+    fn last_signed_files(&self) -> Vec<PathBuf> {
+        vec![self.files.live.clone(), self.files.kept.clone()]
+    }
+
     fn sees_key_on_chain(&self) -> bool {
         true
     }
