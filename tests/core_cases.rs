@@ -205,6 +205,7 @@ impl Story {
             ["lease", lease] => self.settings.timing = timing(lease)?,
             ["older_members_lease", lease] => self.settings.unstated_lease = Some(duration(lease)?),
             ["promised", promise] => self.memory.promised = duration(promise)?,
+            ["promise_lost"] => (self.memory.promised, self.memory.promise_lost) = (Timing::promise_max(), true),
             ["restarted", "vote", term] => (self.memory.fresh, self.memory.vote_term) = (false, number(term)?),
             ["log", term, rest @ ..] => {
                 let command = self.command(rest)?;
