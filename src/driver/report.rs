@@ -236,7 +236,7 @@ impl Reporter {
                 members.iter().filter_map(key_alarm).collect(),
                 self.membership_warnings(),
                 self.identity.warnings(BootTime::now()),
-                self.upgrade_warnings(),
+                self.log_warnings(),
             ]
             .concat(),
             members,

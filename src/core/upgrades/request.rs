@@ -7,6 +7,7 @@ use super::next::{Host, short};
 use super::plan::{PlanStage, Plans, check_source};
 use super::report::{BinaryReport, UpgradeReport};
 use crate::core::replicated::Command;
+use crate::core::replicated::knows::KNOWS_PLANS;
 use crate::ids::{NodeId, Role, UpgradeName};
 use crate::time::WallTime;
 
@@ -245,9 +246,6 @@ pub fn check_known<'a>(
     }
     Ok(())
 }
-
-/// What a member knows at least that knows of upgrade plans; see `Sender.knows`.
-pub const KNOWS_PLANS: u32 = 1;
 
 /// The binaries of `name` that differ, in words.
 pub fn differing<'a>(
