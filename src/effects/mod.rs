@@ -12,6 +12,7 @@ mod guard;
 mod key_places;
 mod key_watch;
 mod last_words;
+mod letting_go;
 mod mark;
 mod node;
 mod node_log;
