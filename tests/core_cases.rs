@@ -205,6 +205,7 @@ impl Story {
             ["lease", lease] => self.settings.timing = timing(lease)?,
             ["older_members_lease", lease] => self.settings.unstated_lease = Some(duration(lease)?),
             ["promised", promise] => self.memory.promised = duration(promise)?,
+            ["promise_lost"] => (self.memory.promised, self.memory.promise_lost) = (Timing::promise_max(), true),
             ["restarted", "vote", term] => (self.memory.fresh, self.memory.vote_term) = (false, number(term)?),
             ["log", term, rest @ ..] => {
                 let command = self.command(rest)?;
@@ -530,8 +531,10 @@ fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
     let text = words.join(" ");
     text.split(',')
         .map(|part| {
-            let [id, shape, height] = part.split_whitespace().collect::<Vec<_>>()[..] else {
-                return Err(format!("{part:?} is not such as `b ready 12`"));
+            let (id, shape, height, reason) = match part.split_whitespace().collect::<Vec<_>>()[..] {
+                [id, shape, height] => (id, shape, height, String::new()),
+                [id, shape @ "unready", height, "because", ref reason @ ..] => (id, shape, height, reason.join(" ")),
+                _ => return Err(format!("{part:?} is not such as `b ready 12`")),
             };
             let height = number(height)?;
             let (ready, reachable, silent_on_lease) = match shape {
@@ -541,7 +544,7 @@ fn peers(words: &[&str]) -> Result<BTreeMap<NodeId, Peer>, String> {
                 "older" => (true, true, true),
                 _ => return Err(format!("{shape:?} is none of ready, unready, away, older")),
             };
-            Ok((id.into(), Peer { ready, reachable, height, silent_on_lease }))
+            Ok((id.into(), Peer { ready, not_ready_because: reason, reachable, height, silent_on_lease }))
         })
         .collect()
 }

@@ -7,8 +7,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use baton::base::guard_frame::LinkSpec;
-use baton::base::guard_frame::LinkState;
+use baton::base::guard_frame::{LinkSpec, LinkState};
 use baton::base::ids::Epoch;
 use baton::host::key_links::{KeyLinks, LinkError, LinkFs, OsFs};
 use links_kit::{BEFORE, DEADLINE, Home, armed};

@@ -13,7 +13,7 @@ use crate::cluster::wire::proto::member_change_request::Change as Wanted;
 use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberChangeResponse};
 use crate::config::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::core::agreed::members::{Change, Facts, Member, Members, Plan, Refused};
-use crate::core::upgrades::{KNOWS_PLANS, Plans};
+use crate::core::agreed::replicated::knows;
 use crate::operator::admin::{Asker, CHANGE_MAX, NotDone};
 use crate::operator::relay::Relay;
 
@@ -162,7 +162,7 @@ async fn addition(reporter: &Reporter, wanted: AddMember) -> Result<Change, NotD
     })?;
     check_joins(&id, &addr, &found, reporter.identity.me().founders, &reporter.consensus.members())
         .map_err(NotDone::Refused)?;
-    check_reads(&id, &found, &reporter.applied.borrow().replicated.plans).map_err(NotDone::Refused)?;
+    check_reads(&id, &found, reporter.applied.borrow().replicated.needs()).map_err(NotDone::Refused)?;
     let Introduced { sender, role, priority: own_priority, .. } = found;
     let priority = priority.unwrap_or(own_priority);
     Ok(Change::Add { id, member: Member { addr, role, priority, incarnation: Some(sender.incarnation) } })
@@ -188,15 +188,35 @@ fn check_joins(id: &NodeId, addr: &str, found: &Introduced, founders: u64, membe
 }
 
 /// # Errors
-/// The log has upgrade plans in it, and what answers could not follow it.
-fn check_reads(id: &NodeId, found: &Introduced, plans: &Plans) -> Result<(), String> {
-    if plans.0.is_empty() || found.sender.knows >= KNOWS_PLANS {
+/// The log has in it what answers could not read, so that it could not follow.
+fn check_reads(id: &NodeId, found: &Introduced, needs: u32) -> Result<(), String> {
+    if found.sender.knows >= needs {
         return Ok(());
     }
     Err(format!(
-        "{id} runs a baton that knows no upgrade plans, and the log of this cluster has some, which it could not read: \
-         upgrade baton on {id} first, then add it"
+        "{id} runs a baton that knows no {}, and the log of this cluster has some, which it could not read: upgrade baton on \
+         {id} first, then add it",
+        knows::in_words(needs)
     ))
+}
+
+impl Reporter {
+    /// Members that have said that they know less of a log than `needed`.
+    pub(super) fn members_below(&self, needed: u32) -> Vec<NodeId> {
+        let knows_less = |id: &NodeId| self.identity.known_by(id).is_some_and(|known| known < needed);
+        self.consensus.members().all.keys().filter(|id| knows_less(id)).cloned().collect()
+    }
+
+    /// Members whose baton was put back to one that cannot read the log.
+    pub(super) fn log_warnings(&self) -> Vec<String> {
+        let needs = self.applied.borrow().replicated.needs();
+        self.members_below(needs).iter().map(|id| unreadable_by(id, needs)).collect()
+    }
+}
+
+fn unreadable_by(id: &NodeId, needs: u32) -> String {
+    let what = knows::in_words(needs);
+    format!("{id} runs a baton that cannot read the {what} in the log, and does not follow it: upgrade it")
 }
 
 fn sentence(change: &Change) -> String {
@@ -244,17 +264,34 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_read_the_plans_in_the_log_is_not_added() {
-        let mut state = crate::core::agreed::replicated::Replicated::default();
-        let mut older = found("d", 0, false, true);
-        older.sender.knows = 0;
-        assert_eq!(check_reads(&"d".into(), &older, &state.plans), Ok(()), "there are none");
-        let (name, at) = (crate::base::ids::UpgradeName::new("v2").unwrap(), crate::base::time::WallTime::default());
-        let plan =
-            crate::core::agreed::replicated::Command::PlanUpgrade { name, height: None, source: None, back: false, at };
-        state.apply(1, &plan);
-        let reason = check_reads(&"d".into(), &older, &state.plans).expect_err("refused");
-        assert!(reason.contains("upgrade baton on d first, then add it"), "{reason}");
-        assert_eq!(check_reads(&"d".into(), &found("d", 0, false, true), &state.plans), Ok(()));
+    fn what_cannot_read_what_stands_in_the_log_is_not_added() {
+        use crate::base::ids::{Epoch, UpgradeName};
+        use crate::core::agreed::replicated::{Command, Replicated};
+
+        let refused = |knows: u32, state: &Replicated| {
+            let mut older = found("d", 0, false, true);
+            older.sender.knows = knows;
+            check_reads(&"d".into(), &older, state.needs()).err()
+        };
+        let mut state = Replicated::default();
+        assert_eq!(refused(0, &state), None, "nothing but what every version reads");
+        let (name, at) = (UpgradeName::new("v2").unwrap(), crate::base::time::WallTime::default());
+        state.apply(1, &Command::PlanUpgrade { name, height: None, source: None, back: false, at });
+        let reason = refused(0, &state).expect("refused");
+        assert!(reason.contains("knows no upgrade plans"), "{reason}");
+        assert!(reason.ends_with("upgrade baton on d first, then add it"), "{reason}");
+        assert_eq!(refused(1, &state), None);
+
+        let (epoch, reason) = (Epoch(1), "start".to_owned());
+        state.apply(1, &Command::Claim { epoch, member: "a".into(), reason, at });
+        state.apply(1, &Command::LayFloor { epoch, above: 7, because: "power cut".into(), at });
+        let reason = refused(1, &state).expect("refused");
+        assert!(reason.contains("knows no floors that an operator laid"), "{reason}");
+        assert_eq!(refused(KNOWS, &state), None);
+        let told = unreadable_by(&"d".into(), state.needs());
+        assert!(
+            told.starts_with("d runs a baton that cannot read the floors that an operator laid in the log"),
+            "{told}"
+        );
     }
 }

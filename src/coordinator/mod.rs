@@ -19,6 +19,7 @@ mod proposals;
 mod pulse;
 mod report;
 mod sources;
+mod standbys;
 mod upgrades;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,7 @@ impl Prepared {
             mark_file,
             promises,
             remembered,
+            promise_lost,
             listener,
             admin,
             metrics,
@@ -115,6 +117,7 @@ impl Prepared {
             released_term: opened.store.last_release_term(),
             view: opened.store.applied().borrow().replicated.view(),
             promised: remembered,
+            promise_lost,
             mark_seen: mark_file.kept(),
         };
         let (core, actions) = SharedCore::new(Core::new(

@@ -22,14 +22,13 @@ use crate::cluster::wire::proto::order_request::Order;
 use crate::cluster::wire::proto::{LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Member, PRIORITY_MAX};
 use crate::core::agreed::orders::Orders;
+use crate::core::agreed::replicated::knows::KNOWS_LAID_FLOORS;
 use crate::core::agreed::replicated::{Applied, Command};
 use crate::operator::admin::{Asker, NotDone, ORDER_MAX};
 use crate::operator::relay::Relay;
 
 /// For one leader to commit it; another one may lead by then.
 pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
-/// From which version of what members can read in a log on an operator's floor may stand in it.
-const KNOWS_LAID_FLOORS: u32 = 2;
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -113,9 +112,13 @@ fn named(leader: &Option<NodeId>) -> &str {
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
     check_leads(reporter)?;
     if let Command::LayFloor { above, .. } = &command {
+        // Until it is committed, so that nobody who cannot read it is added meanwhile.
+        let _changing = reporter.changing.lock().await;
         check_floor(reporter, *above).map_err(NotDone::Refused)?;
+        propose(reporter, command.clone()).await?;
+    } else {
+        propose(reporter, command.clone()).await?;
     }
-    propose(reporter, command.clone()).await?;
     Ok(sentence(reporter, &command))
 }
 
@@ -136,8 +139,8 @@ fn check_floor(reporter: &Reporter, above: u64) -> Result<(), String> {
     if let Some(signed) = seen.map(|seen| seen.height.max(seen.approved)).filter(|signed| *signed > above) {
         return Err(format!("the key has signed at height {signed}, above {above}; name that height or a higher one"));
     }
-    let members = reporter.consensus.members();
-    match members.all.keys().find(|id| reporter.identity.known_by(id).is_some_and(|known| known < KNOWS_LAID_FLOORS)) {
+    // Whoever has not been heard is not waited for: the chain may stand still because that host is gone for good.
+    match reporter.members_below(KNOWS_LAID_FLOORS).first() {
         Some(older) => {
             Err(format!("{older} runs a baton that could not read this in the log: upgrade baton on {older} first"))
         }

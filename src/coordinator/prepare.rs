@@ -34,6 +34,8 @@ pub struct Prepared {
     pub(super) promises: PromiseFile,
     /// The longest promise that an earlier run may have left.
     pub(super) remembered: Duration,
+    /// It is a guess: the file that had it could not be read.
+    pub(super) promise_lost: bool,
     pub(super) listener: TcpListener,
     pub(super) admin: UnixListener,
     pub(super) metrics: Option<TcpListener>,
@@ -100,6 +102,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
     }));
     let (mut promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());
+    let promise_lost = unreadable.is_some();
     warnings.extend(unreadable.map(|error| {
         let longest = promises.kept().as_secs();
         format!("{error}; this member votes for nobody for {longest} s, the longest promise that it may have made")
@@ -116,6 +119,7 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
         mark_file,
         promises,
         remembered,
+        promise_lost,
         listener,
         admin,
         metrics,

@@ -1,5 +1,6 @@
 //! What this coordinator tells of itself: its gossip record, the status, the history and the metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::sources::is_active;
+use super::standbys::{self, Told};
 use crate::base::chain_node::{FloorBasis, SignFloor};
-use crate::base::guard_frame::Containment;
-use crate::base::guard_frame::LinkState;
+use crate::base::guard_frame::{Containment, LinkState};
 use crate::base::ids::{NodeId, Vote};
 use crate::base::service_manager::ServiceManager;
 use crate::base::time::{BootTime, WallTime};
@@ -22,6 +23,7 @@ use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
 use crate::cluster::wire::{approvals_part, proto, signed_part};
 use crate::config::{Config, Member};
+use crate::core::NotReady;
 use crate::core::agreed::members::voters_warning;
 use crate::core::agreed::orders::Orders;
 use crate::core::agreed::replicated::Move;
@@ -249,7 +251,7 @@ impl Reporter {
                 members.iter().filter_map(key_alarm).collect(),
                 self.membership_warnings(),
                 self.identity.warnings(BootTime::now()),
-                self.upgrade_warnings(),
+                self.log_warnings(),
             ]
             .concat(),
             members,
@@ -398,14 +400,23 @@ impl Reporter {
 
     fn publish_metrics(&self, record: &Record, status: &StatusResponse) {
         let now = BootTime::now();
-        let (is_leader, active, lease, paused) = self.core.read(|core, now| {
+        let (is_leader, active, lease, paused, holder) = self.core.read(|core, now| {
             let lease = core.lease_remaining(now.boot).unwrap_or_default();
-            (core.leads().is_some(), core.is_active(), lease, core.view().orders.is_paused())
+            (
+                core.leads().is_some(),
+                core.is_active(),
+                lease,
+                core.view().orders.is_paused(),
+                core.view().holder.clone(),
+            )
         });
         let table = self.gossip.table().borrow().clone();
-        let ready = table.others().filter(|(_, heard)| {
-            heard.is_reachable(now) && heard.record.as_ref().is_some_and(|peer| peer.ready && !is_active(peer))
-        });
+        let mut told_by: BTreeMap<NodeId, Told> = table
+            .others()
+            .filter(|(_, heard)| heard.is_reachable(now))
+            .filter_map(|(id, heard)| Some((id.clone(), told(heard.record.as_deref()?))))
+            .collect();
+        told_by.insert(self.config.id.clone(), Told { active, ..told(record) });
         let told = table.others().filter_map(|(_, heard)| heard.record.as_deref()?.chain.as_ref());
         let holder_seen = active || table.others().any(|(_, heard)| heard.is_reachable(now) && says_active(heard));
         let members = self.consensus.members();
@@ -439,11 +450,16 @@ impl Reporter {
                 failed: upgrades::has_failed(status),
             }),
             foreign_node: self.config.chain.as_ref().map(|_| !record.foreign_node.is_empty()),
-            standbys_ready: ready.count() + usize::from(!active && record.ready),
+            standbys_ready: standbys::count(&members.final_voters(), holder.as_ref(), &told_by),
         });
         let peers: Vec<PeerSeen> = table.others().map(|(id, heard)| peer_seen(id, heard, now)).collect();
         self.metrics.publish_peers(&peers);
     }
+}
+
+fn told(record: &Record) -> Told {
+    let gives_vote = !record.not_ready_because.contains(NotReady::NO_VOTE);
+    Told { ready: record.ready, active: is_active(record), gives_vote }
 }
 
 fn planned(plan: &proto::UpgradePlan) -> PlannedUpgrade<'_> {

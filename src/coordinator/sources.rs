@@ -118,6 +118,7 @@ fn peer(heard: &Heard, now: BootTime) -> Peer {
     let Some(record) = &heard.record else { return Peer { reachable, ..Peer::default() } };
     Peer {
         ready: record.ready,
+        not_ready_because: record.not_ready_because.clone(),
         reachable,
         height: record.chain.as_ref().map_or(0, |chain| chain.height),
         silent_on_lease: record.timing.is_none(),

@@ -255,21 +255,6 @@ impl Reporter {
         };
         own || holder.is_some_and(|holder| holder != self.config.id && says(&holder))
     }
-
-    /// Members whose baton cannot read the plans in the log, which is one that was put back.
-    pub(super) fn upgrade_warnings(&self) -> Vec<String> {
-        if self.applied.borrow().replicated.plans.0.is_empty() {
-            return Vec::new();
-        }
-        let members = self.consensus.members();
-        let others = members.all.keys().filter(|id| **id != self.config.id);
-        let older = others.filter(|id| self.identity.known_by(id).is_some_and(|known| known < 1));
-        older
-            .map(|id| {
-                format!("{id} runs a baton that cannot read the upgrade plans in the log, and does not follow it: upgrade it")
-            })
-            .collect()
-    }
 }
 
 /// Returns once it is committed, with sentences about what is so now; after a dry run at once, with what would be.

@@ -49,6 +49,8 @@ pub struct Memory {
     pub view: View,
     /// The longest promise that an earlier run may have made and not kept to its end.
     pub promised: Duration,
+    /// That is not known, and `promised` is the longest promise that there can be.
+    pub promise_lost: bool,
     /// See [`super::Event::MarkSeen`].
     pub mark_seen: Option<SignMark>,
 }
@@ -62,6 +64,7 @@ impl Memory {
             released_term: None,
             view: View::default(),
             promised: Duration::ZERO,
+            promise_lost: false,
             mark_seen: None,
         }
     }

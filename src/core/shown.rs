@@ -19,7 +19,7 @@ impl Core {
             State::Startup
         } else if self.host.health().is_some_and(|health| !health.synced) {
             State::Syncing
-        } else if self.host.runs_node() && self.not_ready(now).is_some() {
+        } else if self.host.runs_node() && self.not_ready(now).is_some() || self.votes_for_nobody(now).is_some() {
             State::Registering
         } else if self.is_voter(&self.settings.me) && (self.lead.is_some() || self.gate.loyal_to(now).is_some()) {
             State::Voting
@@ -49,11 +49,18 @@ impl Core {
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
         let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| self.host.runs_node())? });
+        let lost = || Some(NotReady::PromiseLost { left: self.votes_for_nobody(now)? });
         let of_host = || match self.host.not_ready(now) {
+            Some(NotReady::Arbiter) => lost().or(Some(NotReady::Arbiter)),
             Some(NotReady::Syncing { lag: None }) => Some(NotReady::Syncing { lag: self.lag(now) }),
             told => told,
         };
-        self.rival(now).or_else(of_host).or_else(clock).or_else(stuck).or_else(silent)
+        self.rival(now).or_else(of_host).or_else(clock).or_else(stuck).or_else(silent).or_else(lost)
+    }
+
+    /// For how long; a leader needs no vote.
+    fn votes_for_nobody(&self, now: BootTime) -> Option<Duration> {
+        self.gate.lost_promise_left(now).filter(|_| self.lead.is_none())
     }
 
     pub fn is_active(&self) -> bool {

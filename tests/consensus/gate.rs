@@ -129,7 +129,7 @@ async fn a_holder_whose_node_may_still_sign_votes_for_nobody_after_its_lease_eit
 async fn a_holder_whose_guard_falls_silent_gives_up_the_lead_and_another_is_elected_though_raft_goes_on() {
     let roles = [Role::Validator, Role::Validator, Role::Arbiter];
     let cluster = Cluster::start(Shape { roles, ..Shape::arbiters(short_lease()) }).await;
-    let b = Peer { ready: true, reachable: true, height: 7, silent_on_lease: false };
+    let b = Peer { ready: true, reachable: true, height: 7, ..Peer::default() };
     cluster.at("a").core.step(Event::Peers([("b".into(), b)].into()));
     cluster.at("b").core.step(Event::GuardAttached { node: None, armed: None });
 

@@ -438,6 +438,7 @@ async fn start(
     promises.note(shape.timing_of(me).promise(), BootTime::now()).unwrap();
     let memory = Memory {
         promised,
+        promise_lost: false,
         fresh: opened.fresh,
         vote_term: opened.store.vote().map_or(0, |vote| vote.leader_id.term),
         released_term: opened.store.last_release_term(),

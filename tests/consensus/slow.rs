@@ -8,6 +8,7 @@ use baton::base::timing::Timing;
 use baton::core::agreed::replicated::Command;
 use tokio::time::timeout;
 
+use super::front::Call;
 use super::kit::{Cluster, LONG, Shape, candidacy, eventually, long_lease, release};
 
 const ALL: [&str; 3] = ["a", "b", "c"];
@@ -47,6 +48,25 @@ async fn a_lease_lives_on_answers_that_come_later_than_raft_waits_for_them() {
     }
     let committed = timeout(LONG, cluster.at("a").consensus.propose(release(0))).await.expect("an answer");
     committed.expect("Raft knows that it is followed, too");
+}
+
+/// What it sends arrives, and nothing comes back: each heartbeat that arrives would keep the others loyal for another lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_nothing_sends_no_heartbeats_until_it_is_answered_or_two_leases_have_passed() {
+    let ms = Duration::from_millis;
+    let timing = Timing::new(ms(150), ms(3000), ms(50), 1000).expect("safe");
+    let cluster = Cluster::led_by_a(Shape::arbiters(timing)).await;
+    let answers_late_by = |late| ["b", "c"].iter().for_each(|name| cluster.front(name).rule(|rules| rules.late = late));
+    answers_late_by(10 * LONG);
+    ["b", "c"].iter().for_each(|name| cluster.front(name).forget_seen());
+    eventually("a's lease is over", || cluster.lease("a").is_none()).await;
+    for name in ["b", "c"] {
+        let sent = cluster.front(name).count(|seen| seen.call == Call::Append && seen.from == "a");
+        // One that was not late yet, the one that is owed an answer, and one beside that.
+        assert!(sent <= 3, "{name} got {sent} heartbeats in a lease without an answer");
+    }
+    answers_late_by(Duration::ZERO);
+    eventually("a is answered again", || cluster.lease("a").is_some()).await;
 }
 
 /// Appends and votes exclude each other; behind a disk that stands still, the appends that come later would

@@ -40,6 +40,7 @@ pub fn memory(raft: &Raft, fresh: bool, promised: Duration) -> Memory {
         released_term: raft.released_term(),
         view: raft.state.view(),
         promised,
+        promise_lost: false,
         mark_seen: None,
     }
 }

@@ -97,6 +97,7 @@ impl World {
             released_term: raft.released_term(),
             view: raft.state.view(),
             promised,
+            promise_lost: false,
             mark_seen: None,
         };
         let (settings, name, timing) = (self.settings(host), self.name(host), self.hosts[host].timing);

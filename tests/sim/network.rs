@@ -91,7 +91,7 @@ impl World {
             ready: coordinator.core.not_ready(now).is_none(),
             reachable: true,
             height: coordinator.core.host().height(),
-            silent_on_lease: false,
+            ..Peer::default()
         };
         for other in self.others(host) {
             self.send(host, other, generation, Message::Gossip(record.clone()));

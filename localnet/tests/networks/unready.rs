@@ -43,7 +43,7 @@ fn a_standby_whose_clock_is_an_hour_ahead_is_not_chosen_until_its_clock_is_right
     t.or_logs(clock::step(&t.net, &standby, HOUR_NS));
     await_unready(&t, &holder, &standby, CLOCK_OFF);
     let refused = said(&t, &holder, &["handover", "--to", &standby], 1);
-    assert!(refused.contains(&format!("{standby} is not ready to take the baton")), "{refused}");
+    assert!(refused.contains(&format!("{standby} is not ready to take the baton: {CLOCK_OFF}")), "{refused}");
 
     // Nobody else is left to say what time it is.
     let mut watch = t.or_logs(Watch::begin(&t.net));

@@ -15,6 +15,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::type_config::alias::CommittedLeaderIdOf;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -94,7 +95,7 @@ impl Peer {
         Call: Future<Output = Result<Response<Answer::Proto>, Status>>,
     {
         let message = tonic::Request::new(request.to_proto(&self.identity.me()));
-        let answered = tokio::time::timeout(patience, send(self.client()?, message));
+        let answered = timeout(patience, send(self.client()?, message));
         let response = match answered.await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(unreachable(format!("{}: {}", self.id, status.message()))),
@@ -133,11 +134,13 @@ impl Peer {
         let term = request.vote.leader_id.term;
         let is_heartbeat = request.entries.is_empty();
         let request = self.as_leader(term, request)?;
+        let owed = self.calls.silence.begin();
         let Promising { promised, answer }: Promising<AppendEntriesResponse<TypeConfig>> =
             self.call(&request, self.lease.lease(), |mut client, message| async move {
                 client.append_entries(message).await
             })
             .await?;
+        owed.answered();
         if accepted(&answer) {
             self.note_acked(term, sent_at, promised);
         }
@@ -157,8 +160,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
         let (term, is_heartbeat) = (request.vote.leader_id.term, request.entries.is_empty());
-        let call = self.clone().append(request, BootTime::now());
         if is_heartbeat {
+            // Invariant (fence 1): the time of sending is taken after the wait, and before the request leaves.
+            if timeout(option.soft_ttl(), self.calls.silence.over()).await.is_err() {
+                return Err(self.no_answer());
+            }
+            let call = self.clone().append(request, BootTime::now());
             // Raft learns from the answer that it is still followed, and any answer to one of these says so. Its own
             // time limit ends before answers come that take longer than a heartbeat, each time.
             let another = self.calls.another_accepted(term);
@@ -170,6 +177,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                 () = another => Ok(AppendEntriesResponse::Success),
             };
         }
+        let call = self.clone().append(request, BootTime::now());
         // As long as the peer's disk may take: asking again would not make that faster.
         let patience = option.soft_ttl().max(self.lease.lease() / 2);
         let answered = self.calls.outlive(patience, self.lease.lease(), call).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::silence::{Patience, Silence};
 use crate::base::ids::{NodeId, Term};
 
 /// Requests to one peer that are under way at once, beyond which Raft's patience bounds them again. Twice what heartbeats
@@ -20,6 +21,7 @@ pub(super) const UNDER_WAY_MAX: usize = 16;
 #[derive(Clone)]
 pub(super) struct LateCalls {
     peers: Arc<Mutex<BTreeMap<NodeId, PeerCalls>>>,
+    patience: Patience,
     /// The calls end when it is dropped or says so.
     ended: watch::Sender<bool>,
 }
@@ -28,19 +30,22 @@ pub(super) struct LateCalls {
 #[derive(Clone)]
 pub(super) struct PeerCalls {
     places: Arc<Semaphore>,
+    /// What it owes.
+    pub(super) silence: Silence,
     /// How many heartbeats it has accepted, and in which term the last one.
     accepted: watch::Sender<(u64, Term)>,
     ended: watch::Receiver<bool>,
 }
 
 impl LateCalls {
-    pub(super) fn new() -> LateCalls {
-        LateCalls { peers: Arc::default(), ended: watch::Sender::new(false) }
+    pub(super) fn new(patience: Patience) -> LateCalls {
+        LateCalls { peers: Arc::default(), patience, ended: watch::Sender::new(false) }
     }
 
     pub(super) fn to(&self, peer: &NodeId) -> PeerCalls {
         let new = || PeerCalls {
             places: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            silence: Silence::new(self.patience),
             accepted: watch::Sender::new((0, 0)),
             ended: self.ended.subscribe(),
         };
@@ -108,10 +113,15 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::base::timing::Timing;
 
     const PATIENCE: Duration = Duration::from_millis(10);
     /// Nothing that is awaited takes as long.
     const LONG: Duration = Duration::from_secs(20);
+
+    fn late_calls() -> LateCalls {
+        LateCalls::new(Patience::of(&Timing::LAN))
+    }
 
     async fn eventually_under_way(calls: &PeerCalls, expected: usize) {
         let becomes = async {
@@ -125,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_raft_gave_up_on_goes_on_until_its_answer_comes() {
-        let late = LateCalls::new();
+        let late = late_calls();
         let (answer, answered) = oneshot::channel();
         let (tell, told) = oneshot::channel();
         let call = async move { tell.send(answered.await.unwrap()).unwrap() };
@@ -136,7 +146,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_to_a_peer_that_hangs_do_not_pile_up_and_end_after_their_bound() {
-        let late = LateCalls::new();
+        let late = late_calls();
         let calls = late.to(&"b".into());
         let begun = Arc::new(AtomicUsize::new(0));
         let hang = |patience, bound| {
@@ -155,7 +165,7 @@ mod tests {
         late.end();
         eventually_under_way(&calls, 0).await;
 
-        let late = LateCalls::new();
+        let late = late_calls();
         let calls = late.to(&"b".into());
         assert_eq!(calls.outlive(PATIENCE, 5 * PATIENCE, pending::<()>()).await, None);
         eventually_under_way(&calls, 0).await;
@@ -163,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_call_outlives_raft() {
-        let late = LateCalls::new();
+        let late = late_calls();
         let calls = late.to(&"b".into());
         assert_eq!(calls.outlive(PATIENCE, LONG, pending::<()>()).await, None);
         assert_eq!(calls.under_way(), 1);
@@ -173,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_heartbeat_is_answered_by_a_later_acceptance_of_the_same_term_alone() {
-        let late = LateCalls::new();
+        let late = late_calls();
         let (calls, elsewhere) = (late.to(&"b".into()), late.to(&"b".into()));
         elsewhere.note_accepted(4);
         assert!(timeout(PATIENCE, calls.another_accepted(4)).await.is_err(), "it came before");

@@ -18,6 +18,7 @@ mod late;
 mod lead;
 mod members;
 mod service;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio::sync::{Mutex, RwLock, watch};
 pub use members::NotChanged;
 
 use late::LateCalls;
+use silence::Patience;
 
 use crate::base::ids::NodeId;
 use crate::base::timing::Timing;
@@ -115,7 +117,7 @@ impl Consensus {
             Origin::Join if fresh => log.mark_joined().await.map_err(unwritten)?,
             Origin::Found(_) | Origin::Join | Origin::Follow => {}
         }
-        let (members, voting, late) = (log.members(), log.voting(), LateCalls::new());
+        let (members, voting, late) = (log.members(), log.voting(), LateCalls::new(Patience::of(&start.timing)));
         let peers = client::Peers {
             identity: identity.clone(),
             core: start.core.clone(),

@@ -15,8 +15,6 @@ use crate::base::timing::{LeaseSpan, TimingError};
 
 /// Version of the protocol between members that this build speaks.
 pub const PROTOCOL: u32 = 1;
-/// What this build can read in a log; see `proto::Sender`.
-pub const KNOWS: u32 = 2;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,8 @@ mod parts;
 mod stored;
 mod upgrades;
 
-pub use messages::{KNOWS, Message, OfLeader, PROTOCOL, Promising, Sender, Session, SnapshotRequest, TransferAnswer};
+pub use crate::core::agreed::replicated::knows::KNOWS;
+pub use messages::{Message, OfLeader, PROTOCOL, Promising, Sender, Session, SnapshotRequest, TransferAnswer};
 pub use parts::{approvals_part, from_parts, members, read_entry, signed_part};
 pub use stored::AppliedState;
 pub use upgrades::upgrade_name;

@@ -17,6 +17,8 @@ pub struct VoteGate {
     promise: Duration,
     /// End of rule (a); `None` for a store that never voted or logged anything.
     quarantine_until: Option<BootTime>,
+    /// See [`Memory::promise_lost`].
+    promise_lost: bool,
     /// Rule (b): to the leader of the highest term that was accepted, until the last of all promises so far ends.
     promised: Option<Promise>,
     /// Term of this member's own vote.
@@ -52,8 +54,8 @@ impl VoteGate {
     /// before it was started: rule (a) waits out the longer.
     pub fn new(promise: Duration, started_at: BootTime, memory: &Memory) -> Self {
         let quarantine_until = (!memory.fresh).then_some(started_at + promise.max(memory.promised));
-        let Memory { vote_term, released_term, .. } = *memory;
-        VoteGate { promise, quarantine_until, promised: None, vote_term, released_term }
+        let Memory { vote_term, released_term, promise_lost, .. } = *memory;
+        VoteGate { promise, quarantine_until, promise_lost, promised: None, vote_term, released_term }
     }
 
     /// A request of `leader` that had arrived at `arrived_at` was accepted. This member keeps its promise for `promise`,
@@ -99,6 +101,12 @@ impl VoteGate {
             Some(_) | None => BootTime::from_nanos(0),
         };
         quarantine.max(promise)
+    }
+
+    /// For how long rule (a) still waits out a promise of which nobody knows how long it was.
+    pub fn lost_promise_left(&self, now: BootTime) -> Option<Duration> {
+        let until = self.quarantine_until.filter(|until| self.promise_lost && now < *until && !self.is_waived());
+        until.map(|until| until.since(now))
     }
 
     /// To whom this member is loyal at `now`, by its last promise.

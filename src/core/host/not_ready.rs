@@ -42,6 +42,10 @@ pub enum NotReady {
     Leaving,
     /// By an operator's order.
     Maintenance,
+    /// `state_dir/promise` could not be read at the start: rule (a) refuses every vote, the own candidacy included.
+    PromiseLost {
+        left: Duration,
+    },
     /// A learner, or not a member at all.
     NoVoter,
     /// A chain node that is not ours.
@@ -88,6 +92,12 @@ pub enum NotReady {
     },
 }
 
+impl NotReady {
+    /// Stands in the words of each reason for which a member gives no vote, and in no other's. Members tell each other
+    /// their reasons in words.
+    pub const NO_VOTE: &str = "votes for nobody";
+}
+
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,6 +123,13 @@ impl fmt::Display for NotReady {
             NotReady::Links { reason } => write!(f, "{reason}"),
             NotReady::Leaving => write!(f, "the coordinator is shutting down"),
             NotReady::Maintenance => write!(f, "in maintenance"),
+            NotReady::PromiseLost { left } => write!(
+                f,
+                "it {} for {} s more: state_dir/promise could not be read, and the longest promise that there can be is waited \
+                 out; leave it running, since a restart begins that anew",
+                Self::NO_VOTE,
+                left.as_secs_f64().ceil()
+            ),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),
             NotReady::ForeignNode { found } => write!(f, "{found}"),
             NotReady::Hidden { below } => write!(f, "{below}"),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{AskedHandover, Reason, Stage, Tenure};
 use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::Now;
-use crate::core::Core;
 use crate::core::agreed::replicated::Applied;
 use crate::core::event::{Action, Handover};
+use crate::core::{Core, Peer};
 
 impl Core {
     pub(in crate::core) fn note_handover_wanted(
@@ -46,10 +46,7 @@ impl Core {
             });
         }
         let Some(to) = to else {
-            return self
-                .best_for_operator()
-                .cloned()
-                .ok_or_else(|| "no other member is ready to take the baton; see `baton status`".into());
+            return self.best_for_operator().cloned().ok_or_else(|| self.nobody_can_take_it());
         };
         if to == self.settings.me {
             return Err(format!("{to} holds the baton already"));
@@ -62,11 +59,26 @@ impl Core {
         }
         match self.peers.get(&to) {
             Some(peer) if peer.ready && peer.reachable => Ok(to),
-            Some(peer) if peer.reachable => Err(format!("{to} is not ready to take the baton; see `baton status`")),
+            Some(Peer { reachable: true, not_ready_because: reason, .. }) if reason.is_empty() => {
+                Err(format!("{to} is not ready to take the baton, and does not say why; see `baton status`"))
+            }
+            Some(Peer { reachable: true, not_ready_because: reason, .. }) => {
+                Err(format!("{to} is not ready to take the baton: {reason}"))
+            }
             Some(_) => Err(format!("{to} cannot be reached from here")),
             None if self.stays_voter(&to) => Err(format!("{to} has not been heard of yet")),
             None => Err(format!("{to} is not a member of this cluster")),
         }
+    }
+
+    /// Of every other member, why not.
+    fn nobody_can_take_it(&self) -> String {
+        let others = self.configured.keys().filter(|id| **id != self.settings.me);
+        let refusals: Vec<String> = others.filter_map(|id| self.handover_target(Some(id.clone())).err()).collect();
+        if refusals.is_empty() {
+            return format!("{} is the only member: nobody else can take the baton", self.settings.me);
+        }
+        format!("no other member can take the baton: {}", refusals.join("; "))
     }
 
     /// Active, or without the key and with nothing to wait for.
@@ -103,9 +115,12 @@ impl Core {
     pub(in crate::core) fn give_up_on_handover(&mut self, now: Now, out: &mut Vec<Action>) {
         if let Some(asked) = self.asked.take_if(|asked| now.boot.since(asked.asked_at) >= asked.timeout) {
             let AskedHandover { to, timeout, .. } = asked;
+            let unready = self.peers.get(&to).filter(|peer| peer.reachable).map(|peer| peer.not_ready_because.as_str());
+            let because = unready.filter(|reason| !reason.is_empty()).map(|reason| format!(": {reason}"));
             out.push(Action::AnswerHandover(Err(format!(
-                "{to} is not active after {timeout:?}; should it fail, the next ready member takes the baton; see \
-                 `baton status`"
+                "{to} is not active after {timeout:?}{}; should it fail, the next ready member takes the baton; see \
+                 `baton status`",
+                because.unwrap_or_default()
             ))));
         }
     }

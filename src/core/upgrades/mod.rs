@@ -12,4 +12,4 @@ pub mod request;
 pub use next::{Host, Next, Situation, next};
 pub use plan::{Plan, PlanStage, Plans, check_source};
 pub use report::{BinaryReport, Failed, Step, UnderWay, UpgradeReport};
-pub use request::{Facts, KNOWS_PLANS, Wanted, check_known};
+pub use request::{Facts, Wanted, check_known};

@@ -20,6 +20,7 @@ mod guard;
 mod key_places;
 mod key_watch;
 mod last_words;
+mod letting_go;
 mod links;
 mod mark;
 mod node;

@@ -6,33 +6,24 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::file_queue::{Done, FileQueue};
 use super::probe::CLOSELY;
-use super::{Hands, NodeSeen, approvals, first_signature, key_places, last_words, owner, upgrade};
+use super::{Hands, NodeSeen, first_signature, key_places, last_words, letting_go, owner, upgrade};
 use crate::base::chain_node::{Activation, Health, SignFloor};
 use crate::base::guard_frame::{NodeSpec, ToGuard};
-use crate::base::ids::{Epoch, SignMark, UpgradeName};
+use crate::base::ids::{Epoch, UpgradeName};
 use crate::base::time::BootTime;
 use crate::core::Event;
 use crate::host::chain::Reload;
 
-/// A hot deactivation that is not proven by then is followed by a stop.
-const PROOF_MAX: Duration = Duration::from_secs(2);
 /// A reload takes milliseconds. One that has not shown after this is asked about, and not before: what the
 /// node says of reloads may still be about the one before.
 const RELOAD_SHOWS_IN: Duration = Duration::from_secs(1);
-/// A hot deactivation takes the links away first. One that cannot do so by then is followed by a stop.
-const LINKS_MAX: Duration = Duration::from_secs(2);
-/// For a node that is to give its key away to show that it answers; one with more time by its configuration counts as
-/// answering.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
-const FILES_MAX: Duration = Duration::from_millis(500);
 /// Bound of an `exec` activation.
-const EXEC_MAX: Duration = Duration::from_secs(30);
+pub(super) const EXEC_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) enum Job {
@@ -74,7 +65,7 @@ pub(super) async fn work(hands: Arc<Hands>, mut jobs: mpsc::UnboundedReceiver<Jo
             Job::Deactivate { kill } => {
                 done += 1;
                 drop(std::mem::take(&mut watching));
-                deactivate(&hands, &mut files, kill).await;
+                letting_go::deactivate(&hands, &mut files, kill).await;
             }
             Job::Upgrade { name, back } => {
                 files.idle().await;
@@ -118,7 +109,7 @@ async fn start_standby(hands: &Arc<Hands>, files: &mut FileQueue) {
 }
 
 /// After all that was done with the files before.
-fn after_stop(hands: &Arc<Hands>, files: &mut FileQueue) -> Done<Result<(), String>> {
+pub(super) fn after_stop(hands: &Arc<Hands>, files: &mut FileQueue) -> Done<Result<(), String>> {
     let hands = hands.clone();
     files.then(async move { hands.chain.after_stop().await.map_err(|error| error.to_string()) })
 }
@@ -231,7 +222,11 @@ async fn activate_and_prove(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), Stri
 
 /// Has the guard signal the running node, if there is an `order` for that, and probes closely until an answer
 /// is as `wanted`.
-async fn prove(hands: &Hands, order: Option<ToGuard>, wanted: impl Fn(&Health) -> bool) -> Result<(), String> {
+pub(super) async fn prove(
+    hands: &Hands,
+    order: Option<ToGuard>,
+    wanted: impl Fn(&Health) -> bool,
+) -> Result<(), String> {
     let proof = async {
         let reload = match order {
             Some(order) => Some(ask_to_reload(hands, order).await),
@@ -307,141 +302,4 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
             Ok(_) | Err(_) => sleep(CLOSELY).await,
         }
     }
-}
-
-/// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when they
-/// do not change in time; any other is stopped beside that. The core hears of a node that does not answer before it is
-/// told to end, and may have it killed.
-///
-/// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby, since
-/// its start comes after them in `files`, and the guard looks to it too.
-async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
-    let theirs = hands.clone();
-    let mut linked = files.then(async move { to_standby(&theirs).await });
-    let asked = !kill && matches!(*hands.node.borrow(), NodeSeen::Running(_));
-    let (early, silent) = match asked && can_give_key_away(hands) {
-        true => tokio::join!(async { timeout(LINKS_MAX, &mut linked).await.ok() }, is_silent(hands)),
-        false => (None, false),
-    };
-    let keyless = matches!(early, Some(Ok(()))) && !silent && take_key(hands).await;
-    if !keyless {
-        // It may have begun to hang since.
-        if silent || (asked && is_silent(hands).await) {
-            warn!(epoch = hands.epoch(), "the chain node does not answer");
-            hands.core.step(Event::NodeSilent);
-        }
-        hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
-    }
-    let saved = after_stop(hands, files);
-    let linked = match early {
-        Some(linked) => Ok(linked),
-        None => timeout(FILES_MAX, &mut linked).await.map_err(|_| linked),
-    };
-    match timeout(FILES_MAX, saved).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("{error}"),
-        Err(_) => warn!("the files of the stopped chain node are not saved after {FILES_MAX:?}; see to its disk"),
-    }
-    let last_signed = match hands.chain.tells_approvals() {
-        true if keyless => approvals::of_keyless(hands).await,
-        true => None,
-        false => last_signed(hands).await,
-    };
-    hands.has_key.send_replace(false);
-    hands.core.step(Event::Inactive { last_signed });
-    match linked {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => links_failed(hands, reason),
-        Err(linked) => {
-            links_failed(hands, "the links are not in standby yet; see to the disk of the chain node's home".into());
-            tokio::spawn(follow_links(hands.clone(), linked));
-        }
-    }
-    if keyless {
-        // A node that gave its key away may hold on to the connections that the next holder needs.
-        hands.send(ToGuard::Stop { timeout: hands.stop_timeout });
-    }
-}
-
-/// Whether the node has answered before and does not now. Nothing is known of one that only starts: it has time to end.
-async fn is_silent(hands: &Hands) -> bool {
-    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
-    answered && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
-}
-
-fn links_failed(hands: &Hands, reason: String) {
-    warn!(epoch = hands.epoch(), "links not in standby: {reason}");
-    hands.core.step(Event::LinksFailed { reason });
-}
-
-/// The core hears of links that are late.
-async fn follow_links(hands: Arc<Hands>, linked: Done<Result<(), String>>) {
-    match linked.await {
-        Ok(()) => {
-            info!("the links are in standby");
-            hands.core.step(Event::LinksPutAway);
-        }
-        Err(reason) => links_failed(&hands, reason),
-    }
-}
-
-/// What the proven inactive node signed last; nothing where its files do not say it in time, and nobody passes on a mark
-/// then.
-async fn last_signed(hands: &Hands) -> Option<SignMark> {
-    match timeout(FILES_MAX, hands.chain.last_signed()).await {
-        Ok(Ok(mark)) => mark,
-        Ok(Err(error)) => {
-            warn!("{error}");
-            None
-        }
-        Err(_) => {
-            warn!("what the chain node signed last is not known after {FILES_MAX:?}; see to its disk");
-            None
-        }
-    }
-}
-
-async fn to_standby(hands: &Arc<Hands>) -> Result<(), String> {
-    let hands = hands.clone();
-    let done = spawn_blocking(move || {
-        let done = hands.links.to_standby().map_err(|error| error.to_string());
-        hands.links_seen.may_have_changed();
-        done
-    });
-    done.await.map_err(|error| error.to_string())?
-}
-
-/// Whether the chain node can drop its key while it runs, and prove that.
-fn can_give_key_away(hands: &Hands) -> bool {
-    // One that never showed the key may be about to load it: that it has none now proves nothing.
-    hands.showed_key.load(Ordering::Relaxed)
-        && hands.chain.proves_key_by_probe()
-        && *hands.chain.activation() != Activation::Restart
-}
-
-/// Whether the running node was brought to drop its key and says so.
-async fn take_key(hands: &Arc<Hands>) -> bool {
-    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
-    let signal = match hands.chain.activation() {
-        Activation::Restart => return false,
-        // A node that cannot be signalled yet would have to be waited for; stopping it takes no longer.
-        Activation::Signal(_) if !answered => return false,
-        Activation::Signal(signal) => Some(*signal),
-        Activation::Exec { deactivate, .. } => {
-            if let Err(error) = hands.chain.run_exec(deactivate, EXEC_MAX).await {
-                warn!("{error}");
-                return false;
-            }
-            None
-        }
-    };
-    let order = signal.map(|signal| ToGuard::Signal { signal, validator_epoch: None });
-    let proof = prove(hands, order, |health| hands.chain.proves_keyless(health));
-    let unproven = match timeout(PROOF_MAX, proof).await {
-        Ok(Ok(())) => return true,
-        Ok(Err(reason)) => reason,
-        Err(_) => format!("it does not say so within {PROOF_MAX:?}"),
-    };
-    warn!(epoch = hands.epoch(), "the chain node is stopped, since it is not proven keyless: {unproven}");
-    false
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, is_good_news, key_alarm, refusal, settling};
+use super::words::{active_holder, ago, defects, gives_vote, is_good_news, key_alarm, refusal, settling};
 use crate::base::ids::{Role, Vote};
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -171,6 +171,9 @@ impl Seen<'_> {
         match own.phase.as_str() {
             "Active" => format!("{me} is this host."),
             "Stopping" => format!("{me} (this host) is letting the baton go."),
+            "" if own.role == Role::Arbiter.as_str() && !gives_vote(own) => {
+                format!("{me} (this host) is an arbiter, and gives no vote now: {}.", own.not_ready_because)
+            }
             "" if own.role == Role::Arbiter.as_str() => format!("{me} (this host) only votes."),
             "" if own.maintenance => format!("{me} (this host) does not take the baton: it is in maintenance."),
             "" if !could_take_it(own) => format!("{me} (this host) cannot take the baton: {}.", unready(own)),
@@ -190,13 +193,21 @@ impl Seen<'_> {
         let last_gap_ms = ended.map(|last| last.gap_ns / 1_000_000);
         // Before the cluster is formed nobody is known to be a learner.
         let members = || self.status.members.iter().filter(|member| member.vote != Vote::Learner.as_str());
-        let up = members().filter(|member| member.reachable && member.id != *holder).count();
+        let left = || members().filter(|member| member.reachable && member.id != *holder);
+        let (up, voting) = (left().count(), left().filter(|member| gives_vote(member)).count());
         let members = members().count();
         let standbys = self.standbys();
         let obstacle = if self.status.paused_since_ns.is_some() {
             Some("the cluster is paused, and the baton stays where it is until baton resume".to_owned())
         } else if up <= members / 2 {
             Some(format!("without the holder {up} of {members} members are left, and {} must agree", members / 2 + 1))
+        } else if voting <= members / 2 {
+            let silent: Vec<&str> =
+                left().filter(|member| !gives_vote(member)).map(|member| member.id.as_str()).collect();
+            let (silent, needed) = (silent.join(" and "), members / 2 + 1);
+            Some(format!(
+                "without the holder {voting} of {members} members give a vote, and {needed} must; {silent} gives none"
+            ))
         } else if standbys.is_empty() {
             Some("no other member could take it now".to_owned())
         } else {
@@ -260,6 +271,9 @@ impl Seen<'_> {
             wrong.push(format!("{id} is in maintenance; baton maintenance off --member {id} ends that."));
         } else if validates && member.phase.is_empty() && !could_take_it(member) && member.key_alarm.is_empty() {
             wrong.push(format!("{id} could not take the baton: {}.", unready(member)));
+        }
+        if !validates && !gives_vote(member) {
+            wrong.push(format!("{id}: {}.", member.not_ready_because));
         }
         if member.guard == "unreachable" {
             wrong.push(format!("{id}: its guard does not answer."));
@@ -330,6 +344,7 @@ pub fn in_words(reason: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::NotReady;
 
     fn member(id: &str, state: &str, phase: &str) -> MemberStatus {
         MemberStatus {
@@ -437,6 +452,25 @@ mod tests {
         assert!(!why.failover.works, "{}", why.failover.because);
         assert_eq!(why.failover.because, "A failover would NOT work now: no other member could take it now.");
         assert_eq!(why.wrong, ["host-b could not take the baton: the chain node is syncing."]);
+    }
+
+    #[test]
+    fn an_arbiter_that_votes_for_nobody_leaves_too_few_and_is_named() {
+        let reason = NotReady::PromiseLost { left: Duration::from_millis(100_400) }.to_string();
+        let why = why(|status| {
+            status.members[2].state = "Registering".to_owned();
+            status.members[2].not_ready_because = reason.clone();
+        });
+        let because = "A failover would NOT work now: without the holder 1 of 3 members give a vote, and 2 must; host-c gives \
+                       none.";
+        assert_eq!(why.failover.because, because);
+        assert_eq!(why.wrong, [format!("host-c: {reason}.")]);
+        assert!(
+            reason.starts_with("it votes for nobody for 101 s more: state_dir/promise could not be read"),
+            "{reason}"
+        );
+        let plain = super::Why::of(&healthy().0, &[], WallTime::from_nanos(0));
+        assert!(plain.failover.works, "{}", plain.text());
     }
 
     #[test]

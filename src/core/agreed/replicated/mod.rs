@@ -3,6 +3,8 @@
 //! clock or a configuration. `store` applies committed entries with it, `core` and the status read
 //! the result, `wire` carries it.
 
+pub mod knows;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;

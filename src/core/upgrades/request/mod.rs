@@ -9,6 +9,7 @@ use super::report::{BinaryReport, UpgradeReport};
 use crate::base::ids::{NodeId, Role, UpgradeName};
 use crate::base::time::WallTime;
 use crate::core::agreed::replicated::Command;
+use crate::core::agreed::replicated::knows::KNOWS_PLANS;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -245,9 +246,6 @@ pub fn check_known<'a>(
     }
     Ok(())
 }
-
-/// What a member knows at least that knows of upgrade plans; see `Sender.knows`.
-pub const KNOWS_PLANS: u32 = 1;
 
 /// The binaries of `name` that differ, in words.
 pub fn differing<'a>(
