@@ -48,7 +48,7 @@ pub fn write_all(net: &Net) -> Result<()> {
 /// A further host with a chain node, laid out to join a network of the stand-in chain that runs. Nobody has wires
 /// to it, and its own lead straight to the others.
 pub fn add_joiner(net: &mut Net, id: &str) -> Result<()> {
-    let ports = ports::pick(4)?;
+    let ports = ports::pick(&net.dir, 4)?;
     let [raft_port, metrics_port, rpc_port, p2p_port] = ports[..] else { bail!("4 ports were picked") };
     let run_dir = net.hosts[0].run_dir.to_string_lossy().replace(&net.hosts[0].id, id).into();
     let role = Role::Validator;

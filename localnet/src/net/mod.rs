@@ -201,13 +201,13 @@ pub struct Net {
 }
 
 impl Net {
-    /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file.
+    /// A fresh network under `dir`, which exists and is absolute. Picks ports; writes no file of it.
     pub fn lay_out(dir: &Path, shape: Shape, programs: Programs) -> Result<Net> {
         let short_dir = match shape.ground {
             Ground::Containers => None,
             Ground::Loopback | Ground::Namespaces => short_dir_for(dir)?,
         };
-        let mut ports = ports::pick(shape.ports())?.into_iter();
+        let mut ports = ports::pick_anew(dir, shape.ports())?.into_iter();
         let mut port = move || ports.next().context("more ports needed than picked");
         let mut hosts = Vec::new();
         for (i, letter) in ('a'..).take(shape.hosts).enumerate() {

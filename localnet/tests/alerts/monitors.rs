@@ -35,7 +35,7 @@ impl Monitors {
     pub fn start(net: &Net, webhook: SocketAddr) -> Result<Monitors> {
         let dir = net.dir.join("monitors");
         make_dir(&dir)?;
-        let [prometheus, alertmanager] = ports::pick(2)?[..] else { bail!("2 ports were picked") };
+        let [prometheus, alertmanager] = ports::pick(&net.dir, 2)?[..] else { bail!("2 ports were picked") };
         let [prometheus, alertmanager] =
             [prometheus, alertmanager].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
 

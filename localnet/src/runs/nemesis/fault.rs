@@ -371,7 +371,7 @@ impl Fault {
     fn duplicate(&self, net: &Net) -> Result<Struck> {
         let twin = format!("{}-twin", self.host);
         let (dir, original) = (net.host_dir(&twin), net.host(&self.host)?);
-        let [listen, metrics] = ports::pick(2)?[..] else { bail!("two ports were asked for") };
+        let [listen, metrics] = ports::pick(&net.dir, 2)?[..] else { bail!("two ports were asked for") };
         let run_dir = original.run_dir.with_file_name(format!("{twin}-run"));
         for folder in [&dir, &net.state_dir(&twin), &run_dir] {
             make_dir(folder)?;

@@ -55,7 +55,7 @@ fn key_by_hand(net: &Net, pair: &Pair, watch: &mut Watch) -> Result<()> {
     let host = net.host(&pair.standby)?;
     let home = net.host_dir(&host.id).join("by-hand");
     sim::write_key_home(net, &home)?;
-    let [rpc, p2p] = ports::pick(2)?[..] else { bail!("two ports were asked for") };
+    let [rpc, p2p] = ports::pick(&net.dir, 2)?[..] else { bail!("two ports were asked for") };
     let command = sim::node_command(net, &host.id, &home, (host.addr, rpc).into(), (host.addr, p2p).into());
     let namespace = launch::namespace_of(net, &host.id)?;
     launch::spawn(net, command, &host.id, &home.join("node.log"), namespace.as_deref())?;
