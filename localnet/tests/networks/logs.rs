@@ -2,12 +2,10 @@
 //! state is told once, and what one failover was is found on all hosts by its epoch. docs/logs.md promises what is asked
 //! here.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::{Ground, TestNet};
+use crate::common::{Ground, TestNet};
 use localnet::process::launch::diagnosis;
 use serde_json::Value;
 

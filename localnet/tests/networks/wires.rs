@@ -1,14 +1,12 @@
 //! The network without baton: wires that are cut, and a stand-in chain across them.
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Ground, LOCALNET};
+use crate::common::{Ground, LOCALNET};
 use localnet::chains::sim;
 use localnet::judge::check::check;
 use localnet::judge::measure::Watch;

@@ -1,9 +1,7 @@
 //! A holder whose chain node runs and does badly, one way after the other, on the stand-in chain: the baton
 //! moves to the standby that does well, and the history says why. A node restarted as standby is honest again.
 
-mod common;
-
-use common::{TestNet, long_leases};
+use crate::common::{TestNet, long_leases};
 use localnet::judge::status::await_status;
 use localnet::runs::demo::Pair;
 use std::time::Duration;

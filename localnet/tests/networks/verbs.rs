@@ -1,8 +1,6 @@
 //! The verbs by which a network of processes is looked at and removed; those of containers are in compose.rs.
 
-mod common;
-
-use common::{Ground, TestNet};
+use crate::common::{Ground, TestNet};
 use localnet::net::{ChainKind, Shape};
 use localnet::process::launch;
 

@@ -1,13 +1,11 @@
 //! A dead host is replaced while the holder signs on: the walk-through of docs/operating.md, on whole hosts. The
 //! signature log is the judge of both: that nothing was signed twice, and that the holder did not pause for it.
 
-mod common;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::common::{TestNet, said};
 use baton::base::time::BootTime;
-use common::{TestNet, said};
 use localnet::hosts;
 use localnet::judge::signlog::{self, Signature};
 use localnet::judge::status::{Status, await_status, query, query_host};

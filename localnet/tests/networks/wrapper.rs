@@ -1,12 +1,10 @@
 //! A start script that does not end in `exec`: the chain node is its child, and nobody's once the script is dead.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::TestNet;
+use crate::common::TestNet;
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 

@@ -2,11 +2,9 @@
 //! holder is cut off. The signature log is the judge: a holder whose own lease is longer than what the others promised signs
 //! on while they elect another.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{TestNet, long_leases};
+use crate::common::{TestNet, long_leases};
 use localnet::judge::measure::Watch;
 use localnet::net::Net;
 use localnet::net::wires::{Request, Way, ask};

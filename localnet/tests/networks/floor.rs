@@ -1,11 +1,9 @@
 //! The sign floor with real processes: a holder that dies in the instant of a signature, and a chain that stands
 //! still with its holder gone for good. The signature log is the judge.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{TestNet, long_leases};
+use crate::common::{TestNet, long_leases};
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::signlog::{self, Signature};
@@ -115,7 +113,7 @@ fn a_halted_chain_goes_on_by_an_operators_word() {
     let pair = t.pair();
     await_mark_file(&t, &pair.standby);
     let early = ["floor", "--above", "1", "--because", "a test"];
-    let refused = common::said(&t, &pair.standby, &early, 1);
+    let refused = crate::common::said(&t, &pair.standby, &early, 1);
     assert!(refused.contains("does not settle"), "{refused}");
     t.pretend(&pair.standby, "in-sync");
     procs::signal(&validators(&t), Signal::STOP).unwrap();
@@ -127,14 +125,14 @@ fn a_halted_chain_goes_on_by_an_operators_word() {
         anyhow::ensure!(told, "{why}");
         Ok(())
     }));
-    let low = common::said(&t, &pair.standby, &early, 1);
+    let low = crate::common::said(&t, &pair.standby, &early, 1);
     assert!(low.contains("the key has signed at height"), "{low}");
     let log = signlog::read(&t.net.sign_log()).unwrap();
     let signed =
         log.iter().filter(|signature| signature.key == t.net.shared_key).map(|signature| signature.height).max();
     let signed = signed.expect("a signature");
     let above = signed.to_string();
-    let said = common::said(&t, &pair.standby, &["floor", "--above", &above, "--because", "a test"], 0);
+    let said = crate::common::said(&t, &pair.standby, &["floor", "--above", &above, "--because", "a test"], 0);
     assert!(said.contains(&format!("signs above height {above}")), "{said}");
 
     procs::signal(&validators(&t), Signal::CONT).unwrap();

@@ -1,15 +1,13 @@
 //! Which threads of a host run at a real-time priority: those that a lease waits for, and no others. Where no process
 //! may take one, this says so and passes, unless BATON_REQUIRE_REALTIME is set.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 
+use crate::common::TestNet;
 use baton::base::ids::Role;
 use baton::base::realtime::{Priority, take};
-use common::TestNet;
 use localnet::hosts::faults::{self, What};
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 

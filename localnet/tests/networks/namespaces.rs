@@ -2,8 +2,6 @@
 //! one host, a disk that is full, and nothing left of it all when the nemesis is killed. Without root these tests
 //! say so and pass, unless BATON_REQUIRE_NAMESPACES is set.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -13,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Ground;
+use crate::common::Ground;
 use localnet::hosts::clock;
 use localnet::hosts::faults;
 use localnet::judge::status::{for_people, query_host};

@@ -2,12 +2,10 @@
 //! not, and is a standby again after the thaw. Without root, loop devices or mkfs.ext4 these tests say so and pass, unless
 //! BATON_REQUIRE_NAMESPACES is set.
 
-mod common;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::Ground;
+use crate::common::Ground;
 use localnet::hosts::disks;
 use localnet::judge::check::check;
 use localnet::judge::measure::Watch;

@@ -1,11 +1,9 @@
 //! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, and one whose node is
 //! being stopped and ignores SIGTERM. The first is not chosen until its clock is right, the second signs with another node.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{TestNet, long_leases, said};
+use crate::common::{TestNet, long_leases, said};
 use localnet::hosts::clock;
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;

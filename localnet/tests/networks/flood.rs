@@ -1,11 +1,9 @@
 //! Strangers flood every member with TLS handshakes that come to nothing, and no lease is lost: the holder keeps the baton while
 //! the other members come back one after the other, whose handshakes find a place among those of the strangers.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{TestNet, long_leases};
+use crate::common::{TestNet, long_leases};
 use localnet::judge::status::{self, await_status, query_host};
 use localnet::net::{ChainKind, Shape};
 use localnet::process::launch::{self, diagnosis};

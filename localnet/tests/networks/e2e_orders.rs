@@ -1,11 +1,9 @@
 //! What an operator orders, on whole hosts: maintenance, pause, priority, and a handover that fails. Asked of
 //! any host, leader or not. The signature log is the judge.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{TestNet, said};
+use crate::common::{TestNet, said};
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::status::{Status, await_status, query, query_host};

@@ -1,9 +1,7 @@
 //! The nemesis sees a violation when there is one: without this, a clean run would prove little.
 
-mod common;
-
+use crate::common::Ground;
 use clap::ValueEnum;
-use common::Ground;
 use localnet::runs::nemesis::Kind;
 
 /// What a run with this sabotage printed, on standard output and on standard error. It failed.

@@ -1,10 +1,8 @@
 //! What an operator does wrong by hand at one host, one slip after the other on one network: each is named in a sentence of
 //! baton's, nothing of it outlives its undoing, and but for a node that somebody else runs nobody signs twice.
 
-mod common;
-
+use crate::common::TestNet;
 use clap::ValueEnum;
-use common::TestNet;
 use localnet::runs::slip::Slip;
 
 fn flag(slip: Slip) -> String {

@@ -1,13 +1,11 @@
 //! Upgrades of the chain node on whole hosts: at a height for which the chain halts, and one host after the other. The
 //! signature log is the judge.
 
-mod common;
-
-use common::upgrades::{
+use crate::common::upgrades::{
     assert_sound, await_plan, backups, binary, count, give_all, leads_to, link, of_host, pair_runs, plan_on_chain,
     prepare, runs, said_any, show, tells, tenure, up, upgrade,
 };
-use common::{Ground, TestNet};
+use crate::common::{Ground, TestNet};
 use localnet::chains::cosmovisor;
 use localnet::judge::measure::head;
 use localnet::process::launch;
@@ -57,7 +55,7 @@ fn upgrade_at_a_height() {
         assert!(node_log.contains(&format!("UPGRADE \"test1\" NEEDED at height: {height}")), "{host}: {node_log}");
     }
     let mut watch = t.or_logs(localnet::judge::measure::Watch::begin(&t.net));
-    t.or_logs(watch.await_by(&before.holder, 20, common::upgrades::UPGRADE_BOUND));
+    t.or_logs(watch.await_by(&before.holder, 20, crate::common::upgrades::UPGRADE_BOUND));
     show(&t, ARBITER, "after the height");
     assert_sound(&t);
 }

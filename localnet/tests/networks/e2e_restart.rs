@@ -1,12 +1,10 @@
 //! What a coordinator leaves behind when it is asked to stop, and what the next one makes of it: a restart or an upgrade
 //! costs a standby nothing, and a holder one handover; and `baton fence`, which leaves nothing. The signature log is the judge.
 
-mod common;
-
 use std::process::Command;
 use std::time::Duration;
 
-use common::TestNet;
+use crate::common::TestNet;
 use localnet::hosts::faults::{self, What};
 use localnet::judge::status::{await_status, query_host};
 use localnet::process::launch;

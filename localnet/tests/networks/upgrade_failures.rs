@@ -1,16 +1,14 @@
 //! Upgrades that fail: in each case nothing is signed twice, the data is whole, a line says what to do next, and the
 //! cluster goes on once the operator has done it.
 
-mod common;
-
 use std::fs;
 use std::time::Instant;
 
-use common::upgrades::{
+use crate::common::upgrades::{
     assert_sound, await_plan, binary, give_all, leads_to, link, of_host, pair_runs, plan_on_chain, prepare, runs, show,
     tells, tenure, up, upgrade, version,
 };
-use common::{Ground, TestNet};
+use crate::common::{Ground, TestNet};
 use localnet::chains::cosmovisor;
 use localnet::net::namespaces;
 use localnet::process::launch;

@@ -2,17 +2,15 @@
 //! certificates, and every command on that page is given where the page gives it. What it prints has to be what the page
 //! shows. Between the commands happens what the page tells of: hosts die, coordinators hang.
 
-#[path = "operating/book.rs"]
 mod book;
-mod common;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::common::{Ground, TestNet};
 use book::Shown;
-use common::{Ground, TestNet};
 use localnet::hosts;
 use localnet::hosts::faults::{self, What};
 use localnet::judge::status::{Answer, Status, query_host, run_bounded};
@@ -22,7 +20,7 @@ use localnet::process::procs;
 use localnet::runs::demo::{self, Pair};
 use rustix::process::Signal;
 
-const PAGE: &str = include_str!("../../docs/operating.md");
+const PAGE: &str = include_str!("../../../docs/operating.md");
 const CERTIFICATES: &str = "Certificates";
 /// Who runs commands on the machine that has no coordinator.
 const DESK: &str = "desk";
@@ -33,12 +31,12 @@ const START_BOUND: Duration = Duration::from_secs(20);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
 const ELSEWHERE: [(&str, &str); 7] = [
-    ("status --json", include_str!("../../tests/cli/shown.rs")),
-    ("status --watch --every", include_str!("../../tests/watch.rs")),
-    ("floor --above --because", include_str!("../../tests/cli/orders.rs")),
+    ("status --json", include_str!("../../../tests/cli/shown.rs")),
+    ("status --watch --every", include_str!("../../../tests/watch.rs")),
+    ("floor --above --because", include_str!("../../../tests/cli/orders.rs")),
     ("run --stop-node", include_str!("e2e_restart.rs")),
-    ("run --key-signed-outside", include_str!("../../tests/bad_input.rs")),
-    ("member add --addr --priority", include_str!("../../tests/cli/orders.rs")),
+    ("run --key-signed-outside", include_str!("../../../tests/bad_input.rs")),
+    ("member add --addr --priority", include_str!("../../../tests/cli/orders.rs")),
     ("upgrade plan status rollback", include_str!("upgrade.rs")),
 ];
 
@@ -104,14 +102,14 @@ impl Walk {
     fn start(&mut self) {
         launch::start(&self.t.net, |_| ()).unwrap();
         if self.settle() == "host-a" {
-            common::said(&self.t, "host-b", &["handover"], 0);
+            crate::common::said(&self.t, "host-b", &["handover"], 0);
         }
         self.bring_to_host_a();
     }
 
     fn bring_to_host_a(&self) {
         if self.settle() != "host-a" {
-            common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
+            crate::common::said(&self.t, "host-b", &["handover", "--to", "host-a"], 0);
             self.settle();
         }
     }
@@ -127,7 +125,7 @@ impl Walk {
             return;
         }
         let section = format!("\n[tls]\nca = \"ca.pem\"\ncert = \"{id}.pem\"\nkey = \"{id}.key\"\n");
-        let text = common::long_leases(text) + &section;
+        let text = crate::common::long_leases(text) + &section;
         write_file(&config, &text).unwrap();
     }
 

@@ -1,14 +1,12 @@
 //! The whole of baton on the stand-in chain: real coordinators, guards and chain nodes on three hosts,
 //! broken one way at a time. The signature log is the judge.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Ground, TestNet};
+use crate::common::{Ground, TestNet};
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::{Signed, Watch};
 use localnet::judge::status::{Member, Status, await_status};

@@ -1,13 +1,11 @@
 //! The coordinator is killed in the middle of an upgrade of its host, at every step and on either host: the next one ends
 //! what it began, the data is whole and nothing is signed twice.
 
-mod common;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::TestNet;
-use common::upgrades::{
+use crate::common::TestNet;
+use crate::common::upgrades::{
     UPGRADE_BOUND, assert_sound, backups, give_all, in_backups, is_partial, link, of_host, pair_runs, plan_on_chain,
     told, up_with,
 };

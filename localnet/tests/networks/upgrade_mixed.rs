@@ -1,17 +1,15 @@
 //! Coordinators of this version beside those of the version before upgrade plans: they hold one lease and hand one baton
 //! over, and a plan waits until everybody knows of plans.
 //!
-//! `BATON_OLDER_BIN=DIR cargo test -p localnet --test upgrade_mixed -- --ignored --nocapture`, with `baton` and
+//! `BATON_OLDER_BIN=DIR cargo test -p localnet --test networks upgrade_mixed:: -- --ignored --nocapture`, with `baton` and
 //! `baton-guard` of a commit before upgrade plans in DIR.
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use common::Ground;
-use common::TestNet;
-use common::upgrades::{assert_sound, await_plan, binary, pair_runs, prepare, until, upgrade};
+use crate::common::Ground;
+use crate::common::TestNet;
+use crate::common::upgrades::{assert_sound, await_plan, binary, pair_runs, prepare, until, upgrade};
 use localnet::chains::cosmovisor;
 use localnet::judge::status::query_host;
 use localnet::net::{Net, write_file};
