@@ -1,5 +1,5 @@
 //! A network for one test: brought up by the command line as an operator would, and gone with the test,
-//! however the test ends. Networks run one at a time, for they are measured on the same few cores.
+//! however the test ends. Few networks run at once, for they are judged on the same few cores.
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
@@ -7,7 +7,7 @@ pub mod upgrades;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use localnet::hosts::faults::{self, What};
@@ -31,7 +31,36 @@ const ACTIVE_BOUND: Duration = Duration::from_secs(60);
 /// Longer than a handover and the stop of a node together.
 const END_BOUND: Duration = Duration::from_secs(30);
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Networks that run side by side. Most of the time they wait, and their leases are a second long: two on two cores leave
+/// each of them what it has beside another program that is busy.
+const AT_ONCE: usize = 2;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+/// One of so many networks that may run.
+struct Place;
+
+impl Place {
+    /// Waits until there is one.
+    fn take() -> Place {
+        let taken = FREED.wait_while(Place::taken(), |taken| *taken >= AT_ONCE);
+        *taken.unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        Place
+    }
+
+    /// A test that fails takes no place along.
+    fn taken() -> MutexGuard<'static, usize> {
+        TAKEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *Place::taken() -= 1;
+        FREED.notify_one();
+    }
+}
 
 /// A folder in which at most this test's network runs.
 pub struct Ground {
@@ -39,17 +68,17 @@ pub struct Ground {
     keeper: Option<Keeper>,
     temp: TempDir,
     pub dir: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 impl Ground {
     pub fn new() -> Ground {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let place = Place::take();
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().canonicalize().unwrap().join("net");
         std::fs::create_dir(&dir).unwrap();
         let keeper = Some(Keeper::start(Path::new(LOCALNET), &dir).unwrap());
-        Ground { keeper, temp, dir, _turn: turn }
+        Ground { keeper, temp, dir, _place: place }
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
