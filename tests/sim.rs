@@ -9,6 +9,8 @@
 //!
 //!     SEED=n cargo test --test sim replay -- --nocapture                                    tells it; with STORY=… another kind
 //!     SCHEDULES=1000000 cargo test --release --test sim never_do -- --nocapture              a million of them
+//!
+//! An ordinary run has 2,000 histories, `.ci/run` has 10,000.
 
 #[path = "sim/calls.rs"]
 mod calls;
@@ -73,7 +75,8 @@ use oracle::{End, Live};
 use tally::{Kind, Tally};
 use world::{MS, Without, run};
 
-const SCHEDULES: u64 = 10_000;
+/// In these many, every kind of fault is in force.
+const SCHEDULES: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
