@@ -134,3 +134,50 @@ impl Inner {
 fn is_routine(event: &Event) -> bool {
     matches!(event, Event::Tick | Event::Acked { .. } | Event::Accepted { .. } | Event::GuardArmed { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::Role;
+    use crate::base::timing::Timing;
+    use crate::core::{Memory, Settings};
+
+    #[test]
+    fn what_keeps_a_lease_alive_is_a_step_and_no_news() {
+        let timing = Timing::new(Duration::from_millis(500), Duration::from_secs(60), Duration::from_millis(500), 1000);
+        let settings = Settings {
+            me: "a".into(),
+            role: Role::Validator,
+            priorities: [("a", 100), ("b", 90)].map(|(id, priority)| (id.into(), priority)).into(),
+            timing: timing.expect("sound"),
+            unstated_lease: None,
+            failback: false,
+            clock_skew: Duration::ZERO,
+            node_refuses: false,
+            probe_failures_max: 3,
+            min_peers: None,
+            head_still_max: Duration::from_secs(60),
+            activation_max: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(60),
+            settle_max: None,
+            sees_key_on_chain: false,
+        };
+        let (core, _actions) = SharedCore::new(Core::new(settings, Memory::fresh(), BootTime::now()));
+        // From here on it is known what a change is.
+        let _changes = core.changes();
+        core.step(Event::Voted { term: 1 });
+        let (mut steps, mut news) = (core.steps(), core.news());
+        let mut told = |event| {
+            core.step(event);
+            let told = (steps.has_changed().expect("open"), news.has_changed().expect("open"));
+            steps.mark_unchanged();
+            news.mark_unchanged();
+            told
+        };
+        let promised = Some(Duration::from_secs(60));
+        assert_eq!(told(Event::Tick), (true, false));
+        assert_eq!(told(Event::Acked { from: "b".into(), term: 1, sent_at: BootTime::now(), promised }), (true, false));
+        assert_eq!(told(Event::ProbeFailed { reason: "refused".into() }), (true, true));
+        assert_eq!(told(Event::Voted { term: 2 }), (true, true));
+    }
+}

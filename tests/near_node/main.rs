@@ -83,6 +83,7 @@ async fn a_hot_activation_is_proven_by_the_status_and_the_first_chunk_is_told_wh
 #[tokio::test]
 async fn a_handover_stops_the_keyless_node_beside_the_release_and_brings_it_back_as_standby() {
     let host = Host::holding(HOT).await;
+    host.until("seen validating", |host| *host.effects.links_seen().borrow() == LinkState::Validating).await;
     let before = host.events().len();
     host.hand_over();
     let keyless = host.event(before, "hup key=-").await;
@@ -91,6 +92,7 @@ async fn a_handover_stops_the_keyless_node_beside_the_release_and_brings_it_back
     let ended = host.event(told_to_end, " end").await;
     assert!(released < ended, "the release waited for the old process: {:?}", host.events());
     assert_eq!(host.effects.link_state(), LinkState::Standby);
+    host.until("seen in standby", |host| *host.effects.links_seen().borrow() == LinkState::Standby).await;
     let back = host.event(ended, "start key=-").await;
     host.until("ready again", |host| host.core.read(|core, now| core.not_ready(now.boot).is_none())).await;
     let events = host.events();

@@ -1,4 +1,4 @@
-//! Raft as `consensus/` calls it: the vote gate before it, the turn between votes and appends, the reports to the core,
+//! Raft as `cluster/raft/` calls it: the vote gate before it, the turn between votes and appends, the reports to the core,
 //! and the disk that every answer waits for.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::world::{MS, Without, World};
 const OVERTAKEN_MAX: u64 = 100 * MS;
 const PROPOSE_AGAIN: u64 = 20 * MS;
 
-/// Raft, as `consensus/` calls it.
+/// Raft, as `cluster/raft/` calls it.
 impl World {
     pub fn gate(&self, host: Id, candidate: Id) -> bool {
         let now = self.local(host);

@@ -1,4 +1,4 @@
-//! What surrounds a core in its coordinator, in the manner of `driver/`. Every `await` of the real one is a stage of its
+//! What surrounds a core in its coordinator, in the manner of `coordinator/`. Every `await` of the real one is a stage of its
 //! own here, so that pauses and other events fall in between.
 
 use std::collections::{BTreeMap, VecDeque};

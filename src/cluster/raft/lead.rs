@@ -46,8 +46,8 @@ pub async fn follow(raft: Raft<TypeConfig, StateMachine>, core: std::sync::Arc<S
 
 /// Has openraft send a heartbeat `every` so often while this member leads, until Raft ends.
 ///
-/// openraft's own clock, which is off, looks five times as often whether one is due, also on members that lead nothing, and is
-/// up to a fifth late with each.
+/// openraft's own clock, which is off, looks five times as often whether one is due, also on members that lead nothing,
+/// and is up to a fifth late with each.
 pub async fn beat(raft: Raft<TypeConfig, StateMachine>, every: Duration) {
     let mut metrics = raft.metrics();
     loop {

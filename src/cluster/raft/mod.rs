@@ -1,5 +1,5 @@
 //! Raft among the members: openraft behind our vote gate, elections by our policy. Nothing else in
-//! baton names openraft's API. `driver.rs` starts it and performs the core's proposals with it.
+//! baton names openraft's API. `coordinator` starts it and performs the core's proposals with it.
 //!
 //! These ways of openraft 0.10 would break the safety argument or the policy, and are off: elections by timer
 //! (`enable_elect`), the one that comes with `initialize`, a restarted leader that resumes (`enable_leader_restore`),

@@ -69,8 +69,8 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists. Read off the async
-/// threads.
+/// The mark in the file of `chain.last_signed`; `None` without that setting or before the file exists. Read off the
+/// async threads.
 pub async fn last_signed(chain: &Chain) -> Result<Option<SignMark>, DriverError> {
     let Some(record) = chain.last_signed.clone() else { return Ok(None) };
     let path = chain.home.join(&record.file);

@@ -27,7 +27,7 @@ impl FileWatch {
     pub(super) fn on<'a>(files: impl IntoIterator<Item = &'a Path>) -> io::Result<FileWatch> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         for dir in files.into_iter().filter_map(Path::parent) {
-            let written = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE;
+            let written = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
             inotify::add_watch(&fd, dir, written | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR)?;
         }
         // SAFETY: an `OwnedFd` names one file descriptor for as long as it lives, and lives in the `AsyncFd`.
@@ -36,7 +36,7 @@ impl FileWatch {
         Ok(FileWatch { events })
     }
 
-    /// Returns when something in these directories has changed since the last call; of changes that came together, once.
+    /// Returns when something in these directories has changed since the last call; once for what came together.
     ///
     /// # Errors
     /// The watch tells nothing any more: a directory is gone, or the kernel says why. Make another.

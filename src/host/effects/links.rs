@@ -1,5 +1,5 @@
-//! How the links stand, for people and monitors: read from the disk by a thread that may wait for it, once a second and
-//! after every change that was made here or by the guard. No fence rests on it: whoever changes links reads them itself.
+//! How the links stand, for people and monitors: read from the disk by a thread that may wait for it, once a second
+//! and after every change that was made here or by the guard. No fence rests on it: who changes links reads them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Performs what the core decided about this host: guard, links and chain node. It decides nothing;
-//! every outcome goes back to the core as an event. `driver.rs` hands it the actions.
+//! every outcome goes back to the core as an event. `coordinator` hands it the actions.
 //!
 //! Arming never waits. What touches links and node (`node.rs`) is done one after the other, so that a
 //! link is never put to validating by something older than the order to let go.
