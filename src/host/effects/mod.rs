@@ -317,10 +317,7 @@ impl Effects {
     }
 
     pub fn node_pid(&self) -> Option<u32> {
-        match &*self.hands.node.borrow() {
-            NodeSeen::Running(process) => Some(process.pid),
-            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
-        }
+        self.hands.running_pid()
     }
 
     /// `None` while no chain node runs.
@@ -374,6 +371,13 @@ impl Hands {
         }
     }
 
+    fn running_pid(&self) -> Option<u32> {
+        match &*self.node.borrow() {
+            NodeSeen::Running(process) => Some(process.pid),
+            NodeSeen::Unknown | NodeSeen::Stopped | NodeSeen::Refused(_) => None,
+        }
+    }
+
     fn runs_node(&self, pid: u32) -> bool {
         matches!(&*self.node.borrow(), NodeSeen::Running(process) if process.pid == pid)
     }
@@ -390,6 +394,18 @@ impl Hands {
 
     fn note(&self, note: String) {
         self.seen.send_modify(|seen| seen.note = note);
+    }
+
+    /// The process has answered a probe. At its first answer, whatever there was to say is of a process that is gone.
+    fn has_answered(&self, pid: u32) {
+        self.answered.send_if_modified(|answered| {
+            let first = *answered != Some(pid);
+            if first {
+                self.note(String::new());
+                *answered = Some(pid);
+            }
+            first
+        });
     }
 
     fn has_guard(&self) -> bool {

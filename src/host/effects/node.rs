@@ -297,9 +297,14 @@ async fn start(hands: &Arc<Hands>, epoch: Epoch) -> Result<(), String> {
 /// Probes closely until an answer is as `wanted`.
 async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
     loop {
-        match owner::ask(hands).await {
-            Ok(health) if wanted(&health) => return,
-            Ok(_) | Err(_) => sleep(CLOSELY).await,
+        let asked = hands.running_pid();
+        let answer = owner::ask(hands).await;
+        if let (Ok(_), Some(pid)) = (&answer, asked.filter(|pid| hands.runs_node(*pid))) {
+            hands.has_answered(pid);
         }
+        if answer.is_ok_and(|health| wanted(&health)) {
+            return;
+        }
+        sleep(CLOSELY).await;
     }
 }

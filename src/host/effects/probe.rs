@@ -28,12 +28,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
         let pid = Some(process.pid);
         let watched_closely = *closely.borrow();
         match probe(&hands, &process, &mut lookout, &mut told, watched_closely).await {
-            Ok(()) if *hands.answered.borrow() == pid => {}
-            Ok(()) => {
-                // Whatever there was to say is of a process that is gone.
-                hands.note(String::new());
-                hands.answered.send_replace(pid);
-            }
+            Ok(()) => hands.has_answered(process.pid),
             // A node that only starts is not an unhealthy one.
             Err(_) if *hands.answered.borrow() != pid => {}
             // However closely the node is watched, it fails at the configured pace.
