@@ -68,8 +68,8 @@ impl SharedCore {
         }
     }
 
-    /// Every change from here on, in order. What a step passes through without waiting is no change, and what time alone
-    /// brings about is noticed with the next step. Only the newest receiver gets any.
+    /// Every change from here on, in order. What a step passes through without waiting is no change, and what time
+    /// alone brings about is noticed with the next step. Only the newest receiver gets any.
     pub fn changes(&self) -> mpsc::UnboundedReceiver<Change> {
         let (told, changes) = mpsc::unbounded_channel();
         let mut inner = self.lock();
@@ -88,8 +88,8 @@ impl SharedCore {
         self.steps.subscribe()
     }
 
-    /// Changes with every step that may have changed what is told of this member, but for measures such as the remaining
-    /// lease: the renewals of a lease, many a second, are no news.
+    /// Changes with every step that may have changed what is told of this member, but for measures such as the
+    /// remaining lease: the renewals of a lease, many a second, are no news.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }

@@ -93,8 +93,8 @@ impl Host {
         line.replace(&format!("{dir}/"), "")
     }
 
-    /// A store is let go of when its last thread has ended and every child that this process forked meanwhile, for another
-    /// test, has executed what it was made for. A look that opened the file could itself be inherited.
+    /// A store is let go of when its last thread has ended and every child that this process forked meanwhile, for
+    /// another test, has executed what it was made for. A look that opened the file could itself be inherited.
     fn close(&self, opened: Opened) {
         drop(opened);
         let inode = fs::metadata(self.path("state/lock")).expect("a lock").ino();

@@ -1,4 +1,5 @@
-//! A host of driver near with something wrong: `baton check` says all that `baton run` refuses or warns of, in the same words.
+//! A host of driver near with something wrong: `baton check` says all that `baton run` refuses or warns of, in the same
+//! words.
 
 mod program_kit;
 

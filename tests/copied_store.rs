@@ -1,5 +1,5 @@
-//! A member's store that somebody copied and brought back: its coordinator does not start on it, and says why and what to do.
-//! One that was moved starts as before.
+//! A member's store that somebody copied and brought back: its coordinator does not start on it, and says why and what
+//! to do. One that was moved starts as before.
 
 mod program_kit;
 

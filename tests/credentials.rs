@@ -1,5 +1,5 @@
-//! A host whose key files are systemd's credentials: `baton check` inside of the service, what an operator may ask outside
-//! of it, and links into a directory that comes and goes with the service.
+//! A host whose key files are systemd's credentials: `baton check` inside of the service, what an operator may ask
+//! outside of it, and links into a directory that comes and goes with the service.
 
 mod program_kit;
 
@@ -47,7 +47,8 @@ impl Host {
         host
     }
 
-    /// As systemd does it at every start of the service: files that can be read and no more, in a directory of their own.
+    /// As systemd does it at every start of the service: files that can be read and no more, in a directory of their
+    /// own.
     fn load_credentials(&self) {
         let dir = self.path("credentials");
         fs::create_dir(&dir).expect("a directory");

@@ -1,5 +1,5 @@
-//! What is somebody else's on a host: `baton check` names it before anything runs, and a start refuses what no later moment
-//! mends. A host that has only what is its own passes, also while it runs.
+//! What is somebody else's on a host: `baton check` names it before anything runs, and a start refuses what no later
+//! moment mends. A host that has only what is its own passes, also while it runs.
 
 mod program_kit;
 

@@ -1,5 +1,5 @@
-//! `baton handover --at` as an operator meets it. The coordinator is a small server in this process that remembers what it
-//! was asked, and when.
+//! `baton handover --at` as an operator meets it. The coordinator is a small server in this process that remembers what
+//! it was asked, and when.
 
 mod program_kit;
 

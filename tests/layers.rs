@@ -1,6 +1,6 @@
 //! The floors that the head of src/lib.rs lists, held against what every file under src/ names: imports go strictly
-//! downward, and the rooms of one floor import each other in no circle. The checker reads text, not a syntax tree; it is
-//! itself tried on planted violations below.
+//! downward, and the rooms of one floor import each other in no circle. The checker reads text, not a syntax tree; it
+//! is itself tried on planted violations below.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
-//! Model checking of lease, vote gate and guard: the core as it is, three of it, with all that may happen around them in
-//! every order, within a stated bound; also while one of them gets a vote or loses it. `docs/safety.md` says what the model
-//! covers and what it found.
+//! Model checking of lease, vote gate and guard: the core as it is, three of it, with all that may happen around them
+//! in every order, within a stated bound; also while one of them gets a vote or loses it. `docs/safety.md` says what
+//! the model covers and what it found.
 //!
 //! `cargo test --test model -- --nocapture` prints the figures and the shortest trace that the loss of each rule
 //! leads to; `cargo test --test model -- --ignored --nocapture --test-threads 1` explores further.

@@ -1,5 +1,5 @@
-//! What `baton run` hands to the chain node: the arguments behind `--`, and its own standard output and standard error where
-//! `chain.log` is not set. And what `baton check` says of a chain node in cosmovisor's layout.
+//! What `baton run` hands to the chain node: the arguments behind `--`, and its own standard output and standard error
+//! where `chain.log` is not set. And what `baton check` says of a chain node in cosmovisor's layout.
 
 mod program_kit;
 

@@ -1,5 +1,5 @@
-//! A coordinator whose file descriptors run out: it neither ends nor keeps a processor busy, its lease is renewed, its chain node
-//! runs on as the only one, and when there are some again it answers as before.
+//! A coordinator whose file descriptors run out: it neither ends nor keeps a processor busy, its lease is renewed, its
+//! chain node runs on as the only one, and when there are some again it answers as before.
 
 mod program_kit;
 

@@ -1,4 +1,5 @@
-//! `baton completions` and `baton man`: every command and option is in both, and `groff` has nothing to say to the pages.
+//! `baton completions` and `baton man`: every command and option is in both, and `groff` has nothing to say to the
+//! pages.
 
 mod program_kit;
 

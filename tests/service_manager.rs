@@ -1,5 +1,5 @@
-//! What a coordinator tells the service manager that started it, here a socket of the test's: that it runs, how it is, that
-//! it lives, that it ends. A driver that hangs says nothing, and nobody but the coordinator can say anything.
+//! What a coordinator tells the service manager that started it, here a socket of the test's: that it runs, how it is,
+//! that it lives, that it ends. A driver that hangs says nothing, and nobody but the coordinator can say anything.
 
 mod program_kit;
 

@@ -1,9 +1,9 @@
 //! Deterministic simulation of several cores with all that surrounds them: Raft, disks that lose what was not flushed,
 //! guards, chain nodes, clocks that run apart, a network that loses, delays, doubles and reorders, crashes, pauses,
-//! changes of membership, members with different timings, and snapshots. The oracle lives in real time, which no host can
-//! see: never may the chain nodes of two hosts sign at the same moment, nor any height twice; and once the faults have
-//! stopped, some member that can hold the baton is active within four leases, of whoever has the longest. Liveness while a
-//! fault lasts is judged in `sim/lively.rs`.
+//! changes of membership, members with different timings, and snapshots. The oracle lives in real time, which no host
+//! can see: never may the chain nodes of two hosts sign at the same moment, nor any height twice; and once the faults
+//! have stopped, some member that can hold the baton is active within four leases, of whoever has the longest. Liveness
+//! while a fault lasts is judged in `sim/lively.rs`.
 //!
 //! A seed makes one history:
 //!

@@ -1,5 +1,5 @@
-//! `baton status --watch` on a pseudo terminal of its own, in front of a real coordinator: an arbiter whose peers are not
-//! there. What a screen says is tested beside the code that draws it, in `src/cli/watch`.
+//! `baton status --watch` on a pseudo terminal of its own, in front of a real coordinator: an arbiter whose peers are
+//! not there. What a screen says is tested beside the code that draws it, in `src/cli/watch`.
 
 mod program_kit;
 

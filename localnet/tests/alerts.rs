@@ -1,5 +1,5 @@
-//! The shipped alerts on a running network, with real Prometheus and Alertmanager: a fault is struck, its alerts fire and
-//! arrive, it is healed, and that arrives too. And the shipped dashboard, every query of which has an answer.
+//! The shipped alerts on a running network, with real Prometheus and Alertmanager: a fault is struck, its alerts fire
+//! and arrive, it is healed, and that arrives too. And the shipped dashboard, every query of which has an answer.
 //!
 //! `cargo test -p localnet --test alerts -- --ignored --nocapture` prints how long each step took.
 

@@ -1,10 +1,10 @@
-//! The Debian package on fresh roots with systemd as their first process: its units, its life from installation to purge, and
-//! docs/installing.md carried out from top to bottom by three hosts until the validator signs.
+//! The Debian package on fresh roots with systemd as their first process: its units, its life from installation to
+//! purge, and docs/installing.md carried out from top to bottom by three hosts until the validator signs.
 //!
 //!     cargo test -p localnet --test debian -- --ignored --nocapture --test-threads=1
 //!
-//! Needs root, cargo-deb, debootstrap, systemd-container, systemd (systemd-analyze) and a mirror in /etc/apt. It packs debug
-//! programs unless BATON_DEB names a package.
+//! Needs root, cargo-deb, debootstrap, systemd-container, systemd (systemd-analyze) and a mirror in /etc/apt. It packs
+//! debug programs unless BATON_DEB names a package.
 
 #[path = "debian/guide.rs"]
 mod guide;
@@ -30,14 +30,16 @@ const SHARED: &str = "shared";
 const NODE_PORT: u16 = 24567;
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Exposure by systemd's own measure, times ten: what the chain node leaves open in one, and almost nothing in the other.
+/// Exposure by systemd's own measure, times ten: what the chain node leaves open in one, and almost nothing in the
+/// other.
 const EXPOSURE_MAX: [(&str, u32); 2] = [("baton", 25), ("baton-fence", 20)];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
 }
 
-/// A package of `version`, newly packed below `into`; the one that BATON_DEB names, if it does, when any version will do.
+/// A package of `version`, newly packed below `into`; the one that BATON_DEB names, if it does, when any version will
+/// do.
 fn package(version: Option<&str>, into: &Path) -> PathBuf {
     if let (None, Some(made)) = (version, std::env::var_os("BATON_DEB")) {
         return made.into();
@@ -156,7 +158,8 @@ fn peers(name: &str) -> String {
     all.filter(|other| *other != name).map(address).collect::<Vec<_>>().join(",")
 }
 
-/// The guard: each chain node has a first process of its PID namespace beside it, which is younger and has the same name.
+/// The guard: each chain node has a first process of its PID namespace beside it, which is younger and has the same
+/// name.
 fn guard_of(host: &Host) -> String {
     host.sh("pidof baton-guard | tr ' ' '\\n' | sort -n | head -n 1")
 }

@@ -1,6 +1,6 @@
-//! The status page in a real browser, of a network that runs: what it shows, that it follows the baton without being loaded
-//! again, that nothing is loaded from elsewhere, and that it is of use on a phone, in the dark and without JavaScript.
-//! `BATON_PAGE_PICTURES=DIR` keeps pictures of it.
+//! The status page in a real browser, of a network that runs: what it shows, that it follows the baton without being
+//! loaded again, that nothing is loaded from elsewhere, and that it is of use on a phone, in the dark and without
+//! JavaScript. `BATON_PAGE_PICTURES=DIR` keeps pictures of it.
 
 mod browser;
 mod common;

@@ -18,7 +18,8 @@ pub struct Health {
     pub height: u64,
     /// Header time of the block at `height`.
     pub head_time: Option<WallTime>,
-    /// The highest height that the node has approved, or would have with a key. Zero when it was not asked or does not tell.
+    /// The highest height that the node has approved, or would have with a key. Zero when it was not asked or does not
+    /// tell.
     pub approved: u64,
     pub peers: Option<u32>,
     pub key: KeyState,

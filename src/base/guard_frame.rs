@@ -46,13 +46,13 @@ pub enum ToGuard {
     /// guard runs a chain node or is armed for another member. A guard that has not fenced by half of
     /// `kill_max` after a deadline is killed by the kernel, and its chain node with it.
     Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec>, kill_max: Duration },
-    /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is
-    /// armed under that epoch. Without it, as a standby: the guard puts the links into standby first, which may take as long
-    /// as their disk does. `Stop` takes it back until then.
+    /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is armed under that
+    /// epoch. Without it, as a standby: the guard puts the links into standby first, which may take as long as their
+    /// disk does. `Stop` takes it back until then.
     Start { node: NodeSpec, validator_epoch: Option<Epoch> },
-    /// Arms the guard or moves its deadline. Refused when the deadline has passed, when the epoch was
-    /// fenced, when it is lower than one seen before, or for another epoch while links are still put to standby. A renewal (the same epoch again) never moves
-    /// a deadline back.
+    /// Arms the guard or moves its deadline. Refused when the deadline has passed, when the epoch was fenced, when it
+    /// is lower than one seen before, or for another epoch while links are still put to standby. A renewal (the same
+    /// epoch again) never moves a deadline back.
     Arm { epoch: Epoch, deadline: BootTime },
     /// The chain node of this epoch was proven stopped or keyless: there is nothing left to fence.
     Disarm { epoch: Epoch },
@@ -117,9 +117,9 @@ pub enum FromGuard {
         status: ExitStatus,
         cause: ExitCause,
     },
-    /// The deadline passed: the chain node is dead, and the links are being put to standby. Until that is done the guard
-    /// starts no node and is armed for no other epoch. A guard of an earlier version tells it once that is done, and in
-    /// `links_error` why it was not. `Exited` with `ExitCause::Fenced` comes first when a node was running.
+    /// The deadline passed: the chain node is dead, and the links are being put to standby. Until that is done the
+    /// guard starts no node and is armed for no other epoch. A guard of an earlier version tells it once that is done,
+    /// and in `links_error` why it was not. `Exited` with `ExitCause::Fenced` comes first when a node was running.
     Fenced {
         epoch: Epoch,
         fired_at: BootTime,
@@ -130,7 +130,8 @@ pub enum FromGuard {
     Refused {
         request: String,
         reason: String,
-        /// The answer to an `Arm`: the higher epoch under which the guard was armed before. A guard of an earlier version leaves it out.
+        /// The answer to an `Arm`: the higher epoch under which the guard was armed before. A guard of an earlier
+        /// version leaves it out.
         #[serde(default)]
         superseded_by: Option<Epoch>,
     },

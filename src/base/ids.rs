@@ -62,8 +62,8 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// What an upgrade of the chain node is called: by the chain's own plan, or by an operator. Never empty. In file names it
-/// is URI-encoded.
+/// What an upgrade of the chain node is called: by the chain's own plan, or by an operator. Never empty. In file names
+/// it is URI-encoded.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UpgradeName(Arc<str>);
@@ -120,8 +120,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// What a key signed lies at or below this: a height and, on chains that vote in rounds, where in it; and, on chains where a
-/// node approves heights that have no block yet, the highest of those.
+/// What a key signed lies at or below this: a height and, on chains that vote in rounds, where in it; and, on chains
+/// where a node approves heights that have no block yet, the highest of those.
 ///
 /// The two rise apart from each other, so marks have no order: one may be above another in blocks, and below it in
 /// approvals. [`covers`](SignMark::covers) and [`with`](SignMark::with) look at both.

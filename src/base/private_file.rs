@@ -16,8 +16,8 @@ const LIST_BYTES_MAX: usize = 4096;
 
 /// Whether group or others may use the file at `path`, whose metadata is `found`.
 ///
-/// The mode alone does not tell: a file that an access list opens to one user has that user's rights in the place of the
-/// group's. Files of systemd's credentials are such, 0440 and root's; that user counts as their owner.
+/// The mode alone does not tell: a file that an access list opens to one user has that user's rights in the place of
+/// the group's. Files of systemd's credentials are such, 0440 and root's; that user counts as their owner.
 pub fn is_open_to_others(path: &Path, found: &Metadata) -> bool {
     is_open(found, |list| getxattr(path, ACCESS_LIST, list))
 }

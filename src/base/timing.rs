@@ -166,8 +166,8 @@ impl Timing {
         LeaseSpan { lease: LEASE_MAX, drift_ppm: DRIFT_PPM_MAX }.promise()
     }
 
-    /// How long a candidate waits for a vote: as long as the slowest disk of a quorum takes, within reason. openraft wants it
-    /// shorter than its own lease, which is a heartbeat shorter than ours.
+    /// How long a candidate waits for a vote: as long as the slowest disk of a quorum takes, within reason. openraft
+    /// wants it shorter than its own lease, which is a heartbeat shorter than ours.
     pub fn vote_max(&self) -> Duration {
         (self.lease - self.heartbeat - Duration::from_millis(1)).min(VOTE_MAX)
     }

@@ -1,6 +1,7 @@
-//! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard public-key`: a
-//! smaller one, which reads a key file for the coordinator; `baton-guard same-key` compares some. `baton-guard first-process`:
-//! the smallest, beside a chain node. All they do is in `guard/`; here are their arguments and their last words.
+//! `baton-guard [--json-lines] --socket PATH`: the small process between coordinator and chain node. `baton-guard
+//! public-key`: a smaller one, which reads a key file for the coordinator; `baton-guard same-key` compares some.
+//! `baton-guard first-process`: the smallest, beside a chain node. All they do is in `guard/`; here are their arguments
+//! and their last words.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -99,8 +100,8 @@ fn absolute(path: Option<OsString>, option: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("{option} {} is not an absolute path", path.display())) }
 }
 
-/// One line for whoever started us; then standard output is where a chain node without a log is to write: what we were given
-/// as standard input if that can be written, else standard error. So a reader sees the end of the line.
+/// One line for whoever started us; then standard output is where a chain node without a log is to write: what we were
+/// given as standard input if that can be written, else standard error. So a reader sees the end of the line.
 fn tell_ready() {
     let _ = rustix::io::write(rustix::stdio::stdout(), b"ready\n");
     let given = rustix::stdio::stdin();

@@ -1,5 +1,5 @@
-//! `baton handover --at`: reads the moment, and waits for it on the wall clock of this host. Until then the wait is this
-//! process alone: it ends with it, and nothing is asked of the cluster.
+//! `baton handover --at`: reads the moment, and waits for it on the wall clock of this host. Until then the wait is
+//! this process alone: it ends with it, and nothing is asked of the cluster.
 
 use std::io;
 use std::os::fd::OwnedFd;

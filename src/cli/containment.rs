@@ -1,5 +1,5 @@
-//! What `baton check` says of a chain node that hides below a script: whether this host has a PID namespace for it, tried
-//! by the guard's own program, and whether the script in `chain.command` ends in `exec`.
+//! What `baton check` says of a chain node that hides below a script: whether this host has a PID namespace for it,
+//! tried by the guard's own program, and whether the script in `chain.command` ends in `exec`.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -109,8 +109,8 @@ fn try_namespace() -> Result<(), String> {
     Err(if said.is_empty() { format!("{} does not tell", guard.display()) } else { said })
 }
 
-/// The script that `command` runs, when its last command starts the node as a child. `None` as well for what is no script
-/// of a shell.
+/// The script that `command` runs, when its last command starts the node as a child. `None` as well for what is no
+/// script of a shell.
 fn script_without_exec(home: &Path, command: &[String]) -> Option<String> {
     let program = find(home, command.first()?)?;
     if let Some(shell) = SHELLS.into_iter().find(|shell| program.file_name().is_some_and(|name| name == *shell)) {
@@ -141,8 +141,8 @@ fn find(home: &Path, program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// Whether the last command of a shell's text begins with `exec`; lines that go on with `\` are one, and neither comments
-/// nor closing words of a compound command count.
+/// Whether the last command of a shell's text begins with `exec`; lines that go on with `\` are one, and neither
+/// comments nor closing words of a compound command count.
 fn ends_in_exec(script: &str) -> bool {
     let joined = script.replace("\\\n", " ");
     let commands = joined.lines().map(str::trim).filter(|line| !line.starts_with('#'));

@@ -108,8 +108,8 @@ enum Command {
         #[command(flatten)]
         reach: Reach,
     },
-    /// Say in sentences who holds the baton and why, whether a failover would work now, and what is wrong (exit codes as
-    /// status)
+    /// Say in sentences who holds the baton and why, whether a failover would work now, and what is wrong (exit codes
+    /// as status)
     Why {
         /// One JSON object
         #[arg(long)]
@@ -398,7 +398,8 @@ fn handover(
     runtime()?.block_on(async {
         let mut client = Client::connect(place.clone()).await?;
         if let Some(due) = due.filter(|_| !wanted.dry_run) {
-            // Whoever waits for hours learned before that somebody is there to ask. It may be another coordinator by then.
+            // Whoever waits for hours learned before that somebody is there to ask. It may be another coordinator by
+            // then.
             drop(client);
             at::wait(due).await?;
             client = Client::connect(place).await?;

@@ -1,5 +1,5 @@
-//! What `baton check` asks the coordinator that runs beside the file: whether the members have the `[timing]` of the file. A
-//! coordinator that does not run, or not yet, is nothing to complain about.
+//! What `baton check` asks the coordinator that runs beside the file: whether the members have the `[timing]` of the
+//! file. A coordinator that does not run, or not yet, is nothing to complain about.
 
 use super::client::Client;
 use super::reach::Place;

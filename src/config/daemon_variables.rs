@@ -1,6 +1,6 @@
-//! cosmovisor's environment variables, with the meaning, syntax and defaults that its documentation gives them. They say
-//! what `[upgrade]` leaves open, so that a host's unit file goes on working; what the file and `BATON_UPGRADE_…` say counts
-//! more. Read only where upgrades are handled at all: with a name, here or there.
+//! cosmovisor's environment variables, with the meaning, syntax and defaults that its documentation gives them. They
+//! say what `[upgrade]` leaves open, so that a host's unit file goes on working; what the file and `BATON_UPGRADE_…`
+//! say counts more. Read only where upgrades are handled at all: with a name, here or there.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -132,8 +132,8 @@ impl Document {
         Ok(())
     }
 
-    /// Lets `BATON_SECTION_KEY` variables replace what the file says, and cosmovisor's say what it leaves open; notes where
-    /// credentials are. Variables whose first word is no section are none of ours.
+    /// Lets `BATON_SECTION_KEY` variables replace what the file says, and cosmovisor's say what it leaves open; notes
+    /// where credentials are. Variables whose first word is no section are none of ours.
     pub(super) fn override_from(&mut self, env: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         let (mut ours, mut of_cosmovisor) = (Vec::new(), BTreeMap::new());
         for (name, value) in env {

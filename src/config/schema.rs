@@ -1,5 +1,5 @@
-//! What the list of keys (`key_list.rs`) says of a path: what stands there, which variable it has, and what somebody may
-//! have meant who wrote another.
+//! What the list of keys (`key_list.rs`) says of a path: what stands there, which variable it has, and what somebody
+//! may have meant who wrote another.
 
 use super::key_list::{KEYS, Key};
 

@@ -89,8 +89,8 @@ fn check_program(doc: &Document, name: &str, command: &[String]) -> Result<(), C
     Err(doc.bad("chain.command", problem))
 }
 
-/// What stands behind `--unsafe-skip-upgrades` up to the next flag, as cosmovisor reads it; and with `=` or commas, as the
-/// chain node itself does.
+/// What stands behind `--unsafe-skip-upgrades` up to the next flag, as cosmovisor reads it; and with `=` or commas, as
+/// the chain node itself does.
 pub(super) fn skip_heights(command: &[String]) -> BTreeSet<u64> {
     let mut heights = BTreeSet::new();
     let mut inside = false;

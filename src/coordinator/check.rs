@@ -1,5 +1,5 @@
-//! What a host's chain node can be refused or warned of before anything runs, beyond the configuration itself. `baton check` and
-//! `baton run` look at it in one way.
+//! What a host's chain node can be refused or warned of before anything runs, beyond the configuration itself. `baton
+//! check` and `baton run` look at it in one way.
 
 use anyhow::{Result, anyhow};
 
@@ -8,8 +8,8 @@ use super::{Driver, key_reader};
 use crate::config::{Chain, Config};
 use crate::host::upgrade::Upgrades;
 
-/// As [`super::prepare`] looks at the command, the links, the keys and the node's own files, and changes nothing. What it
-/// returns are warnings, one a line.
+/// As [`super::prepare`] looks at the command, the links, the keys and the node's own files, and changes nothing. What
+/// it returns are warnings, one a line.
 ///
 /// # Errors
 /// For which `baton run` would refuse to start.

@@ -1,5 +1,5 @@
-//! `baton fence`: a host on which no coordinator runs, and of which it shall be certain that it does not sign. It stands
-//! in the coordinator's place meanwhile: none can start, and none that runs is disturbed.
+//! `baton fence`: a host on which no coordinator runs, and of which it shall be certain that it does not sign. It
+//! stands in the coordinator's place meanwhile: none can start, and none that runs is disturbed.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -46,8 +46,8 @@ pub async fn fence(config: Config) -> Result<Option<Ended>> {
     Ok(Some(ended))
 }
 
-/// Keeps any coordinator from starting while it is there. Its socket goes with it: one of root's would keep out a coordinator
-/// of another user for good, who may not even ask whether somebody listens.
+/// Keeps any coordinator from starting while it is there. Its socket goes with it: one of root's would keep out a
+/// coordinator of another user for good, who may not even ask whether somebody listens.
 struct InItsPlace {
     socket: PathBuf,
     _listener: UnixListener,

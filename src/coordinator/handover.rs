@@ -69,8 +69,8 @@ fn passing_refusal(reporter: &Reporter, to: Option<&NodeId>) -> Option<String> {
     refused.filter(|_| passes(last, &reporter.config.id, stage, to, WallTime::now()))
 }
 
-/// Whether this host is only taking the baton, or the node of the host that it was taken over from may be on its way to be a
-/// standby again.
+/// Whether this host is only taking the baton, or the node of the host that it was taken over from may be on its way to
+/// be a standby again.
 fn passes(last: &Move, me: &NodeId, stage: Option<Stage>, to: Option<&NodeId>, now: WallTime) -> bool {
     let recent = last.to == *me && last.kind == MoveKind::Handover && now.since(last.claimed_at) < RECENT;
     let from = last.from.as_ref().filter(|from| *from != me);

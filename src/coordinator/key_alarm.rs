@@ -1,5 +1,5 @@
-//! The alarm "key in use elsewhere": what leaders say of a time in which nobody holds, to the core; and a line in the log
-//! when the alarm begins and when it ends.
+//! The alarm "key in use elsewhere": what leaders say of a time in which nobody holds, to the core; and a line in the
+//! log when the alarm begins and when it ends.
 
 use std::sync::Arc;
 use std::time::Duration;

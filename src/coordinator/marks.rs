@@ -1,11 +1,11 @@
 //! The last mark that this host knows of, out of gossip and onto the disk. A task of its own: what it
 //! waits for never holds up Raft.
 //!
-//! A chain node's record is read on its host whenever it was written (`host::effects::mark`); gossip carries the mark. A neard has
-//! no such record: `host::effects::approvals` asks the node, and what it tells is kept in `state_dir/approvals`. The mark is kept in
-//! `state_dir/mark`, at most every ten seconds and at the coordinator's end. It is a file of its own, because a write to the
-//! store would wait in Raft's queue, and a damaged mark must not take the store with it. A holder writes none of its own
-//! marks, and nobody writes while nothing is signed.
+//! A chain node's record is read on its host whenever it was written (`host::effects::mark`); gossip carries the mark.
+//! A neard has no such record: `host::effects::approvals` asks the node, and what it tells is kept in
+//! `state_dir/approvals`. The mark is kept in `state_dir/mark`, at most every ten seconds and at the coordinator's end.
+//! It is a file of its own, because a write to the store would wait in Raft's queue, and a damaged mark must not take
+//! the store with it. A holder writes none of its own marks, and nobody writes while nothing is signed.
 
 use std::sync::Arc;
 use std::time::Duration;

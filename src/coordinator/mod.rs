@@ -82,9 +82,9 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
 const CALLERS_MAX: usize = 16;
 
 impl Prepared {
-    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard and
-    /// standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing. A guard that is started
-    /// says its lines in the form of `guard_says`.
+    /// Runs until SIGTERM or SIGINT, or until something is broken that only a restart can mend. SIGTERM leaves guard
+    /// and standby node running for the next coordinator, unless `stop_node`; SIGINT leaves nothing. A guard that is
+    /// started says its lines in the form of `guard_says`.
     ///
     /// # Errors
     /// What was broken. The chain node is stopped then, and the guard with it.

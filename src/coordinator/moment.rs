@@ -1,6 +1,6 @@
-//! The moment at which an operator's handover begins. A chain that knows ahead when the validator has a block or a chunk
-//! to produce tells windows without any; the move begins in one that is as long as the last moves took, or goes without.
-//! It chooses a moment and nothing else: the handover is as safe at any other.
+//! The moment at which an operator's handover begins. A chain that knows ahead when the validator has a block or a
+//! chunk to produce tells windows without any; the move begins in one that is as long as the last moves took, or goes
+//! without. It chooses a moment and nothing else: the handover is as safe at any other.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ enum Next {
     },
 }
 
-/// Returns when it has come, after `within` at the latest. What it says is for the operator; nothing where the chain tells no
-/// windows.
+/// Returns when it has come, after `within` at the latest. What it says is for the operator; nothing where the chain
+/// tells no windows.
 pub(super) async fn come(reporter: &Reporter, within: Duration) -> String {
     let Some(effects) = reporter.effects.as_ref().filter(|_| !within.is_zero()) else { return String::new() };
     let length = {

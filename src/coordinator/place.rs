@@ -1,8 +1,10 @@
-//! What one coordinator alone may use on a machine: the chain node's home, and the validator's key unless the other one is of
-//! the same cluster. And who is there already: looked at by `baton check` and before a start, when nothing runs yet.
+//! What one coordinator alone may use on a machine: the chain node's home, and the validator's key unless the other one
+//! is of the same cluster. And who is there already: looked at by `baton check` and before a start, when nothing runs
+//! yet.
 //!
-//! The home is locked as a folder, which holds across containers; the key, which no coordinator opens, is named by an abstract
-//! socket, which every coordinator of this network namespace sees. The kernel takes both back when the process ends.
+//! The home is locked as a folder, which holds across containers; the key, which no coordinator opens, is named by an
+//! abstract socket, which every coordinator of this network namespace sees. The kernel takes both back when the process
+//! ends.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -173,8 +175,8 @@ pub(super) fn check_probe(config: &Config, chain: &Chain) -> Result<Option<Strin
     }
 }
 
-/// A member's address is certainly another host's. Any other could be that of a node in a network namespace of its own, which
-/// only its start shows.
+/// A member's address is certainly another host's. Any other could be that of a node in a network namespace of its own,
+/// which only its start shows.
 fn elsewhere(config: &Config, endpoint: &Endpoint, addr: IpAddr) -> Result<String> {
     let told = endpoint.elsewhere(addr);
     let is_at = |member: &&crate::config::Member| {

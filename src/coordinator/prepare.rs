@@ -1,5 +1,5 @@
-//! What a coordinator checks and opens before it runs: keys, links, store, addresses. It touches no link and no process, and
-//! refuses with one sentence. `cli` calls [`prepare`], then [`Prepared::run`].
+//! What a coordinator checks and opens before it runs: keys, links, store, addresses. It touches no link and no
+//! process, and refuses with one sentence. `cli` calls [`prepare`], then [`Prepared::run`].
 
 use std::path::Path;
 use std::sync::Arc;

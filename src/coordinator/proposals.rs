@@ -1,5 +1,5 @@
-//! What the log says of proposals: a line when one is made first, one when it fails first, and one when that ends. A holder
-//! without a quorum makes the same one again and again.
+//! What the log says of proposals: a line when one is made first, one when it fails first, and one when that ends. A
+//! holder without a quorum makes the same one again and again.
 
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;

@@ -1,6 +1,7 @@
-//! Whether the disks that this host rests on still answer. Each directory has a thread of its own, for which nobody waits:
-//! once a second it writes a few bytes there and has them synced, or looks, where this user may not write. One that has not
-//! come back in time is told to the core, which gives the baton up, or does not take it, by the name of that directory.
+//! Whether the disks that this host rests on still answer. Each directory has a thread of its own, for which nobody
+//! waits: once a second it writes a few bytes there and has them synced, or looks, where this user may not write. One
+//! that has not come back in time is told to the core, which gives the baton up, or does not take it, by the name of
+//! that directory.
 
 use std::fs::{File, OpenOptions, read_dir, remove_file};
 use std::io::{self, ErrorKind, Write};
@@ -77,8 +78,8 @@ fn beat_on(place: Place) -> io::Result<watch::Receiver<Beat>> {
     Ok(seen)
 }
 
-/// A file that is made anew each time and has no name when it is written: one that stays open would look like somebody at
-/// work in the home, and one that stays would be left behind.
+/// A file that is made anew each time and has no name when it is written: one that stays open would look like somebody
+/// at work in the home, and one that stays would be left behind.
 fn beat(place: &Place) -> io::Result<()> {
     let file = place.dir.join(FILE);
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file);

@@ -61,8 +61,8 @@ pub(super) struct Reporter {
     pub changing: Arc<Mutex<()>>,
 }
 
-/// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it misses
-/// those of a driver that hangs.
+/// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it
+/// misses those of a driver that hangs.
 pub(super) struct Publisher {
     reporter: Reporter,
     manager: ServiceManager,

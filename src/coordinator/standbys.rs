@@ -11,7 +11,8 @@ pub(super) struct Told {
     pub gives_vote: bool,
 }
 
-/// None while those that give no vote leave no majority without the holder; members that are not reached have their own alert.
+/// None while those that give no vote leave no majority without the holder; members that are not reached have their own
+/// alert.
 pub(super) fn count(voters: &BTreeSet<NodeId>, holder: Option<&NodeId>, told: &BTreeMap<NodeId, Told>) -> usize {
     let refuses = |id: &&NodeId| told.get(id).is_some_and(|told| !told.gives_vote);
     let votes_left = voters.iter().filter(|id| Some(*id) != holder && !refuses(id)).count();

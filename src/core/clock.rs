@@ -1,5 +1,6 @@
-//! Whether this host's wall clock is right, as far as the other members' clocks tell. The sign floor after a failover rests on
-//! it: a clock that is behind could let an old block pass, one that is ahead waits for a block that is long in coming.
+//! Whether this host's wall clock is right, as far as the other members' clocks tell. The sign floor after a failover
+//! rests on it: a clock that is behind could let an old block pass, one that is ahead waits for a block that is long in
+//! coming.
 //!
 //! It only ever forbids: a host whose clock is off is not chosen, and lets go while it settles.
 
@@ -13,8 +14,8 @@ use super::tenure::Reason;
 use crate::base::ids::NodeId;
 use crate::base::time::Now;
 
-/// Blocks above every head that was heard of when the lease was won, in this time besides `clock_skew`, and all of them too old
-/// by their header times: then it is the clock of this host that is ahead.
+/// Blocks above every head that was heard of when the lease was won, in this time besides `clock_skew`, and all of them
+/// too old by their header times: then it is the clock of this host that is ahead.
 const BLOCKS_TO_SETTLE: u64 = 3;
 const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
 
@@ -36,8 +37,9 @@ impl ClockOffset {
     }
 }
 
-/// By how much the clock is off against a majority of `voters`, this host included; `None` when it is right or nobody knows.
-/// `before` is what was found last: with too few members in reach for a majority, it stands until most of them agree.
+/// By how much the clock is off against a majority of `voters`, this host included; `None` when it is right or nobody
+/// knows. `before` is what was found last: with too few members in reach for a majority, it stands until most of them
+/// agree.
 fn found(
     offsets: &BTreeMap<NodeId, ClockOffset>,
     voters: &BTreeSet<NodeId>,
@@ -69,8 +71,8 @@ impl Core {
 
     /// What was taken from the wrong clock is taken anew.
     ///
-    /// Invariant (fence 3): the present moment is later than that in which the lease was won, and a majority agrees with
-    /// the clock that tells it.
+    /// Invariant (fence 3): the present moment is later than that in which the lease was won, and a majority agrees
+    /// with the clock that tells it.
     fn settle_by_right_clock(&mut self, now: Now) {
         self.quiet_from(now);
         let skew = self.settings.clock_skew;

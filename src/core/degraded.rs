@@ -1,6 +1,6 @@
-//! Whether the own chain node still does what a holder's must. It decides about liveness only: a holder
-//! that does badly lets go when somebody else is ready, and stays put otherwise. And how far a node that syncs is behind,
-//! which is for people alone.
+//! Whether the own chain node still does what a holder's must. It decides about liveness only: a holder that does badly
+//! lets go when somebody else is ready, and stays put otherwise. And how far a node that syncs is behind, which is for
+//! people alone.
 
 use std::fmt;
 use std::time::Duration;
@@ -86,8 +86,8 @@ impl Core {
         (behind_for >= self.settings.head_still_max).then_some(behind_for)
     }
 
-    /// A leader with a disk that hangs commits nothing, and proves nothing of its node; its heartbeats need no disk, and
-    /// would keep everybody loyal. So it waits for none of these, when somebody is ready.
+    /// A leader with a disk that hangs commits nothing, and proves nothing of its node; its heartbeats need no disk,
+    /// and would keep everybody loyal. So it waits for none of these, when somebody is ready.
     pub(in crate::core) fn leave_hung_disk(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.lead.is_some() && self.host.has_hung_disk() && self.best_target().is_some() {
             self.resign(now, Reason::DiskHung, out);

@@ -107,7 +107,8 @@ impl Campaigns {
         }
     }
 
-    /// `by` gives no vote of `term`. Once those that are left are too few, or are known to be `gone`, nothing is waited for.
+    /// `by` gives no vote of `term`. Once those that are left are too few, or are known to be `gone`, nothing is waited
+    /// for.
     pub fn denied(&mut self, by: NodeId, term: Term, voters: &VoterSets, gone: impl Fn(&NodeId) -> bool) {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.term == term) else { return };
         asked.denied.insert(by);
@@ -199,8 +200,8 @@ mod tests {
         assert_eq!(campaigns.due_at(now, Some(0), &Timing::LAN).since(now), 2 * Timing::LAN.heartbeat());
     }
 
-    /// When the next campaign is due, in milliseconds after votes of term 7 were asked for in the one at hand, and denied
-    /// by some.
+    /// When the next campaign is due, in milliseconds after votes of term 7 were asked for in the one at hand, and
+    /// denied by some.
     fn due_after_denials(denials: &[(&str, Term)], gone: &str) -> u128 {
         let voters = vec![["a", "b", "c", "d", "e"].map(NodeId::from).into()];
         let mut campaigns = Campaigns::new(BootTime::from_nanos(0));

@@ -23,9 +23,9 @@ pub enum Event {
     /// The host was suspended since the last event.
     Slept,
 
-    /// A request of this leader, which arrived at `arrived_at`, was accepted. Reported before the
-    /// answer leaves this host. `promise` is what [`Core::promise_to`](super::Core::promise_to) said of the leader's lease,
-    /// and the store remembers it.
+    /// A request of this leader, which arrived at `arrived_at`, was accepted. Reported before the answer leaves this
+    /// host. `promise` is what [`Core::promise_to`](super::Core::promise_to) said of the leader's lease, and the store
+    /// remembers it.
     Accepted {
         leader: NodeId,
         term: Term,
@@ -150,8 +150,8 @@ pub enum Event {
         epoch: Epoch,
         reason: String,
     },
-    /// The node was proven stopped, or keyless with its links in standby; what it signed last, when the chain node records
-    /// it. Links that are not in standby by then are told of by `LinksFailed`.
+    /// The node was proven stopped, or keyless with its links in standby; what it signed last, when the chain node
+    /// records it. Links that are not in standby by then are told of by `LinksFailed`.
     Inactive {
         last_signed: Option<SignMark>,
     },
@@ -181,8 +181,8 @@ pub enum Event {
     RivalHeard {
         member: NodeId,
     },
-    /// A process below the running chain node that the kernel would not end with the guard; `None`: there is none any more.
-    /// Never told of a node that has a PID namespace.
+    /// A process below the running chain node that the kernel would not end with the guard; `None`: there is none any
+    /// more. Never told of a node that has a PID namespace.
     NodeHides {
         below: Option<Descendant>,
     },
@@ -207,8 +207,8 @@ pub enum Event {
     StoreFailed {
         reason: String,
     },
-    /// A chain node that is not ours answers where ours is probed, or has its home open: who it is, and what to do. `None`
-    /// when it is gone. Nothing that it answers is reported as `Probed`.
+    /// A chain node that is not ours answers where ours is probed, or has its home open: who it is, and what to do.
+    /// `None` when it is gone. Nothing that it answers is reported as `Probed`.
     ForeignNode {
         found: Option<String>,
     },

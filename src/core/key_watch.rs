@@ -1,10 +1,10 @@
-//! Whether the validator's key is in use elsewhere: the own chain node has it without the baton, or it signs on the chain
-//! while no host of the cluster holds the baton. Either is an alarm, and keeps this host from the baton.
+//! Whether the validator's key is in use elsewhere: the own chain node has it without the baton, or it signs on the
+//! chain while no host of the cluster holds the baton. Either is an alarm, and keeps this host from the baton.
 //!
 //! Invariant: no alarm for a signature that a host of the cluster may have made. Only a leader can know that nobody
-//! holds: from the moment in which its term began, or its own node was proven inactive, for as long as its lease lives and
-//! it has released nothing. It says so with both ends of that time ([`Unheld`]), so that its word is as true when it is
-//! old. What is not proven to have been signed within such a time is no evidence.
+//! holds: from the moment in which its term began, or its own node was proven inactive, for as long as its lease lives
+//! and it has released nothing. It says so with both ends of that time ([`Unheld`]), so that its word is as true when
+//! it is old. What is not proven to have been signed within such a time is no evidence.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ impl Core {
         self.key_watch.alarm.is_some()
     }
 
-    /// As the leader: since when, and still now, no host of the cluster can have signed. `None` for whoever cannot tell.
+    /// As the leader: since when, and still now, no host of the cluster can have signed. `None` for whoever cannot
+    /// tell.
     pub fn unheld(&self, now: Now) -> Option<Unheld> {
         let lead = self.lead.as_ref()?;
         let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);

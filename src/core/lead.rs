@@ -80,7 +80,8 @@ impl Core {
         }
     }
 
-    /// Invariant (fence 1): an answer counts for no longer than its promise, whatever lease the peer is configured with.
+    /// Invariant (fence 1): an answer counts for no longer than its promise, whatever lease the peer is configured
+    /// with.
     pub(super) fn note_acked(
         &mut self,
         now: Now,
@@ -100,7 +101,8 @@ impl Core {
         self.renew(now, out);
     }
 
-    /// How long members promise that do not say it, when an operator vouches that it is no shorter than this member needs.
+    /// How long members promise that do not say it, when an operator vouches that it is no shorter than this member
+    /// needs.
     fn unstated_promise(&self) -> Option<Duration> {
         let own = self.settings.timing.span();
         self.settings.unstated_lease.filter(|lease| *lease >= own.lease()).map(|_| own.promise())

@@ -1,8 +1,9 @@
 //! The pure heart of baton: told what happened, it answers what to do. No clock, no I/O, no runtime,
 //! no logging; time is an argument. `coordinator` feeds it and performs its actions in order.
 //!
-//! `fences` has the safety argument; `agreed` what the log says; `host` knows the own chain node, `key_watch` whether the key is in use elsewhere, `rival` of another cluster of this name, `lead` the
-//! leadership of a term, `resigned` of one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go.
+//! `fences` has the safety argument; `agreed` what the log says; `host` knows the own chain node, `key_watch` whether
+//! the key is in use elsewhere, `rival` of another cluster of this name, `lead` the leadership of a term, `resigned` of
+//! one that was given up, `election` when to campaign, `tenure` how the baton is taken and let go.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -176,8 +177,9 @@ impl Core {
         out
     }
 
-    /// For how long this member promises to elect nobody else, by its own clock, when it accepts a request of a leader with
-    /// this lease: the longer of the two. A leader of a version that does not say it counts on its own configuration.
+    /// For how long this member promises to elect nobody else, by its own clock, when it accepts a request of a leader
+    /// with this lease: the longer of the two. A leader of a version that does not say it counts on its own
+    /// configuration.
     pub fn promise_to(&self, leader: Option<LeaseSpan>) -> Duration {
         let own = self.settings.timing.span();
         leader.map_or(own, |leader| own.joined(leader)).promise()

@@ -1,9 +1,9 @@
-//! A leader that gives up the lead without a `Release`, because it waits for something that may never come: a disk, a guard,
-//! a chain node.
+//! A leader that gives up the lead without a `Release`, because it waits for something that may never come: a disk, a
+//! guard, a chain node.
 //!
 //! Invariant (fence 1): nothing that was promised is taken back. This member sends no more requests of the term, so the
-//! promises of the others end a lease after the last one that they accepted, and the guard's deadline, which is renewed no
-//! more, before the first of them. Rule W: what was proposed of a `Release` in the term stays known.
+//! promises of the others end a lease after the last one that they accepted, and the guard's deadline, which is renewed
+//! no more, before the first of them. Rule W: what was proposed of a `Release` in the term stays known.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::{Core, tenure};
 use crate::base::ids::Term;
 use crate::base::time::{BootTime, Now};
 
-/// In leases: for the promises to end, for an election, and for a second one. If nobody was elected by then, this member
-/// may be needed for a majority and takes its lead up again; Raft would not let it campaign while it leads.
+/// In leases: for the promises to end, for an election, and for a second one. If nobody was elected by then, this
+/// member may be needed for a majority and takes its lead up again; Raft would not let it campaign while it leads.
 const STAYS_RESIGNED: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,8 +25,8 @@ pub(super) struct Resigned {
 }
 
 impl Core {
-    /// Gives up the lead at once, and the tenure with it: without a `Release`, and without a word of guard, chain node or
-    /// disk. A node that may have the key is killed when that is possible.
+    /// Gives up the lead at once, and the tenure with it: without a `Release`, and without a word of guard, chain node
+    /// or disk. A node that may have the key is killed when that is possible.
     pub(super) fn resign(&mut self, now: Now, reason: tenure::Reason, out: &mut Vec<Action>) {
         let Some(lead) = self.lead.take() else { return };
         let stays: Duration = STAYS_RESIGNED * self.settings.timing.lease();

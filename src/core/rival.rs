@@ -1,8 +1,8 @@
-//! Another cluster of the same name that other members formed: what an incomplete list of members on one host leads to. Each
-//! of the two would have a lease of its own for the same key, and no fence of either knows of the other.
+//! Another cluster of the same name that other members formed: what an incomplete list of members on one host leads to.
+//! Each of the two would have a lease of its own for the same key, and no fence of either knows of the other.
 //!
-//! Whoever is called by the other cluster lets go and takes no baton while the calls last. A sole founder, whom no other
-//! member has to agree with, waits for such a call before the first claim of all.
+//! Whoever is called by the other cluster lets go and takes no baton while the calls last. A sole founder, whom no
+//! other member has to agree with, waits for such a call before the first claim of all.
 
 use std::time::Duration;
 

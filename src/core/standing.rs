@@ -1,4 +1,5 @@
-//! Where a member stands, as operators are shown it, and why: for the line that is logged when it changes. Decides nothing.
+//! Where a member stands, as operators are shown it, and why: for the line that is logged when it changes. Decides
+//! nothing.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! This host: the guard and its client, the links to the keys, the chain node and its upgrades. `effects` does here what
-//! the core asks for.
+//! This host: the guard and its client, the links to the keys, the chain node and its upgrades. `effects` does here
+//! what the core asks for.
 
 pub mod chain;
 pub mod effects;

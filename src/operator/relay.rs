@@ -31,7 +31,8 @@ use crate::operator::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
 const ORDER_MAX: Duration = Duration::from_secs(1);
 /// Longest order or handover: names, numbers and a reason.
 const ORDER_BYTES_MAX: usize = 64 * 1024;
-/// For a member to hear that this process speaks in the place of an earlier one, which it does as soon as it has dialled it.
+/// For a member to hear that this process speaks in the place of an earlier one, which it does as soon as it has
+/// dialled it.
 const HEARD_MAX: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// By how much the answer to a handover is late at most.

@@ -1,5 +1,5 @@
-//! What leads a chain node past its links, found before it starts: a standby target that is the validator key once more,
-//! and a command, an environment or a file that names another home or another key.
+//! What leads a chain node past its links, found before it starts: a standby target that is the validator key once
+//! more, and a command, an environment or a file that names another home or another key.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};

@@ -1,5 +1,5 @@
-//! Clusters of three founders in this process, and whoever is added to them: real Raft, stores and gRPC over loopback, with a `Front`
-//! before each member. The core decides, but unless a test wants it, nobody does what it asks for.
+//! Clusters of three founders in this process, and whoever is added to them: real Raft, stores and gRPC over loopback,
+//! with a `Front` before each member. The core decides, but unless a test wants it, nobody does what it asks for.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

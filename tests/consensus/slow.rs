@@ -50,7 +50,8 @@ async fn a_lease_lives_on_answers_that_come_later_than_raft_waits_for_them() {
     committed.expect("Raft knows that it is followed, too");
 }
 
-/// What it sends arrives, and nothing comes back: each heartbeat that arrives would keep the others loyal for another lease.
+/// What it sends arrives, and nothing comes back: each heartbeat that arrives would keep the others loyal for another
+/// lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_hears_nothing_sends_no_heartbeats_until_it_is_answered_or_two_leases_have_passed() {
     let ms = Duration::from_millis;

@@ -1,5 +1,5 @@
-//! Members that were away while the log was purged: a snapshot takes the place of the entries that they missed, and opens
-//! and closes the vote gate as those would have.
+//! Members that were away while the log was purged: a snapshot takes the place of the entries that they missed, and
+//! opens and closes the vote gate as those would have.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Members that are configured with different `[timing]`: whoever follows promises for the longer lease, also over a restart,
-//! and no lease rests on a promise that is shorter, or that nobody gave.
+//! Members that are configured with different `[timing]`: whoever follows promises for the longer lease, also over a
+//! restart, and no lease rests on a promise that is shorter, or that nobody gave.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
 //! What a directory may hold after a crash in the midst of recorded calls.
 //!
-//! A kill keeps what the kernel was given: every call that has returned, and of one that has not, anything
-//! from nothing to all. A power cut keeps what was synced. Of the rest it keeps, of the names in each directory, the
-//! changes up to some moment, as journals do; of a file's length, any that it had since; of its content, for each
-//! sector of 512 bytes on its own, what any of the writes since had made of it. A sync covers what had returned before it
-//! began. A name is durable by the sync of its directory alone, although many file systems give more.
+//! A kill keeps what the kernel was given: every call that has returned, and of one that has not, anything from nothing
+//! to all. A power cut keeps what was synced. Of the rest it keeps, of the names in each directory, the changes up to
+//! some moment, as journals do; of a file's length, any that it had since; of its content, for each sector of 512 bytes
+//! on its own, what any of the writes since had made of it. A sync covers what had returned before it began. A name is
+//! durable by the sync of its directory alone, although many file systems give more.
 
 use std::collections::BTreeMap;
 use std::fs;

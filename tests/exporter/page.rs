@@ -1,4 +1,5 @@
-//! The status page as a browser gets it: what it says, what it may load, and what a member with hostile words can do to it.
+//! The status page as a browser gets it: what it says, what it may load, and what a member with hostile words can do to
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;

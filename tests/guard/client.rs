@@ -145,8 +145,8 @@ async fn a_started_guard_has_a_session_of_its_own() {
 
 #[tokio::test]
 async fn when_the_guard_is_killed_the_client_proves_that_the_whole_family_is_gone() {
-    // Without a namespace, the kernel kills the node with the guard, and only the client can find the child. The filter is
-    // for this test's thread, and so for the guard that it starts.
+    // Without a namespace, the kernel kills the node with the guard, and only the client can find the child. The filter
+    // is for this test's thread, and so for the guard that it starts.
     crate::refuse_unshare::refuse_unshare().unwrap();
     let place = Place::new();
     let mut coordinator = Coordinator::attach(&place).await;

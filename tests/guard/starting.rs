@@ -1,5 +1,5 @@
-//! The start of a chain node whose log or program waits for a disk, and of one whose program the kernel would part from its
-//! guard.
+//! The start of a chain node whose log or program waits for a disk, and of one whose program the kernel would part from
+//! its guard.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;

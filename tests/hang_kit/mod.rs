@@ -1,7 +1,8 @@
-//! A disk that hangs, for one process and all that it starts: every system call that changes or syncs names on a disk is
-//! held for as long as a test likes, and then goes on as if nothing had been. It takes no privilege: a seccomp filter hands
-//! these calls to the test (SECCOMP_RET_USER_NOTIF). Reads and writes of open files go on, as they do from a page cache.
-//! What cannot be told apart here is one directory from another; `localnet/tests/networks/frozen_disk.rs` freezes real file systems.
+//! A disk that hangs, for one process and all that it starts: every system call that changes or syncs names on a disk
+//! is held for as long as a test likes, and then goes on as if nothing had been. It takes no privilege: a seccomp
+//! filter hands these calls to the test (SECCOMP_RET_USER_NOTIF). Reads and writes of open files go on, as they do from
+//! a page cache. What cannot be told apart here is one directory from another; `localnet/tests/networks/frozen_disk.rs`
+//! freezes real file systems.
 
 #![allow(dead_code)] // Every test file uses a part of this.
 

@@ -1,5 +1,5 @@
-//! One host as a stage for tests: a real core, its effects and a real guard. Nobody else votes, so that the core leads at
-//! will; what Raft would do with proposals is done on the spot.
+//! One host as a stage for tests: a real core, its effects and a real guard. Nobody else votes, so that the core leads
+//! at will; what Raft would do with proposals is done on the spot.
 
 #![allow(dead_code)] // Every test file uses a part of this.
 
@@ -62,8 +62,8 @@ impl Drop for GuardProcess {
 }
 
 impl Host {
-    /// Nothing runs but the guard, below `dir`; what the core asks for is not done. The node writes its events and its log
-    /// in the home of `chain`.
+    /// Nothing runs but the guard, below `dir`; what the core asks for is not done. The node writes its events and its
+    /// log in the home of `chain`.
     pub async fn start(dir: &Path, chain: &Chain, upgrades: Option<Upgrades>) -> Host {
         let guard = GuardProcess(start_guard(dir));
         let view = Replicated::default().view();
@@ -99,8 +99,8 @@ impl Host {
         self.obey_in(Arc::default(), term);
     }
 
-    /// As `obey`, with a log that other hosts of the test may share: its terms are led by one host each, this one in those of
-    /// `term`.
+    /// As `obey`, with a log that other hosts of the test may share: its terms are led by one host each, this one in
+    /// those of `term`.
     pub fn obey_in(&mut self, log: Arc<Mutex<Replicated>>, mut term: watch::Receiver<Option<u64>>) {
         let (core, effects) = (self.core.clone(), self.effects.clone());
         let mut actions = self.actions.take().expect("obeyed once");

@@ -76,8 +76,8 @@ impl Page {
         choices
     }
 
-    /// The text with what a choice goes with, and with the choice as well. The former is only there where all lines of the
-    /// choice show defaults.
+    /// The text with what a choice goes with, and with the choice as well. The former is only there where all lines of
+    /// the choice show defaults.
     pub fn chosen(&self, choice: &Choice) -> (Option<String>, String) {
         let mut page = Page { lines: self.lines.clone() };
         let mut taken = BTreeSet::new();

@@ -68,7 +68,8 @@ pub struct Host {
     /// When this member last took up a lead.
     led_at: BootTime,
     lease: Duration,
-    /// The longest promise that this member has ever made. Its file says less once that is over, which is for the simulation.
+    /// The longest promise that this member has ever made. Its file says less once that is over, which is for the
+    /// simulation.
     promised: Duration,
     past: Duration,
     /// What the core asked for in the last step. The model lets everybody campaign whenever the gate allows, so this
@@ -412,8 +413,8 @@ impl Host {
         appended
     }
 
-    /// As a snapshot that takes long to install: it is accepted, and that is reported later. `None` when there is nothing
-    /// to report.
+    /// As a snapshot that takes long to install: it is accepted, and that is reported later. `None` when there is
+    /// nothing to report.
     pub fn begin_append(&mut self, rules: &Rules, from: Id, append: &Append) -> Option<Appended> {
         let appended = self.raft.on_append(from, append);
         self.tell_voters(rules);

@@ -1,6 +1,6 @@
 //! Hashes a value that holds moments of one clock as what they still mean: those that lie ahead by how far they do,
-//! those that have passed by how long ago, up to a bound. Moments are told from other numbers by their size: every clock of the model
-//! starts at [`ORIGIN`], and nothing else reaches half of it.
+//! those that have passed by how long ago, up to a bound. Moments are told from other numbers by their size: every
+//! clock of the model starts at [`ORIGIN`], and nothing else reaches half of it.
 
 use std::hash::{Hash, Hasher};
 

@@ -1,12 +1,11 @@
-//! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in
-//! its first 0.3 s, a reload that is all or nothing, a key that stays after a refused one, a SIGTERM that is lost while
-//! a reload makes the handlers anew, work on the chain some time after its key is loaded. Files in its home make it
-//! worse: `deaf` (SIGHUP changes nothing), `slow-handlers` (they come only after a SIGTERM was lost),
-//! `ends` (it ends at once with these words),
-//! `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a key it does
-//! not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign` (another node signs
-//! with the key, a chunk a block), `mute` (its `/metrics` tell nothing of approvals), `slow` (it gives up no height while the
-//! file is there). What it signs is an event, by the facts in `slots.rs`.
+//! A process that does what was measured of a real neard, as far as baton meets it: no handler for SIGHUP in its first
+//! 0.3 s, a reload that is all or nothing, a key that stays after a refused one, a SIGTERM that is lost while a reload
+//! makes the handlers anew, work on the chain some time after its key is loaded. Files in its home make it worse:
+//! `deaf` (SIGHUP changes nothing), `slow-handlers` (they come only after a SIGTERM was lost), `ends` (it ends at once
+//! with these words), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a
+//! key it does not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign`
+//! (another node signs with the key, a chunk a block), `mute` (its `/metrics` tell nothing of approvals), `slow` (it
+//! gives up no height while the file is there). What it signs is an event, by the facts in `slots.rs`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -23,8 +22,8 @@ use crate::fake_node::{Answer, FakeNode};
 use crate::slots::{Signed, Slots};
 
 pub const ADDR: &str = "FAKE_NEARD_ADDR";
-/// A file of what the chain brings, a line each: `block HEIGHT NANOSECONDS`, or `skip` for a height that is given up. Without
-/// it a block comes every 100 ms.
+/// A file of what the chain brings, a line each: `block HEIGHT NANOSECONDS`, or `skip` for a height that is given up.
+/// Without it a block comes every 100 ms.
 pub const CHAIN: &str = "FAKE_NEARD_CHAIN";
 /// Without a handler for any signal.
 const DEAF_FOR: Duration = Duration::from_millis(300);

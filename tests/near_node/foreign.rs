@@ -1,5 +1,5 @@
-//! A node that does not belong to baton, as an old service that is still enabled, answers where ours is probed or has its
-//! home open.
+//! A node that does not belong to baton, as an old service that is still enabled, answers where ours is probed or has
+//! its home open.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};

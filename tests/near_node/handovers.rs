@@ -1,5 +1,5 @@
-//! Handovers between two hosts on a chain whose blocks come when the test says so: how many slots nobody signs is counted, and
-//! not timed.
+//! Handovers between two hosts on a chain whose blocks come when the test says so: how many slots nobody signs is
+//! counted, and not timed.
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! A node that hangs as the holder's: it takes connections and answers nothing, and no signal that it could handle changes
-//! that. With somebody ready to take over it is killed; `chain.stop_timeout` is longer than any of these tests. And one that
-//! answers and loses the signal to end: it is asked again.
+//! A node that hangs as the holder's: it takes connections and answers nothing, and no signal that it could handle
+//! changes that. With somebody ready to take over it is killed; `chain.stop_timeout` is longer than any of these tests.
+//! And one that answers and loses the signal to end: it is asked again.
 
 use baton::config::Chain;
 

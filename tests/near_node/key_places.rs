@@ -1,5 +1,5 @@
-//! What an operator changes while the cluster runs, so that the links decide nothing any more: the standby does not run,
-//! and the host says why.
+//! What an operator changes while the cluster runs, so that the links decide nothing any more: the standby does not
+//! run, and the host says why.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

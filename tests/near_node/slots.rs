@@ -1,5 +1,5 @@
-//! What a neard signs, by the facts of its source that were seen on a running one. Pure; the fake neard follows it, and the
-//! tests here are the facts.
+//! What a neard signs, by the facts of its source that were seen on a running one. Pure; the fake neard follows it, and
+//! the tests here are the facts.
 //!
 //! - The gauge (`near_largest_target_height`) is the highest height that was approved or would have been: it rises in every
 //!   node, with or without a key, also while the chain stands still, and is kept in the database.

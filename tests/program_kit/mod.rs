@@ -44,7 +44,8 @@ pub fn baton(args: &[&str]) -> Command {
     command
 }
 
-/// `baton run` with `dir/baton.toml`, which says what it has to say in `dir/log` and dies with the thread that starts it.
+/// `baton run` with `dir/baton.toml`, which says what it has to say in `dir/log` and dies with the thread that starts
+/// it.
 pub fn coordinator_in(dir: &Path) -> Command {
     let log = File::options().append(true).create(true).open(dir.join("log")).expect("a log");
     let mut command = baton(&["run", "--config", "baton.toml"]);
@@ -60,8 +61,8 @@ pub fn end_with_us(command: &mut Command) {
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
 }
 
-/// A script in `dir` that is a guard: one that a coordinator in this process starts dies with the thread that started it, and
-/// does not begin once this process is gone.
+/// A script in `dir` that is a guard: one that a coordinator in this process starts dies with the thread that started
+/// it, and does not begin once this process is gone.
 pub fn guard_in(dir: &Path) -> PathBuf {
     let script = dir.join("baton-guard");
     let us = std::process::id();

@@ -1,6 +1,6 @@
-//! For how long a caller waits for an answer, as openraft and `cluster/raft/client.rs` have it: three quarters of a heartbeat
-//! for a heartbeat, longer for entries and votes. An answer that comes later is lost to Raft. What it says of a promise is
-//! not.
+//! For how long a caller waits for an answer, as openraft and `cluster/raft/client.rs` have it: three quarters of a
+//! heartbeat for a heartbeat, longer for entries and votes. An answer that comes later is lost to Raft. What it says of
+//! a promise is not.
 
 use std::time::Duration;
 
@@ -59,8 +59,8 @@ impl World {
         resigned
     }
 
-    /// Whether Raft still waits for this answer to what was sent then. A heartbeat that is answered late has an earlier one
-    /// answered in its place, which says as much; entries are waited for as long as a disk may take.
+    /// Whether Raft still waits for this answer to what was sent then. A heartbeat that is answered late has an earlier
+    /// one answered in its place, which says as much; entries are waited for as long as a disk may take.
     pub fn is_awaited(&self, host: Id, sent_at: BootTime, answer: Appended) -> bool {
         let soft = self.soft_ttl(host);
         let patient = self.without != Without::LateAcknowledgements;

@@ -1,5 +1,5 @@
-//! Raft as `cluster/raft/` calls it: the vote gate before it, the turn between votes and appends, the reports to the core,
-//! and the disk that every answer waits for.
+//! Raft as `cluster/raft/` calls it: the vote gate before it, the turn between votes and appends, the reports to the
+//! core, and the disk that every answer waits for.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What surrounds a core in its coordinator, in the manner of `coordinator/`. Every `await` of the real one is a stage of its
-//! own here, so that pauses and other events fall in between.
+//! What surrounds a core in its coordinator, in the manner of `coordinator/`. Every `await` of the real one is a stage
+//! of its own here, so that pauses and other events fall in between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

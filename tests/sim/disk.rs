@@ -1,5 +1,5 @@
-//! The disk below a member's Raft: one writer, one flush after the other, each of all that waits by then. What depends on
-//! a write waits for its flush. A crash keeps what was flushed, and as much of the rest, in order, as it happens to.
+//! The disk below a member's Raft: one writer, one flush after the other, each of all that waits by then. What depends
+//! on a write waits for its flush. A crash keeps what was flushed, and as much of the rest, in order, as it happens to.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Whoever does not sign keeps nobody from signing: every kind of trouble, with its limit; and each rule that this rests
-//! on, left out.
+//! Whoever does not sign keeps nobody from signing: every kind of trouble, with its limit; and each rule that this
+//! rests on, left out.
 
 use std::time::Duration;
 

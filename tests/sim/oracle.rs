@@ -50,8 +50,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// The bound on `active` of a history, in leases of whoever had the longest. A leader that has given up its lead takes it
-    /// up again after four more, when nobody can be elected without it.
+    /// The bound on `active` of a history, in leases of whoever had the longest. A leader that has given up its lead
+    /// takes it up again after four more, when nobody can be elected without it.
     pub fn leases_max(end: &End) -> u64 {
         if end.tally.of(Kind::Resigned) > 0 { 4 + 4 } else { 4 }
     }

@@ -1,6 +1,6 @@
-//! Histories that chance hardly ever finds, since something has to go wrong in the very moment in which something else is
-//! under way. A plot has acts: after every event the next one looks whether its moment has come. Each of these shows what
-//! one rule is good for; with the rule in force, it ends well.
+//! Histories that chance hardly ever finds, since something has to go wrong in the very moment in which something else
+//! is under way. A plot has acts: after every event the next one looks whether its moment has come. Each of these shows
+//! what one rule is good for; with the rule in force, it ends well.
 
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ pub struct Cast {
 
 const ENDS: u64 = 8_000 * MS;
 
-/// A holder's key is taken away in the midst of its start with the key, and its coordinator is lost as soon as the others
-/// have its `Release`.
+/// A holder's key is taken away in the midst of its start with the key, and its coordinator is lost as soon as the
+/// others have its `Release`.
 pub fn start_under_way(seed: u64, without: Without, traced: bool) -> Option<End> {
     play(seed, without, traced, &[hand_over, order_start, leave_as_it_starts, crash_once_released])
 }
@@ -61,8 +61,8 @@ pub fn release_of_an_earlier_term(seed: u64, without: Without, traced: bool) -> 
     play(seed, without, traced, &[hand_over_past_the_third, part_the_holders, isolate_the_next_once_voted])
 }
 
-/// A guard keeps no deadline, nor does the kernel in its place: against what fence 1 rests on. Its coordinator starts anew,
-/// and the next holder is elected with its vote, or not at all.
+/// A guard keeps no deadline, nor does the kernel in its place: against what fence 1 rests on. Its coordinator starts
+/// anew, and the next holder is elected with its vote, or not at all.
 pub fn guard_that_is_late(seed: u64, without: Without, traced: bool) -> Option<End> {
     play(seed, without, traced, &[stop_guard_for_long])
 }

@@ -131,7 +131,8 @@ impl Raft {
         self.restart();
     }
 
-    /// A snapshot of the first `upto` entries, which stand in the log, takes the place of the state; whether it is newer.
+    /// A snapshot of the first `upto` entries, which stand in the log, takes the place of the state; whether it is
+    /// newer.
     pub fn install(&mut self, upto: usize) -> bool {
         let newer = upto > self.applied;
         for entry in &self.log[self.applied.min(upto)..upto] {

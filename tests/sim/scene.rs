@@ -1,5 +1,5 @@
-//! One history that chance hardly ever finds: a snapshot of the holder is being installed when the baton is handed over, and
-//! its acceptance is reported inside the lease of the next holder, who is cut off then.
+//! One history that chance hardly ever finds: a snapshot of the holder is being installed when the baton is handed
+//! over, and its acceptance is reported inside the lease of the next holder, who is cut off then.
 
 use std::time::Duration;
 

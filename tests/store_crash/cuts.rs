@@ -17,8 +17,8 @@ use super::crash_kit::trace::{Change, Recording, Step, TraceError, record};
 use super::script::{Heard, Model, Script};
 use super::{seeded, victim_command};
 
-/// Victims one after the other, each on what a cut has left of the one before: as many as it takes for `CUTS_MIN`, which
-/// depends on what they happen to write.
+/// Victims one after the other, each on what a cut has left of the one before: as many as it takes for `CUTS_MIN`,
+/// which depends on what they happen to write.
 const LIVES_MAX: usize = 10;
 const OPS: u64 = 40;
 const CUTS_MIN: usize = 1000;

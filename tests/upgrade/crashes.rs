@@ -1,5 +1,5 @@
-//! An upgrade that is stopped before any of its operations: what starts next is a binary as a whole, and carrying it out
-//! again ends as if nothing had happened.
+//! An upgrade that is stopped before any of its operations: what starts next is a binary as a whole, and carrying it
+//! out again ends as if nothing had happened.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

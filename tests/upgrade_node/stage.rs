@@ -108,8 +108,8 @@ impl Host {
     }
 }
 
-/// By another process: a file that this one has open for writing goes into whatever another test starts at that moment, and
-/// cannot be run until that has begun.
+/// By another process: a file that this one has open for writing goes into whatever another test starts at that moment,
+/// and cannot be run until that has begun.
 fn put(home: &Path, folder: &str, first: &str) {
     let path = home.join("cosmovisor").join(folder).join("bin/noded");
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");

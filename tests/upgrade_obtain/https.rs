@@ -1,5 +1,5 @@
-//! HTTPS, with the authorities that the host has. Those are named in the environment, so each test that wants others runs
-//! itself once more as a process of its own.
+//! HTTPS, with the authorities that the host has. Those are named in the environment, so each test that wants others
+//! runs itself once more as a process of its own.
 
 use std::io::Write;
 use std::net::TcpStream;

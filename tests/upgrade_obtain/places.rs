@@ -112,8 +112,8 @@ fn obtains_into_the_directory_that_the_environment_names() {
     obtain(&request, &mut |_, _| true).unwrap();
 }
 
-/// Each process lives a little longer than the one before, so that the kills fall everywhere between its first step and its
-/// last.
+/// Each process lives a little longer than the one before, so that the kills fall everywhere between its first step and
+/// its last.
 #[test]
 fn a_process_killed_at_any_moment_leaves_a_whole_binary_or_none() {
     let (host, program) = (Host::new(), program(8 << 20));

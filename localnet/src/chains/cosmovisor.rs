@@ -1,6 +1,6 @@
-//! Hosts whose chain node is swapped by upgrades: homes in cosmovisor's layout, the `[upgrade]` section, binaries that can
-//! be told apart, and what the chain has planned. Of the stand-in chain a binary is a shell script that becomes `simchain`
-//! with the flags of its version; of CometBFT it is one of two real programs.
+//! Hosts whose chain node is swapped by upgrades: homes in cosmovisor's layout, the `[upgrade]` section, binaries that
+//! can be told apart, and what the chain has planned. Of the stand-in chain a binary is a shell script that becomes
+//! `simchain` with the flags of its version; of CometBFT it is one of two real programs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

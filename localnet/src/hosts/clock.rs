@@ -1,5 +1,6 @@
-//! The wall clock of a host, which can be stepped while the host runs, and its syncs, which can be made slow. `stepped-clock/`
-//! is preloaded into the coordinator and what it starts, and reads both from a file; this writes it. No other clock is touched.
+//! The wall clock of a host, which can be stepped while the host runs, and its syncs, which can be made slow.
+//! `stepped-clock/` is preloaded into the coordinator and what it starts, and reads both from a file; this writes it.
+//! No other clock is touched.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

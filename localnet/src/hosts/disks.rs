@@ -1,7 +1,7 @@
-//! File systems of a host's own, for its store, its sockets and its chain node's home: each can be filled, and each can be
-//! frozen as `fsfreeze` does it, which holds back every write and leaves network and processes alone. They are ext4 on loop
-//! devices, whose images lie in memory. Only in the mount namespace of a run (`namespaces.rs`); called by the launcher, the
-//! nemesis and the keeper.
+//! File systems of a host's own, for its store, its sockets and its chain node's home: each can be filled, and each can
+//! be frozen as `fsfreeze` does it, which holds back every write and leaves network and processes alone. They are ext4
+//! on loop devices, whose images lie in memory. Only in the mount namespace of a run (`namespaces.rs`); called by the
+//! launcher, the nemesis and the keeper.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

@@ -32,8 +32,8 @@ pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A copy of a state directory is started as if it were the original: what an operator may do who knows that the original has
-/// written nothing since.
+/// A copy of a state directory is started as if it were the original: what an operator may do who knows that the
+/// original has written nothing since.
 pub fn take_for_original(state_dir: &Path) -> Result<()> {
     let record = state_dir.join(ORIGIN_FILE);
     match fs::remove_file(&record) {

@@ -1,5 +1,5 @@
-//! What the programs of a network say: coordinator (with its guard) and chain node apart, each line with a prefix. Reads
-//! the files of processes, or asks the engine for what containers wrote. Called by the command line.
+//! What the programs of a network say: coordinator (with its guard) and chain node apart, each line with a prefix.
+//! Reads the files of processes, or asks the engine for what containers wrote. Called by the command line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};

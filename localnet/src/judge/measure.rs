@@ -200,8 +200,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Heights from `from` up to and without `to` that the shared validator did not sign: by the commits of CometBFT, and by
-/// the signature log of the stand-in chain, where a height is a slot.
+/// Heights from `from` up to and without `to` that the shared validator did not sign: by the commits of CometBFT, and
+/// by the signature log of the stand-in chain, where a height is a slot.
 pub fn missed_blocks(net: &Net, from: u64, to: u64) -> Result<usize> {
     match net.chain {
         ChainKind::Sim => {

@@ -127,8 +127,8 @@ pub fn for_people(net: &Net, id: &str) -> Result<String> {
     Ok(if answer.stdout.trim().is_empty() { answer.stderr } else { answer.stdout })
 }
 
-/// Why `host` is not ready, as the coordinator of `id` shows it to an operator in a line that may be cut short; `None` where it
-/// shows no reason.
+/// Why `host` is not ready, as the coordinator of `id` shows it to an operator in a line that may be cut short; `None`
+/// where it shows no reason.
 pub fn not_ready(net: &Net, id: &str, host: &str) -> Result<Option<String>> {
     Ok(reason_in(&for_people(net, id)?, host))
 }

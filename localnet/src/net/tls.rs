@@ -1,5 +1,5 @@
-//! Certificates for the hosts of a network, made as an operator makes them, and for a stranger to it. Called when a network
-//! is laid out, and by whoever floods it.
+//! Certificates for the hosts of a network, made as an operator makes them, and for a stranger to it. Called when a
+//! network is laid out, and by whoever floods it.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
-//! Strangers who connect to the ports of members and begin TLS handshakes that come to nothing: silent ones, ones that stall
-//! after their first message, ones that send no TLS, and ones with a certificate of another authority. At a stated rate,
-//! bounded in number, until it is dropped. They come from addresses of loopback at which no member is, some of them from
-//! one address. Called by the load, the nemesis and tests.
+//! Strangers who connect to the ports of members and begin TLS handshakes that come to nothing: silent ones, ones that
+//! stall after their first message, ones that send no TLS, and ones with a certificate of another authority. At a
+//! stated rate, bounded in number, until it is dropped. They come from addresses of loopback at which no member is,
+//! some of them from one address. Called by the load, the nemesis and tests.
 
 use std::fmt;
 use std::io;

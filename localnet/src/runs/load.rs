@@ -1,6 +1,7 @@
 //! Does baton keep its lease on a busy host? Status is asked of the holder's coordinator at a fixed rate, its metrics
-//! are scraped as fast as it answers, strangers flood every member with TLS handshakes that come to nothing, and busy loops
-//! take all cores of the machine, on which the other hosts are too. Counts the moves that this causes; none is the goal. Called by the command line.
+//! are scraped as fast as it answers, strangers flood every member with TLS handshakes that come to nothing, and busy
+//! loops take all cores of the machine, on which the other hosts are too. Counts the moves that this causes; none is
+//! the goal. Called by the command line.
 
 use std::fmt;
 use std::net::SocketAddr;

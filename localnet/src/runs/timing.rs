@@ -1,5 +1,5 @@
-//! Changes `[timing]` of one host, as an operator does it: the file, then the coordinator. What a coordinator runs with is
-//! read from what it tells of itself. Called by the nemesis, by `localnet slip` and by tests.
+//! Changes `[timing]` of one host, as an operator does it: the file, then the coordinator. What a coordinator runs with
+//! is read from what it tells of itself. Called by the nemesis, by `localnet slip` and by tests.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -11,9 +11,9 @@
 //! What evidence can and cannot show: ed25519 is deterministic, so two hosts that approve the same block send the
 //! same bytes. Only the blocks that they propose differ. The signature log sees both cases.
 //!
-//! From below: `encode`, `keys`, `genesis`, `message`; `chain` (pure), `signer` and `upgrades`; `node` decides; `gossip`,
-//! `rpc` and `run` are its sockets, timers and signals; `pretend` is what it says to be tried with, `pre_upgrade` a command
-//! of its own.
+//! From below: `encode`, `keys`, `genesis`, `message`; `chain` (pure), `signer` and `upgrades`; `node` decides;
+//! `gossip`, `rpc` and `run` are its sockets, timers and signals; `pretend` is what it says to be tried with,
+//! `pre_upgrade` a command of its own.
 
 pub mod chain;
 pub mod encode;

@@ -4,11 +4,11 @@
 //! is the kernel's: no time namespace covers CLOCK_REALTIME, and libfaketime moves timers on CLOCK_BOOTTIME too,
 //! by which a guard kills.
 //!
-//! It stands before `fsync` and `fdatasync` as well (`syncs.rs`): each takes longer by as many nanoseconds as the same file
-//! says, as on a slow disk.
+//! It stands before `fsync` and `fdatasync` as well (`syncs.rs`): each takes longer by as many nanoseconds as the same
+//! file says, as on a slow disk.
 //!
-//! The file is four little words, shared by all who map it: the step, how often anybody read a stepped clock, what a sync
-//! takes longer, and how many did.
+//! The file is four little words, shared by all who map it: the step, how often anybody read a stepped clock, what a
+//! sync takes longer, and how many did.
 
 #![allow(unsafe_code)] // What it does is the C interface of a libc.
 

@@ -1,5 +1,5 @@
-//! Slow syncs. What the kernel does for `sync_file_range` is left alone: it waits for pages to be written, and not for the
-//! disk to keep them, which is what a slow disk is slow at.
+//! Slow syncs. What the kernel does for `sync_file_range` is left alone: it waits for pages to be written, and not for
+//! the disk to keep them, which is what a slow disk is slow at.
 
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;

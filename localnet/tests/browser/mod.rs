@@ -1,5 +1,6 @@
-//! A browser without a screen, spoken to over a pipe in the DevTools protocol: JSON, each message ended by a zero byte. It
-//! ends with this process, since it then loses the pipe. It notes all that a page tried to load, said or was refused.
+//! A browser without a screen, spoken to over a pipe in the DevTools protocol: JSON, each message ended by a zero byte.
+//! It ends with this process, since it then loses the pipe. It notes all that a page tried to load, said or was
+//! refused.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;

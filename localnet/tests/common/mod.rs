@@ -31,8 +31,8 @@ const ACTIVE_BOUND: Duration = Duration::from_secs(60);
 /// Longer than a handover and the stop of a node together.
 const END_BOUND: Duration = Duration::from_secs(30);
 
-/// Networks that run side by side. Most of the time they wait, and their leases are a second long: two on two cores leave
-/// each of them what it has beside another program that is busy.
+/// Networks that run side by side. Most of the time they wait, and their leases are a second long: two on two cores
+/// leave each of them what it has beside another program that is busy.
 const AT_ONCE: usize = 2;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);

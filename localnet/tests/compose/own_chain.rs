@@ -1,4 +1,5 @@
-//! The example override of `deploy/compose`, taken as it stands: an image of the chain's own, its node keys and its ports.
+//! The example override of `deploy/compose`, taken as it stands: an image of the chain's own, its node keys and its
+//! ports.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! The commands of docs/installing.md as they stand there, the desk at which some are given, and how long each part took.
+//! The commands of docs/installing.md as they stand there, the desk at which some are given, and how long each part
+//! took.
 
 use std::collections::BTreeMap;
 use std::fmt;

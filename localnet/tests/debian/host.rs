@@ -1,6 +1,7 @@
-//! Hosts with Debian, each fresh from one `debootstrap`: an overlay of a base that is made once, with systemd as its first
-//! process, in a network namespace of its own. All of it ends with the thread that made it: mounts and networks are its own, and
-//! the kernel ends a host with the namespace of process ids around it (`systemd-nspawn` alone would leave its container running).
+//! Hosts with Debian, each fresh from one `debootstrap`: an overlay of a base that is made once, with systemd as its
+//! first process, in a network namespace of its own. All of it ends with the thread that made it: mounts and networks
+//! are its own, and the kernel ends a host with the namespace of process ids around it (`systemd-nspawn` alone would
+//! leave its container running).
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;

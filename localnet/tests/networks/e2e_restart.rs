@@ -1,5 +1,6 @@
-//! What a coordinator leaves behind when it is asked to stop, and what the next one makes of it: a restart or an upgrade
-//! costs a standby nothing, and a holder one handover; and `baton fence`, which leaves nothing. The signature log is the judge.
+//! What a coordinator leaves behind when it is asked to stop, and what the next one makes of it: a restart or an
+//! upgrade costs a standby nothing, and a holder one handover; and `baton fence`, which leaves nothing. The signature
+//! log is the judge.
 
 use std::process::Command;
 use std::time::Duration;
@@ -18,7 +19,8 @@ fn processes(t: &TestNet, host: &str) -> Vec<Proc> {
     faults::of_host(&t.net, host, What::Host)
 }
 
-/// Asserts that guard and node run on a host without a coordinator, and that no link leads to the key. The pid of the node.
+/// Asserts that guard and node run on a host without a coordinator, and that no link leads to the key. The pid of the
+/// node.
 fn assert_standby_left(t: &TestNet, host: &str) -> i32 {
     let left = processes(t, host);
     let names: Vec<&str> = left.iter().map(Proc::program).collect();

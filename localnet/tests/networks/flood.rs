@@ -1,5 +1,6 @@
-//! Strangers flood every member with TLS handshakes that come to nothing, and no lease is lost: the holder keeps the baton while
-//! the other members come back one after the other, whose handshakes find a place among those of the strangers.
+//! Strangers flood every member with TLS handshakes that come to nothing, and no lease is lost: the holder keeps the
+//! baton while the other members come back one after the other, whose handshakes find a place among those of the
+//! strangers.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use rustix::process::Signal;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Of strangers, at each member.
 const PER_S: u64 = 100;
-/// Handshakes that each member ends before and after it is restarted: strangers of every manner, from one address and from many.
+/// Handshakes that each member ends before and after it is restarted: strangers of every manner, from one address and
+/// from many.
 const ENDED: u64 = 100;
 
 /// Waits until every member has ended so many more than when this was called.

@@ -1,6 +1,6 @@
-//! A disk of the holder's host freezes (`fsfreeze` on a loop mount): the other host signs, and the frozen one says why it does
-//! not, and is a standby again after the thaw. Without root, loop devices or mkfs.ext4 these tests say so and pass, unless
-//! BATON_REQUIRE_NAMESPACES is set.
+//! A disk of the holder's host freezes (`fsfreeze` on a loop mount): the other host signs, and the frozen one says why
+//! it does not, and is a standby again after the thaw. Without root, loop devices or mkfs.ext4 these tests say so and
+//! pass, unless BATON_REQUIRE_NAMESPACES is set.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

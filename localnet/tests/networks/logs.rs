@@ -1,6 +1,6 @@
-//! The logs of whole hosts as programs read them: every line of coordinators and guards is a JSON object, every change of
-//! state is told once, and what one failover was is found on all hosts by its epoch. docs/logs.md promises what is asked
-//! here.
+//! The logs of whole hosts as programs read them: every line of coordinators and guards is a JSON object, every change
+//! of state is told once, and what one failover was is found on all hosts by its epoch. docs/logs.md promises what is
+//! asked here.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! docs/operating.md, carried out from top to bottom: three hosts start with empty directories and become a cluster with
-//! certificates, and every command on that page is given where the page gives it. What it prints has to be what the page
-//! shows. Between the commands happens what the page tells of: hosts die, coordinators hang.
+//! docs/operating.md, carried out from top to bottom: three hosts start with empty directories and become a cluster
+//! with certificates, and every command on that page is given where the page gives it. What it prints has to be what
+//! the page shows. Between the commands happens what the page tells of: hosts die, coordinators hang.
 
 mod book;
 
@@ -217,7 +217,8 @@ impl Walk {
         demo::ask_baton(&self.t.net, &shown.prompt, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The page's addresses are those of hosts on a network of their own: `10.0.0.N` is the `N`th. Its night comes soon.
+    /// The page's addresses are those of hosts on a network of their own: `10.0.0.N` is the `N`th. Its night comes
+    /// soon.
     fn real(&self, arg: &str) -> String {
         if arg == "03:00" {
             return "+1s".to_owned();

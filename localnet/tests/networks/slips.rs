@@ -1,5 +1,6 @@
-//! What an operator does wrong by hand at one host, one slip after the other on one network: each is named in a sentence of
-//! baton's, nothing of it outlives its undoing, and but for a node that somebody else runs nobody signs twice.
+//! What an operator does wrong by hand at one host, one slip after the other on one network: each is named in a
+//! sentence of baton's, nothing of it outlives its undoing, and but for a node that somebody else runs nobody signs
+//! twice.
 
 use crate::common::TestNet;
 use clap::ValueEnum;

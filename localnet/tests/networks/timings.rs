@@ -1,6 +1,6 @@
 //! `[timing]` is changed host by host, as docs/alerts.md advises where a lease is lost too often, and in between the
-//! holder is cut off. The signature log is the judge: a holder whose own lease is longer than what the others promised signs
-//! on while they elect another.
+//! holder is cut off. The signature log is the judge: a holder whose own lease is longer than what the others promised
+//! signs on while they elect another.
 
 use std::time::Duration;
 
@@ -65,7 +65,8 @@ fn change(t: &TestNet, host: &str, timing: Timing) {
     t.or_logs(timing::await_in_force(&t.net, host, timing, PATIENCE));
 }
 
-/// The coordinators of all but the holder crash and are started again: what they promised lies on their disks, or is forgotten.
+/// The coordinators of all but the holder crash and are started again: what they promised lies on their disks, or is
+/// forgotten.
 fn crash_the_others(t: &TestNet, holder: &str) {
     let others = || t.net.hosts.iter().map(|host| host.id.as_str()).filter(|id| *id != holder);
     for host in others() {

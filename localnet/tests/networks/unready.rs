@@ -1,5 +1,6 @@
-//! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, and one whose node is
-//! being stopped and ignores SIGTERM. The first is not chosen until its clock is right, the second signs with another node.
+//! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, and one whose
+//! node is being stopped and ignores SIGTERM. The first is not chosen until its clock is right, the second signs with
+//! another node.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An hour, less or more by some milliseconds.
 const CLOCK_OFF: &str = "the wall clock is off by 3";
 const HOUR_NS: i64 = 3_600_000_000_000;
-/// Longer than the promises to a lost holder last, and an election takes: whoever has not taken the baton by then does not.
+/// Longer than the promises to a lost holder last, and an election takes: whoever has not taken the baton by then does
+/// not.
 const LONG_ENOUGH: Duration = Duration::from_secs(7);
 
 /// Waits until the coordinator of `at` says of `host` that it is not ready because of something that begins so.

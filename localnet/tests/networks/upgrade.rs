@@ -16,8 +16,8 @@ const ARBITER: &str = "host-c";
 /// Slots until the chain halts: for a plan to be seen, and some signatures.
 const SOON: u64 = 40;
 
-/// The example of cosmovisor's documentation, to the letter: the chain halts while the cluster still settles for its first
-/// holder, which waits for a block that only the new binary can make.
+/// The example of cosmovisor's documentation, to the letter: the chain halts while the cluster still settles for its
+/// first holder, which waits for a block that only the new binary can make.
 #[test]
 fn the_example_of_the_documentation_goes_from_genesis_to_test1_at_height_20() {
     let ground = Ground::new();

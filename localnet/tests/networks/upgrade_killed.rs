@@ -1,5 +1,5 @@
-//! The coordinator is killed in the middle of an upgrade of its host, at every step and on either host: the next one ends
-//! what it began, the data is whole and nothing is signed twice.
+//! The coordinator is killed in the middle of an upgrade of its host, at every step and on either host: the next one
+//! ends what it began, the data is whole and nothing is signed twice.
 
 use std::fs;
 use std::time::{Duration, Instant};

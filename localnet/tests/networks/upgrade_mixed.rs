@@ -1,8 +1,8 @@
-//! Coordinators of this version beside those of the version before upgrade plans: they hold one lease and hand one baton
-//! over, and a plan waits until everybody knows of plans.
+//! Coordinators of this version beside those of the version before upgrade plans: they hold one lease and hand one
+//! baton over, and a plan waits until everybody knows of plans.
 //!
-//! `BATON_OLDER_BIN=DIR cargo test -p localnet --test networks upgrade_mixed:: -- --ignored --nocapture`, with `baton` and
-//! `baton-guard` of a commit before upgrade plans in DIR.
+//! `BATON_OLDER_BIN=DIR cargo test -p localnet --test networks upgrade_mixed:: -- --ignored --nocapture`, with `baton`
+//! and `baton-guard` of a commit before upgrade plans in DIR.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

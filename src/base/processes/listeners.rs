@@ -31,8 +31,8 @@ pub fn listening(port: u16) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-/// A table in the form of /proc/net/tcp or tcp6. The kernel shows the listening sockets first: what comes after the first
-/// other one, on a busy node thousands of lines, is not read.
+/// A table in the form of /proc/net/tcp or tcp6. The kernel shows the listening sockets first: what comes after the
+/// first other one, on a busy node thousands of lines, is not read.
 pub fn parse_listening(table: impl BufRead, port: u16) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for line in table.lines().skip(1) {

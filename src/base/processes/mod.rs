@@ -1,5 +1,6 @@
 //! The other processes of this host, as /proc shows them: who descends from whom, who listens at a port, who has files
-//! locked, and how to name a process to an operator. It reads and decides nothing. `guard_client`, `chain` and `driver` ask.
+//! locked, and how to name a process to an operator. It reads and decides nothing. `guard_client`, `chain` and `driver`
+//! ask.
 //!
 //! What the kernel does not show to this user is missing here, and each function says what that means.
 
@@ -55,8 +56,8 @@ pub fn family(mut roots: BTreeSet<u32>, all: &[Stat], barrier: u32) -> BTreeSet<
     }
 }
 
-/// The guard that serves `socket`, by its command line, which every user may read; its node may not be looked for in any
-/// other process.
+/// The guard that serves `socket`, by its command line, which every user may read; its node may not be looked for in
+/// any other process.
 pub fn guard_on(socket: &Path, all: &[Stat]) -> Option<u32> {
     let serves = |pid: u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -32,8 +32,8 @@ pub(super) struct Init {
     /// This host: ID[=HOST:PORT][,arbiter][,priority=N]; without an address, the others reach it where it listens
     #[arg(long, value_name = "MEMBER")]
     member: Option<String>,
-    /// Another member: ID=HOST:PORT[,arbiter][,priority=N]; once for each. Without priorities, validators have 100, 90, 80
-    /// and so on in the order of their ids
+    /// Another member: ID=HOST:PORT[,arbiter][,priority=N]; once for each. Without priorities, validators have 100, 90,
+    /// 80 and so on in the order of their ids
     #[arg(long = "peer", value_name = "MEMBER")]
     peers: Vec<String>,
     /// The cluster's name, the same on every host
@@ -54,7 +54,8 @@ pub(super) struct Init {
     /// With --chain generic: the file in the home that the node reads its validator key from
     #[arg(long, value_name = "FILE")]
     link: Option<String>,
-    /// Where the node is asked for its health: an http:// address, or IP:PORT with --chain generic [default: the chain's usual one]
+    /// Where the node is asked for its health: an http:// address, or IP:PORT with --chain generic [default: the
+    /// chain's usual one]
     #[arg(long, value_name = "URL")]
     probe: Option<String>,
     /// Serve a status page, /metrics, /health, /ready and /node-pid here

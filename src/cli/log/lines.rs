@@ -1,5 +1,6 @@
-//! Standard error for threads that must not wait: it may be a file on a disk that hangs, or a pipe that nobody reads. Lines
-//! go through a queue to a thread of their own; while that one waits, the queue fills, and what does not fit is counted.
+//! Standard error for threads that must not wait: it may be a file on a disk that hangs, or a pipe that nobody reads.
+//! Lines go through a queue to a thread of their own; while that one waits, the queue fills, and what does not fit is
+//! counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;

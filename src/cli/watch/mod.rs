@@ -1,6 +1,6 @@
-//! `baton status --watch`: asks the coordinator of this host again and again, by the calls of `status` and `history`, and
-//! shows the answers on the terminal until a key ends it. What it looks like is in `view`; this file asks, listens and
-//! puts the terminal back.
+//! `baton status --watch`: asks the coordinator of this host again and again, by the calls of `status` and `history`,
+//! and shows the answers on the terminal until a key ends it. What it looks like is in `view`; this file asks, listens
+//! and puts the terminal back.
 
 mod view;
 

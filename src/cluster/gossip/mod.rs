@@ -77,8 +77,8 @@ impl Gossip {
         }
     }
 
-    /// Publishes `record`, and returns once every member that was reachable has it or is late with its answer. The others
-    /// would go by the record before it until an exchange fails.
+    /// Publishes `record`, and returns once every member that was reachable has it or is late with its answer. The
+    /// others would go by the record before it until an exchange fails.
     pub async fn take_leave(&self, record: Record) {
         self.publish(record);
         let now = BootTime::now();

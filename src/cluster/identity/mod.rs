@@ -116,15 +116,16 @@ impl Identity {
         self.sessions.as_ref().map(|sessions| sessions.warnings(now)).unwrap_or_default()
     }
 
-    /// Why this member does not listen to who speaks as `member`, or answers at its address. Of one that it `hears`, a second
-    /// process under its name is told by [`Identity::warnings`].
+    /// Why this member does not listen to who speaks as `member`, or answers at its address. Of one that it `hears`, a
+    /// second process under its name is told by [`Identity::warnings`].
     pub fn refused(&self, member: &NodeId, hears: bool, now: BootTime) -> Option<String> {
         let noted = self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(member).cloned();
         let noted = noted.filter(|(at, _)| now.since(*at) < REFUSAL_COUNTS_FOR).map(|(_, why)| why);
         noted.or_else(|| self.sessions.as_ref().filter(|_| !hears)?.refused(member, now))
     }
 
-    /// Keeps what an operator has to know of `member`; the rest of what is refused is somebody else's or passes by itself.
+    /// Keeps what an operator has to know of `member`; the rest of what is refused is somebody else's or passes by
+    /// itself.
     fn noted<T>(&self, member: &NodeId, checked: Result<T, Stranger>) -> Result<T, Stranger> {
         match &checked {
             Err(why @ (Stranger::OtherStore { .. } | Stranger::Impostor { .. } | Stranger::OtherCluster { .. })) => {

@@ -1,11 +1,11 @@
 //! Which process speaks for a member.
 //!
-//! Invariant (fence 2, one member, one promise): at any time one process speaks for a member here. What another one says
-//! under the same name is neither a vote nor an acknowledgement, and one that was displaced never speaks for it again:
-//! its start is the lower one. A store that was copied together with its certificate passes every other check.
+//! Invariant (fence 2, one member, one promise): at any time one process speaks for a member here. What another one
+//! says under the same name is neither a vote nor an acknowledgement, and one that was displaced never speaks for it
+//! again: its start is the lower one. A store that was copied together with its certificate passes every other check.
 //!
-//! It is each peer's own judgement: two peers that do not hear each other can take different processes. Nobody who hears
-//! only one of two can tell a copy from a restart.
+//! It is each peer's own judgement: two peers that do not hear each other can take different processes. Nobody who
+//! hears only one of two can tell a copy from a restart.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -110,14 +110,14 @@ impl Peer {
         unreachable(format!("{}: no answer in time", self.id))
     }
 
-    /// Invariant (fence 1): called only for an answer that accepted a request sent at `sent_at` in `term`. It may come at
-    /// any time, and late ones do: the lease counts from the sending, and the core knows which term it leads.
+    /// Invariant (fence 1): called only for an answer that accepted a request sent at `sent_at` in `term`. It may come
+    /// at any time, and late ones do: the lease counts from the sending, and the core knows which term it leads.
     fn note_acked(&self, term: Term, sent_at: BootTime, promised: Option<Duration>) {
         self.core.step(Event::Acked { from: self.id.clone(), term, sent_at, promised });
     }
 
-    /// Invariant (fence 1): nothing leaves in a term whose lead the core has given up, or the promises of that term would go
-    /// on for as long as Raft does.
+    /// Invariant (fence 1): nothing leaves in a term whose lead the core has given up, or the promises of that term
+    /// would go on for as long as Raft does.
     fn as_leader<Request>(&self, term: Term, request: Request) -> Result<OfLeader<Request>, Error> {
         if self.core.read(|core, _| core.has_resigned(term)) {
             return Err(unreachable(format!("this host has given up the lead of term {term}")));

@@ -1,7 +1,7 @@
 //! Requests that go on when Raft has given up waiting for their answers. Used by `client` alone.
 //!
-//! openraft waits for the answer to a heartbeat for less than a heartbeat. For a lease an answer counts as long as it is
-//! younger than the lease, so the request goes on for that long in a task of its own.
+//! openraft waits for the answer to a heartbeat for less than a heartbeat. For a lease an answer counts as long as it
+//! is younger than the lease, so the request goes on for that long in a task of its own.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use super::silence::{Patience, Silence};
 use crate::base::ids::{NodeId, Term};
 
-/// Requests to one peer that are under way at once, beyond which Raft's patience bounds them again. Twice what heartbeats
-/// and entries make in a lease; a peer that hangs costs no more.
+/// Requests to one peer that are under way at once, beyond which Raft's patience bounds them again. Twice what
+/// heartbeats and entries make in a lease; a peer that hangs costs no more.
 pub(super) const UNDER_WAY_MAX: usize = 16;
 
 #[derive(Clone)]
@@ -59,8 +59,8 @@ impl LateCalls {
 }
 
 impl PeerCalls {
-    /// What `call` gives within `patience`; `None` when it has given nothing by then. It goes on, for `bound` in all, unless
-    /// too many do already.
+    /// What `call` gives within `patience`; `None` when it has given nothing by then. It goes on, for `bound` in all,
+    /// unless too many do already.
     pub(super) async fn outlive<T: Send + 'static>(
         &self,
         patience: Duration,

@@ -1,8 +1,8 @@
 //! When a follower that owes answers is sent no more heartbeats. Used by `client` and `late`.
 //!
-//! A heartbeat that arrives lengthens a promise, also when its answer cannot come back. A leader that hears nothing then keeps
-//! everybody loyal to a lease that it loses. So it says no more until it hears something: what is not sent is promised by
-//! nobody, and no other rule changes.
+//! A heartbeat that arrives lengthens a promise, also when its answer cannot come back. A leader that hears nothing
+//! then keeps everybody loyal to a lease that it loses. So it says no more until it hears something: what is not sent
+//! is promised by nobody, and no other rule changes.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::base::timing::Timing;
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
     heartbeat: Duration,
-    /// From the last answer on, or from one heartbeat before the first request that is owed an answer, where that is later.
+    /// From the last answer on, or from one heartbeat before the first request that is owed an answer, where that is
+    /// later.
     max: Duration,
     /// Whoever might be elected has been by then, and a connection that broke is no reason to wait any longer.
     mute_until: Duration,

@@ -85,8 +85,8 @@ impl Disk {
         }
     }
 
-    /// Makes `changes` and the vote durable, all or none. After an error it is unknown whether they reached the disk, so
-    /// nothing may be written any more.
+    /// Makes `changes` and the vote durable, all or none. After an error it is unknown whether they reached the disk,
+    /// so nothing may be written any more.
     pub(super) fn commit<'a>(
         &mut self,
         changes: impl Iterator<Item = &'a (Key, Option<Vec<u8>>)>,

@@ -148,8 +148,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
-    /// Durable when it returns, but for the mark that a vote which is on disk was won: `mod.rs` tells why nobody waits for
-    /// that. It goes into the queue before any entry of its leader.
+    /// Durable when it returns, but for the mark that a vote which is on disk was won: `mod.rs` tells why nobody waits
+    /// for that. It goes into the queue before any entry of its leader.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let write = Write { vote: Some(vote.clone()), ..Write::default() };
         {

@@ -151,7 +151,8 @@ pub struct AppliedEntry {
     pub view: View,
 }
 
-/// Called with the file before each sync that a write of the log or of a vote makes. An error is taken for the sync's own.
+/// Called with the file before each sync that a write of the log or of a vote makes. An error is taken for the sync's
+/// own.
 pub type BeforeSync = Arc<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
 
 /// An opened store.

@@ -1,15 +1,15 @@
 //! Which file on which disk a store is: a copy of it, restored later, has forgotten what the member promised, voted and
 //! logged since, and Raft counts on that. Asked at every start, by who has opened the store.
 //!
-//! In `state_dir/origin`, beside the store: a copy of the whole directory brings the record of the original along, and lies in
-//! another file. Not in `state_dir/starts`, so that an earlier version still reads that one.
+//! In `state_dir/origin`, beside the store: a copy of the whole directory brings the record of the original along, and
+//! lies in another file. Not in `state_dir/starts`, so that an earlier version still reads that one.
 //!
-//! A file is told by when it was made: no program sets that, and it stays through a restart of the host, `mv` in one file
-//! system, bind mounts, other device numbers and a volume that grows. Where a file system does not keep it, the number of
-//! the inode is taken, unless that changes with every mount there. Where neither is known, nothing is found.
+//! A file is told by when it was made: no program sets that, and it stays through a restart of the host, `mv` in one
+//! file system, bind mounts, other device numbers and a volume that grows. Where a file system does not keep it, the
+//! number of the inode is taken, unless that changes with every mount there. Where neither is known, nothing is found.
 //!
-//! Not found: what is set back below the file system (a snapshot of a volume or of a guest), and a copy that is written into
-//! the very files that it was made of.
+//! Not found: what is set back below the file system (a snapshot of a volume or of a guest), and a copy that is written
+//! into the very files that it was made of.
 
 use std::fmt;
 use std::fs;
@@ -92,8 +92,8 @@ impl fmt::Display for Mark {
 /// opened it, before anything is promised.
 ///
 /// # Errors
-/// It is a copy, or the record cannot be read or written. Nothing has changed then; removing the record lets the next start
-/// take the store as it is.
+/// It is a copy, or the record cannot be read or written. Nothing has changed then; removing the record lets the next
+/// start take the store as it is.
 pub fn check_origin(state_dir: &Path, incarnation: u64) -> Result<(), StoreError> {
     let (file, data) = (SealedFile::new(state_dir.join(ORIGIN_FILE), MAGIC), state_dir.join("store/db"));
     let Some(mark) = Mark::of(&data).map_err(|error| StoreError::io("look at", &data, error))? else { return Ok(()) };

@@ -61,9 +61,9 @@ impl LongestPromise {
 }
 
 impl PromiseFile {
-    /// The file of `state_dir`, of a member that starts at `started_at`, and what is wrong with it. One that cannot be read
-    /// counts as the longest promise that there can be. A store without one was written by a version that promised what its
-    /// own `[timing]` said.
+    /// The file of `state_dir`, of a member that starts at `started_at`, and what is wrong with it. One that cannot be
+    /// read counts as the longest promise that there can be. A store without one was written by a version that promised
+    /// what its own `[timing]` said.
     pub fn open(state_dir: &Path, started_at: BootTime) -> (PromiseFile, Option<StoreError>) {
         let file = SealedFile::new(state_dir.join("promise"), MAGIC);
         let (kept, error) = match read(&file) {
@@ -83,8 +83,8 @@ impl PromiseFile {
         self.longest.covers(promise, made_at)
     }
 
-    /// The file says for good that a promise may last for `promise`, or longer while longer ones last. To be called before
-    /// anybody hears of the promise.
+    /// The file says for good that a promise may last for `promise`, or longer while longer ones last. To be called
+    /// before anybody hears of the promise.
     ///
     /// # Errors
     /// It says what it said before, and the promise must not be given.

@@ -1,6 +1,6 @@
-//! Room that is kept for votes: a file beside the store that takes up space as long as there is enough of it, and is removed
-//! before a write that would find none. So a member whose disk is full goes on to vote; it takes no baton, and says so. A
-//! write that fails all the same ends the store, as ever: what reached the disk is unknown then.
+//! Room that is kept for votes: a file beside the store that takes up space as long as there is enough of it, and is
+//! removed before a write that would find none. So a member whose disk is full goes on to vote; it takes no baton, and
+//! says so. A write that fails all the same ends the store, as ever: what reached the disk is unknown then.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -42,8 +42,8 @@ impl Reserve {
         self.full.subscribe()
     }
 
-    /// A write that follows finds room, if the reserve makes enough of it. Blocks for as long as a file system takes to say
-    /// how full it is.
+    /// A write that follows finds room, if the reserve makes enough of it. Blocks for as long as a file system takes to
+    /// say how full it is.
     pub fn before_write(&self) {
         let Some(free) = self.free().filter(|free| *free < LOW_BYTES) else { return };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,12 +8,12 @@ use super::sealed_file::SealedFile;
 
 const MAGIC: &[u8; 8] = b"BTNSTRT1";
 
-/// The number of this start, higher than every one before it, is in `state_dir` for good when this returns. To be called
-/// by who has opened the store there: nobody else may count at the same time.
+/// The number of this start, higher than every one before it, is in `state_dir` for good when this returns. To be
+/// called by who has opened the store there: nobody else may count at the same time.
 ///
 /// # Errors
-/// It cannot be read or written, and nothing has changed. Then this member must not speak: it could say a number that was
-/// said before.
+/// It cannot be read or written, and nothing has changed. Then this member must not speak: it could say a number that
+/// was said before.
 pub fn count_start(state_dir: &Path) -> Result<u64, StoreError> {
     let file = SealedFile::new(state_dir.join("starts"), MAGIC);
     let unread = |reason: String| StoreError::Damaged { dir: state_dir.join("store"), reason };

@@ -1,7 +1,8 @@
-//! Brings each vote into the vote file, behind the answer that the vote was waited for with. Owned by the store's writer.
+//! Brings each vote into the vote file, behind the answer that the vote was waited for with. Owned by the store's
+//! writer.
 //!
-//! A vote is durable once sled's data is synced. The file is the second witness, for which nobody waits: it takes two more
-//! syncs, and on a slow disk a candidate had hung up by then. Only the newest vote that waits is written.
+//! A vote is durable once sled's data is synced. The file is the second witness, for which nobody waits: it takes two
+//! more syncs, and on a slow disk a candidate had hung up by then. Only the newest vote that waits is written.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,9 +1,9 @@
-//! TLS handshakes of whoever connects: on two threads of ordinary priority, so that strangers cost those that carry the lease
-//! nothing. One is for the addresses of members, the other for all others. A connection whose other end is proven goes on to
-//! the runtime that serves it.
+//! TLS handshakes of whoever connects: on two threads of ordinary priority, so that strangers cost those that carry the
+//! lease nothing. One is for the addresses of members, the other for all others. A connection whose other end is proven
+//! goes on to the runtime that serves it.
 //!
-//! Bounded for strangers: handshakes under way, in all and of one source, and how many a source may begin in a second. What
-//! comes from a member's address is bounded in number alone, and takes its places from nobody else.
+//! Bounded for strangers: handshakes under way, in all and of one source, and how many a source may begin in a second.
+//! What comes from a member's address is bounded in number alone, and takes its places from nobody else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -61,8 +61,8 @@ impl Homes {
     }
 }
 
-/// Accepts at `listener` from now on, until nobody takes what is `ready`. Called inside the runtime of the listener, which
-/// it leaves.
+/// Accepts at `listener` from now on, until nobody takes what is `ready`. Called inside the runtime of the listener,
+/// which it leaves.
 ///
 /// # Errors
 /// No thread or runtime is to be had.

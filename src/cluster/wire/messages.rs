@@ -97,8 +97,8 @@ pub struct OfLeader<Request> {
 /// An answer to a leader, and for how long its sender elects nobody else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Promising<Answer> {
-    /// By the sender's clock, from the arrival of the request on. `None` when it promises nothing, or is of a version that
-    /// does not say.
+    /// By the sender's clock, from the arrival of the request on. `None` when it promises nothing, or is of a version
+    /// that does not say.
     pub promised: Option<Duration>,
     pub answer: Answer,
 }

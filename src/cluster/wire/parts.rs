@@ -304,8 +304,8 @@ impl From<proto::SignMark> for SignMark {
     }
 }
 
-/// A mark where it is acted on. One with approvals does not stand where a version that does not know of them would take its
-/// height for all of it, and sign what was approved.
+/// A mark where it is acted on. One with approvals does not stand where a version that does not know of them would take
+/// its height for all of it, and sign what was approved.
 pub fn signed_part(mark: Option<SignMark>) -> Option<proto::SignMark> {
     mark.filter(|mark| mark.approved == 0).map(Into::into)
 }

@@ -66,11 +66,12 @@ pub fn of_replica(source: FloorSource, seen: Option<SignMark>) -> Option<SignFlo
     }
 }
 
-/// The floor of an operator's word that nothing was signed above `above`. An exact floor stays, and what was `seen` of the key
-/// lies below it too.
+/// The floor of an operator's word that nothing was signed above `above`. An exact floor stays, and what was `seen` of
+/// the key lies below it too.
 ///
 /// On a chain where heights are approved ahead of their blocks, `heard` is the highest head of any host when the old
-/// holder had to be silent: the word is about its approvals, and blocks of it that nobody has heard of are taken for unmade.
+/// holder had to be silent: the word is about its approvals, and blocks of it that nobody has heard of are taken for
+/// unmade.
 pub fn of_operator(source: FloorSource, above: u64, seen: Option<SignMark>, heard: Option<u64>) -> Option<SignFloor> {
     let told = match heard {
         Some(head) => SignMark::of_approvals(head, above),
@@ -87,10 +88,11 @@ pub fn of_operator(source: FloorSource, above: u64, seen: Option<SignMark>, hear
 /// Whether a chain node in this `health` is past `floor`. With `node_refuses`, the node itself signs
 /// nothing at or below a mark, so that it need not have caught up to it.
 ///
-/// A mark with approvals has two halves, and needs both. The head: a node makes no block or chunk, and approves no height, at or
-/// below what it has; so with a lower head it could make a block anew, or skip a height that was endorsed. The approvals: a node
-/// endorses the block after its head unless it has approved that far; so with lower ones it could endorse a height that was
-/// skipped. A head that is itself at the approvals leaves nothing below them to approve, whatever the node tells.
+/// A mark with approvals has two halves, and needs both. The head: a node makes no block or chunk, and approves no
+/// height, at or below what it has; so with a lower head it could make a block anew, or skip a height that was
+/// endorsed. The approvals: a node endorses the block after its head unless it has approved that far; so with lower
+/// ones it could endorse a height that was skipped. A head that is itself at the approvals leaves nothing below them to
+/// approve, whatever the node tells.
 pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
     match floor {
         SignFloor::None => true,
@@ -101,8 +103,8 @@ pub fn is_met(floor: &SignFloor, health: &Health, node_refuses: bool) -> bool {
     }
 }
 
-/// What a floor that rests on clocks asks for without any: a head above `head_heard`, the highest of any host that was heard
-/// of when the old holder had to be silent.
+/// What a floor that rests on clocks asks for without any: a head above `head_heard`, the highest of any host that was
+/// heard of when the old holder had to be silent.
 pub fn is_above(floor: &SignFloor, health: &Health, head_heard: u64) -> bool {
     match floor {
         SignFloor::BlockAfter(_) => health.height > head_heard,

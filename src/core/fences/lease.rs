@@ -38,8 +38,8 @@ impl Lease {
         self.term
     }
 
-    /// Notes that `from` accepted a request which this leader sent at `sent_at` in `term`. Its promise falls short of this
-    /// leader's lease by `shortfall`; `None`: nothing is known of one.
+    /// Notes that `from` accepted a request which this leader sent at `sent_at` in `term`. Its promise falls short of
+    /// this leader's lease by `shortfall`; `None`: nothing is known of one.
     pub fn note(&mut self, from: &NodeId, term: Term, sent_at: BootTime, shortfall: Option<Duration>) {
         if term != self.term || *from == self.me {
             return;
@@ -51,8 +51,9 @@ impl Lease {
         acked.promised_from = acked.promised_from.max(whole_from.map(|shortfall| sent_at - shortfall));
     }
 
-    /// The latest moment from which on a quorum of every set promises a whole lease: the latest sending time that a quorum of every set has answered, the leader itself counting as
-    /// `now` where it is one of them. `None` until there is one.
+    /// The latest moment from which on a quorum of every set promises a whole lease: the latest sending time that a
+    /// quorum of every set has answered, the leader itself counting as `now` where it is one of them. `None` until
+    /// there is one.
     pub fn acked_at(&self, now: BootTime, voters: &VoterSets) -> Option<BootTime> {
         voters.iter().map(|set| self.acked_at_by(now, set)).min().flatten()
     }

@@ -58,8 +58,8 @@ impl VoteGate {
         VoteGate { promise, quarantine_until, promise_lost, promised: None, vote_term, released_term }
     }
 
-    /// A request of `leader` that had arrived at `arrived_at` was accepted. This member keeps its promise for `promise`,
-    /// or for as long as its own configuration asks for, if that is longer.
+    /// A request of `leader` that had arrived at `arrived_at` was accepted. This member keeps its promise for
+    /// `promise`, or for as long as its own configuration asks for, if that is longer.
     pub fn note_accepted(&mut self, leader: &NodeId, term: Term, arrived_at: BootTime, promise: Duration) {
         self.note_vote(term);
         self.promise_to(leader, term, arrived_at + promise.max(self.promise));
@@ -154,8 +154,8 @@ impl VoteGate {
 
     /// The leader of the highest term has the promise, until the last of all promises so far has run out.
     ///
-    /// Invariant (rule (b)): an acceptance may be reported late, after one of a later leader. It lengthens the promise and
-    /// gives it to nobody else, or the earlier leader could be elected inside the later one's lease.
+    /// Invariant (rule (b)): an acceptance may be reported late, after one of a later leader. It lengthens the promise
+    /// and gives it to nobody else, or the earlier leader could be elected inside the later one's lease.
     fn promise_to(&mut self, leader: &NodeId, term: Term, until: BootTime) {
         match &mut self.promised {
             Some(newer) if term < newer.term => newer.until = until.max(newer.until),

@@ -301,8 +301,8 @@ impl Host {
         }
     }
 
-    /// The node did not do what a holder's must: it gets some time before it is trusted again, and more each time, so that a
-    /// preferred host that cannot hold does not take the baton from the others for ever.
+    /// The node did not do what a holder's must: it gets some time before it is trusted again, and more each time, so
+    /// that a preferred host that cannot hold does not take the baton from the others for ever.
     pub fn distrust(&mut self, now: BootTime) {
         let pause = (DISTRUST_MIN * 2_u32.pow(self.distrusted.min(10))).min(DISTRUST_MAX);
         self.steady_at = self.steady_at.max(now + pause);

@@ -27,8 +27,8 @@ impl Host {
         self.upgrade.as_ref().map(|upgrade| &upgrade.name)
     }
 
-    /// Invariant (rule (c)): a node is stopped for an upgrade only once it is proven to have no key, so that the upgrade,
-    /// however long it takes and however it ends, leaves nothing to prove.
+    /// Invariant (rule (c)): a node is stopped for an upgrade only once it is proven to have no key, so that the
+    /// upgrade, however long it takes and however it ends, leaves nothing to prove.
     pub fn begin_upgrade(&mut self, out: &mut Vec<Action>) {
         let ready = self.guard && self.proven && self.is_at_rest();
         let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| ready && !upgrade.under_way) else { return };

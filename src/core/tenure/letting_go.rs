@@ -17,7 +17,8 @@ impl Core {
         self.end_tenure(now, reason, target, true, kill, out);
     }
 
-    /// A node that does not answer is not asked to end while somebody waits for its key: all of `stop_timeout` would pass.
+    /// A node that does not answer is not asked to end while somebody waits for its key: all of `stop_timeout` would
+    /// pass.
     pub(in crate::core) fn kill_silent_node(&mut self, now: Now, out: &mut Vec<Action>) {
         let awaited = self.best_target().is_some();
         let Some(tenure) = &mut self.tenure else { return };
@@ -153,7 +154,8 @@ impl Core {
             // Claimed again if the lead stands. Should this claim commit after all, it serves as well: nothing
             // was armed, and the second one of its epoch is rejected.
             Stage::Claiming => self.tenure = None,
-            // Before the node is proven inactive, what failed was proposed earlier, and there is nothing to release yet.
+            // Before the node is proven inactive, what failed was proposed earlier, and there is nothing to release
+            // yet.
             Stage::Stopping if tenure.may_key_come() => {}
             Stage::Stopping => self.release_or_drop(out),
             Stage::Arming | Stage::Settling | Stage::Linking | Stage::Activating | Stage::Active | Stage::Upgrading => {

@@ -1,8 +1,8 @@
 //! How long each phase of a tenure may last. A holder that is past its limit signs nothing and keeps a lease with which
 //! somebody else could: it lets go where it can, and gives up the lead where it cannot.
 //!
-//! This decides about liveness only: who gives up the lead without a `Release` leaves all promises and the guard's deadline
-//! as they are (`core/resigned.rs`).
+//! This decides about liveness only: who gives up the lead without a `Release` leaves all promises and the guard's
+//! deadline as they are (`core/resigned.rs`).
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::core::{Core, Settings};
 
 /// For a `Claim` or a `Release` to be committed and applied, on slow disks too.
 const COMMIT_MAX: Duration = Duration::from_secs(5);
-/// After the guard's last confirmed deadline. One that works has confirmed a later one long before, or has killed the node.
+/// After the guard's last confirmed deadline. One that works has confirmed a later one long before, or has killed the
+/// node.
 const GUARD_SILENT_MAX: Duration = Duration::from_millis(500);
 /// For a killed node to be proven gone.
 const KILL_MAX: Duration = Duration::from_secs(2);

@@ -31,7 +31,8 @@ const FAILBACK_AFTER: Duration = Duration::from_secs(10);
 /// After this time as a holder, earlier failures as one are forgotten.
 const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 
-/// Once one host has heard from the chain that it is to be upgraded, so have the others: a look at the file, and gossip.
+/// Once one host has heard from the chain that it is to be upgraded, so have the others: a look at the file, and
+/// gossip.
 const ALL_UPGRADE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The phase inside `Validating`.
@@ -178,7 +179,8 @@ impl Tenure {
         recorded.map(|mark| mark.with(below_floor))
     }
 
-    /// The mark to pass on when the node has no key: never had it in this tenure, or was proven inactive to be upgraded.
+    /// The mark to pass on when the node has no key: never had it in this tenure, or was proven inactive to be
+    /// upgraded.
     fn mark_without_key(&self) -> Option<SignMark> {
         if self.in_place.is_some() { self.mark_before_upgrade() } else { self.inherited_mark() }
     }

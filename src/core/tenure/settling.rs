@@ -93,7 +93,8 @@ impl Core {
         floor::of_operator(tenure.source, tenure.laid?, self.mark_seen, heard)
     }
 
-    /// What the claim asks for, or an operator laid in its place; while the chain stands still for too long, what gossip told instead.
+    /// What the claim asks for, or an operator laid in its place; while the chain stands still for too long, what
+    /// gossip told instead.
     fn floor_to_meet(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
         let tenure = self.tenure.as_ref()?;
         if let Some(laid) = self.laid_floor() {

@@ -1,8 +1,8 @@
-//! An upgrade of a holder's chain node in its place: the key is taken away and that is proven, the binary is swapped, the
-//! key is given back; all under one epoch, whose lease and guard are renewed as ever.
+//! An upgrade of a holder's chain node in its place: the key is taken away and that is proven, the binary is swapped,
+//! the key is given back; all under one epoch, whose lease and guard are renewed as ever.
 //!
-//! Invariants: the binary is swapped only once the node is proven inactive (`Host::begin_upgrade`); the key is given back
-//! only while the lease lives; from the proof until then the member's vote is as free as a standby's (rule (c)).
+//! Invariants: the binary is swapped only once the node is proven inactive (`Host::begin_upgrade`); the key is given
+//! back only while the lease lives; from the proof until then the member's vote is as free as a standby's (rule (c)).
 
 use super::{Reason, Stage, Tenure};
 use crate::base::chain_node::SignFloor;
@@ -81,9 +81,9 @@ impl Core {
         self.link_upgraded(now, out);
     }
 
-    /// Invariants: the key is given back under a lease that lives (fence 1), of the epoch under which it was taken away. So
-    /// nobody else can have signed since, and the floor that was met still is (fence 3): a node that enforces it is given
-    /// its own mark once more, any other has the blocks that met it.
+    /// Invariants: the key is given back under a lease that lives (fence 1), of the epoch under which it was taken
+    /// away. So nobody else can have signed since, and the floor that was met still is (fence 3): a node that enforces
+    /// it is given its own mark once more, any other has the blocks that met it.
     pub(super) fn link_upgraded(&mut self, now: Now, out: &mut Vec<Action>) {
         // A proof that was ordered before the key is given back must not be taken for one of after it (rule (c)).
         let proven = self.host.is_proven();

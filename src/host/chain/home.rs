@@ -1,5 +1,5 @@
-//! Who else works in the chain node's home: a node that baton did not start has its database open and locked there. Files
-//! are neither opened nor read for that; the kernel tells who has what open.
+//! Who else works in the chain node's home: a node that baton did not start has its database open and locked there.
+//! Files are neither opened nor read for that; the kernel tells who has what open.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,9 +12,9 @@ const DEPTH_MAX: u32 = 5;
 /// A home with more entries than this is looked through in part.
 const ENTRIES_MAX: usize = 50_000;
 
-/// A process that has a file below `home` locked, or writes there and runs the same program as `command`, and neither is
-/// nor descends from `guard`; in words, with what to do. `None` when there is none, or none is shown to this user. Blocks for
-/// as long as /proc takes.
+/// A process that has a file below `home` locked, or writes there and runs the same program as `command`, and neither
+/// is nor descends from `guard`; in words, with what to do. `None` when there is none, or none is shown to this user.
+/// Blocks for as long as /proc takes.
 pub fn foreign_user(home: &Path, command: &[String], guard: Option<u32>) -> Option<String> {
     let home = home.canonicalize().ok()?;
     let all = processes::all().ok()?;

@@ -1,5 +1,5 @@
-//! What a chain node has written to its log, as operators may be shown it: without colours and control characters, and bounded.
-//! Blocking.
+//! What a chain node has written to its log, as operators may be shown it: without colours and control characters, and
+//! bounded. Blocking.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -8,8 +8,8 @@ use std::path::Path;
 const BYTES_MAX: u64 = 256 << 10;
 const LINE_CHARS_MAX: usize = 400;
 
-/// The last 256 KiB at most of what stands in `file` after its first `from` bytes; all of it, if it is shorter than that by
-/// now, since it was cut meanwhile.
+/// The last 256 KiB at most of what stands in `file` after its first `from` bytes; all of it, if it is shorter than
+/// that by now, since it was cut meanwhile.
 pub(super) fn written_since(file: &Path, from: u64) -> io::Result<String> {
     let mut file = File::open(file)?;
     let length = file.metadata()?.len();

@@ -59,8 +59,8 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(Vec::new()) }
     }
 
-    /// The same of what is not in the node's home: the keys that are shared, and what the node would inherit from this very
-    /// process.
+    /// The same of what is not in the node's home: the keys that are shared, and what the node would inherit from this
+    /// very process.
     fn inspect_outside(&self) -> impl Future<Output = Result<Vec<String>, DriverError>> + Send {
         async { Ok(Vec::new()) }
     }
@@ -70,8 +70,8 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(()) }
     }
 
-    /// What `process`, which is the configured command or one of the node's processes, says of its home and of its key's
-    /// place that is not so by `chain.home` and `chain.links`. Reads no file but to follow links.
+    /// What `process`, which is the configured command or one of the node's processes, says of its home and of its
+    /// key's place that is not so by `chain.home` and `chain.links`. Reads no file but to follow links.
     fn misplaced(&self, process: &Process) -> Option<Misplaced> {
         process::past_links(self.chain(), process)
     }
@@ -120,8 +120,8 @@ pub trait ChainDriver: Send + Sync {
         false
     }
 
-    /// The highest height that the running node has approved up to the answer, or would have with a key; only rises, also
-    /// over restarts of the node.
+    /// The highest height that the running node has approved up to the answer, or would have with a key; only rises,
+    /// also over restarts of the node.
     ///
     /// # Errors
     /// It does not tell. Ask again.
@@ -144,8 +144,8 @@ pub trait ChainDriver: Send + Sync {
         async { Ok(None) }
     }
 
-    /// Where the chain is, and the next maintenance window of at least `length`, in which the validator has no block and no
-    /// chunk to produce; `None` on a chain that tells of no windows.
+    /// Where the chain is, and the next maintenance window of at least `length`, in which the validator has no block
+    /// and no chunk to produce; `None` on a chain that tells of no windows.
     fn maintenance_window(
         &self,
         _length: Duration,
@@ -237,8 +237,8 @@ impl Driver {
         Ok(warnings)
     }
 
-    /// What can be said of a host on which the chain node's home is not there yet, nor perhaps its program. A warning tells
-    /// why `baton run` would refuse.
+    /// What can be said of a host on which the chain node's home is not there yet, nor perhaps its program. A warning
+    /// tells why `baton run` would refuse.
     pub async fn inspect_without_home(&self) -> Result<Vec<String>, DriverError> {
         let mut warnings = self.inspect_settings().await?;
         warnings.extend(each!(self, it => it.inspect_outside().await)?);
@@ -273,8 +273,8 @@ impl Driver {
         targets::stamps(self.links())
     }
 
-    /// What the running process `pid` of the chain node was told that leads past the links; see [`ChainDriver::misplaced`].
-    /// Blocking.
+    /// What the running process `pid` of the chain node was told that leads past the links; see
+    /// [`ChainDriver::misplaced`]. Blocking.
     pub fn misplaced_process(&self, pid: u32) -> Option<String> {
         let process = Process::running(pid)?;
         let found = each!(self, it => it.misplaced(&process))?;
@@ -426,8 +426,8 @@ impl Driver {
         each!(self, it => it.reload_refusal(reload).await)
     }
 
-    /// Where the chain is, and the next maintenance window of at least `length`, if the chain knows of one. `None`: it tells
-    /// of no windows.
+    /// Where the chain is, and the next maintenance window of at least `length`, if the chain knows of one. `None`: it
+    /// tells of no windows.
     pub async fn maintenance_window(&self, length: Duration) -> Option<Result<(Pace, Option<Window>), ProbeError>> {
         each!(self, it => it.maintenance_window(length).await)
     }

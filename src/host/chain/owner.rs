@@ -1,6 +1,7 @@
 //! Whose node answers where ours is probed. Another process at that address is taken for the chain node otherwise: its
-//! health for ours, its word on the key for ours. The proof is positive: the kernel's table names the socket, and a process
-//! that descends from our guard has it open. `effects` asks before it believes an answer, `driver` before anything runs.
+//! health for ours, its word on the key for ours. The proof is positive: the kernel's table names the socket, and a
+//! process that descends from our guard has it open. `effects` asks before it believes an answer, `driver` before
+//! anything runs.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
@@ -52,11 +53,12 @@ impl Endpoint {
         found.map(|found| found.map(|addr| addr.ip()).collect()).unwrap_or_default()
     }
 
-    /// Who would answer now. `proven` are sockets that were shown to be ours before; `guard` has no descendants where none
-    /// runs. Blocks for as long as /proc takes, and a name.
+    /// Who would answer now. `proven` are sockets that were shown to be ours before; `guard` has no descendants where
+    /// none runs. Blocks for as long as /proc takes, and a name.
     pub fn owner(&self, guard: Option<u32>, proven: &BTreeSet<u64>) -> Owner {
         match self.look(guard, proven) {
-            // No look at /proc is a snapshot: the socket may have been closed, or its holder have ended, in the middle of it.
+            // No look at /proc is a snapshot: the socket may have been closed, or its holder have ended, in the middle
+            // of it.
             Owner::Foreign(_) => self.look(guard, proven),
             owner => owner,
         }

@@ -235,8 +235,8 @@ fn looked_into(argv: &[String]) -> Vec<String> {
     all
 }
 
-/// Those of a shell's text, roughly: quotes are dropped, what a shell would put in stays as it is written, and so does a
-/// relative path, behind a `$`: the text may have changed to another directory.
+/// Those of a shell's text, roughly: quotes are dropped, what a shell would put in stays as it is written, and so does
+/// a relative path, behind a `$`: the text may have changed to another directory.
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     let ends_word = |c: char| c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')' | '<' | '>');
     let words = text.split(ends_word).filter(|word| !word.is_empty() && *word != "\\");
@@ -251,8 +251,9 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// The rules that need no knowledge of the chain, and those of the nodes that docs/chains.md describes: the command does
-/// not name the validator's key past its link, and its identity, node key and data directory are those of the links.
+/// The rules that need no knowledge of the chain, and those of the nodes that docs/chains.md describes: the command
+/// does not name the validator's key past its link, and its identity, node key and data directory are those of the
+/// links.
 pub fn past_links(chain: &Chain, process: &Process) -> Option<Misplaced> {
     let first = chain.links.first()?;
     if let Some(named) = names_key(process, &first.validating) {

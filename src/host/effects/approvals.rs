@@ -1,9 +1,9 @@
-//! How far the own chain node has approved blocks, on chains where that runs ahead of the head: asked of a standby that settles
-//! (`probe.rs`), of a node that was just proven keyless (`node.rs`) and, for gossip, of a holder (`mark.rs`).
+//! How far the own chain node has approved blocks, on chains where that runs ahead of the head: asked of a standby that
+//! settles (`probe.rs`), of a node that was just proven keyless (`node.rs`) and, for gossip, of a holder (`mark.rs`).
 //!
-//! Invariant (fence 3): a mark that is passed on covers all that the key has signed on this host. What the node tells only
-//! rises, so an answer to a question that was asked after the key was gone does. Approvals are read before the head and the
-//! key, so that what is told of a node that still has the key lies below what is told once it is gone.
+//! Invariant (fence 3): a mark that is passed on covers all that the key has signed on this host. What the node tells
+//! only rises, so an answer to a question that was asked after the key was gone does. Approvals are read before the
+//! head and the key, so that what is told of a node that still has the key lies below what is told once it is gone.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ impl Told {
         Told { pid: 0, approved: 0, ask_at: Instant::now() }
     }
 
-    /// Up to where the process `pid`, which has just answered a probe, has approved at least. It is asked while blocks are
-    /// awaited `closely`.
+    /// Up to where the process `pid`, which has just answered a probe, has approved at least. It is asked while blocks
+    /// are awaited `closely`.
     pub(super) async fn by(&mut self, hands: &Hands, pid: u32, closely: bool) -> u64 {
         if self.pid != pid {
             *self = Told { pid, ..Told::nothing() };
@@ -57,11 +57,12 @@ impl Told {
     }
 }
 
-/// The mark to pass on of a node that was proven keyless and still runs. `None`: it does not tell, and nobody passes on a mark.
+/// The mark to pass on of a node that was proven keyless and still runs. `None`: it does not tell, and nobody passes on
+/// a mark.
 ///
-/// There is none of a node that was stopped: between the last answer and its end it could approve more heights and make more
-/// blocks than can be told. A bound that counts a height more for each slot of that time has the next holder wait for a later
-/// block, which is what it does without a mark.
+/// There is none of a node that was stopped: between the last answer and its end it could approve more heights and make
+/// more blocks than can be told. A bound that counts a height more for each slot of that time has the next holder wait
+/// for a later block, which is what it does without a mark.
 pub(super) async fn of_keyless(hands: &Hands) -> Option<SignMark> {
     let told = match timeout(MARK_MAX, ask(hands, KeyState::Absent)).await {
         Ok(told) => told,

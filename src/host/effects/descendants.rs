@@ -1,5 +1,5 @@
-//! Looks for processes below a chain node that the kernel would not end with the guard, and tells the core. Only where the
-//! host gave the node no PID namespace: there, a start script that does not end in `exec` hides the real node.
+//! Looks for processes below a chain node that the kernel would not end with the guard, and tells the core. Only where
+//! the host gave the node no PID namespace: there, a start script that does not end in `exec` hides the real node.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! Work on the files that decide who signs (links, the node's own record), in order, each in a task that takes as long as
-//! its disk does. Whoever waits for it may stop waiting; the work is done all the same, and what is asked for later begins
-//! only then. So a change that hangs is never overtaken by a newer one, and never undoes it. Called by `node.rs`.
+//! Work on the files that decide who signs (links, the node's own record), in order, each in a task that takes as long
+//! as its disk does. Whoever waits for it may stop waiting; the work is done all the same, and what is asked for later
+//! begins only then. So a change that hangs is never overtaken by a newer one, and never undoes it. Called by
+//! `node.rs`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

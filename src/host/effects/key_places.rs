@@ -1,7 +1,7 @@
 //! Whether the links still decide who signs on this host: no standby target has become a copy of the validator key, and
 //! no process of the chain node was told of another home or another key. Looked at before a standby starts, and while
-//! the node runs; what is found keeps this host from being chosen, by name, and the node from running as a standby. Also
-//! whether the key files could be linked at all: without, this host is not chosen either, and its standby runs on.
+//! the node runs; what is found keeps this host from being chosen, by name, and the node from running as a standby.
+//! Also whether the key files could be linked at all: without, this host is not chosen either, and its standby runs on.
 //!
 //! What the files and the processes say is the driver's to judge (`host/chain/targets.rs`, `host/chain/process.rs`).
 

@@ -1,6 +1,6 @@
-//! What a chain node wrote last that ended soon after its start, for people: mostly why. In the coordinator's log, and the last
-//! line as the member's note. It decides nothing, and nothing waits for it but the next start, for as long as a look at the
-//! log's length takes.
+//! What a chain node wrote last that ended soon after its start, for people: mostly why. In the coordinator's log, and
+//! the last line as the member's note. It decides nothing, and nothing waits for it but the next start, for as long as
+//! a look at the log's length takes.
 
 use std::path::PathBuf;
 use std::sync::Arc;

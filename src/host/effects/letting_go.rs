@@ -1,5 +1,5 @@
-//! How the key is taken away: links, node, files, mark, and what the core is told of each. The last that happens to a tenure on
-//! this host; `node.rs` calls it as one of its jobs.
+//! How the key is taken away: links, node, files, mark, and what the core is told of each. The last that happens to a
+//! tenure on this host; `node.rs` calls it as one of its jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,12 +27,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
 const FILES_MAX: Duration = Duration::from_millis(500);
 
-/// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when they
-/// do not change in time; any other is stopped beside that. The core hears of a node that does not answer before it is
-/// told to end, and may have it killed.
+/// Takes the key away and proves it. A node that can give it away gets its links changed first, and is stopped when
+/// they do not change in time; any other is stopped beside that. The core hears of a node that does not answer before
+/// it is told to end, and may have it killed.
 ///
-/// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby, since
-/// its start comes after them in `files`, and the guard looks to it too.
+/// Invariant: a node that is dead signs nothing, wherever its links lead; no other starts before they are in standby,
+/// since its start comes after them in `files`, and the guard looks to it too.
 pub(super) async fn deactivate(hands: &Arc<Hands>, files: &mut FileQueue, kill: bool) {
     let mut links = LinksAway::begin(hands, files);
     let keyless = end_signing(hands, &mut links, kill).await;
@@ -166,8 +166,8 @@ async fn mark(hands: &Hands, keyless: bool) -> Option<SignMark> {
     }
 }
 
-/// What the proven inactive node signed last; nothing where its files do not say it in time, and nobody passes on a mark
-/// then.
+/// What the proven inactive node signed last; nothing where its files do not say it in time, and nobody passes on a
+/// mark then.
 async fn last_signed(hands: &Hands) -> Option<SignMark> {
     match timeout(FILES_MAX, hands.chain.last_signed()).await {
         Ok(Ok(mark)) => mark,

@@ -449,8 +449,8 @@ impl Hands {
             let seen = node.borrow_and_update().clone();
             match seen {
                 NodeSeen::Stopped => return,
-                // After a refused start the guard's answer to this tells whether anything runs. One that was ordered and
-                // not answered is taken back, or ends as soon as it runs.
+                // After a refused start the guard's answer to this tells whether anything runs. One that was ordered
+                // and not answered is taken back, or ends as soon as it runs.
                 NodeSeen::Running(_) | NodeSeen::Refused(_) | NodeSeen::Unknown => self.send(ToGuard::Stop { timeout }),
             }
             if node.changed().await.is_err() {

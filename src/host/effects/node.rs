@@ -136,8 +136,8 @@ fn order_start(hands: &Hands, node: NodeSpec, validator_epoch: Option<Epoch>) {
     hands.send(ToGuard::Start { node, validator_epoch });
 }
 
-/// Brings the links to validating. Needs the guard's word for `epoch` at that very moment, and that no order to let go has
-/// come since `orders` of them.
+/// Brings the links to validating. Needs the guard's word for `epoch` at that very moment, and that no order to let go
+/// has come since `orders` of them.
 async fn link(hands: &Arc<Hands>, files: &mut FileQueue, epoch: Epoch, floor: SignFloor, orders: u64) {
     // The answer that met the floor: a node that is stopped now gives no other.
     let settled = hands.seen.borrow().health.clone();

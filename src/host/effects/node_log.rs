@@ -1,8 +1,9 @@
-//! Keeps the chain node's log within bounds. The node writes to the file itself, with nobody in between: no pipe that could
-//! fill up or break, and nothing for the guard to do. So the file cannot be changed for another under the node. Its older
-//! part is copied away, and then taken off the front of the very file (FALLOC_FL_COLLAPSE_RANGE), while the node goes on
-//! appending at its end; no byte is lost. A file system that cannot do that has the file emptied after the copy, and loses
-//! what the node writes in the moment between. A thread of its own, which may wait for a disk as long as it likes.
+//! Keeps the chain node's log within bounds. The node writes to the file itself, with nobody in between: no pipe that
+//! could fill up or break, and nothing for the guard to do. So the file cannot be changed for another under the node.
+//! Its older part is copied away, and then taken off the front of the very file (FALLOC_FL_COLLAPSE_RANGE), while the
+//! node goes on appending at its end; no byte is lost. A file system that cannot do that has the file emptied after the
+//! copy, and loses what the node writes in the moment between. A thread of its own, which may wait for a disk as long
+//! as it likes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -18,8 +19,8 @@ use crate::config::ChainLog;
 /// Between two looks at the file: it may outgrow its bound by what the node writes meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The file that the guard opens for the chain node. All of it together stays below `bytes_max * (kept + 2)`, but for what
-/// is written between two looks.
+/// The file that the guard opens for the chain node. All of it together stays below `bytes_max * (kept + 2)`, but for
+/// what is written between two looks.
 #[derive(Clone, Debug)]
 pub(super) struct NodeLog(pub(super) ChainLog);
 
@@ -59,8 +60,8 @@ impl NodeLog {
         Ok(())
     }
 
-    /// Cuts the log if it is a file and has outgrown its bound. What is no file, such as a container's standard output, is
-    /// not even opened: a socket cannot be, and a pipe or terminal would count one more who holds it.
+    /// Cuts the log if it is a file and has outgrown its bound. What is no file, such as a container's standard output,
+    /// is not even opened: a socket cannot be, and a pipe or terminal would count one more who holds it.
     ///
     /// # Errors
     /// The older part could not be copied, mostly for want of room. The oldest of what was kept is gone then; a log of
@@ -114,7 +115,8 @@ impl NodeLog {
         fs::rename(new, self.part("1"))
     }
 
-    /// Takes the first `older` bytes off the log. Where that cannot be done it is emptied, and its rest goes to `rest` first.
+    /// Takes the first `older` bytes off the log. Where that cannot be done it is emptied, and its rest goes to `rest`
+    /// first.
     fn take_off(&self, live: &File, older: u64, rest: Option<File>) -> io::Result<Cut> {
         if older > 0 && fallocate(live, FallocateFlags::COLLAPSE_RANGE, 0, older).is_ok() {
             return Ok(Cut { bytes: older, emptied: false });

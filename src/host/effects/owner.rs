@@ -1,5 +1,5 @@
-//! Whether it is our own node that answers: asked before an answer is believed, before the chain node is started, and once a
-//! second. What is found goes to the core, which neither starts the node nor claims beside somebody else's.
+//! Whether it is our own node that answers: asked before an answer is believed, before the chain node is started, and
+//! once a second. What is found goes to the core, which neither starts the node nor claims beside somebody else's.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -80,8 +80,8 @@ fn refusal(owner: &Owner) -> Option<String> {
     }
 }
 
-/// Looks at the address while no node of ours runs there, and at the home if somebody was found in it. Without a guard not:
-/// what descends from one that is lost would be taken for somebody else's.
+/// Looks at the address while no node of ours runs there, and at the home if somebody was found in it. Without a guard
+/// not: what descends from one that is lost would be taken for somebody else's.
 async fn look_without_node(hands: &Hands) {
     let in_home = hands.foreign_in_home.borrow().is_some();
     if in_home && hands.has_guard() {

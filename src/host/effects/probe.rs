@@ -50,8 +50,8 @@ pub(super) async fn watch(hands: Arc<Hands>) {
     }
 }
 
-/// One probe; an answer is reported to the core, unless the process that was asked is gone meanwhile: what it said of its key
-/// is not true of the next.
+/// One probe; an answer is reported to the core, unless the process that was asked is gone meanwhile: what it said of
+/// its key is not true of the next.
 async fn probe(
     hands: &Hands,
     process: &NodeProcess,

@@ -1,5 +1,6 @@
-//! `baton-guard first-process`: the first process of the namespace in which a chain node runs. The kernel ends everything
-//! in the namespace when it dies, and it dies with the guard. It does nothing else, and is never started by hand.
+//! `baton-guard first-process`: the first process of the namespace in which a chain node runs. The kernel ends
+//! everything in the namespace when it dies, and it dies with the guard. It does nothing else, and is never started by
+//! hand.
 //!
 //! Invariant: from the byte that says it is ready, it does not outlive the guard, stopped or not.
 
@@ -14,8 +15,8 @@ use rustix::thread::set_name;
 use super::namespace::has_ended;
 use crate::base::realtime::{self, Priority};
 
-/// Standard input is a pidfd of the guard; standard output gets one byte when the guard can count on us. Returns when the
-/// guard is dead, which the kernel's signal mostly makes superfluous.
+/// Standard input is a pidfd of the guard; standard output gets one byte when the guard can count on us. Returns when
+/// the guard is dead, which the kernel's signal mostly makes superfluous.
 ///
 /// # Errors
 /// It was not started by a guard.

@@ -1,8 +1,9 @@
 //! The guard's own loop: it is the chain node's parent and kills it when the lease deadline passes.
 //!
-//! One thread, no async runtime, and nothing in a turn that waits for a coordinator; links, whose disk may hang, are put
-//! away by another (`tidy.rs`). It knows no cluster, no lease arithmetic and no chain: it gets a deadline and keeps it. A guard whose coordinator is gone keeps
-//! a standby running and fences a validator. Called by `bin/baton-guard.rs` alone.
+//! One thread, no async runtime, and nothing in a turn that waits for a coordinator; links, whose disk may hang, are
+//! put away by another (`tidy.rs`). It knows no cluster, no lease arithmetic and no chain: it gets a deadline and keeps
+//! it. A guard whose coordinator is gone keeps a standby running and fences a validator. Called by `bin/baton-guard.rs`
+//! alone.
 
 mod backstop;
 mod connection;

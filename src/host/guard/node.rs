@@ -197,8 +197,8 @@ impl Node {
     }
 }
 
-/// Starts the chain node in a namespace of its own, or without one where the host gives us none, and says so. Its process
-/// id, that of the namespace's first process, and whether it has become the program.
+/// Starts the chain node in a namespace of its own, or without one where the host gives us none, and says so. Its
+/// process id, that of the namespace's first process, and whether it has become the program.
 fn start_contained(program: &Arc<Program>, before: &Before) -> Result<(Pid, Option<Pid>, Outcome), String> {
     let reason = match namespace::spawn(program, before) {
         Ok(Contained { first, node, outcome }) => return Ok((node, Some(first), outcome)),

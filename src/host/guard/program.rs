@@ -1,5 +1,5 @@
-//! How a forked child becomes the chain node: working directory, log, privileges, exec. All of it may wait for a disk, so all of
-//! it happens in the child, and the guard waits for none of it longer than it says.
+//! How a forked child becomes the chain node: working directory, log, privileges, exec. All of it may wait for a disk,
+//! so all of it happens in the child, and the guard waits for none of it longer than it says.
 //!
 //! What the child runs was made before the fork: system calls alone, no allocation and no lock. Called by `node.rs` and
 //! `namespace.rs`.
@@ -32,7 +32,8 @@ const KEPT_FD: i32 = 3;
 const FDS_MAX: i32 = 1024;
 
 const CAPABILITIES: &CStr = c"security.capability";
-/// In `struct vfs_cap_data` the first four bytes, little-endian, have this bit when the capabilities are in effect at once.
+/// In `struct vfs_cap_data` the first four bytes, little-endian, have this bit when the capabilities are in effect at
+/// once.
 const IN_EFFECT: u32 = 1;
 
 /// A chain node's program, ready to be executed.
@@ -165,8 +166,8 @@ impl Step {
 pub(super) struct Teller(OwnedFd);
 
 impl Teller {
-    /// To be called in the child, once it is sure to die with the guard. `dies_alone`: by the kernel's signal at its parent's
-    /// death and by nothing else.
+    /// To be called in the child, once it is sure to die with the guard. `dies_alone`: by the kernel's signal at its
+    /// parent's death and by nothing else.
     ///
     /// From here on the guard waits for nothing of it: its own end of the standard library's pipe is closed too.
     pub(super) fn become_program(&self, program: &Program, dies_alone: bool) -> ! {
@@ -217,8 +218,8 @@ impl Outcome {
 
 /// Closes all but standard input, output, error and `fd`, which gets another number.
 fn keep_only(fd: &OwnedFd) -> OwnedFd {
-    // SAFETY: the calls take no pointers. Nothing of this child uses what is closed: it executes or ends. The number is owned
-    // by nobody else after them.
+    // SAFETY: the calls take no pointers. Nothing of this child uses what is closed: it executes or ends. The number is
+    // owned by nobody else after them.
     #[allow(unsafe_code)]
     unsafe {
         if fd.as_raw_fd() != KEPT_FD {
@@ -241,8 +242,8 @@ fn open_log(log: &CStr) -> Result<(), Errno> {
     rustix::stdio::dup2_stderr(&file)
 }
 
-/// Whether executing it gives capabilities to somebody who is not root: the kernel then clears the signal at the parent's
-/// death, also for a process that gets no new privileges.
+/// Whether executing it gives capabilities to somebody who is not root: the kernel then clears the signal at the
+/// parent's death, also for a process that gets no new privileges.
 fn gains_capabilities(program: &CStr) -> bool {
     let mut data = [0_u8; 24];
     let read = rustix::fs::getxattr(program, CAPABILITIES, &mut data[..]);

@@ -1,8 +1,8 @@
 //! `baton-guard same-key`: a process that compares key files so that the coordinator never reads one, answers which of
 //! them hold the same key, and is gone. It tells nothing else of them: no byte and no digest.
 //!
-//! The invariant is that of `public_key.rs`: before the first byte is read nothing can be dumped, traced or paged out, and
-//! no byte of a file is left in memory when the answer is.
+//! The invariant is that of `public_key.rs`: before the first byte is read nothing can be dumped, traced or paged out,
+//! and no byte of a file is left in memory when the answer is.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
@@ -25,9 +25,9 @@ struct Found {
     length: usize,
 }
 
-/// A JSON list of pairs of places in `files`, such as `[[0,2]]`: these two hold the same key. They are one file, or hold
-/// the same bytes but for white space, or the same public or private half. What is not there, or is no regular file,
-/// is the same as nothing.
+/// A JSON list of pairs of places in `files`, such as `[[0,2]]`: these two hold the same key. They are one file, or
+/// hold the same bytes but for white space, or the same public or private half. What is not there, or is no regular
+/// file, is the same as nothing.
 ///
 /// # Errors
 /// Which file could not be read and why, without anything of its content.

@@ -19,8 +19,8 @@ use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::BootTime;
 use crate::host::key_links::KeyLinks;
 
-/// For the program of a chain node to run, while nothing is to be fenced and while something is: a sixth of the shortest
-/// `kill_max` of the profiles.
+/// For the program of a chain node to run, while nothing is to be fenced and while something is: a sixth of the
+/// shortest `kill_max` of the profiles.
 const START_BOUND: Duration = Duration::from_secs(1);
 const START_BOUND_ARMED: Duration = Duration::from_millis(25);
 
@@ -243,7 +243,8 @@ impl Guard {
         self.run(spec, Some(epoch))
     }
 
-    /// Invariant: a node that is started without an epoch finds its links in standby. `news` tells once it runs, or why not.
+    /// Invariant: a node that is started without an epoch finds its links in standby. `news` tells once it runs, or why
+    /// not.
     fn start_standby(&mut self, spec: NodeSpec) -> Result<(), String> {
         self.check_free()?;
         self.waiting = Some(Waiting { spec, number: self.tidier.ask(&self.links) });

@@ -48,7 +48,8 @@ impl Tidier {
         let done = wake.clone();
         thread::Builder::new().name("links".into()).stack_size(STACK_BYTES).spawn(move || {
             while let Ok(first) = asked.recv() {
-                // Whoever has asked meanwhile is served by the same change: the newest knows all the links of the others.
+                // Whoever has asked meanwhile is served by the same change: the newest knows all the links of the
+                // others.
                 let Order { number, sets } = asked.try_iter().last().unwrap_or(first);
                 let tidied = Tidied { number, sets: sets.len(), result: to_standby(&sets) };
                 if tell.send(tidied).is_err() {

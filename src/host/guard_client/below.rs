@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-/// The process id and name of a living process that `node` has started, or that it left to its guard as an orphan. `None`
-/// when there is none: then nothing but `node` itself runs below the guard.
+/// The process id and name of a living process that `node` has started, or that it left to its guard as an orphan.
+/// `None` when there is none: then nothing but `node` itself runs below the guard.
 ///
 /// # Errors
 /// When /proc cannot be read.

@@ -1,5 +1,5 @@
-//! The end of a guard and its chain node, for a host on which no coordinator runs: asked for first, enforced if need be,
-//! and proven. Nothing here can make a node live longer: no deadline is moved, and no guard is started.
+//! The end of a guard and its chain node, for a host on which no coordinator runs: asked for first, enforced if need
+//! be, and proven. Nothing here can make a node live longer: no deadline is moved, and no guard is started.
 
 use std::time::Duration;
 

@@ -117,8 +117,8 @@ impl GuardClient {
     /// that socket left behind was killed. A guard that runs but does not answer is killed first.
     ///
     /// # Errors
-    /// No client exists then. After `Refused` or `OtherVersion` a guard of another member or version runs; the others may be
-    /// tried again.
+    /// No client exists then. After `Refused` or `OtherVersion` a guard of another member or version runs; the others
+    /// may be tried again.
     pub async fn attach(
         settings: GuardSettings,
         events: mpsc::UnboundedSender<GuardEvent>,

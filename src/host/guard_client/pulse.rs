@@ -1,5 +1,5 @@
-//! Whether the guard still answers while nothing else is asked of it: a ping a second, also to a guard that has nothing to
-//! fence. Pure; the listener keeps the time and the connection.
+//! Whether the guard still answers while nothing else is asked of it: a ping a second, also to a guard that has nothing
+//! to fence. Pure; the listener keeps the time and the connection.
 
 use std::time::Duration;
 

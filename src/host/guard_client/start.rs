@@ -194,8 +194,8 @@ fn our_stdout() -> Stdio {
     rustix::io::dup(rustix::stdio::stdout()).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
-/// The guard, and through it the chain node, gets the nice value that we were given: what a real-time thread starts would
-/// have none. As far as the kernel lets us.
+/// The guard, and through it the chain node, gets the nice value that we were given: what a real-time thread starts
+/// would have none. As far as the kernel lets us.
 fn keep_nice(command: &mut Command) {
     let nice = getpriority_process(None).unwrap_or(0);
     if nice != 0 {

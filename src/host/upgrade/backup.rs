@@ -1,6 +1,6 @@
-//! A backup of the data directory before an upgrade: into a temporary folder beside its place, made durable, compared with
-//! what was read, and renamed. It is there as a whole or not at all. Nothing here ever puts one back: the record of what the
-//! validator key signed is in it, and an old one of that is a double signature waiting to happen.
+//! A backup of the data directory before an upgrade: into a temporary folder beside its place, made durable, compared
+//! with what was read, and renamed. It is there as a whole or not at all. Nothing here ever puts one back: the record
+//! of what the validator key signed is in it, and an old one of that is a double signature waiting to happen.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,5 +1,5 @@
-//! Everything that an upgrade changes on disk, behind a trait, so that a test can stop between any two operations and fill
-//! the disk. Reading is not in it: a read leaves nothing behind.
+//! Everything that an upgrade changes on disk, behind a trait, so that a test can stop between any two operations and
+//! fill the disk. Reading is not in it: a read leaves nothing behind.
 
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Write};

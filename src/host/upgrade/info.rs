@@ -1,5 +1,5 @@
-//! `upgrade-info.json`: what the chain node writes into its data as it halts for an upgrade, and what cosmovisor keeps of
-//! it beside the binary that it swapped in.
+//! `upgrade-info.json`: what the chain node writes into its data as it halts for an upgrade, and what cosmovisor keeps
+//! of it beside the binary that it swapped in.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

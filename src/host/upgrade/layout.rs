@@ -115,7 +115,8 @@ impl Layout {
         Ok(Link::To { folder, untidy })
     }
 
-    /// The folder of the layout that a link's target names, which may be absolute or have other names for the same folders.
+    /// The folder of the layout that a link's target names, which may be absolute or have other names for the same
+    /// folders.
     fn inside(&self, target: &Path) -> Option<PathBuf> {
         let whole = self.cosmovisor();
         let tidy = |path: &Path| -> Option<PathBuf> {

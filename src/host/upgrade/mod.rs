@@ -192,8 +192,8 @@ impl Upgrades {
         }
     }
 
-    /// Where `current` is to lead that `fault`: to what was carried out last, by this program's record or by cosmovisor's
-    /// copy of what the data asks for; else to the first binary.
+    /// Where `current` is to lead that `fault`: to what was carried out last, by this program's record or by
+    /// cosmovisor's copy of what the data asks for; else to the first binary.
     fn likely(&self, fault: &str) -> Result<PathBuf, UpgradeError> {
         let layout = self.layout();
         if let Some(last) = Record::read(&layout.cosmovisor())?.last {
@@ -275,8 +275,8 @@ impl Upgrades {
         Ok(Some(Binary { path, sha256 }))
     }
 
-    /// Brings the binary of `name` into its place; one that is there already stays as it is. `progress` hears of bytes and
-    /// may end it by returning false; then, as after any error, the next call goes on where this one ended.
+    /// Brings the binary of `name` into its place; one that is there already stays as it is. `progress` hears of bytes
+    /// and may end it by returning false; then, as after any error, the next call goes on where this one ended.
     pub fn obtain(
         &self,
         name: &UpgradeName,
@@ -293,7 +293,8 @@ impl Upgrades {
         obtain::obtain(&request, progress).map_err(|error| UpgradeError(error.to_string()))
     }
 
-    /// Backup, `pre-upgrade` and swap, with the chain node stopped. Repeated after a crash at any point it ends the same.
+    /// Backup, `pre-upgrade` and swap, with the chain node stopped. Repeated after a crash at any point it ends the
+    /// same.
     ///
     /// # Errors
     /// The binary that ran before is started next, as if nothing had been tried. To be tried again when what the reason

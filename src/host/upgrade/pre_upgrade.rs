@@ -1,5 +1,5 @@
-//! `BINARY pre-upgrade`: what the new binary wants to do before it is started, in the chain node's home and environment, with
-//! a bound in time. Its exit code says what comes next, as cosmovisor's documentation has it.
+//! `BINARY pre-upgrade`: what the new binary wants to do before it is started, in the chain node's home and
+//! environment, with a bound in time. Its exit code says what comes next, as cosmovisor's documentation has it.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, Read};

@@ -1,5 +1,6 @@
 //! What this host remembers of its upgrades, in a small file of baton's own beside cosmovisor's: which writing of
-//! `upgrade-info.json` has had its upgrade, what was swapped in last, and the backup of an attempt that has not ended well.
+//! `upgrade-info.json` has had its upgrade, what was swapped in last, and the backup of an attempt that has not ended
+//! well.
 
 use std::fs;
 use std::io;

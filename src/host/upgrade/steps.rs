@@ -1,6 +1,6 @@
-//! The steps from one binary to the next, with the chain node stopped, in an order in which every state in between is sound:
-//! the old binary starts until `current` has moved, the new one from then on, and no writing of `upgrade-info.json` has
-//! its upgrade twice.
+//! The steps from one binary to the next, with the chain node stopped, in an order in which every state in between is
+//! sound: the old binary starts until `current` has moved, the new one from then on, and no writing of
+//! `upgrade-info.json` has its upgrade twice.
 
 use std::io;
 use std::path::Path;
@@ -99,8 +99,8 @@ fn back_up(
     record.write(upgrades.files(), &layout.cosmovisor()).map_err(|error| not_written(upgrades, &error))
 }
 
-/// Invariant: whatever writing of `upgrade-info.json` brought the old binary here is settled before `current` leads away
-/// from it, so that it is not due again.
+/// Invariant: whatever writing of `upgrade-info.json` brought the old binary here is settled before `current` leads
+/// away from it, so that it is not due again.
 fn move_current(upgrades: &Upgrades, name: &UpgradeName, before: &UpgradeName) -> Result<(), String> {
     let (old, _) = upgrades.standing().map_err(|error| error.to_string())?;
     let written = |done: io::Result<()>| done.map_err(|error| not_written(upgrades, &error));

@@ -54,8 +54,8 @@ const CONNECTIONS_MAX: usize = 64;
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// Longest question: names, numbers and a reason.
 const QUESTION_BYTES_MAX: usize = 64 * 1024;
-/// For the socket of a dead coordinator to close, which a child that it forked just before its end holds until it has begun
-/// its program.
+/// For the socket of a dead coordinator to close, which a child that it forked just before its end holds until it has
+/// begun its program.
 const ORPHANED_MAX: Duration = Duration::from_millis(500);
 /// Clients that the kernel keeps waiting.
 const BACKLOG: i32 = 16;

@@ -1,18 +1,19 @@
-//! Whether the members are configured with one `[timing]`, in sentences. Different ones are safe, since every promise lasts
-//! for the longer lease, and cost time when a host is lost.
+//! Whether the members are configured with one `[timing]`, in sentences. Different ones are safe, since every promise
+//! lasts for the longer lease, and cost time when a host is lost.
 
 use std::time::Duration;
 
 use crate::cluster::wire::proto::{MemberStatus, StatusResponse, Timing};
 
-/// A sentence for each member whose `[timing]` is another one than that of the member which was asked. Nothing of members
-/// that do not tell.
+/// A sentence for each member whose `[timing]` is another one than that of the member which was asked. Nothing of
+/// members that do not tell.
 pub fn timing_differences(status: &StatusResponse) -> Vec<String> {
     let own = status.members.iter().find(|member| member.id == status.member).and_then(|member| member.timing);
     own.map(|own| differences_to(&own, &status.member, &status.members)).unwrap_or_default()
 }
 
-/// A sentence for each of `members`, but for `named` itself, whose `[timing]` is not `timing`, which is that of `named`.
+/// A sentence for each of `members`, but for `named` itself, whose `[timing]` is not `timing`, which is that of
+/// `named`.
 pub fn differences_to(timing: &Timing, named: &str, members: &[MemberStatus]) -> Vec<String> {
     let others = members.iter().filter(|member| member.id != named);
     let differing = others.filter_map(|member| Some((&member.id, member.timing.filter(|theirs| theirs != timing)?)));

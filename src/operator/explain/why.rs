@@ -53,8 +53,8 @@ impl Why {
         }
     }
 
-    /// What is wrong, why no failover would work, and what else an operator should know; the gravest first, none when all
-    /// is well. `status` is the one that this was made of.
+    /// What is wrong, why no failover would work, and what else an operator should know; the gravest first, none when
+    /// all is well. `status` is the one that this was made of.
     pub fn warnings(&self, status: &StatusResponse, now: WallTime) -> Vec<String> {
         let mut texts = self.wrong.clone();
         texts.extend(self.successor().err().map(str::to_owned));

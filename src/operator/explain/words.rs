@@ -94,8 +94,8 @@ fn containment_note(member: &MemberStatus) -> Option<String> {
     weaker.then(|| "no PID namespace: only the process of chain.command ends with a killed guard".into())
 }
 
-/// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder signed. A
-/// member tells that in the same field as its troubles, hence by these words.
+/// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder
+/// signed. A member tells that in the same field as its troubles, hence by these words.
 pub fn is_good_news(note: &str) -> bool {
     note.starts_with("first ") && note.contains(" on chain ")
 }

@@ -1,5 +1,5 @@
-//! A writer of HTML in which markup comes from this program alone: text that somebody else may have written goes through
-//! [`Html::text`], which escapes and bounds it. Used by the status page.
+//! A writer of HTML in which markup comes from this program alone: text that somebody else may have written goes
+//! through [`Html::text`], which escapes and bounds it. Used by the status page.
 
 /// In place of characters that a browser would act upon and nobody could see.
 const REPLACEMENT: char = '\u{fffd}';
@@ -14,8 +14,8 @@ impl Html {
         self
     }
 
-    /// Text for an element or a quoted attribute, of at most `chars_max` characters before it is escaped; the last one is
-    /// `…` when some were left away.
+    /// Text for an element or a quoted attribute, of at most `chars_max` characters before it is escaped; the last one
+    /// is `…` when some were left away.
     pub(super) fn text(&mut self, text: &str, chars_max: usize) -> &mut Html {
         let longer = text.chars().nth(chars_max).is_some();
         let kept = if longer { chars_max.saturating_sub(1) } else { chars_max };

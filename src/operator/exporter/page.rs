@@ -1,6 +1,6 @@
-//! The status page: one HTML document, read-only and complete in itself, made of what the driver has published. It looks
-//! the same whether a browser runs its script or not; the script only fetches the page again and puts in what differs.
-//! Every word of it that is no literal may come from another member, and is escaped and bounded.
+//! The status page: one HTML document, read-only and complete in itself, made of what the driver has published. It
+//! looks the same whether a browser runs its script or not; the script only fetches the page again and puts in what
+//! differs. Every word of it that is no literal may come from another member, and is escaped and bounded.
 
 use std::sync::LazyLock;
 
@@ -296,8 +296,8 @@ fn standing(member: &MemberStatus) -> (&'static str, &'static str) {
     }
 }
 
-/// Opens a cell, and says whether there is something to put into it; a dash stands there otherwise. Its head is repeated
-/// for where the table has none.
+/// Opens a cell, and says whether there is something to put into it; a dash stands there otherwise. Its head is
+/// repeated for where the table has none.
 fn cell(html: &mut Html, head: &'static str, empty: bool) -> bool {
     html.raw("<td role=\"cell\" ").raw(if empty { "class=\"none\" " } else { "" });
     html.raw("data-head=\"").raw(head).raw("\"><span>").raw(if empty { "–" } else { "" });

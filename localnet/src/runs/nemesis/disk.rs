@@ -1,5 +1,5 @@
-//! Faults of the disk that a host's store lies on: full, torn, empty, frozen. A member that refuses its store must not run,
-//! and one that cannot write must say so.
+//! Faults of the disk that a host's store lies on: full, torn, empty, frozen. A member that refuses its store must not
+//! run, and one that cannot write must say so.
 
 use std::fs;
 use std::io::{self, Write};

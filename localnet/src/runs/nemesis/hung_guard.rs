@@ -1,5 +1,5 @@
-//! A host whose idle guard hangs, and is known to: the baton is not given to it, also when an operator asks for that. Its
-//! coordinator replaces the guard after some seconds, and then it may be.
+//! A host whose idle guard hangs, and is known to: the baton is not given to it, also when an operator asks for that.
+//! Its coordinator replaces the guard after some seconds, and then it may be.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ const NOTICE_BOUND: Duration = Duration::from_secs(5);
 /// The beginning of what `status` says of such a host.
 const UNREADY: &str = "the guard does not answer";
 
-/// How the baton came to `host` although its `guards` were stopped and known to be, in words. `None` also where that was not
-/// noticed in time, or they were replaced meanwhile.
+/// How the baton came to `host` although its `guards` were stopped and known to be, in words. `None` also where that
+/// was not noticed in time, or they were replaced meanwhile.
 pub fn chosen(net: &Net, holder: &str, host: &str, guards: &[Proc]) -> Result<Option<String>> {
     let began = Instant::now();
     let is_known = || {

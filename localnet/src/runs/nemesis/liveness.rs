@@ -1,10 +1,10 @@
-//! By when somebody has to sign while faults last. Whatever they leave of the hosts, a quorum and one that was holder or
-//! ready standby when they struck are enough; without these nothing is asked. A host that votes for nobody, since an earlier
-//! fault tore the record of its promises, counts as struck. What is too long is a silence, and fails the
-//! run as something signed twice does.
+//! By when somebody has to sign while faults last. Whatever they leave of the hosts, a quorum and one that was holder
+//! or ready standby when they struck are enough; without these nothing is asked. A host that votes for nobody, since an
+//! earlier fault tore the record of its promises, counts as struck. What is too long is a silence, and fails the run as
+//! something signed twice does.
 //!
-//! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault. Every round has [`NOISE`] besides:
-//! the whole network, the checker and whatever else runs share the cores of one machine.
+//! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault. Every round has [`NOISE`]
+//! besides: the whole network, the checker and whatever else runs share the cores of one machine.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,8 +87,8 @@ fn fresh(net: &Net) -> Duration {
     }
 }
 
-/// Hosts whose coordinators cannot read what they have promised. They vote for nobody, themselves included, for as long as
-/// the longest promise could last, and say so when they start.
+/// Hosts whose coordinators cannot read what they have promised. They vote for nobody, themselves included, for as long
+/// as the longest promise could last, and say so when they start.
 #[derive(Default)]
 pub struct Mute {
     until: BTreeMap<String, Instant>,
@@ -179,7 +179,8 @@ impl fmt::Display for Silence {
 
 /// Waits until somebody signs, or has not for too long. The longest silence since `struck_ns`.
 ///
-/// From `moves_from`, whom its fault stops only after a while, it waits until another host has signed, or the limit has passed.
+/// From `moves_from`, whom its fault stops only after a while, it waits until another host has signed, or the limit has
+/// passed.
 pub fn judge(net: &Net, watch: &mut Watch, struck_ns: u64, limit: Limit, moves_from: Option<&str>) -> Result<Silence> {
     let began = Instant::now();
     loop {

@@ -1,7 +1,7 @@
 //! Tries to get two signers, or none: round after round of random faults, some at once, some with a handover in the
-//! midst. The signature log is the only judge. A network that does not recover is a failure too, and so is a silence while the
-//! faults leave somebody who could sign (`liveness.rs`). A seed gives the same faults at the same moments for the same holders,
-//! though not the same interleaving. What a fault does is in `fault.rs` and `disk.rs`.
+//! midst. The signature log is the only judge. A network that does not recover is a failure too, and so is a silence
+//! while the faults leave somebody who could sign (`liveness.rs`). A seed gives the same faults at the same moments for
+//! the same holders, though not the same interleaving. What a fault does is in `fault.rs` and `disk.rs`.
 
 pub mod disk;
 mod fault;
@@ -252,8 +252,8 @@ impl<'a> Attack<'a> {
             let began = fault.strike(self.net, &mut self.rng).with_context(|| format!("strike with {fault}"))?;
             struck.push((fault, began));
         }
-        // A full disk is not noticed until somebody has to write, and a hung guard is one thing before it is noticed and
-        // another after.
+        // A full disk is not noticed until somebody has to write, and a hung guard is one thing before it is noticed
+        // and another after.
         let mut has_to_move = faults.iter().any(|fault| fault.kind == Kind::DiskFull);
         if let [(Fault { kind: Kind::HungIdleGuard, host }, Struck::Stopped(guards))] = &struck[..] {
             if self.rng.random_bool(0.5) {

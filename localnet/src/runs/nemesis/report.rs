@@ -1,5 +1,5 @@
-//! What a run says at its end: how often each kind of fault was really in force, what was signed wrongly then, and how long
-//! nobody signed.
+//! What a run says at its end: how often each kind of fault was really in force, what was signed wrongly then, and how
+//! long nobody signed.
 
 use std::collections::BTreeMap;
 

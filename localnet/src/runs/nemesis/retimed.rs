@@ -1,6 +1,6 @@
-//! A host whose `[timing]` is another one than before, and so perhaps than the others': one step of a change host by host.
-//! It is put back when the round is over, or stays until the next such fault, so that the leases of the hosts differ while
-//! other faults strike.
+//! A host whose `[timing]` is another one than before, and so perhaps than the others': one step of a change host by
+//! host. It is put back when the round is over, or stays until the next such fault, so that the leases of the hosts
+//! differ while other faults strike.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! A violation on purpose, to see that the nemesis sees one. Nothing in baton can be told to break its promise; these are
-//! what no fence prevents: somebody has the key and starts a second chain node with it by hand, beside the baton of a host;
-//! and nobody is left who could sign.
+//! A violation on purpose, to see that the nemesis sees one. Nothing in baton can be told to break its promise; these
+//! are what no fence prevents: somebody has the key and starts a second chain node with it by hand, beside the baton of
+//! a host; and nobody is left who could sign.
 
 use std::fs;
 

@@ -141,8 +141,8 @@ fn foreign_node(net: &Net, host: &str) -> Result<(String, Traces)> {
     Ok((done, Traces { pid: Some(pid), path: Some(home), other: Some(rpc.to_string()) }))
 }
 
-/// Passes signals on, as start scripts do that were written for a service manager: without that, the shell would end by the
-/// SIGHUP that is meant for the node.
+/// Passes signals on, as start scripts do that were written for a service manager: without that, the shell would end by
+/// the SIGHUP that is meant for the node.
 const WAITS_FOR_NODE: &str = "node=$!\n\
     trap 'kill -HUP $node' HUP\n\
     trap 'kill -TERM $node' TERM INT\n\

@@ -1,6 +1,6 @@
 //! What one person does wrong by hand at one host of a network that runs, one slip at a time: made, asked about as an
-//! operator would, and undone. A slip counts as named when a sentence of baton's names it; which sentence that is stands
-//! in `words.rs`. Called by `localnet slip` and by its tests.
+//! operator would, and undone. A slip counts as named when a sentence of baton's names it; which sentence that is
+//! stands in `words.rs`. Called by `localnet slip` and by its tests.
 
 mod ask;
 mod make;
@@ -178,8 +178,8 @@ pub fn await_named(net: &Net, made: &Made, within: Duration) -> Result<Option<Na
     }
 }
 
-/// Gives the host the baton, if it takes it, and kills its coordinator and guard at once, where the slip is about what then
-/// lives on. The chain node, if it does.
+/// Gives the host the baton, if it takes it, and kills its coordinator and guard at once, where the slip is about what
+/// then lives on. The chain node, if it does.
 pub fn left_behind(net: &Net, made: &Made) -> Result<Option<String>> {
     if made.slip != Slip::Wrapper {
         return Ok(None);

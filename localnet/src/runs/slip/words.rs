@@ -1,5 +1,5 @@
-//! By which words a sentence of baton's names a slip: the one place that knows them. They are what stays when a sentence is
-//! put in other words: the path, the process, the host that the slip is about.
+//! By which words a sentence of baton's names a slip: the one place that knows them. They are what stays when a
+//! sentence is put in other words: the path, the process, the host that the slip is about.
 
 use super::{Made, Slip, Traces};
 

@@ -1,5 +1,5 @@
-//! What `baton status --watch` looks like: from the answers and a size to a buffer of characters, and no more. It reads no
-//! clock and knows no terminal. Colour and weight repeat what words and signs say.
+//! What `baton status --watch` looks like: from the answers and a size to a buffer of characters, and no more. It reads
+//! no clock and knows no terminal. Colour and weight repeat what words and signs say.
 
 use std::time::Duration;
 
@@ -66,8 +66,8 @@ impl Tone {
     }
 }
 
-/// Fills `area`: what is so, the members, what is wrong, the last moves, and the keys in the last line. Of the moves the
-/// newest are shown, and warnings that have no room are counted.
+/// Fills `area`: what is so, the members, what is wrong, the last moves, and the keys in the last line. Of the moves
+/// the newest are shown, and warnings that have no room are counted.
 pub(super) fn draw(view: &View, area: Rect, buffer: &mut Buffer) {
     let area = area.intersection(*buffer.area());
     let (width, height) = (usize::from(area.width), usize::from(area.height));
@@ -101,8 +101,8 @@ fn spaced(lines: usize) -> usize {
     if lines == 0 { 0 } else { lines + 1 }
 }
 
-/// An empty line and as many of `rows` as `room` has left, the last of which says how many have none. Nothing when there
-/// is no room for the first of them.
+/// An empty line and as many of `rows` as `room` has left, the last of which says how many have none. Nothing when
+/// there is no room for the first of them.
 fn fitted(rows: &[Row], room: usize) -> Vec<Row> {
     let mut shown = vec![(String::new(), Tone::Plain)];
     match rows.len() {

@@ -1,6 +1,6 @@
-//! What a member must know to follow a log. Later versions write entries that earlier ones cannot read, and a member that cannot
-//! read an entry refuses to append it, and follows no longer. Each says what it knows in every message (`Sender.knows`).
-//! `driver` asks here before such an entry is written, and before a member is added.
+//! What a member must know to follow a log. Later versions write entries that earlier ones cannot read, and a member
+//! that cannot read an entry refuses to append it, and follows no longer. Each says what it knows in every message
+//! (`Sender.knows`). `driver` asks here before such an entry is written, and before a member is added.
 
 use super::{Command, Replicated};
 
@@ -32,8 +32,8 @@ impl Command {
 }
 
 impl Replicated {
-    /// What a member must know that is to follow the log of this state. The entries themselves may be gone from it; then this
-    /// asks for more than it must.
+    /// What a member must know that is to follow the log of this state. The entries themselves may be gone from it;
+    /// then this asks for more than it must.
     pub fn needs(&self) -> u32 {
         let laid = self.moves.iter().any(|row| row.laid.is_some());
         let planned = !self.plans.0.is_empty();

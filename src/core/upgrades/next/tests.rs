@@ -10,8 +10,8 @@ use crate::core::upgrades::report::{Failed, Step, UnderWay};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Owns what a [`Situation`] borrows: three validators of which `a`, the preferred one, holds the baton, and an arbiter,
-/// before anybody is upgraded, and with the binary everywhere.
+/// Owns what a [`Situation`] borrows: three validators of which `a`, the preferred one, holds the baton, and an
+/// arbiter, before anybody is upgraded, and with the binary everywhere.
 #[derive(Clone)]
 struct Story {
     plan: Plan,

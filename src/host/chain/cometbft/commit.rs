@@ -1,5 +1,5 @@
-//! Whether the shared key is among the signatures of the newest commit. It has a connection of its own: a commit of a large
-//! validator set takes longer than a probe may.
+//! Whether the shared key is among the signatures of the newest commit. It has a connection of its own: a commit of a
+//! large validator set takes longer than a probe may.
 
 use std::time::Duration;
 

@@ -104,8 +104,8 @@ fn home_variables(process: &Process) -> Vec<String> {
     names
 }
 
-/// A program made with viper takes every setting from a variable too, with a prefix of its own and with or without a `_`
-/// behind that: `CMT_PRIV_VALIDATOR_LADDR`, `GAIADPRIV_VALIDATOR_LADDR`.
+/// A program made with viper takes every setting from a variable too, with a prefix of its own and with or without a
+/// `_` behind that: `CMT_PRIV_VALIDATOR_LADDR`, `GAIADPRIV_VALIDATOR_LADDR`.
 fn in_environment<'a>(process: &'a Process, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let ending = name.to_uppercase();
     let set = process.env.iter().map(|(key, value)| (key.as_str(), value.as_str()));

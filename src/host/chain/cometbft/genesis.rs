@@ -1,7 +1,8 @@
-//! How far a block's time may be ahead of the time at which it was made, by the chain's own rule: with proposer-based timestamps
-//! (CometBFT 1.0), validators accept a block whose time is ahead of their own clocks by up to `synchrony.precision`. Read from
-//! the genesis file, of which an upgrade of the chain may have changed the parameters since. Without that rule, block times
-//! are a median of the validators' clocks, and nothing bounds them that could be read here.
+//! How far a block's time may be ahead of the time at which it was made, by the chain's own rule: with proposer-based
+//! timestamps (CometBFT 1.0), validators accept a block whose time is ahead of their own clocks by up to
+//! `synchrony.precision`. Read from the genesis file, of which an upgrade of the chain may have changed the parameters
+//! since. Without that rule, block times are a median of the validators' clocks, and nothing bounds them that could be
+//! read here.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};

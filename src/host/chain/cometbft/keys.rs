@@ -74,7 +74,8 @@ impl Keys {
         Keys::read(reader, files).await
     }
 
-    /// The validator key is there. The standby key, if it is there, is another, and no initial validator of `genesis` has it.
+    /// The validator key is there. The standby key, if it is there, is another, and no initial validator of `genesis`
+    /// has it.
     pub async fn inspect(reader: &KeyReader, files: &KeyFiles, genesis: PathBuf) -> Result<(), DriverError> {
         if !exists(&files.validating)? {
             let reason = "no such file; put the shared validator key there";

@@ -98,8 +98,8 @@ impl Rpc {
         Ok(metric(&text, "near_config_correct").and_then(|value| value.parse::<f64>().ok()).map(|value| value != 0.0))
     }
 
-    /// `near_largest_target_height`: the highest height that the node has endorsed or skipped, or would have with a key. neard
-    /// raises it before an approval leaves, and keeps it in its database.
+    /// `near_largest_target_height`: the highest height that the node has endorsed or skipped, or would have with a
+    /// key. neard raises it before an approval leaves, and keeps it in its database.
     pub async fn largest_target_height(&self) -> Result<u64, ProbeError> {
         let text = self.metrics.get_text(&self.metrics_path()).await?;
         let told = metric(&text, "near_largest_target_height");

@@ -1,8 +1,8 @@
 //! Upgrades of the own chain node: watches for what the chain and the cluster ask for, has binaries brought into their
 //! place (`obtain.rs`), tells the core what is due, and carries out what the core then orders (`job.rs`).
 //!
-//! Nothing here waits for a disk on a thread that carries a lease: a look takes place on a thread for what blocks, and what
-//! takes long on one of its own.
+//! Nothing here waits for a disk on a thread that carries a lease: a look takes place on a thread for what blocks, and
+//! what takes long on one of its own.
 
 mod job;
 mod obtain;
@@ -27,7 +27,8 @@ use obtain::Obtaining;
 
 /// After which a failed attempt is repeated although nothing has changed.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// For a look before the core hears that its chain node ended. A disk that is slower than this has an end taken for a crash.
+/// For a look before the core hears that its chain node ended. A disk that is slower than this has an end taken for a
+/// crash.
 const LOOK_MAX: Duration = Duration::from_millis(250);
 /// From what a chain node writes as it halts to its end.
 const HALT_MAX: Duration = Duration::from_secs(10);
@@ -91,8 +92,8 @@ impl Upgrader {
 /// For the one watcher.
 pub(super) struct UpgradeNews(mpsc::UnboundedReceiver<News>);
 
-/// A chain node that asks for an upgrade ends by itself. The core hears of the upgrade first, and so does not take the end
-/// for a crash, which would move the baton to a host whose node ends in the same way.
+/// A chain node that asks for an upgrade ends by itself. The core hears of the upgrade first, and so does not take the
+/// end for a crash, which would move the baton to a host whose node ends in the same way.
 pub(super) async fn look_before_exit(hands: &Hands, frame: &FromGuard) {
     let FromGuard::Exited { pid, cause: ExitCause::ByItself, .. } = frame else { return };
     let Some(upgrader) = hands.upgrader.as_ref().filter(|_| hands.runs_node(*pid)) else { return };
@@ -132,8 +133,8 @@ struct Watcher {
     tells_none: bool,
     /// It ended by itself and never told any.
     ended_untold: bool,
-    /// It ended by itself just after it had written what it asks for: the height that it told last is older than that, by
-    /// as many blocks as fit between two probes.
+    /// It ended by itself just after it had written what it asks for: the height that it told last is older than that,
+    /// by as many blocks as fit between two probes.
     ended_asking: bool,
     /// What the core was told of and has not ended.
     told: Option<Attempt>,
@@ -262,7 +263,8 @@ impl Watcher {
         self.told = Some(attempt);
     }
 
-    /// Binaries come from where the plan says; what the chain says of it counts only where the configuration allows that.
+    /// Binaries come from where the plan says; what the chain says of it counts only where the configuration allows
+    /// that.
     fn source(&self, name: &UpgradeName, due: Option<&Due>, planned: Option<&Planned>) -> Option<(String, bool)> {
         let by_plan = planned.filter(|plan| plan.name == *name).and_then(|plan| Some((plan.source.clone()?, true)));
         let by_chain = || {

@@ -1,5 +1,5 @@
-//! One binary that is being brought into its place, on a thread of its own at the lowest priority: the chain node runs on,
-//! and nothing about a holder waits for it.
+//! One binary that is being brought into its place, on a thread of its own at the lowest priority: the chain node runs
+//! on, and nothing about a holder waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! A link's file, brought into the workshop and held against its checksum. What came before a connection broke, or before
-//! the process ended, is kept with what the server called it by, and the rest is asked for.
+//! A link's file, brought into the workshop and held against its checksum. What came before a connection broke, or
+//! before the process ended, is kept with what the server called it by, and the rest is asked for.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

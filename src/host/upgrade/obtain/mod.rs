@@ -1,7 +1,7 @@
-//! Brings the binary of an upgrade into its place: from a file of this host, from a link with a checksum, or from where a
-//! chain's plan says that it is. Nothing is unpacked before its checksum was found right, and nothing stands in the
-//! binary's place but the whole of it. Blocks; called from a thread that carries no lease. Everything unfinished lies in
-//! `.download` beside the target's `bin`, where the next call goes on.
+//! Brings the binary of an upgrade into its place: from a file of this host, from a link with a checksum, or from where
+//! a chain's plan says that it is. Nothing is unpacked before its checksum was found right, and nothing stands in the
+//! binary's place but the whole of it. Blocks; called from a thread that carries no lease. Everything unfinished lies
+//! in `.download` beside the target's `bin`, where the next call goes on.
 
 mod archive;
 mod checksum;
@@ -104,7 +104,8 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ObtainError
 
 /// Returns the binary in its place; one that is there already stays as it is.
 ///
-/// `progress` hears of bytes done and, where that is known, of how many there are, and ends the work by returning false.
+/// `progress` hears of bytes done and, where that is known, of how many there are, and ends the work by returning
+/// false.
 ///
 /// # Errors
 /// There is no binary then. What has come of a download is kept if it can be gone on with: call again.

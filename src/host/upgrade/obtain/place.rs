@@ -1,5 +1,5 @@
-//! The binary's place, and the workshop beside it where it is made ready. The one moment in which the binary appears is a
-//! hard link of a file that is whole and on the disk.
+//! The binary's place, and the workshop beside it where it is made ready. The one moment in which the binary appears is
+//! a hard link of a file that is whole and on the disk.
 
 use std::env::consts::ARCH;
 use std::fs::{self, File, OpenOptions, Permissions};

@@ -1,5 +1,5 @@
-//! How much is unpacked, and whether it is still wanted. Counts what comes out of a decompressor, whatever an archive says
-//! of itself.
+//! How much is unpacked, and whether it is still wanted. Counts what comes out of a decompressor, whatever an archive
+//! says of itself.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};

@@ -1,6 +1,6 @@
-//! The binary out of what was downloaded: an archive, a compressed file, or the binary itself, told apart by content. No
-//! path is ever made from a name in an archive: only the one entry that is the binary is written, to a file of our own.
-//! An archive with names or links that lead out of it is refused all the same, since nobody makes such by mistake.
+//! The binary out of what was downloaded: an archive, a compressed file, or the binary itself, told apart by content.
+//! No path is ever made from a name in an archive: only the one entry that is the binary is written, to a file of our
+//! own. An archive with names or links that lead out of it is refused all the same, since nobody makes such by mistake.
 
 mod meter;
 mod pick;

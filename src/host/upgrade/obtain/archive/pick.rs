@@ -1,5 +1,5 @@
-//! Which entry of an archive is the binary, as cosmovisor has it: `bin/NAME`, else `NAME`, else the only file, whatever it
-//! is called. And which archives are refused for what they name.
+//! Which entry of an archive is the binary, as cosmovisor has it: `bin/NAME`, else `NAME`, else the only file, whatever
+//! it is called. And which archives are refused for what they name.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
