@@ -177,6 +177,7 @@ impl Reporter {
             state: state.into(),
             phase: phase.into(),
             ready: not_ready.is_none(),
+            gives_no_vote: not_ready.as_ref().is_some_and(NotReady::gives_no_vote),
             not_ready_because: not_ready.map(|why| why.to_string()).unwrap_or_default(),
             chain: health.map(|health| ChainHealth {
                 reachable: true,
@@ -330,6 +331,7 @@ impl Reporter {
             node_pid: record.node_pid,
             version: record.version_text,
             not_ready_because: record.not_ready_because,
+            gives_no_vote: record.gives_no_vote,
             node_note: record.node_note,
             containment: record.containment,
             settling: record.settling,
@@ -458,8 +460,7 @@ impl Reporter {
 }
 
 fn told(record: &Record) -> Told {
-    let gives_vote = !record.not_ready_because.contains(NotReady::NO_VOTE);
-    Told { ready: record.ready, active: is_active(record), gives_vote }
+    Told { ready: record.ready, active: is_active(record), gives_vote: !record.gives_no_vote }
 }
 
 fn planned(plan: &proto::UpgradePlan) -> PlannedUpgrade<'_> {

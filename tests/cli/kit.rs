@@ -163,6 +163,7 @@ pub fn two_members() -> Coordinator {
         node_pid: 77,
         version: "0.1.0".to_owned(),
         not_ready_because: String::new(),
+        gives_no_vote: false,
         node_note: String::new(),
         settling: String::new(),
         transport: "tls".to_owned(),

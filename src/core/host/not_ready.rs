@@ -93,9 +93,10 @@ pub enum NotReady {
 }
 
 impl NotReady {
-    /// Stands in the words of each reason for which a member gives no vote, and in no other's. Members tell each other
-    /// their reasons in words.
-    pub const NO_VOTE: &str = "votes for nobody";
+    /// Whether it also keeps the member from voting for anybody.
+    pub fn gives_no_vote(&self) -> bool {
+        matches!(self, NotReady::PromiseLost { .. })
+    }
 }
 
 impl fmt::Display for NotReady {
@@ -125,9 +126,8 @@ impl fmt::Display for NotReady {
             NotReady::Maintenance => write!(f, "in maintenance"),
             NotReady::PromiseLost { left } => write!(
                 f,
-                "it {} for {} s more: state_dir/promise could not be read, and the longest promise that there can be is waited \
+                "it votes for nobody for {} s more: state_dir/promise could not be read, and the longest promise that there can be is waited \
                  out; leave it running, since a restart begins that anew",
-                Self::NO_VOTE,
                 left.as_secs_f64().ceil()
             ),
             NotReady::NoVoter => write!(f, "no voter of the cluster; see baton member list"),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, gives_vote, is_good_news, key_alarm, refusal, settling};
+use super::words::{active_holder, ago, defects, is_good_news, key_alarm, refusal, settling};
 use crate::base::ids::{Role, Vote};
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
@@ -171,7 +171,7 @@ impl Seen<'_> {
         match own.phase.as_str() {
             "Active" => format!("{me} is this host."),
             "Stopping" => format!("{me} (this host) is letting the baton go."),
-            "" if own.role == Role::Arbiter.as_str() && !gives_vote(own) => {
+            "" if own.role == Role::Arbiter.as_str() && own.gives_no_vote => {
                 format!("{me} (this host) is an arbiter, and gives no vote now: {}.", own.not_ready_because)
             }
             "" if own.role == Role::Arbiter.as_str() => format!("{me} (this host) only votes."),
@@ -194,7 +194,7 @@ impl Seen<'_> {
         // Before the cluster is formed nobody is known to be a learner.
         let members = || self.status.members.iter().filter(|member| member.vote != Vote::Learner.as_str());
         let left = || members().filter(|member| member.reachable && member.id != *holder);
-        let (up, voting) = (left().count(), left().filter(|member| gives_vote(member)).count());
+        let (up, voting) = (left().count(), left().filter(|member| !member.gives_no_vote).count());
         let members = members().count();
         let standbys = self.standbys();
         let obstacle = if self.status.paused_since_ns.is_some() {
@@ -203,7 +203,7 @@ impl Seen<'_> {
             Some(format!("without the holder {up} of {members} members are left, and {} must agree", members / 2 + 1))
         } else if voting <= members / 2 {
             let silent: Vec<&str> =
-                left().filter(|member| !gives_vote(member)).map(|member| member.id.as_str()).collect();
+                left().filter(|member| member.gives_no_vote).map(|member| member.id.as_str()).collect();
             let (silent, needed) = (silent.join(" and "), members / 2 + 1);
             Some(format!(
                 "without the holder {voting} of {members} members give a vote, and {needed} must; {silent} gives none"
@@ -272,7 +272,7 @@ impl Seen<'_> {
         } else if validates && member.phase.is_empty() && !could_take_it(member) && member.key_alarm.is_empty() {
             wrong.push(format!("{id} could not take the baton: {}.", unready(member)));
         }
-        if !validates && !gives_vote(member) {
+        if !validates && member.gives_no_vote {
             wrong.push(format!("{id}: {}.", member.not_ready_because));
         }
         if member.guard == "unreachable" {
@@ -459,7 +459,7 @@ mod tests {
         let reason = NotReady::PromiseLost { left: Duration::from_millis(100_400) }.to_string();
         let why = why(|status| {
             status.members[2].state = "Registering".to_owned();
-            status.members[2].not_ready_because = reason.clone();
+            (status.members[2].gives_no_vote, status.members[2].not_ready_because) = (true, reason.clone());
         });
         let because = "A failover would NOT work now: without the holder 1 of 3 members give a vote, and 2 must; host-c gives \
                        none.";

@@ -7,7 +7,6 @@ use crate::base::ids::{Role, Vote};
 use crate::base::time::WallTime;
 use crate::cluster::transport::EXPIRY_NEAR;
 use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
-use crate::core::NotReady;
 
 /// `-` in place of nothing.
 pub fn or_dash(text: &str) -> String {
@@ -46,17 +45,12 @@ pub fn notes(member: &MemberStatus, paused: bool, now: WallTime) -> Vec<String> 
         _ if member.maintenance => Some("in maintenance".to_owned()),
         "" => None,
         // It never is, and is not meant to be; but it is there for its vote.
-        _ if member.role == Role::Arbiter.as_str() && gives_vote(member) => None,
+        _ if member.role == Role::Arbiter.as_str() && !member.gives_no_vote => None,
         reason => Some(format!("not ready: {reason}")),
     };
     let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
     let said = settling(member).into_iter().chain(learner).chain(fitness).chain(refusal(member));
     said.chain(defects(member, now)).collect()
-}
-
-/// Whether `member` says nothing against it.
-pub fn gives_vote(member: &MemberStatus) -> bool {
-    !member.not_ready_because.contains(NotReady::NO_VOTE)
 }
 
 /// Why the member that was asked does not listen to who speaks as this one.
