@@ -80,7 +80,7 @@ pub(super) async fn of_holder(hands: &Hands) -> Option<SignMark> {
 /// # Errors
 /// The node does not tell, is not ours, ended meanwhile or says something else of its key than `key`.
 async fn ask(hands: &Hands, key: KeyState) -> Result<SignMark, String> {
-    let pid = hands.answered.borrow().filter(|pid| hands.runs_node(*pid)).ok_or("no chain node runs")?;
+    let pid = hands.answered_pid().ok_or("no chain node runs")?;
     let approved = hands.chain.approved().await.map_err(|error| error.to_string())?;
     let health = owner::ask(hands).await?;
     if !hands.runs_node(pid) {

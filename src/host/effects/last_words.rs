@@ -65,7 +65,7 @@ async fn tell_lines(hands: Arc<Hands>, from: u64, ended: String) {
 /// Unless the next one does well already.
 fn show(hands: &Hands, told: String) {
     warn!("{told}");
-    if !hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid)) {
+    if hands.answered_pid().is_none() {
         hands.note(told);
     }
 }

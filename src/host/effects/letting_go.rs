@@ -90,8 +90,7 @@ async fn ask_for_key(hands: &Arc<Hands>, links: &mut LinksAway) -> Answer {
 
 /// Whether the node has answered before and does not now. Nothing is known of one that only starts: it has time to end.
 async fn is_silent(hands: &Hands) -> bool {
-    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
-    answered && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
+    hands.answered_pid().is_some() && matches!(timeout(ANSWER_MAX, owner::ask(hands)).await, Ok(Err(_)))
 }
 
 /// The links on their way to standby.
@@ -202,11 +201,10 @@ fn can_give_key_away(hands: &Hands) -> bool {
 
 /// Whether the running node was brought to drop its key and says so.
 async fn take_key(hands: &Arc<Hands>) -> bool {
-    let answered = hands.answered.borrow().is_some_and(|pid| hands.runs_node(pid));
     let signal = match hands.chain.activation() {
         Activation::Restart => return false,
         // A node that cannot be signalled yet would have to be waited for; stopping it takes no longer.
-        Activation::Signal(_) if !answered => return false,
+        Activation::Signal(_) if hands.answered_pid().is_none() => return false,
         Activation::Signal(signal) => Some(*signal),
         Activation::Exec { deactivate, .. } => {
             if let Err(error) = hands.chain.run_exec(deactivate, EXEC_MAX).await {

@@ -379,7 +379,12 @@ impl Hands {
     }
 
     fn runs_node(&self, pid: u32) -> bool {
-        matches!(&*self.node.borrow(), NodeSeen::Running(process) if process.pid == pid)
+        self.running_pid() == Some(pid)
+    }
+
+    /// The process that runs, once it has answered a probe.
+    fn answered_pid(&self) -> Option<u32> {
+        (*self.answered.borrow()).filter(|pid| self.runs_node(*pid))
     }
 
     /// As far as is known here. Of a node about which no guard tells nothing has to be feared: it was proven gone, or
@@ -397,7 +402,7 @@ impl Hands {
     }
 
     /// The process has answered a probe. At its first answer, whatever there was to say is of a process that is gone.
-    fn has_answered(&self, pid: u32) {
+    fn note_answer(&self, pid: u32) {
         self.answered.send_if_modified(|answered| {
             let first = *answered != Some(pid);
             if first {

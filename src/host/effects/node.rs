@@ -300,7 +300,7 @@ async fn await_probe(hands: &Hands, wanted: impl Fn(&Health) -> bool) {
         let asked = hands.running_pid();
         let answer = owner::ask(hands).await;
         if let (Ok(_), Some(pid)) = (&answer, asked.filter(|pid| hands.runs_node(*pid))) {
-            hands.has_answered(pid);
+            hands.note_answer(pid);
         }
         if answer.is_ok_and(|health| wanted(&health)) {
             return;

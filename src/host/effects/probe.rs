@@ -28,7 +28,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
         let pid = Some(process.pid);
         let watched_closely = *closely.borrow();
         match probe(&hands, &process, &mut lookout, &mut told, watched_closely).await {
-            Ok(()) => hands.has_answered(process.pid),
+            Ok(()) => hands.note_answer(process.pid),
             // A node that only starts is not an unhealthy one.
             Err(_) if *hands.answered.borrow() != pid => {}
             // However closely the node is watched, it fails at the configured pace.
