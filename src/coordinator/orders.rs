@@ -111,14 +111,15 @@ fn named(leader: &Option<NodeId>) -> &str {
 /// As the leader.
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
     check_leads(reporter)?;
-    if let Command::LayFloor { above, .. } = &command {
-        // Until it is committed, so that nobody who cannot read it is added meanwhile.
-        let _changing = reporter.changing.lock().await;
+    // Until it is committed, so that nobody who cannot read a floor is added meanwhile.
+    let _changing = if let Command::LayFloor { above, .. } = &command {
+        let changing = reporter.changing.lock().await;
         check_floor(reporter, *above).map_err(NotDone::Refused)?;
-        propose(reporter, command.clone()).await?;
+        Some(changing)
     } else {
-        propose(reporter, command.clone()).await?;
-    }
+        None
+    };
+    propose(reporter, command.clone()).await?;
     Ok(sentence(reporter, &command))
 }
 

@@ -1,8 +1,8 @@
 //! What a member must know to follow a log. Later versions write entries that earlier ones cannot read, and a member
 //! that cannot read an entry refuses to append it, and follows no longer. Each says what it knows in every message
-//! (`Sender.knows`). `driver` asks here before such an entry is written, and before a member is added.
+//! (`Sender.knows`). `coordinator` asks here before such an entry is written, and before a member is added.
 
-use super::{Command, Replicated};
+use super::Replicated;
 
 /// Upgrade plans.
 pub const KNOWS_PLANS: u32 = 1;
@@ -10,26 +10,6 @@ pub const KNOWS_PLANS: u32 = 1;
 pub const KNOWS_LAID_FLOORS: u32 = 2;
 /// What this build can read in a log.
 pub const KNOWS: u32 = KNOWS_LAID_FLOORS;
-
-impl Command {
-    /// What a member must know that is to append this.
-    pub fn needs(&self) -> u32 {
-        match self {
-            Command::Claim { .. }
-            | Command::Release { .. }
-            | Command::Activated { .. }
-            | Command::Join { .. }
-            | Command::SetMaintenance { .. }
-            | Command::SetPause { .. }
-            | Command::SetPriority { .. } => 0,
-            Command::PlanUpgrade { .. }
-            | Command::CancelUpgrade { .. }
-            | Command::UpgradeTurn { .. }
-            | Command::EndUpgrade { .. } => KNOWS_PLANS,
-            Command::LayFloor { .. } => KNOWS_LAID_FLOORS,
-        }
-    }
-}
 
 impl Replicated {
     /// What a member must know that is to follow the log of this state. The entries themselves may be gone from it;
