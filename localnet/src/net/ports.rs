@@ -21,21 +21,14 @@ const DEFAULT_EPHEMERAL_START: u16 = 32_768;
 /// `count` different ports of 127.0.0.1, each free at the moment of asking and in no other network's hands. They
 /// belong to the network under `dir`, which exists, until that folder is gone.
 pub fn pick(dir: &Path, count: usize) -> Result<Vec<u16>> {
-    let mut register = Register::open()?;
-    let picked = register.pick(count)?;
-    register.of.entry(dir.to_path_buf()).or_default().extend(&picked);
-    register.save()?;
-    Ok(picked)
+    Register::open()?.give(dir, count)
 }
 
 /// As [`pick`]. What an earlier network in that folder had is free again.
 pub fn pick_anew(dir: &Path, count: usize) -> Result<Vec<u16>> {
     let mut register = Register::open()?;
     register.of.remove(dir);
-    let picked = register.pick(count)?;
-    register.of.insert(dir.to_path_buf(), picked.clone());
-    register.save()?;
-    Ok(picked)
+    register.give(dir, count)
 }
 
 /// Which network has which ports. Nobody else reads or writes it while this lives.
@@ -66,8 +59,11 @@ impl Register {
         Ok(Register { file, of, _lock: lock })
     }
 
-    fn save(&self) -> Result<()> {
-        write_file(&self.file, &serde_json::to_string(&self.of)?)
+    fn give(mut self, dir: &Path, count: usize) -> Result<Vec<u16>> {
+        let picked = self.pick(count)?;
+        self.of.entry(dir.to_path_buf()).or_default().extend(&picked);
+        write_file(&self.file, &serde_json::to_string(&self.of)?)?;
+        Ok(picked)
     }
 
     fn pick(&self, count: usize) -> Result<Vec<u16>> {

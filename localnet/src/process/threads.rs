@@ -6,10 +6,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::param::clock_ticks_per_second;
 use serde::Serialize;
 
 use crate::process::procs::Proc;
-use crate::runs::cost::cpu_time;
 
 /// The threads of one name: what one process of its kind has, when several are alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -85,6 +85,14 @@ fn read_thread(folder: &str) -> Option<Thread> {
     Some(Thread { name, wakeups: wakeups?, cpu: cpu_time(&read("stat")?)? })
 }
 
+/// User and system time in the text of /proc/PID/stat, or of /proc/PID/task/TID/stat.
+pub(crate) fn cpu_time(stat: &str) -> Option<Duration> {
+    // The name of the program stands in parentheses and may hold blanks; the state after it is field 3.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
+}
+
 /// Threads that are numbered do the same.
 fn group_of(name: &str) -> &str {
     let without = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -97,6 +105,14 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn the_time_of_a_process_with_a_blank_in_its_name_is_read() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 1 0 100 1 1 1";
+        let ticks = clock_ticks_per_second() as f64;
+        assert_eq!(cpu_time(stat), Some(Duration::from_secs_f64(42.0 / ticks)));
+        assert_eq!(cpu_time("7 (a"), None);
+    }
 
     #[test]
     fn threads_that_are_numbered_are_one_line_and_others_keep_their_names() {

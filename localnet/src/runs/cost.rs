@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use baton::base::ids::Role;
-use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::param::page_size;
 use serde::Serialize;
 
 use crate::hosts::faults::{What, of_host};
@@ -15,7 +15,7 @@ use crate::judge::table;
 use crate::net::Net;
 use crate::net::proxy::{self, Plane};
 use crate::process::procs::Proc;
-use crate::process::threads::{ThreadCost, Watched};
+use crate::process::threads::{ThreadCost, Watched, cpu_time};
 
 /// Between two looks at the threads, some of which live for seconds only.
 const THREADS_EVERY: Duration = Duration::from_secs(1);
@@ -158,14 +158,6 @@ pub fn spent(proc: &Proc) -> Result<Spent> {
     Ok(Spent { cpu, written, rss: pages * page_size() as u64 })
 }
 
-/// User and system time in the text of /proc/PID/stat, or of /proc/PID/task/TID/stat.
-pub(crate) fn cpu_time(stat: &str) -> Option<Duration> {
-    // The name of the program stands in parentheses and may hold blanks; the state after it is field 3.
-    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
-}
-
 /// One line a cost; what stands before it says which network it is of.
 pub fn table<'a>(costs: impl Iterator<Item = (String, &'a Cost)>) -> String {
     let head = [
@@ -224,14 +216,6 @@ pub fn threads_table<'a>(costs: impl Iterator<Item = (String, &'a Cost)>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_time_of_a_process_with_a_blank_in_its_name_is_read() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 1 0 100 1 1 1";
-        let ticks = clock_ticks_per_second() as f64;
-        assert_eq!(cpu_time(stat), Some(Duration::from_secs_f64(42.0 / ticks)));
-        assert_eq!(cpu_time("7 (a"), None);
-    }
 
     #[test]
     fn a_process_that_works_and_writes_is_seen_to_have_done_so() {
