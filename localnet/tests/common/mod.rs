@@ -26,7 +26,7 @@ use tempfile::TempDir;
 pub const LOCALNET: &str = env!("CARGO_BIN_EXE_localnet");
 
 /// For a member to become Active by a move that was caused.
-const ACTIVE_BOUND: Duration = Duration::from_secs(60);
+pub const ACTIVE_BOUND: Duration = Duration::from_secs(60);
 
 /// Longer than a handover and the stop of a node together.
 const END_BOUND: Duration = Duration::from_secs(30);
@@ -98,6 +98,19 @@ impl Ground {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "localnet {args:?}: {}\n{out}\n{err}", output.status);
         out.into_owned()
+    }
+
+    /// As `succeed`, of a command that fails until the member that it asks has heard of what another member told.
+    pub fn succeeds_within(&self, bound: Duration, args: &[&str]) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.run(args);
+            if output.status.success() {
+                return String::from_utf8_lossy(&output.stdout).into_owned();
+            }
+            assert!(start.elapsed() < bound, "localnet {args:?} fails for {bound:?}, at the end with {output:?}");
+            std::thread::sleep(POLL_EVERY);
+        }
     }
 
     pub fn net(&self) -> Net {

@@ -1,6 +1,6 @@
 //! The verbs by which a network of processes is looked at and removed; those of containers are in compose.rs.
 
-use crate::common::{Ground, TestNet};
+use crate::common::{ACTIVE_BOUND, Ground, TestNet};
 use localnet::net::{ChainKind, Shape};
 use localnet::process::launch;
 
@@ -8,7 +8,7 @@ use localnet::process::launch;
 fn a_command_runs_at_a_host_logs_are_told_apart_and_a_reset_removes_a_network_and_nothing_else() {
     let t = TestNet::up(&[]);
     let holder = t.pair().holder;
-    let status = t.ground.succeed(&["exec", "host-c", "--", "baton", "status"]);
+    let status = t.ground.succeeds_within(ACTIVE_BOUND, &["exec", "host-c", "--", "baton", "status"]);
     assert!(status.contains("seen by host-c") && status.contains(&format!("holder {holder}")), "{status}");
     let ended = t.ground.run(&["exec", "host-a", "--", "sh", "-c", "exit 7"]);
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
