@@ -7,7 +7,7 @@ _default:
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo test --workspace --locked --lib --test layers --test core_cases --test model --test sim
+    cargo test --workspace --locked --lib --test layers --test core --test model --test sim
 
 # All tests but those that need other programs (docs/localnet.md names those).
 test:

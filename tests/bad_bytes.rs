@@ -2,7 +2,7 @@
 //! where this ends; what it found stands in the corpora under the name that it gave.
 
 #[allow(dead_code)]
-#[path = "upgrade_obtain/making.rs"]
+#[path = "kit/archives.rs"]
 mod making;
 #[path = "fuzz/targets.rs"]
 mod targets;

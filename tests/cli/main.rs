@@ -1,13 +1,15 @@
 //! The `baton` program as an operator meets it: one clear line for bad input, exit codes, tables and
 //! JSON. The coordinator is a small server in this process that answers the admin protocol.
 
-#[path = "../chain/fake_node.rs"]
-#[allow(dead_code)] // The driver's tests use the rest.
-mod fake_node;
+mod canary;
+mod fake_coordinator;
+mod handover_at;
+mod init;
+#[path = "../kit/mod.rs"]
 mod kit;
 mod orders;
-#[path = "../program_kit/mod.rs"]
-mod program_kit;
+mod pages;
 mod refusals;
 mod shown;
+mod watch;
 mod windows;

@@ -7,7 +7,7 @@ use baton::cluster::wire::proto::{
     upgrade_change_request,
 };
 
-use crate::kit::{Host, assert_refused, baton, serve, text, two_members};
+use crate::fake_coordinator::{Host, assert_refused, baton, serve, text, two_members};
 
 #[test]
 fn a_handover_tells_where_the_baton_went_or_why_it_did_not() {

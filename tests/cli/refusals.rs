@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::kit::{Host, assert_refused, baton, text};
+use crate::fake_coordinator::{Host, assert_refused, baton, text};
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_exit_code_2() {

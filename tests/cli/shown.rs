@@ -4,7 +4,7 @@ use std::fs;
 
 use baton::cluster::wire::proto::{StatusResponse, UpgradePlan, UpgradeReport, UpgradeStage};
 
-use crate::kit::{Host, assert_refused, baton, serve, text, two_members};
+use crate::fake_coordinator::{Host, assert_refused, baton, serve, text, two_members};
 
 #[test]
 fn status_is_found_by_config_socket_and_variable() {

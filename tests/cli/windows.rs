@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::fake_node::{Answer, FakeNode};
-use crate::kit::{Host, assert_refused, baton, serve, text, two_members};
+use crate::fake_coordinator::{Host, assert_refused, baton, serve, text, two_members};
+use crate::kit::fake_node::{Answer, FakeNode};
 
 /// A host whose coordinator answers and whose neard tells these windows; its head is 18, 2 s a block.
 fn near_host(windows: &str) -> (Host, tokio::runtime::Runtime, FakeNode) {

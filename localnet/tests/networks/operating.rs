@@ -32,10 +32,10 @@ const START_BOUND: Duration = Duration::from_secs(20);
 /// Commands of the page that no prompt shows, and the test that runs each.
 const ELSEWHERE: [(&str, &str); 7] = [
     ("status --json", include_str!("../../../tests/cli/shown.rs")),
-    ("status --watch --every", include_str!("../../../tests/watch.rs")),
+    ("status --watch --every", include_str!("../../../tests/cli/watch.rs")),
     ("floor --above --because", include_str!("../../../tests/cli/orders.rs")),
     ("run --stop-node", include_str!("e2e_restart.rs")),
-    ("run --key-signed-outside", include_str!("../../../tests/bad_input.rs")),
+    ("run --key-signed-outside", include_str!("../../../tests/coordinator/bad_input.rs")),
     ("member add --addr --priority", include_str!("../../../tests/cli/orders.rs")),
     ("upgrade plan status rollback", include_str!("upgrade.rs")),
 ];

@@ -1,0 +1,88 @@
+//! Fence 1 on a starved host: the guard's real-time priority, which its chain node does not have. Where no process may
+//! take one, these tests say so and pass, unless BATON_REQUIRE_REALTIME is set.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use baton::base::realtime::{Priority, take};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set};
+
+use super::FOREVER;
+use super::harness::*;
+
+const RR: i32 = 2;
+const OTHER: i32 = 0;
+
+/// Policy and real-time priority, as proc(5) tells them of a process's first thread.
+fn scheduling(pid: u32) -> (i32, i32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[38].parse().unwrap(), fields[37].parse().unwrap())
+}
+
+/// Whether a process may take a real-time priority here.
+fn permitted() -> bool {
+    let Err(error) = std::thread::spawn(|| take(Priority::Guard)).join().unwrap() else { return true };
+    assert!(std::env::var_os("BATON_REQUIRE_REALTIME").is_none(), "no real-time priority here: {error}");
+    eprintln!("left out: no real-time priority here: {error}");
+    false
+}
+
+/// Its guard has no CAP_SYS_NICE, whoever runs it, and may go up to the real-time priority `limit`.
+fn without_privilege(command: &mut Command, limit: u64) {
+    let limit_it = move || {
+        // Not root: then it has no capability either.
+        let _ = remove_capability_from_bounding_set(CapabilitySet::SYS_NICE);
+        Ok::<(), io::Error>(setrlimit(Resource::Rtprio, Rlimit { current: Some(limit), maximum: Some(limit) })?)
+    };
+    // SAFETY: two system calls, no allocation and no lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(limit_it)
+    };
+}
+
+#[test]
+fn a_guard_runs_before_a_coordinator_and_its_chain_node_behind_both() {
+    if !permitted() {
+        return;
+    }
+    let place = Place::new();
+    let guard = place.guard();
+    assert_eq!(scheduling(guard.pid()), (RR, Priority::Guard.number()));
+    assert!(Priority::Guard.number() > Priority::Coordinator.number());
+    let node = place
+        .welcomed()
+        .start(place.node("sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec sleep 120' & wait"), None);
+    assert_eq!(scheduling(node.pid), (OTHER, 0));
+    assert_eq!(scheduling(place.pid_in("child")), (OTHER, 0));
+}
+
+#[test]
+fn the_limit_that_the_systemd_unit_sets_is_enough() {
+    let wanted = Priority::Guard.number() as u64;
+    // In many containers root may not raise a limit.
+    let may_raise = capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_RESOURCE);
+    if !may_raise && getrlimit(Resource::Rtprio).maximum.is_some_and(|limit| limit < wanted) {
+        eprintln!("left out: RLIMIT_RTPRIO cannot be raised here without CAP_SYS_RESOURCE");
+        return;
+    }
+    let place = Place::new();
+    let guard = place.guard_with(|command| without_privilege(command, wanted));
+    assert_eq!(scheduling(guard.pid()), (RR, Priority::Guard.number()), "{}", place.guard_log());
+    let node = place.welcomed().start(place.node(FOREVER), None);
+    assert_eq!(scheduling(node.pid), (OTHER, 0));
+}
+
+#[test]
+fn a_guard_that_may_not_take_one_says_so_and_fences_all_the_same() {
+    let place = Place::new();
+    let guard = place.guard_with(|command| without_privilege(command, 0));
+    assert_eq!(scheduling(guard.pid()), (OTHER, 0));
+    assert!(place.guard_log().contains("no real-time priority"), "{}", place.guard_log());
+    let mut wire = place.welcomed();
+    let (pid, _) = super::validator(&place, &mut wire, FOREVER, ms(300));
+    await_death(pid);
+}
