@@ -31,22 +31,36 @@ pub const ACTIVE_BOUND: Duration = Duration::from_secs(60);
 /// Longer than a handover and the stop of a node together.
 const END_BOUND: Duration = Duration::from_secs(30);
 
-/// Networks that run side by side. Most of the time they wait, and their leases are a second long: two on two cores
-/// leave each of them what it has beside another program that is busy.
-const AT_ONCE: usize = 2;
+/// Networks run side by side up to this load. Most of the time they wait.
+const LOAD_MAX: usize = 6;
+
+/// The load of a network whose leases are a second long: two on two cores leave each of them what it has beside another
+/// program that is busy.
+const SHORT_LEASES: usize = 3;
+
+/// The load of a network whose leases outlive seconds without a core.
+const LONG_LEASES: usize = 2;
 
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 
-/// One of so many networks that may run.
-struct Place;
+/// The part of the load that one network has.
+struct Place {
+    load: usize,
+}
 
 impl Place {
-    /// Waits until there is one.
-    fn take() -> Place {
-        let taken = FREED.wait_while(Place::taken(), |taken| *taken >= AT_ONCE);
-        *taken.unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
-        Place
+    /// Waits until there is room.
+    fn take(load: usize) -> Place {
+        let taken = FREED.wait_while(Place::taken(), |taken| *taken + load > LOAD_MAX);
+        *taken.unwrap_or_else(|poisoned| poisoned.into_inner()) += load;
+        Place { load }
+    }
+
+    fn shrink(&mut self, load: usize) {
+        *Place::taken() -= self.load.saturating_sub(load);
+        self.load = self.load.min(load);
+        FREED.notify_all();
     }
 
     /// A test that fails takes no place along.
@@ -57,8 +71,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *Place::taken() -= 1;
-        FREED.notify_one();
+        self.shrink(0);
     }
 }
 
@@ -68,17 +81,22 @@ pub struct Ground {
     keeper: Option<Keeper>,
     temp: TempDir,
     pub dir: PathBuf,
-    _place: Place,
+    place: Place,
 }
 
 impl Ground {
     pub fn new() -> Ground {
-        let place = Place::take();
+        let place = Place::take(SHORT_LEASES);
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().canonicalize().unwrap().join("net");
         std::fs::create_dir(&dir).unwrap();
         let keeper = Some(Keeper::start(Path::new(LOCALNET), &dir).unwrap());
-        Ground { keeper, temp, dir, _place: place }
+        Ground { keeper, temp, dir, place }
+    }
+
+    /// The leases of its network are long: others may start beside it.
+    pub fn has_long_leases(&mut self) {
+        self.place.shrink(LONG_LEASES);
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -146,7 +164,11 @@ impl TestNet {
 
     /// With every host's configuration edited before the start.
     pub fn up_with(edit: impl Fn(String) -> String) -> TestNet {
-        let t = TestNet::prepared(Shape::usual(ChainKind::Sim), edit);
+        let mut t = TestNet::prepared(Shape::usual(ChainKind::Sim), edit);
+        let text = |host: &str| std::fs::read_to_string(t.net.config_file(host)).unwrap();
+        if !t.net.hosts.iter().any(|host| text(&host.id).contains("profile = \"lan\"")) {
+            t.ground.has_long_leases();
+        }
         launch::start(&t.net, |_| ()).unwrap();
         t
     }

@@ -32,8 +32,9 @@ pub fn up() -> TestNet {
     up_with(|config| config)
 }
 
-pub fn up_on(ground: Ground, edit: impl Fn(String) -> String) -> TestNet {
+pub fn up_on(mut ground: Ground, edit: impl Fn(String) -> String) -> TestNet {
     let net = prepare(&ground, edit);
+    ground.has_long_leases();
     launch::start(&net, |_| ()).unwrap();
     TestNet { ground, net }
 }
