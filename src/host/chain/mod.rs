@@ -5,8 +5,8 @@
 //! follow docs/adding-a-chain.md. `http`, `answer`, `exec`, `files` and `key_reader` are what drivers share.
 //!
 //! A driver answers questions about its node: its links, what its own files must not say, its health, whether an
-//! answer proves it active or keyless, what it signed last, how it is told the sign floor. `tests/chain/contract.rs`
-//! holds for every driver.
+//! answer proves it active or keyless, what it signed last, how it is told the sign floor.
+//! `tests/host/chain/contract.rs` holds for every driver.
 
 mod answer;
 pub mod cometbft;
@@ -41,7 +41,7 @@ use process::{Misplaced, Process};
 pub use targets::Stamps;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
-/// tests/chain/contract.rs holds every driver to it.
+/// tests/host/chain/contract.rs holds every driver to it.
 pub trait ChainDriver: Send + Sync {
     /// The settings that it was made from.
     fn chain(&self) -> &Chain;
