@@ -290,8 +290,10 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// Whether the process can still do anything: a zombie cannot.
 pub fn lives(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split_whitespace().collect();
+    // On its way to `Z` a process has no memory any more (vsize, the 23rd field in proc(5)), and executes nothing.
+    !matches!(fields[0], "Z" | "X") && fields[20] != "0"
 }
 
 pub fn await_death(pid: u32) {
