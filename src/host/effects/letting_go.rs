@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::file_queue::{Done, FileQueue};
@@ -16,6 +16,7 @@ use crate::base::chain_node::Activation;
 use crate::base::guard_frame::ToGuard;
 use crate::base::ids::SignMark;
 use crate::core::Event;
+use crate::host::chain::ProbeError;
 
 /// A hot deactivation that is not proven by then is followed by a stop.
 const PROOF_MAX: Duration = Duration::from_secs(2);
@@ -24,6 +25,10 @@ const LINKS_MAX: Duration = Duration::from_secs(2);
 /// For a node that is to give its key away to show that it answers; one with more time by its configuration counts as
 /// answering.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// A node that is being stopped is asked at this pace whether it still answers, and counts as silent after so many
+/// questions in a row that it took and did not answer.
+const SILENCE_LOOK_EVERY: Duration = Duration::from_millis(500);
+const SILENT_AFTER: u32 = 2;
 /// Once the node is proven inactive, for its links and its files: what is not there by then is late, or unknown.
 const FILES_MAX: Duration = Duration::from_millis(500);
 
@@ -70,11 +75,42 @@ async fn end_signing(hands: &Arc<Hands>, links: &mut LinksAway, kill: bool) -> b
         Answer::KeepsKey => asked && is_silent(hands).await,
     };
     if silent {
-        warn!(epoch = hands.epoch(), "the chain node does not answer");
-        hands.core.step(Event::NodeSilent);
+        tell_silent(hands);
     }
-    hands.stop_node(if kill { Duration::ZERO } else { hands.stop_timeout }).await;
+    if kill {
+        hands.stop_node(Duration::ZERO).await;
+    } else {
+        tokio::select! {
+            () = hands.stop_node(hands.stop_timeout) => {}
+            () = watch_for_silence(hands) => unreachable!("it has no end"),
+        }
+    }
     false
+}
+
+fn tell_silent(hands: &Hands) {
+    warn!(epoch = hands.epoch(), "the chain node does not answer");
+    hands.core.step(Event::NodeSilent);
+}
+
+/// Goes on for as long as a node is being stopped. One that has answered before may begin to hang now: it takes
+/// questions and answers none, while one that ends in good order refuses them.
+async fn watch_for_silence(hands: &Hands) {
+    let mut late = 0;
+    loop {
+        sleep(SILENCE_LOOK_EVERY).await;
+        let probe = hands.chain.probe().await;
+        late = match probe {
+            Err(ProbeError::Timeout { .. }) if hands.answered_pid().is_some() => late + 1,
+            Ok(_) | Err(_) => 0,
+        };
+        if late == SILENT_AFTER {
+            tell_silent(hands);
+        } else if late > SILENT_AFTER {
+            // Somebody who could take over may have come since.
+            hands.core.step(Event::NodeSilent);
+        }
+    }
 }
 
 async fn ask_for_key(hands: &Arc<Hands>, links: &mut LinksAway) -> Answer {

@@ -55,6 +55,19 @@ async fn a_handover_kills_a_node_that_hangs_instead_of_its_stop() {
 }
 
 #[tokio::test]
+async fn a_node_that_begins_to_hang_while_it_is_stopped_is_killed() {
+    let host = Host::holding_with(Activation::Restart, impatient).await;
+    std::fs::write(host.home("stubborn"), "").expect("a flag");
+    let before = host.events().len();
+    host.hand_over();
+    host.event(before, " term").await;
+    let old = freeze(&host);
+    let released = host.event(before, "raft Release").await;
+    assert!(!std::path::Path::new(&format!("/proc/{old}/exe")).exists(), "released while {old} lives");
+    host.event(released, "start key=-").await;
+}
+
+#[tokio::test]
 async fn a_holder_whose_node_hangs_is_killed_once_its_probes_have_failed() {
     let host = Host::holding(HOT).await;
     let before = host.events().len();
