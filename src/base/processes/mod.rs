@@ -43,6 +43,18 @@ pub fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
+/// Who was started by `pid` and lives, or was left to it as an orphan. One may be missing while another one ends; the
+/// next look finds it.
+pub fn children(pid: u32) -> Vec<u32> {
+    // Missing in a kernel that was built without CONFIG_PROC_CHILDREN.
+    if !Path::new("/proc/thread-self/children").exists() {
+        return all().unwrap_or_default().iter().filter(|stat| stat.parent == pid).map(|stat| stat.pid).collect();
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
 /// `roots` and all of `all` that descend from them. Nothing above or at `barrier` is taken up by way of a parent.
 pub fn family(mut roots: BTreeSet<u32>, all: &[Stat], barrier: u32) -> BTreeSet<u32> {
     loop {
@@ -150,6 +162,16 @@ mod tests {
         assert_eq!(unit_in(old).as_deref(), Some("neard@a.service"));
         assert_eq!(unit_in("0::/user.slice/user-1000.slice/user@1000.service/session.scope\n"), None);
         assert_eq!(unit_in("0::/\n"), None);
+    }
+
+    #[test]
+    fn a_process_that_was_started_is_a_child_until_it_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        assert!(children(std::process::id()).contains(&child.id()));
+        assert_eq!(children(child.id()), [0; 0]);
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+        assert!(!children(std::process::id()).contains(&child.id()));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //!
 //! What the files and the processes say is the driver's to judge (`host/chain/targets.rs`, `host/chain/process.rs`).
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use tracing::{info, warn};
 
 use super::{Hands, NodeSeen};
 use crate::base::guard_frame::NodeProcess;
+use crate::base::processes;
+use crate::base::time::BootTime;
 use crate::core::Event;
 use crate::host::chain::Stamps;
 
@@ -114,7 +115,7 @@ pub(super) async fn watch_targets(hands: Arc<Hands>) {
         // What it says was told, and is asked for again by whoever starts a standby.
         let _ = check(&hands).await;
         check_usable(&hands).await;
-        sleep(TARGETS_EVERY).await;
+        sleep(BootTime::now().until_multiple_of(TARGETS_EVERY)).await;
     }
 }
 
@@ -156,7 +157,8 @@ async fn find_misplaced(hands: &Arc<Hands>, node: &NodeProcess) -> String {
         if let Ok(Some(found)) = found.await {
             return format!("{found}; correct chain.command, or the script that it is, and restart baton");
         }
-        sleep(if since.elapsed() < STARTING { STARTING_EVERY } else { NODE_EVERY }).await;
+        let every = if since.elapsed() < STARTING { STARTING_EVERY } else { NODE_EVERY };
+        sleep(BootTime::now().until_multiple_of(every)).await;
     }
 }
 
@@ -179,31 +181,17 @@ async fn gone(hands: &Hands, process: &NodeProcess) {
 
 /// The chain node and all that descends from it, and what else the guard is the parent of: a wrapper's orphans.
 fn family(node: u32) -> Vec<u32> {
-    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    let mut guard = None;
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            && let Some(parent) = parent_of(pid)
-        {
-            children.entry(parent).or_default().push(pid);
-            guard = if pid == node { Some(parent) } else { guard };
-        }
-    }
+    let guard = processes::stat(node).map(|stat| stat.parent);
     // Whoever takes over a dead guard's children has others, too.
-    let guard = guard.filter(|guard| {
-        std::fs::read_to_string(format!("/proc/{guard}/comm")).is_ok_and(|name| name.starts_with("baton-guard"))
-    });
-    let mut found = guard.and_then(|guard| children.remove(&guard)).unwrap_or_else(|| vec![node]);
+    let guard = guard.filter(|guard| processes::program(*guard).is_some_and(|name| name.starts_with("baton-guard")));
+    let mut found = guard.map(processes::children).unwrap_or_default();
+    if !found.contains(&node) {
+        found.push(node);
+    }
     let mut next = 0;
     while let Some(pid) = found.get(next) {
-        found.extend(children.remove(pid).unwrap_or_default());
+        found.extend(processes::children(*pid));
         next += 1;
     }
     found
-}
-
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // proc(5): "pid (comm) state ppid …"; comm may hold spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
