@@ -154,8 +154,8 @@ pub trait ChainDriver: Send + Sync {
     }
 
     /// What has to be remembered of the time before a reload, to tell later whether it was refused.
-    fn begin_reload(&self) -> Reload {
-        Reload::begin(None)
+    fn begin_reload(&self) -> impl Future<Output = Reload> + Send {
+        async { Reload::begin(None) }
     }
 
     /// The node's own word that it refused a reload, and why.
@@ -416,8 +416,8 @@ impl Driver {
     }
 
     /// To be called just before the node is signalled to take notice of its links.
-    pub fn begin_reload(&self) -> Reload {
-        each!(self, it => it.begin_reload())
+    pub async fn begin_reload(&self) -> Reload {
+        each!(self, it => it.begin_reload().await)
     }
 
     /// The node's own word that it refused the reload that began with `reload`, and why. Worth asking once

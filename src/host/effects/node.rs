@@ -251,7 +251,7 @@ async fn ask_to_reload(hands: &Hands, order: ToGuard) -> Reload {
     let mut answered = hands.answered.subscribe();
     // Fails only at the end of all.
     let _ = answered.wait_for(|pid| pid.is_some_and(|pid| hands.runs_node(pid))).await;
-    let reload = hands.chain.begin_reload();
+    let reload = hands.chain.begin_reload().await;
     hands.signal_refused.send_replace(None);
     hands.send(order);
     reload

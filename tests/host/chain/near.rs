@@ -268,7 +268,7 @@ async fn a_refused_reload_is_told_in_neards_own_words_or_by_its_metric() {
     let chain = near_chain(place.path(), node.url("/status"));
     let near = driver(&chain, place.path());
     let log = chain.log.as_ref().expect("a log");
-    let reload = near.begin_reload();
+    let reload = near.begin_reload().await;
     assert_eq!(near.reload_refusal(&reload).await, None);
     node.answer("/metrics", Answer::Hang);
     std::fs::write(
@@ -280,7 +280,7 @@ async fn a_refused_reload_is_told_in_neards_own_words_or_by_its_metric() {
     assert_eq!(said, "E");
     // A later reload is not blamed for it.
     node.answer("/metrics", Answer::Body("near_config_correct 1\n".into()));
-    let reload = near.begin_reload();
+    let reload = near.begin_reload().await;
     assert_eq!(near.reload_refusal(&reload).await, None);
     node.answer("/metrics", Answer::Body("near_config_correct 0\n".into()));
     let said = near.reload_refusal(&reload).await.expect("refused");

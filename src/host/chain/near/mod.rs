@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::files::blocking;
@@ -33,6 +34,8 @@ use windows::{Pace, Window};
 const OPEN_FILES_NEEDED: u64 = 65_535;
 /// The pace of the chain is taken over so many blocks.
 const PACE_BLOCKS: u64 = 100;
+/// For the length of its log before a reload. Later than that, the log is left out: a disk that hangs delays no reload.
+const LOG_LOOK_MAX: Duration = Duration::from_millis(50);
 
 pub struct Near {
     chain: Chain,
@@ -181,8 +184,10 @@ impl ChainDriver for Near {
     }
 
     /// To be called just before a reload is asked for.
-    fn begin_reload(&self) -> Reload {
-        Reload::begin(self.chain.log.as_ref().map(|log| log.file.clone()))
+    async fn begin_reload(&self) -> Reload {
+        let log = self.chain.log.as_ref().map(|log| log.file.clone());
+        let begun = timeout(LOG_LOOK_MAX, blocking(move || Ok(Reload::begin(log)))).await;
+        begun.ok().and_then(Result::ok).unwrap_or_else(|| Reload::begin(None))
     }
 
     /// Why neard kept its old key and configuration when it was told to read them again; `None` when

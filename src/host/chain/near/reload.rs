@@ -20,7 +20,7 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// To be taken just before the signal. Without `log`, only the metric will tell.
+    /// To be taken just before the signal. Without `log`, only the metric will tell. Blocking.
     pub fn begin(log: Option<PathBuf>) -> Reload {
         Reload {
             log: log.map(|path| {
