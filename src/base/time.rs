@@ -31,6 +31,13 @@ impl BootTime {
     pub fn since(self, earlier: BootTime) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// Time to the next multiple of `every`, which is not zero. What has a pace and no other reason to be done at one
+    /// moment or another waits for that, so that one wake-up serves all of it.
+    pub fn until_multiple_of(self, every: Duration) -> Duration {
+        let every = nanos(every);
+        Duration::from_nanos(every - self.0 % every)
+    }
 }
 
 impl Add<Duration> for BootTime {
@@ -150,6 +157,14 @@ mod tests {
         assert_eq!(WallTime::from_nanos(0).to_string(), "1970-01-01T00:00:00.000Z");
         let leap_day = WallTime::from_nanos(1_709_208_000_123_000_000);
         assert_eq!(leap_day.to_string(), "2024-02-29T12:00:00.123Z");
+    }
+
+    #[test]
+    fn what_has_a_pace_meets_at_its_multiples() {
+        let (second, at) = (Duration::from_secs(1), |millis: u64| BootTime::from_nanos(millis * 1_000_000));
+        assert_eq!(at(2_300).until_multiple_of(second), Duration::from_millis(700));
+        assert_eq!(at(2_999).until_multiple_of(second), Duration::from_millis(1));
+        assert_eq!(at(3_000).until_multiple_of(second), second, "the one that has begun was served");
     }
 
     #[test]

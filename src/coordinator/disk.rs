@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use crate::base::time::BootTime;
 use crate::cluster::store::Reserve;
 use crate::core::Event;
 use crate::core_handle::SharedCore;
@@ -40,7 +41,7 @@ pub(super) fn watch(dir: PathBuf) -> watch::Receiver<Option<DiskSpace>> {
                 // The runtime ends.
                 Err(_) => return,
             }
-            sleep(LOOK_EVERY).await;
+            sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
         }
     });
     seen
@@ -68,7 +69,7 @@ pub(super) async fn tell_full(core: Arc<SharedCore>, mut full: watch::Receiver<O
 /// Makes the reserve again once there is room. Until the coordinator ends.
 pub(super) async fn restore(reserve: Arc<Reserve>) {
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
         let reserve = reserve.clone();
         if spawn_blocking(move || reserve.restore()).await.is_err() {
             // The runtime ends.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use crate::base::time::WallTime;
+use crate::base::time::{BootTime, WallTime};
 use crate::cluster::gossip::Table;
 use crate::cluster::wire::proto::Record;
 use crate::core::{Event, Unheld};
@@ -35,7 +35,7 @@ pub(super) async fn hear(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<T
             known = told;
             core.step(Event::UnheldTold(unheld));
         }
-        sleep(TELL_EVERY).await;
+        sleep(BootTime::now().until_multiple_of(TELL_EVERY)).await;
         if table.changed().await.is_err() {
             return;
         }

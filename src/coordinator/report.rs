@@ -95,7 +95,7 @@ impl Publisher {
             let record = self.reporter.record();
             let state = (record.state.clone(), record.phase.clone());
             if state != told || Instant::now() >= metrics_at {
-                metrics_at = Instant::now() + METRICS_EVERY;
+                metrics_at = Instant::now() + BootTime::now().until_multiple_of(METRICS_EVERY);
                 told = state;
                 self.publish_overview();
                 self.reporter.publish_metrics(&record, &self.overview.borrow().status);

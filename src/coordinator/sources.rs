@@ -77,7 +77,7 @@ pub(super) async fn peers(core: Arc<SharedCore>, mut table: watch::Receiver<Arc<
         }
         tokio::select! {
             changed = table.changed() => if changed.is_err() { return },
-            () = sleep(SILENCE_CHECK) => {}
+            () = sleep(now.until_multiple_of(SILENCE_CHECK)) => {}
         }
     }
 }
@@ -155,7 +155,7 @@ pub(super) async fn unfinished_changes(reporter: Reporter) {
     let mut members = reporter.roster.members();
     loop {
         // Its own takes milliseconds, so one that stands for long is nobody's.
-        sleep(LOOK_EVERY).await;
+        sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
         let leads = reporter.core.read(|core, _| core.leads().is_some());
         if members.borrow_and_update().is_joint() {
             if leads {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::sleep;
 
 pub use clock::ClockSample;
 pub use server::GossipService;
@@ -184,13 +184,11 @@ async fn tend(shared: Arc<Shared>, roster: Arc<Roster>) {
 
 /// Gives the own record a new version each second. The next full exchanges carry it.
 async fn beat(shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval(EXCHANGE_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
         shared.update(|table| {
             table.beat(BootTime::now());
             true
         });
+        sleep(BootTime::now().until_multiple_of(EXCHANGE_EVERY)).await;
     }
 }

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -35,15 +35,15 @@ pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
     let mut client = client(channel);
     let mut to_push = shared.to_push.subscribe();
     let mut table = shared.table.subscribe();
-    let mut tick = interval(EXCHANGE_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failures: u32 = 0;
+    // Nothing was heard yet: the first exchange is made at once.
+    let mut failures: u32 = 1;
     let mut called_before = None;
     loop {
         let called_at = |table: &Table| table.get(&peer).and_then(|heard| heard.called_at);
+        let next_exchange = sleep(BootTime::now().until_multiple_of(EXCHANGE_EVERY));
         let full = match failures {
             0 => tokio::select! {
-                _ = tick.tick() => true,
+                () = next_exchange => true,
                 pushed = to_push.changed() => {
                     if pushed.is_err() {
                         return;
@@ -57,7 +57,7 @@ pub(super) async fn run(shared: Arc<Shared>, peer: NodeId, channel: Channel) {
             FAILURES_MAX.. => {
                 // Who is back calls: it is not kept waiting for its answer, nor is whoever awaits it.
                 tokio::select! {
-                    _ = tick.tick() => {}
+                    () = next_exchange => {}
                     called = table.wait_for(|table| called_at(table) != called_before) => if called.is_err() { return },
                 }
                 true

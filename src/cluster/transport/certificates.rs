@@ -133,7 +133,7 @@ impl Certificates {
         let mut seen = read_last.clone();
         let mut reminded_at = BootTime::now();
         loop {
-            sleep(LOOK_EVERY).await;
+            sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
             if BootTime::now().since(reminded_at) >= REMIND_EVERY
                 && let Some(warning) = self.expiry_warning()
             {

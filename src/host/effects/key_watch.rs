@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::Hands;
 use crate::base::chain_node::{KeyLook, KeyWork, OnChain, Shown};
-use crate::base::time::WallTime;
+use crate::base::time::{BootTime, WallTime};
 use crate::core::Event;
 
 /// Less than the time between two blocks of most chains.
@@ -36,7 +36,7 @@ pub(super) async fn watch(hands: Arc<Hands>) {
                 Err(error) => debug!("{error}"),
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
     }
 }
 

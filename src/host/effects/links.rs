@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::Hands;
 use crate::base::guard_frame::LinkState;
+use crate::base::time::BootTime;
 
 /// Somebody else may change them at any time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -43,6 +44,6 @@ pub(super) async fn watch(hands: Arc<Hands>) {
         let Ok(found) = spawn_blocking(move || looking.links.state()).await else { return };
         hands.links_seen.state.send_if_modified(|state| std::mem::replace(state, found) != found);
         // Late is as good as called.
-        let _ = timeout(LOOK_EVERY, hands.links_seen.changed.notified()).await;
+        let _ = timeout(BootTime::now().until_multiple_of(LOOK_EVERY), hands.links_seen.changed.notified()).await;
     }
 }
