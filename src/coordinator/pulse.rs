@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
+use crate::base::time::BootTime;
 use crate::config::Config;
 use crate::core::Event;
 use crate::core_handle::SharedCore;
@@ -97,29 +98,24 @@ fn beat(place: &Place) -> io::Result<()> {
     }
 }
 
-/// Tells when a beat takes longer than `limit`, and when it came back all the same.
+/// Tells when a beat takes longer than `limit`, and when it came back all the same. Looks once a second, and waits for
+/// the end of no beat but one that takes its time.
 async fn follow(place: Place, mut beats: watch::Receiver<Beat>, limit: Duration, tell: impl Fn(Event)) {
     let dir = format!("{} ({})", place.key, place.dir.display());
-    loop {
+    while beats.has_changed().is_ok() {
         let beat = *beats.borrow_and_update();
-        let changed = match beat {
-            Beat::Done => beats.changed().await,
-            Beat::Begun(at) => match timeout_at(at + limit, beats.changed()).await {
-                Ok(changed) => changed,
-                Err(_) => {
-                    // Before it is said: the log may lie there too.
-                    tell(Event::DiskHung { dir: dir.clone() });
-                    error!("the disk of {dir} has not answered for {limit:?}: see to it");
-                    let changed = beats.changed().await;
-                    tell(Event::DiskBack { dir: dir.clone() });
-                    info!("the disk of {dir} answers again, after {:?}", at.elapsed());
-                    changed
-                }
-            },
-        };
-        if changed.is_err() {
-            return;
+        if let Beat::Begun(at) = beat
+            && timeout_at(at + limit, beats.changed()).await.is_err()
+        {
+            // Before it is said: the log may lie there too.
+            tell(Event::DiskHung { dir: dir.clone() });
+            error!("the disk of {dir} has not answered for {limit:?}: see to it");
+            // It fails when the thread has ended, which is seen above.
+            let _ = beats.changed().await;
+            tell(Event::DiskBack { dir: dir.clone() });
+            info!("the disk of {dir} answers again, after {:?}", at.elapsed());
         }
+        sleep(BootTime::now().until_multiple_of(EVERY)).await;
     }
 }
 
