@@ -12,11 +12,30 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::info;
 
 use crate::base::realtime::{self, Priority};
+use crate::base::timing::Timing;
 
 /// Runs all that carries the lease on the thread that blocks on it. Its other threads, which wait for disks, keep the
 /// ordinary priority.
 pub(super) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().thread_name("baton-disk").enable_all().build()
+}
+
+/// What an operator should know of a lease that only a real-time priority keeps on a busy host, where the user who asks
+/// may not take one.
+pub(super) fn priority_warning(timing: &Timing) -> Option<String> {
+    if timing.lease() >= Timing::LAN.lease() {
+        return None;
+    }
+    // On a thread that ends: nothing else is to have it.
+    let taken = std::thread::spawn(|| realtime::take(Priority::Guard)).join().ok()?;
+    let reason = taken.err()?;
+    Some(format!(
+        "timing.lease = {:?} needs the real-time priority {}, which this user may not take here ({reason}): a busy host \
+         loses its lease; allow it with LimitRTPRIO={} in the systemd unit, or CAP_SYS_NICE",
+        timing.lease(),
+        Priority::Guard.number(),
+        Priority::Guard.number()
+    ))
 }
 
 /// The calling thread becomes the one that carries the lease.

@@ -73,7 +73,11 @@ pub const KEYS: &[Key] = &[
     )
     .compound(),
     default("cluster.members[].priority", "priority = 100", "Higher is preferred, 0 to 1000000").compound(),
-    default("timing.profile", r#"profile = "lan""#, r#""lan", or "wan" for members that are far from one another"#),
+    default(
+        "timing.profile",
+        r#"profile = "lan""#,
+        r#""lan", "wan" for members that are far from one another, "fast" for hosts in one place with real-time priority"#,
+    ),
     default("timing.heartbeat", r#"heartbeat = "150ms""#, "The leader's pace"),
     default("timing.lease", r#"lease = "1s""#, "How long a quorum's acknowledgement lets the holder sign"),
     default("timing.kill_max", r#"kill_max = "150ms""#, "Longest time the guard takes to kill the chain node"),

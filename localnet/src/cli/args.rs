@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use localnet::hosts::faults::What;
-use localnet::net::{ChainKind, HOSTS, Shape};
+use localnet::net::{ChainKind, HOSTS, Profile, Shape};
 use localnet::process::limits::Confine;
 use localnet::runs::bench::{Against, Fault};
 use localnet::runs::idle::Rival;
@@ -19,11 +19,14 @@ pub(crate) struct ChainArgs {
     /// Of which the smallest majority runs a chain node and the others are arbiters
     #[arg(long, default_value_t = *HOSTS.start(), value_parser = hosts)]
     pub(crate) hosts: usize,
+    /// Heartbeat, lease and kill_max of all hosts
+    #[arg(long, value_enum, default_value = "lan")]
+    pub(crate) profile: Profile,
 }
 
 impl ChainArgs {
     pub(crate) fn shape(self) -> Shape {
-        Shape { slot_ms: self.slot.slot_ms, hosts: self.hosts, ..Shape::usual(self.chain) }
+        Shape { slot_ms: self.slot.slot_ms, hosts: self.hosts, profile: self.profile, ..Shape::usual(self.chain) }
     }
 }
 
@@ -131,6 +134,9 @@ pub(crate) struct IdleArgs {
     /// Time between two blocks of the sim chain
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     pub(crate) slot_ms: u64,
+    /// Heartbeat, lease and kill_max of all hosts
+    #[arg(long, value_enum, default_value = "lan")]
+    pub(crate) profile: Profile,
 }
 
 #[derive(Args)]

@@ -85,7 +85,13 @@ pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
     let during = Duration::from_secs(args.seconds);
     let mut sizes = Vec::new();
     for hosts in args.members {
-        let shape = Shape { slot_ms: args.slot_ms, hosts, tls: args.tls, ..Shape::usual(ChainKind::Sim) };
+        let shape = Shape {
+            slot_ms: args.slot_ms,
+            hosts,
+            tls: args.tls,
+            profile: args.profile,
+            ..Shape::usual(ChainKind::Sim)
+        };
         let plan = idle::Plan { shape, during, rounds, seed };
         sizes.push(foreground(dir, Afterwards::Sweep, move |dir| idle::measure(dir, &plan))?);
         if let Some(rival) = args.against {

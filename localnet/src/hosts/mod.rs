@@ -75,12 +75,13 @@ pub fn config(net: &Net, host: &Host) -> String {
     let mut text = format!(
         "[member]\nid = {id}\nstate_dir = {state}\nrun_dir = {run}\n\n\
          [cluster]\nname = \"localnet\"\nlisten = {listen}\nmembers = [\n{members}]\n\n\
-         [timing]\nprofile = \"lan\"\n\n\
+         [timing]\nprofile = \"{profile}\"\n\n\
          [metrics]\nlisten = {metrics}\n",
         id = quoted(&host.id),
         state = quoted(net.state_dir(&host.id)),
         run = quoted(&host.run_dir),
         listen = quoted(host.raft()),
+        profile = net.profile.as_str(),
         metrics = quoted(host.metrics()),
     );
     if net.has_tls() {

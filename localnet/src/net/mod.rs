@@ -45,6 +45,26 @@ pub enum ChainKind {
     Cometbft,
 }
 
+/// `timing.profile` of all hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    Fast,
+    #[default]
+    Lan,
+    Wan,
+}
+
+impl Profile {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Profile::Fast => "fast",
+            Profile::Lan => "lan",
+            Profile::Wan => "wan",
+        }
+    }
+}
+
 /// What a network is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -57,12 +77,21 @@ pub struct Shape {
     pub cosmovisor: bool,
     /// Members prove themselves to each other on loopback too. Elsewhere they always do.
     pub tls: bool,
+    pub profile: Profile,
 }
 
 impl Shape {
     /// Three hosts on loopback, and slots of 50 ms where the chain has slots.
     pub fn usual(chain: ChainKind) -> Shape {
-        Shape { ground: Ground::Loopback, chain, slot_ms: 50, hosts: *HOSTS.start(), cosmovisor: false, tls: false }
+        Shape {
+            ground: Ground::Loopback,
+            chain,
+            slot_ms: 50,
+            hosts: *HOSTS.start(),
+            cosmovisor: false,
+            tls: false,
+            profile: Profile::Lan,
+        }
     }
 
     fn signers(self) -> usize {
@@ -198,6 +227,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub tls: bool,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub profile: Profile,
 }
 
 impl Net {
@@ -246,7 +278,7 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -261,6 +293,7 @@ impl Net {
             containers: None,
             cosmovisor,
             tls,
+            profile,
         })
     }
 

@@ -19,8 +19,8 @@ use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::BootTime;
 use crate::host::key_links::KeyLinks;
 
-/// For the program of a chain node to run, while nothing is to be fenced and while something is: a sixth of the
-/// shortest `kill_max` of the profiles.
+/// For the program of a chain node to run, while nothing is to be fenced and while something is: less than half of the
+/// shortest `kill_max` of the profiles, after which the kernel kills in the guard's stead.
 const START_BOUND: Duration = Duration::from_secs(1);
 const START_BOUND_ARMED: Duration = Duration::from_millis(25);
 
