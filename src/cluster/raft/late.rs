@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::silence::{Patience, Silence};
+use super::silence::{Owed, Patience};
 use crate::base::ids::{NodeId, Term};
+use crate::base::time::BootTime;
 
 /// Requests to one peer that are under way at once, beyond which Raft's patience bounds them again. Twice what
 /// heartbeats and entries make in a lease; a peer that hangs costs no more.
@@ -35,6 +36,19 @@ pub(super) struct PeerCalls {
     /// How many heartbeats it has accepted, and in which term the last one.
     accepted: watch::Sender<(u64, Term)>,
     ended: watch::Receiver<bool>,
+}
+
+/// What a peer owes, whichever of Raft's clients asks it.
+#[derive(Clone)]
+pub(super) struct Silence {
+    patience: Patience,
+    owed: watch::Sender<Owed>,
+}
+
+/// One request under way. Dropped without an answer, it has failed.
+pub(super) struct Request {
+    silence: Silence,
+    answered: bool,
 }
 
 impl LateCalls {
@@ -97,6 +111,37 @@ impl PeerCalls {
     #[cfg(test)]
     fn under_way(&self) -> usize {
         UNDER_WAY_MAX - self.places.available_permits()
+    }
+}
+
+impl Silence {
+    fn new(patience: Patience) -> Silence {
+        Silence { patience, owed: watch::Sender::default() }
+    }
+
+    pub(super) fn begin(&self) -> Request {
+        self.owed.send_modify(|owed| owed.begin(BootTime::now(), &self.patience));
+        Request { silence: self.clone(), answered: false }
+    }
+
+    /// Returns at once while the peer answers or owes nothing, and else once it is heard.
+    pub(super) async fn over(&self) {
+        let mut owed = self.owed.subscribe();
+        // This handle keeps the channel open.
+        let _ = owed.wait_for(|owed| owed.may_send(BootTime::now(), &self.patience)).await;
+    }
+}
+
+impl Request {
+    pub(super) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let (answered, patience) = (self.answered, self.silence.patience);
+        self.silence.owed.send_modify(|owed| owed.end(BootTime::now(), answered, &patience));
     }
 }
 

@@ -18,7 +18,7 @@ mod late;
 mod lead;
 mod members;
 mod service;
-mod silence;
+pub mod silence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! When a follower that owes answers is sent no more heartbeats. Used by `client` and `late`.
+//! When a follower that owes answers is sent no more heartbeats. Pure: `late` keeps what each peer owes and says when it
+//! is, and the simulation does the same with clocks of its own.
 //!
 //! A heartbeat that arrives lengthens a promise, also when its answer cannot come back. A leader that hears nothing
 //! then keeps everybody loyal to a lease that it loses. So it says no more until it hears something: what is not sent
@@ -6,14 +7,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
-
+use crate::base::time::BootTime;
 use crate::base::timing::Timing;
 
 /// How long a follower may be silent.
-#[derive(Clone, Copy)]
-pub(super) struct Patience {
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
     heartbeat: Duration,
     /// From the last answer on, or from one heartbeat before the first request that is owed an answer, where that is
     /// later.
@@ -22,62 +21,33 @@ pub(super) struct Patience {
     mute_until: Duration,
 }
 
-/// What one peer owes, whichever of Raft's clients asks it.
-#[derive(Clone)]
-pub(super) struct Silence {
-    patience: Patience,
-    owed: watch::Sender<Owed>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Owed {
+/// What one peer owes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owed {
     under_way: usize,
-    heard_at: Option<Instant>,
+    heard_at: Option<BootTime>,
     /// `None` while nothing is owed.
-    silent_since: Option<Instant>,
-}
-
-/// One request under way. Dropped without an answer, it has failed.
-pub(super) struct Request {
-    silence: Silence,
-    answered: bool,
+    silent_since: Option<BootTime>,
 }
 
 impl Patience {
     /// One and a half heartbeats: a follower that answers, however late, is heard once a heartbeat.
-    pub(super) fn of(timing: &Timing) -> Patience {
+    pub fn of(timing: &Timing) -> Patience {
         let heartbeat = timing.heartbeat();
         Patience { heartbeat, max: heartbeat * 3 / 2, mute_until: timing.lease() * 2 }
     }
 }
 
-impl Silence {
-    pub(super) fn new(patience: Patience) -> Silence {
-        Silence { patience, owed: watch::Sender::default() }
-    }
-
-    pub(super) fn begin(&self) -> Request {
-        let (now, heartbeat) = (Instant::now(), self.patience.heartbeat);
-        self.owed.send_modify(|owed| owed.begin(now, heartbeat));
-        Request { silence: self.clone(), answered: false }
-    }
-
-    /// Returns at once while the peer answers or owes nothing, and else once it is heard.
-    pub(super) async fn over(&self) {
-        let mut owed = self.owed.subscribe();
-        // This handle keeps the channel open.
-        let _ = owed.wait_for(|owed| owed.may_send(Instant::now(), &self.patience)).await;
-    }
-}
-
 impl Owed {
-    fn begin(&mut self, now: Instant, heartbeat: Duration) {
-        let earliest = now.checked_sub(heartbeat).unwrap_or(now);
+    /// A request leaves at `now`. Each is to `end` once.
+    pub fn begin(&mut self, now: BootTime, patience: &Patience) {
+        let earliest = now - patience.heartbeat;
         self.silent_since.get_or_insert(self.heard_at.map_or(earliest, |heard| heard.max(earliest)));
         self.under_way += 1;
     }
 
-    fn end(&mut self, now: Instant, answered: bool, patience: &Patience) {
+    /// One request was answered at `now`, or has failed.
+    pub fn end(&mut self, now: BootTime, answered: bool, patience: &Patience) {
         self.under_way -= 1;
         if answered {
             self.heard_at = Some(now);
@@ -88,22 +58,10 @@ impl Owed {
         }
     }
 
-    fn may_send(&self, now: Instant, patience: &Patience) -> bool {
-        let silent_for = self.silent_since.map(|since| now.saturating_duration_since(since));
+    /// Whether a heartbeat may leave at `now`.
+    pub fn may_send(&self, now: BootTime, patience: &Patience) -> bool {
+        let silent_for = self.silent_since.map(|since| now.since(since));
         silent_for.is_none_or(|silent_for| silent_for <= patience.max || silent_for > patience.mute_until)
-    }
-}
-
-impl Request {
-    pub(super) fn answered(mut self) {
-        self.answered = true;
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        let (now, answered, patience) = (Instant::now(), self.answered, self.silence.patience);
-        self.silence.owed.send_modify(|owed| owed.end(now, answered, &patience));
     }
 }
 
@@ -111,34 +69,31 @@ impl Drop for Request {
 mod tests {
     use super::*;
 
-    const HEARTBEAT: Duration = Duration::from_millis(150);
-
     /// Of a follower of a leader with [`Timing::LAN`], told in milliseconds.
     struct Follower {
-        began: Instant,
         owed: Owed,
     }
 
     impl Follower {
         fn new() -> Follower {
-            Follower { began: Instant::now(), owed: Owed::default() }
+            Follower { owed: Owed::default() }
         }
 
-        fn at(&self, ms: u64) -> Instant {
-            self.began + Duration::from_secs(60) + Duration::from_millis(ms)
+        fn at(ms: u64) -> BootTime {
+            BootTime::default() + Duration::from_secs(60) + Duration::from_millis(ms)
         }
 
         fn asked(&mut self, ms: u64) {
             assert!(self.may_be_asked(ms), "at {ms} ms");
-            self.owed.begin(self.at(ms), HEARTBEAT);
+            self.owed.begin(Self::at(ms), &Patience::of(&Timing::LAN));
         }
 
         fn ended(&mut self, ms: u64, answered: bool) {
-            self.owed.end(self.at(ms), answered, &Patience::of(&Timing::LAN));
+            self.owed.end(Self::at(ms), answered, &Patience::of(&Timing::LAN));
         }
 
         fn may_be_asked(&self, ms: u64) -> bool {
-            self.owed.may_send(self.at(ms), &Patience::of(&Timing::LAN))
+            self.owed.may_send(Self::at(ms), &Patience::of(&Timing::LAN))
         }
     }
 
