@@ -15,7 +15,7 @@ use crate::tally::Kind;
 use crate::world::{Without, World};
 
 impl World {
-    fn soft_ttl(&self, host: Id) -> Duration {
+    pub fn soft_ttl(&self, host: Id) -> Duration {
         self.hosts[host].timing.heartbeat() * 3 / 4
     }
 

@@ -79,12 +79,16 @@ impl World {
         }
     }
 
-    fn send_append(&mut self, host: Id, to: Id, append: Append, snapshot: bool) {
+    pub fn send_append(&mut self, host: Id, to: Id, append: Append, snapshot: bool) {
         if self.is_kept_back(host, append.term) {
             return;
         }
         let (sent_at, lease) = (self.local(host), self.hosts[host].timing.span());
         let generation = self.hosts[host].generation;
+        // A snapshot takes a way of its own.
+        if !snapshot {
+            self.owe(host, to, sent_at);
+        }
         self.send(host, to, generation, Message::Append { append, snapshot, sent_at, lease });
     }
 
@@ -151,6 +155,11 @@ impl World {
 
     pub fn deliver(&mut self, from: Id, host: Id, peer: u32, message: Message) {
         let generation = self.hosts[host].generation;
+        if let Message::Appended { sent_at, .. } = &message
+            && peer == generation
+        {
+            self.heard(host, from, *sent_at);
+        }
         match message {
             Message::Append { append, snapshot, sent_at, lease } => {
                 let arrived_at = self.local(host);
@@ -415,15 +424,12 @@ impl World {
         if self.hosts[host].raft.term != term {
             return;
         }
-        let commit = self.hosts[host].raft.commit;
         let last = self.hosts[host].raft.log.len();
         let Some(leading) = self.hosts[host].raft.leading() else { return };
-        let quiet = leading.transfer_to.is_some();
         let behind: Vec<bool> = leading.matched.iter().map(|matched| *matched < last).collect();
         for to in self.followers(host) {
-            if !quiet {
-                let append = Append { term, prev: None, entries: Vec::new(), commit };
-                self.send_append(host, to, append, false);
+            if let Some(append) = self.heartbeat_of(host, term) {
+                self.send_heartbeat(host, to, append);
             }
             if behind[to] {
                 let after = self.moment();
@@ -431,5 +437,13 @@ impl World {
             }
         }
         self.own(host, self.hosts[host].timing.heartbeat().as_nanos() as u64, Stage::Heartbeat { term });
+    }
+
+    /// What the leader of `term` says, unless it is giving up the lead.
+    pub fn heartbeat_of(&mut self, host: Id, term: u64) -> Option<Append> {
+        let raft = &mut self.hosts[host].raft;
+        let commit = raft.commit;
+        let says = raft.term == term && raft.leading()?.transfer_to.is_none();
+        says.then(|| Append { term, prev: None, entries: Vec::new(), commit })
     }
 }

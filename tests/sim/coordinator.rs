@@ -16,6 +16,7 @@ use crate::disk::Dir;
 use crate::members::Members;
 use crate::network::Message;
 use crate::raft::{Append, Appended, Ballot, Id};
+use crate::silence::Owes;
 use crate::worker::{Doing, Job};
 use crate::world::{MS, World};
 
@@ -151,6 +152,7 @@ pub struct Coordinator {
     pub gone: bool,
     pub closely: bool,
     pub tick: u64,
+    pub owes: BTreeMap<Id, Owes>,
     pub heard: BTreeMap<Id, (u64, Peer)>,
     pub told_peers: BTreeMap<NodeId, Peer>,
     pub told_clocks: BTreeMap<NodeId, ClockOffset>,
@@ -185,6 +187,7 @@ impl Coordinator {
             gone: false,
             closely: false,
             tick: 0,
+            owes: BTreeMap::new(),
             heard: BTreeMap::new(),
             told_peers: BTreeMap::new(),
             told_clocks: BTreeMap::new(),

@@ -329,6 +329,7 @@ impl World {
         self.note(|| format!("fault {fault:?}"));
         match fault {
             Fault::Host(host) => {
+                self.hosts[host].is_off = true;
                 self.crash(host, Kind::HostCrash);
                 self.hosts[host].machine.power_off();
             }

@@ -35,6 +35,8 @@ pub struct Host {
     pub raft: Raft,
     pub coordinator: Option<Coordinator>,
     pub generation: u32,
+    /// Nothing answers for the coordinator, and not that it has ended either.
+    pub is_off: bool,
     pub paused: bool,
     pub deferred: VecDeque<What>,
     pub syncing_until: u64,
@@ -63,6 +65,7 @@ impl Host {
             raft: Raft::new(me, hosts, first),
             coordinator: None,
             generation: 0,
+            is_off: false,
             paused: false,
             deferred: VecDeque::new(),
             syncing_until: 0,
@@ -103,6 +106,7 @@ impl World {
         let (settings, name, timing) = (self.settings(host), self.name(host), self.hosts[host].timing);
         let me = &mut self.hosts[host];
         me.generation += 1;
+        me.is_off = false;
         me.started_before = true;
         me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, timing, now));
         self.note(|| format!("{host} coordinator starts"));
@@ -196,6 +200,9 @@ impl World {
         let Some(coordinator) = self.hosts[host].coordinator.take() else { return };
         if matches!(coordinator.doing, Some(Doing::Upgrading { .. })) {
             self.tally.note(Kind::UpgradeCut);
+        }
+        if !self.hosts[host].is_off {
+            self.hang_up(host);
         }
         let kept = self.hosts[host].disk.crash(&mut self.random);
         if kept.lost > 0 {

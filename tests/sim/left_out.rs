@@ -146,7 +146,7 @@ fn without_the_comparison_of_their_leases_two_nodes_sign() {
 
 #[test]
 fn without_promises_that_outlive_a_restart_two_nodes_sign() {
-    assert_needed(plot::shorter_lease_after_a_restart, 1, Without::Remembered);
+    assert_needed(plot::shorter_lease_after_a_restart, 3, Without::Remembered);
 }
 
 #[test]

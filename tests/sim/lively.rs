@@ -134,6 +134,11 @@ fn a_follower_that_answers_late_costs_no_lease() {
     assert_lively(&[Trouble::SlowFollower]);
 }
 
+#[test]
+fn a_follower_that_is_heard_again_costs_no_lease() {
+    assert_lively(&[Trouble::PausedFollower(400)]);
+}
+
 /// Three faults, one after the other, that last for 0.2 to 15 s.
 pub fn series(seed: u64, without: Without, traced: bool) -> Option<End> {
     let mut random = Random::new(seed ^ 0x6c69_7665);
@@ -187,4 +192,19 @@ fn with_a_vote_that_is_waited_for_as_before_nobody_is_elected_on_slow_disks() {
 #[test]
 fn with_disks_that_nobody_looks_at_a_stuck_one_keeps_everybody_from_signing() {
     assert_needed(Trouble::HomeStuck, 1, Without::Pulse);
+}
+
+#[test]
+fn with_heartbeats_that_nobody_answers_a_holder_that_hears_nobody_is_followed_for_longer() {
+    let median = |without| {
+        let all = silences(Trouble::InboundCut, 1..=TRIALS, without);
+        all.silences[all.silences.len() / 2].0.as_nanos() as u64
+    };
+    let ([with, without], limit) = ([Without::Nothing, Without::Silence].map(median), Trouble::InboundCut.median());
+    assert!(with <= limit && without > limit, "half take {} and {} ms", with / MS, without / MS);
+}
+
+#[test]
+fn with_no_heartbeats_for_whoever_was_silent_once_a_pause_costs_the_lease() {
+    assert_needed(Trouble::PausedFollower(400), 1, Without::HeardAgain);
 }

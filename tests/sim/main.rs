@@ -33,6 +33,7 @@ mod schedule;
 #[allow(dead_code)] // The judge of the localnet; the simulation writes no log.
 #[path = "../../localnet/src/judge/signlog.rs"]
 mod signlog;
+mod silence;
 mod snapshots;
 mod tally;
 mod timings;

@@ -71,6 +71,7 @@ impl World {
             }
             if self.random.chance(self.loss) {
                 self.tally.note(Kind::Loss);
+                self.lost(from, to, &message);
                 continue;
             }
             let slow = if self.random.chance(3) { 20 } else { 1 };

@@ -61,12 +61,14 @@ pub enum Kind {
     NodeHangs,
     /// A request that was not sent, since its leader had given up the lead.
     Resigned,
+    /// A heartbeat that was not sent, since whom it was for owed answers and was silent.
+    KeptSilent,
     /// A disk, a guard or a chain node that is there and does not answer.
     Trouble,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 40] = [
+    pub const ALL: [Kind; 41] = [
         Kind::Loss,
         Kind::Doubling,
         Kind::Delay,
@@ -106,6 +108,7 @@ impl Kind {
         Kind::StuckDisk,
         Kind::NodeHangs,
         Kind::Resigned,
+        Kind::KeptSilent,
         Kind::Trouble,
     ];
 }

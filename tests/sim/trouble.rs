@@ -36,6 +36,8 @@ pub enum Trouble {
     ClockAhead,
     /// One member is lost, and of those that are left one answers 200 ms late.
     SlowFollower,
+    /// One member is lost, and of those that are left one stands still for so many milliseconds.
+    PausedFollower(u64),
 }
 
 /// Whom it strikes.
@@ -47,7 +49,7 @@ pub struct Struck {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 15] = [
+    pub const ALL: [Trouble; 16] = [
         Trouble::HostLost,
         Trouble::NodeKilled,
         Trouble::InboundCut,
@@ -63,6 +65,7 @@ impl Trouble {
         Trouble::IdleGuardHangs,
         Trouble::ClockAhead,
         Trouble::SlowFollower,
+        Trouble::PausedFollower(400),
     ];
 
     /// Nobody signs for no longer than that, while it lasts and somebody else is ready.
@@ -72,7 +75,7 @@ impl Trouble {
             // The slowest of all; most are judged by their share.
             Trouble::HostLost | Trouble::InboundCut => 3 * lease,
             Trouble::NodeKilled => 1_000 * MS,
-            Trouble::SlowSyncs(more) if more > 200 => 6_500 * MS,
+            Trouble::SlowSyncs(more) if more > 200 => 9_000 * MS,
             // With a second round, as after a split vote.
             Trouble::SlowSyncs(_) => 5_000 * MS,
             Trouble::DiskStuck | Trouble::StateStuck | Trouble::HomeStuck => 10_000 * MS,
@@ -82,7 +85,7 @@ impl Trouble {
             // A failover, a lease for the guard's word, and to hand on.
             Trouble::IdleGuardHangs => 4 * lease,
             Trouble::ClockAhead => 3 * lease,
-            Trouble::SlowFollower => 300 * MS,
+            Trouble::SlowFollower | Trouble::PausedFollower(_) => 300 * MS,
         }
     }
 
@@ -90,7 +93,9 @@ impl Trouble {
     pub fn median(self) -> u64 {
         match self {
             Trouble::SlowSyncs(90 | 200) => 3_000 * MS,
-            Trouble::HostLost | Trouble::InboundCut => TIMING.lease().as_nanos() as u64 * 14 / 10,
+            Trouble::HostLost => TIMING.lease().as_nanos() as u64 * 14 / 10,
+            // The holder signs on for nearly a lease, and one heartbeat at most leaves meanwhile.
+            Trouble::InboundCut => 600 * MS,
             Trouble::NodeKilled
             | Trouble::SlowSyncs(_)
             | Trouble::DiskStuck
@@ -101,7 +106,8 @@ impl Trouble {
             | Trouble::GuardAndNodeFrozen
             | Trouble::IdleGuardHangs
             | Trouble::ClockAhead
-            | Trouble::SlowFollower => self.limit(),
+            | Trouble::SlowFollower
+            | Trouble::PausedFollower(_) => self.limit(),
         }
     }
 
@@ -110,7 +116,7 @@ impl Trouble {
         match self {
             Trouble::IdleGuardHangs | Trouble::ClockAhead => (3, None),
             // A majority of five would answer in time.
-            Trouble::SlowFollower => (2, Some(3)),
+            Trouble::SlowFollower | Trouble::PausedFollower(_) => (2, Some(3)),
             Trouble::HostLost
             | Trouble::NodeKilled
             | Trouble::InboundCut
@@ -168,6 +174,10 @@ impl World {
             }
             Trouble::SlowFollower => {
                 self.late_from = Some((struck.next, 200 * MS, until));
+                self.strike(Fault::Host(struck.third));
+            }
+            Trouble::PausedFollower(ms) => {
+                self.strike(Fault::Pause(struck.next, ms * MS));
                 self.strike(Fault::Host(struck.third));
             }
         }

@@ -65,10 +65,14 @@ pub enum Without {
     Resigning,
     /// Liveness: a vote is on disk after three syncs, one after the other.
     OneSync,
+    /// Liveness: a leader sends heartbeats to whoever is silent, too.
+    Silence,
+    /// Liveness: a follower that was silent once gets no heartbeat any more, also when it is heard again.
+    HeardAgain,
 }
 
 impl Without {
-    pub const ALL: [Without; 20] = [
+    pub const ALL: [Without; 22] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -89,6 +93,8 @@ impl Without {
         Without::Pulse,
         Without::Resigning,
         Without::OneSync,
+        Without::Silence,
+        Without::HeardAgain,
     ];
 }
 
@@ -235,6 +241,8 @@ impl World {
             What::Deliver { from, to, generation, message } => {
                 if self.hosts[to].coordinator.is_some() {
                     self.deliver(from, to, generation, message);
+                } else if !self.hosts[to].is_off {
+                    self.lost(from, to, &message);
                 }
             }
             What::Own { host, generation, stage } => {
