@@ -51,11 +51,7 @@ struct Deaths {
 }
 
 pub fn deaths(seed: u64, without: Without, traced: bool) -> End {
-    let mut world = World::new(seed, without, traced);
-    world.chain.slot = [50, 100, 200, 400][world.random.between(0, 4) as usize] * MS;
-    world.chain.plan = Some(Deaths { left: DEATHS, signatures: 5 });
-    (world.faults_end, world.patience) = (u64::MAX, PATIENCE);
-    world.run_to_end()
+    World::deaths(seed, without, traced).run_to_end()
 }
 
 impl Chain {
@@ -71,6 +67,14 @@ impl Chain {
 }
 
 impl World {
+    pub fn deaths(seed: u64, without: Without, traced: bool) -> World {
+        let mut world = World::new(seed, without, traced);
+        world.chain.slot = [50, 100, 200, 400][world.random.between(0, 4) as usize] * MS;
+        world.chain.plan = Some(Deaths { left: DEATHS, signatures: 5 });
+        (world.faults_end, world.patience) = (u64::MAX, PATIENCE);
+        world
+    }
+
     /// The next block arrives at `host`'s node, or all that it missed.
     pub fn block(&mut self, host: Id) {
         let (slot, lag) = (self.chain.slot, self.chain.homes[host].lag);
@@ -85,6 +89,9 @@ impl World {
     }
 
     fn sign_head(&mut self, host: Id) {
+        if self.approvals.is_some() {
+            return self.accept(host, self.chain.homes[host].head);
+        }
         let home = &mut self.chain.homes[host];
         if !self.hosts[host].machine.proves_key(self.at) || home.head <= home.mark {
             return;
@@ -97,7 +104,8 @@ impl World {
         self.die_as_planned(host);
     }
 
-    fn die_as_planned(&mut self, host: Id) {
+    /// Somebody has signed.
+    pub fn die_as_planned(&mut self, host: Id) {
         let Some(plan) = &mut self.chain.plan else { return };
         plan.signatures = plan.signatures.saturating_sub(1);
         if plan.signatures > 0 {
@@ -115,6 +123,11 @@ impl World {
         }
         self.delay_blocks();
         let back = self.random.between(300, 3000) * MS;
+        if self.approvals.is_some() {
+            let (fault, after) = self.move_while_late(host);
+            self.later(after + back, What::Fault(Fault::Restart(host)));
+            return self.later(after, What::Fault(fault));
+        }
         let fault = match self.random.between(0, 100) {
             0..35 => Fault::Host(host),
             35..70 => Fault::Node(host),
@@ -151,7 +164,7 @@ impl World {
             _ => self.chain.homes[host].head,
         };
         Health {
-            approved: 0,
+            approved: self.approvals.as_ref().map_or(0, |approvals| approvals.gauge(host)),
             synced: self.at >= self.hosts[host].syncing_until,
             height: told,
             head_time: Some(WallTime::from_nanos(told * self.chain.slot)),
@@ -164,6 +177,11 @@ impl World {
 
     /// The chain node of `host` was proven inactive.
     pub fn inactive(&mut self, host: Id) {
+        if let Some(approvals) = &mut self.approvals {
+            let runs = self.hosts[host].machine.answers(self.at);
+            let last_signed = runs.then(|| approvals.mark(host, self.without));
+            return self.step(host, Event::Inactive { last_signed });
+        }
         let mark = self.chain.homes[host].mark;
         let recorded = match self.without {
             Without::FreshMark => mark.saturating_sub(STALE_BY),

@@ -9,7 +9,7 @@ use crate::tally::Kind;
 use crate::trial::{failover, trial};
 use crate::trouble::Trouble;
 use crate::world::Without;
-use crate::{DEATH_SEEDS, Story, chain, complaint, faults, left_out, lively, number, plot, run_all, scene};
+use crate::{DEATH_SEEDS, Story, approvals, chain, complaint, faults, left_out, lively, number, plot, run_all, scene};
 
 /// What makes a history of a seed, if it makes the cluster that is needed.
 type SomeStory = fn(u64, Without, bool) -> Option<End>;
@@ -20,6 +20,7 @@ pub fn story(name: &str) -> Story {
         return found(move |seed, without, traced| trial(trouble, seed, without, traced));
     }
     match name {
+        "approvals" => Box::new(approvals::handovers),
         "grown" => found(faults::grown),
         "overtaken" => found(scene::overtaken),
         "start_under_way" => found(plot::start_under_way),
@@ -58,6 +59,37 @@ fn without_the_sign_floor_the_checker_finds_heights_signed_twice() {
 #[test]
 fn with_a_stale_sign_state_restored_the_checker_finds_heights_signed_twice() {
     assert!(seeds_with_doubles(Without::FreshMark) > 0);
+}
+
+#[test]
+fn with_both_halves_of_the_mark_nothing_is_approved_that_one_node_would_not_approve() {
+    let (mut handovers, mut marks) = (0, 0);
+    let seeds = number("SEEDS").unwrap_or(DEATH_SEEDS);
+    for seed in 1..=seeds {
+        let end = approvals::handovers(seed, Without::Nothing, false);
+        let complaint = complaint(&end);
+        assert!(complaint.is_none() && end.live.is_some() && end.struck == 3, "SEED={seed}: {complaint:?}");
+        (handovers, marks) = (handovers + end.handovers, marks + u64::from(end.marks));
+    }
+    eprintln!("{handovers} handovers, {marks} marks in {seeds} histories");
+    assert!(handovers > seeds && marks > seeds, "{handovers} handovers, {marks} marks");
+}
+
+/// Something is approved in the history of `seed` that one node would not approve.
+fn assert_conflict(seed: u64, without: Without) {
+    let conflicts = |seed: &u64| approvals::handovers(*seed, without, false).conflict.is_some();
+    let found = || (1..=DEATH_SEEDS).filter(conflicts).collect::<Vec<u64>>();
+    assert!(conflicts(&seed), "without {without:?} not in the history of {seed}, and in those of {:?}", found());
+}
+
+#[test]
+fn with_a_mark_without_the_old_holders_head_a_height_is_signed_anew() {
+    assert_conflict(66, Without::MarkHead);
+}
+
+#[test]
+fn with_a_mark_without_the_old_holders_approvals_a_height_is_endorsed_that_was_skipped() {
+    assert_conflict(92, Without::MarkApprovals);
 }
 
 /// A search that finds nothing in this time has failed.

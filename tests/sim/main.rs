@@ -12,6 +12,7 @@
 //!
 //! An ordinary run has 2,000 histories, `.ci/run` has 10,000.
 
+mod approvals;
 mod calls;
 mod chain;
 mod consensus;
@@ -34,6 +35,9 @@ mod schedule;
 #[path = "../../localnet/src/judge/signlog.rs"]
 mod signlog;
 mod silence;
+#[allow(dead_code)] // The facts of a NEAR node; the blocks of this chain make themselves.
+#[path = "../host/near_node/slots.rs"]
+mod slots;
 mod snapshots;
 mod tally;
 mod timings;
@@ -83,6 +87,9 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 fn complaint(end: &End) -> Option<String> {
     if !end.verdict.is_clean() {
         return Some(format!("{}", end.verdict));
+    }
+    if let Some(conflict) = &end.conflict {
+        return Some(format!("no single node signs {conflict}"));
     }
     match (&end.overlap, end.live) {
         (Some(overlap), _) => Some(overlap.clone()),

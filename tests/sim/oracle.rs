@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use baton::base::ids::Role;
 use baton::core::Stage;
 
+use crate::approvals::Approvals;
 use crate::faults::Fault;
 use crate::host::Host;
 use crate::raft::Id;
@@ -31,6 +32,10 @@ pub struct End {
     pub tally: Tally,
     /// Of all that was signed.
     pub verdict: Report,
+    /// Approvals that no single node would have made, on a chain that has any.
+    pub conflict: Option<String>,
+    /// Marks of approvals that were passed on.
+    pub marks: u32,
     pub signatures: usize,
     /// Oldest first.
     pub signed_at: Vec<u64>,
@@ -74,6 +79,8 @@ impl World {
             handovers: moves.iter().filter(|kind| **kind == "handover").count() as u64,
             tally: world.tally,
             verdict: signlog::check(&world.chain.log),
+            conflict: world.approvals.as_ref().and_then(Approvals::conflict),
+            marks: world.approvals.as_ref().map_or(0, |approvals| approvals.marks),
             signatures: world.chain.log.len(),
             signed_at: world.chain.log.iter().map(|signature| signature.at.as_nanos()).collect(),
             strikes: world.strikes.made,

@@ -66,6 +66,9 @@ pub enum What {
         host: Id,
         lag: u64,
     },
+    Approve {
+        host: Id,
+    },
     Fault(Fault),
 }
 
@@ -142,7 +145,7 @@ pub fn for_coordinator(what: &What) -> Option<Id> {
         What::Own { host, .. } | What::Heard { host, .. } => Some(*host),
         What::Ask { .. } | What::Deadline { .. } | What::Killed { .. } | What::Resume { .. } | What::Fault(_) => None,
         What::Backstop { .. } | What::GuardGoesOn { .. } | What::Flushed { .. } => None,
-        What::Block { .. } | What::Lag { .. } => None,
+        What::Block { .. } | What::Lag { .. } | What::Approve { .. } => None,
     }
 }
 

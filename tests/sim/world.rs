@@ -11,6 +11,7 @@ use baton::base::timing::Timing;
 use baton::core::agreed::replicated::Command;
 use baton::core::{Action, Event};
 
+use crate::approvals::Approvals;
 use crate::chain::Chain;
 use crate::coordinator::Stage;
 use crate::host::Host;
@@ -45,6 +46,10 @@ pub enum Without {
     Floor,
     /// The sign state that a `Release` reads was restored from a backup.
     FreshMark,
+    /// The mark that a `Release` passes on says nothing of the old holder's head.
+    MarkHead,
+    /// It says nothing of its approvals.
+    MarkApprovals,
     /// A stopped guard is killed by nobody.
     Backstop,
     /// The core of a leader hears of no change of the voters.
@@ -72,7 +77,7 @@ pub enum Without {
 }
 
 impl Without {
-    pub const ALL: [Without; 22] = [
+    pub const ALL: [Without; 24] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -83,6 +88,8 @@ impl Without {
         Without::AwaitedStart,
         Without::Floor,
         Without::FreshMark,
+        Without::MarkHead,
+        Without::MarkApprovals,
         Without::Backstop,
         Without::Voters,
         Without::Comparison,
@@ -123,6 +130,7 @@ pub struct World {
     /// The history ends by then, however it goes.
     pub patience: u64,
     pub chain: Chain,
+    pub approvals: Option<Approvals>,
     /// Apart from `random`, so that a history without what is drawn from it is what it was.
     pub odd: Random,
     /// Each coordinator starts with a timing of its own.
@@ -184,6 +192,7 @@ impl World {
             tally: Tally::default(),
             patience: u64::MAX,
             chain: Chain::new(BLOCK, count),
+            approvals: None,
             odd: Random::new(seed.rotate_left(32) ^ 0x6f64_6473),
             mixed: false,
             longest_lease: TIMING.lease().as_nanos() as u64,
@@ -272,6 +281,7 @@ impl World {
             }
             What::Block { host } => self.block(host),
             What::Lag { host, lag } => self.set_lag(host, lag),
+            What::Approve { host } => self.approve(host),
             What::Fault(fault) => self.strike(fault),
         }
     }
