@@ -175,7 +175,12 @@ impl Core {
 
     pub(in crate::core) fn note_exited(&mut self, now: Now, cause: ExitCause, out: &mut Vec<Action>) {
         match cause {
-            ExitCause::ByItself => self.tenure_lost_node(now, Reason::NodeExited, out),
+            ExitCause::ByItself => {
+                if let Some(tenure) = &mut self.tenure {
+                    tenure.ended_activating |= tenure.stage == Stage::Activating && !tenure.recorded;
+                }
+                self.tenure_lost_node(now, Reason::NodeExited, out);
+            }
             // A stop that was ordered before this tenure, to restart the node as standby, came late.
             ExitCause::Stopped { .. } if self.stage().is_some_and(|s| s == Stage::Activating || s == Stage::Active) => {
                 self.tenure_lost_node(now, Reason::NodeExited, out);
@@ -208,8 +213,17 @@ impl Core {
             | Stage::Linking
             | Stage::Activating
             | Stage::Active
-            | Stage::Upgrading => self.let_go(now, reason, None, out),
+            | Stage::Upgrading => self.let_go_without_node(now, reason, out),
         }
+    }
+
+    /// Liveness: a node that ends at what was to activate it would do so again. Without a pause that grows, a preferred
+    /// host would take the baton from the others for ever.
+    pub(super) fn let_go_without_node(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
+        if self.tenure.as_ref().is_some_and(|tenure| tenure.ended_activating) && self.best_target().is_some() {
+            self.host.distrust(now.boot);
+        }
+        self.let_go(now, reason, None, out);
     }
 
     /// The guard killed the node and put the links into standby. What was still under way here may

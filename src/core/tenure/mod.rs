@@ -94,6 +94,8 @@ pub struct Tenure {
     after_upgrade: bool,
     /// Its activation stands in the history.
     recorded: bool,
+    /// The node has ended by itself before it was active in this tenure, and has not become it since.
+    ended_activating: bool,
     /// Set in `Stopping`.
     ending: Option<Ending>,
 }
@@ -222,6 +224,7 @@ impl Core {
             in_place: None,
             after_upgrade: false,
             recorded: false,
+            ended_activating: false,
             ending: None,
         });
         out.push(Action::WatchChain { closely: true });
@@ -308,7 +311,7 @@ impl Core {
             return;
         };
         tenure.enter(Stage::Active, now.boot);
-        tenure.after_upgrade = false;
+        (tenure.after_upgrade, tenure.ended_activating) = (false, false);
         out.push(Action::WatchChain { closely: false });
         if !std::mem::replace(&mut tenure.recorded, true) {
             out.push(Action::ProposeActivated { epoch, floor: tenure.floor, began_at: tenure.began_at });
@@ -356,7 +359,7 @@ impl Core {
             self.host.distrust(now.boot);
             self.let_go(now, Reason::ActivationFailed, None, out);
         } else if tenure.reactivate && self.best_target().is_some() {
-            self.let_go(now, Reason::NodeExited, None, out);
+            self.let_go_without_node(now, Reason::NodeExited, out);
         } else if let Some(tenure) = &mut self.tenure
             && tenure.reactivate
             && now.boot >= self.host.start_at()
