@@ -15,6 +15,7 @@ mod frozen_disk;
 mod logs;
 mod namespaces;
 mod operating;
+mod ready_host;
 mod realtime;
 mod sabotage;
 mod slips;
