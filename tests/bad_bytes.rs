@@ -93,12 +93,14 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             leader_id: openraft::vote::leader_id_std::CommittedLeaderId::new(3),
             index: 5,
         },
-        payload: openraft::EntryPayload::Normal(baton::core::agreed::replicated::Command::Claim {
-            epoch: Epoch(4),
-            member: "b".into(),
-            reason: "first claim".into(),
-            at: baton::base::time::WallTime::from_nanos(1_000),
-        }),
+        payload: openraft::EntryPayload::Normal(baton::core::agreed::replicated::Command::Baton(
+            baton::core::agreed::replicated::Baton::Claim {
+                epoch: Epoch(4),
+                member: "b".into(),
+                reason: "first claim".into(),
+                at: baton::base::time::WallTime::from_nanos(1_000),
+            },
+        )),
     });
     let record = |member: &str, incarnation| proto::Record {
         member: member.into(),

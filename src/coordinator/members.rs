@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn what_cannot_read_what_stands_in_the_log_is_not_added() {
         use crate::base::ids::{Epoch, UpgradeName};
-        use crate::core::agreed::replicated::{Command, Replicated};
+        use crate::core::agreed::replicated::{Baton, Command, Replicated, Upgrade};
 
         let refused = |knows: u32, state: &Replicated| {
             let mut older = found("d", 0, false, true);
@@ -276,14 +276,14 @@ mod tests {
         let mut state = Replicated::default();
         assert_eq!(refused(0, &state), None, "nothing but what every version reads");
         let (name, at) = (UpgradeName::new("v2").unwrap(), crate::base::time::WallTime::default());
-        state.apply(1, &Command::PlanUpgrade { name, height: None, source: None, back: false, at });
+        state.apply(1, &Command::Upgrade(Upgrade::Plan { name, height: None, source: None, back: false, at }));
         let reason = refused(0, &state).expect("refused");
         assert!(reason.contains("knows no upgrade plans"), "{reason}");
         assert!(reason.ends_with("upgrade baton on d first, then add it"), "{reason}");
         assert_eq!(refused(1, &state), None);
 
         let (epoch, reason) = (Epoch(1), "start".to_owned());
-        state.apply(1, &Command::Claim { epoch, member: "a".into(), reason, at });
+        state.apply(1, &Command::Baton(Baton::Claim { epoch, member: "a".into(), reason, at }));
         state.apply(1, &Command::LayFloor { epoch, above: 7, because: "power cut".into(), at });
         let reason = refused(1, &state).expect("refused");
         assert!(reason.contains("knows no floors that an operator laid"), "{reason}");

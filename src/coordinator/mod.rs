@@ -46,7 +46,7 @@ use crate::cluster::store::Store;
 use crate::cluster::transport::{self, Entrance, Homes};
 use crate::config::{self, Config, OnHalt};
 use crate::core::agreed::members::Member;
-use crate::core::agreed::replicated::Command;
+use crate::core::agreed::replicated::{Baton, Command};
 use crate::core::{Action, Core, Event, Memory, Settings};
 use crate::core_handle::SharedCore;
 use crate::host::chain::{Driver, KeyReader};
@@ -272,14 +272,14 @@ impl Performer {
         let at = WallTime::now();
         match action {
             Action::ProposeClaim { epoch, reason } => {
-                self.propose(Command::Claim { epoch, member: self.me.clone(), reason, at });
+                self.propose(Baton::Claim { epoch, member: self.me.clone(), reason, at });
             }
             Action::ProposeRelease { epoch, last_signed, reason, to } => {
-                self.propose(Command::Release { epoch, last_signed, reason, at, to });
+                self.propose(Baton::Release { epoch, last_signed, reason, at, to });
             }
             Action::ProposeActivated { epoch, floor, began_at } => {
                 let took = BootTime::now().since(began_at);
-                self.propose(Command::Activated { epoch, at, floor, took });
+                self.propose(Baton::Activated { epoch, at, floor, took });
             }
             Action::Campaign => {
                 let consensus = self.consensus.clone();
@@ -304,15 +304,15 @@ impl Performer {
         }
     }
 
-    fn propose(&self, command: Command) {
-        let epoch = command.epoch().map(|epoch| epoch.0);
+    fn propose(&self, command: Baton) {
+        let epoch = command.epoch().0;
         if lock(&self.proposals).begins(&command) {
             info!(epoch, "proposing {command}");
         }
         let (consensus, core, proposals) = (self.consensus.clone(), self.core.clone(), self.proposals.clone());
-        let again = if matches!(command, Command::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
+        let again = if matches!(command, Baton::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
         tokio::spawn(async move {
-            let Err(reason) = consensus.propose(command.clone()).await else {
+            let Err(reason) = consensus.propose(Command::Baton(command.clone())).await else {
                 if let Some(line) = lock(&proposals).committed(&command, BootTime::now()) {
                     info!(epoch, "{line}");
                 }

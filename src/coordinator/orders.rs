@@ -23,7 +23,7 @@ use crate::cluster::wire::proto::{LayFloor, SetMaintenance, SetPause, SetPriorit
 use crate::config::{Member, PRIORITY_MAX};
 use crate::core::agreed::orders::Orders;
 use crate::core::agreed::replicated::knows::KNOWS_LAID_FLOORS;
-use crate::core::agreed::replicated::{Applied, Command};
+use crate::core::agreed::replicated::{Applied, Command, Set};
 use crate::operator::admin::{Asker, NotDone, ORDER_MAX};
 use crate::operator::relay::Relay;
 
@@ -178,20 +178,7 @@ async fn await_in_force(reporter: &Reporter, command: &Command) {
 }
 
 fn is_in_force(orders: &Orders, command: &Command) -> bool {
-    match command {
-        Command::SetMaintenance { member, on, .. } => orders.is_in_maintenance(member) == *on,
-        Command::SetPause { on, .. } => orders.is_paused() == *on,
-        Command::SetPriority { member, priority } => orders.priorities.get(member) == priority.as_ref(),
-        Command::Claim { .. }
-        | Command::Release { .. }
-        | Command::Activated { .. }
-        | Command::Join { .. }
-        | Command::LayFloor { .. }
-        | Command::PlanUpgrade { .. }
-        | Command::CancelUpgrade { .. }
-        | Command::UpgradeTurn { .. }
-        | Command::EndUpgrade { .. } => true,
-    }
+    if let Command::Set(set) = command { orders.has(set) } else { true }
 }
 
 /// The order with the name of the member that it is about.
@@ -210,14 +197,14 @@ fn checked(members: &[Member], epoch: Epoch, order: &Order) -> Result<Command, S
     let at = WallTime::now();
     Ok(match order {
         Order::Maintenance(SetMaintenance { member, on, .. }) => {
-            Command::SetMaintenance { member: validator(members, member)?.id.clone(), on: *on, at }
+            Command::Set(Set::Maintenance { member: validator(members, member)?.id.clone(), on: *on, at })
         }
-        Order::Pause(SetPause { on, .. }) => Command::SetPause { on: *on, at },
+        Order::Pause(SetPause { on, .. }) => Command::Set(Set::Pause { on: *on, at }),
         Order::Priority(SetPriority { priority: Some(priority), .. }) if *priority > PRIORITY_MAX => {
             return Err(format!("{priority} is more than {PRIORITY_MAX}, the highest priority"));
         }
         Order::Priority(SetPriority { member, priority }) => {
-            Command::SetPriority { member: validator(members, member)?.id.clone(), priority: *priority }
+            Command::Set(Set::Priority { member: validator(members, member)?.id.clone(), priority: *priority })
         }
         Order::Floor(LayFloor { because, .. }) if because.trim().is_empty() => {
             return Err("a floor needs a reason, for the history: --because TEXT".to_owned());
@@ -244,37 +231,30 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
     let replicated = reporter.applied.borrow().replicated.clone();
     let holder = replicated.holder.as_ref();
     match command {
-        Command::SetMaintenance { member, on: true, .. } if holder != Some(member) => {
+        Command::Set(Set::Maintenance { member, on: true, .. }) if holder != Some(member) => {
             format!("{member} is in maintenance and takes no baton")
         }
-        Command::SetMaintenance { member, on: true, .. } if replicated.orders.is_paused() => {
+        Command::Set(Set::Maintenance { member, on: true, .. }) if replicated.orders.is_paused() => {
             format!("{member} is in maintenance and keeps the baton while the cluster is paused")
         }
-        Command::SetMaintenance { member, on: true, .. } => {
+        Command::Set(Set::Maintenance { member, on: true, .. }) => {
             format!("{member} is in maintenance and hands the baton over as soon as another member is ready")
         }
-        Command::SetMaintenance { member, on: false, .. } => format!("{member} is not in maintenance"),
-        Command::SetPause { on: true, .. } => {
+        Command::Set(Set::Maintenance { member, on: false, .. }) => format!("{member} is not in maintenance"),
+        Command::Set(Set::Pause { on: true, .. }) => {
             let keeper = holder.or(replicated.moves.back().map(|last| &last.to));
             let stays =
                 keeper.map_or("nobody takes the baton".into(), |keeper| format!("the baton stays with {keeper}"));
             format!("paused: {stays} until baton resume")
         }
-        Command::SetPause { on: false, .. } => "not paused: the baton moves by itself".into(),
-        Command::SetPriority { member, priority: Some(priority) } => format!("{member} has priority {priority}"),
-        Command::SetPriority { member, priority: None } => format!("{member} has its configured priority"),
+        Command::Set(Set::Pause { on: false, .. }) => "not paused: the baton moves by itself".into(),
+        Command::Set(Set::Priority { member, priority: Some(priority) }) => format!("{member} has priority {priority}"),
+        Command::Set(Set::Priority { member, priority: None }) => format!("{member} has its configured priority"),
         Command::LayFloor { epoch, above, .. } => {
             let holder = holder.map_or("the holder", NodeId::as_str);
             format!("{holder} signs above height {above} under epoch {epoch}, once its chain node is past the floor")
         }
-        Command::Claim { .. }
-        | Command::Release { .. }
-        | Command::Activated { .. }
-        | Command::Join { .. }
-        | Command::PlanUpgrade { .. }
-        | Command::CancelUpgrade { .. }
-        | Command::UpgradeTurn { .. }
-        | Command::EndUpgrade { .. } => command.to_string(),
+        Command::Baton(_) | Command::Join { .. } | Command::Upgrade(_) => command.to_string(),
     }
 }
 
@@ -298,7 +278,7 @@ mod tests {
         assert!(refused(maintenance("host-c")).contains("is an arbiter"));
         assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
         let own = checked(&members(), Epoch(3), &addressed(maintenance(""), &"host-a".into())).unwrap();
-        let Command::SetMaintenance { member, on: true, at } = own else { panic!("{own}") };
+        let Command::Set(Set::Maintenance { member, on: true, at }) = own else { panic!("{own}") };
         assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
         assert!(at.as_nanos() > 7, "the time is the proposer's own");
     }
@@ -326,12 +306,12 @@ mod tests {
         let mut state = crate::core::agreed::replicated::Replicated::default();
         let (member, at): (NodeId, _) = ("host-b".into(), WallTime::now());
         for command in [
-            Command::SetMaintenance { member: member.clone(), on: true, at },
-            Command::SetPause { on: true, at },
-            Command::SetPriority { member: member.clone(), priority: Some(3) },
-            Command::SetMaintenance { member: member.clone(), on: false, at },
-            Command::SetPause { on: false, at },
-            Command::SetPriority { member, priority: None },
+            Command::Set(Set::Maintenance { member: member.clone(), on: true, at }),
+            Command::Set(Set::Pause { on: true, at }),
+            Command::Set(Set::Priority { member: member.clone(), priority: Some(3) }),
+            Command::Set(Set::Maintenance { member: member.clone(), on: false, at }),
+            Command::Set(Set::Pause { on: false, at }),
+            Command::Set(Set::Priority { member, priority: None }),
         ] {
             assert!(!is_in_force(&state.orders, &command), "before {command}");
             state.apply(1, &command);

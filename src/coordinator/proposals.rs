@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::base::ids::Epoch;
 use crate::base::time::BootTime;
-use crate::core::agreed::replicated::Command;
+use crate::core::agreed::replicated::Baton;
 
 /// After a failure, for the core to ask for the same again.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 
 /// One kind of command under one epoch.
-type Subject = (Discriminant<Command>, Option<Epoch>);
+type Subject = (Discriminant<Baton>, Epoch);
 
 /// The proposal that fails, if one does.
 #[derive(Default)]
@@ -31,18 +31,18 @@ impl Failing {
     }
 }
 
-fn subject(command: &Command) -> Subject {
+fn subject(command: &Baton) -> Subject {
     (discriminant(command), command.epoch())
 }
 
 impl Proposals {
     /// Whether that `command` is proposed is to be told; not of one that has failed.
-    pub(super) fn begins(&self, command: &Command) -> bool {
+    pub(super) fn begins(&self, command: &Baton) -> bool {
         self.0.as_ref().is_none_or(|failing| failing.subject != subject(command))
     }
 
     /// How often it has failed by now. Whether to tell why: once.
-    pub(super) fn failed(&mut self, command: &Command, now: BootTime) -> (u64, bool) {
+    pub(super) fn failed(&mut self, command: &Baton, now: BootTime) -> (u64, bool) {
         let subject = subject(command);
         let known = self.0.take_if(|failing| failing.subject == subject);
         let is_new = known.is_none();
@@ -52,13 +52,13 @@ impl Proposals {
     }
 
     /// A line for the log, when it had failed before.
-    pub(super) fn committed(&mut self, command: &Command, now: BootTime) -> Option<String> {
+    pub(super) fn committed(&mut self, command: &Baton, now: BootTime) -> Option<String> {
         let failing = self.0.take_if(|failing| failing.subject == subject(command))?;
         Some(format!("proposed {}, {}", failing.what, failing.lasted(now)))
     }
 
     /// A line for the log, when it has not failed again since it had `times`: nobody asks for it any more.
-    pub(super) fn given_up(&mut self, command: &Command, times: u64, now: BootTime) -> Option<String> {
+    pub(super) fn given_up(&mut self, command: &Baton, times: u64, now: BootTime) -> Option<String> {
         let failing = self.0.take_if(|failing| failing.subject == subject(command) && failing.times == times)?;
         Some(format!("no longer proposing {}, {}", failing.what, failing.lasted(now)))
     }
@@ -71,9 +71,9 @@ mod tests {
 
     const T0: BootTime = BootTime::from_nanos(1_000_000_000);
 
-    fn release(epoch: u64, at: u64) -> Command {
+    fn release(epoch: u64, at: u64) -> Baton {
         let at = WallTime::from_nanos(at);
-        Command::Release { epoch: Epoch(epoch), last_signed: None, reason: "lease-lost".into(), at, to: None }
+        Baton::Release { epoch: Epoch(epoch), last_signed: None, reason: "lease-lost".into(), at, to: None }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::cluster::gossip::{Heard, Table};
 use crate::cluster::raft::Consensus;
 use crate::cluster::store::{AppliedEntry, Health, News};
 use crate::cluster::wire::proto::Record;
-use crate::core::agreed::replicated::Command;
+use crate::core::agreed::replicated::{Baton, Command};
 use crate::core::{ClockOffset, Event, Peer};
 use crate::core_handle::{Change, SharedCore};
 
@@ -40,7 +40,7 @@ pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedRece
             }
         };
         info!(term, index, epoch = command.epoch().map(|epoch| epoch.0), ?result, "applied {command}");
-        let activated = matches!(command, Command::Activated { .. });
+        let activated = matches!(command, Command::Baton(Baton::Activated { .. }));
         core.step(Event::Applied { term, command, outcome: result, view });
         if activated {
             reporter.count_move();

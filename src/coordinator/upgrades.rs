@@ -31,7 +31,7 @@ use crate::cluster::gossip::Table;
 use crate::cluster::wire::proto::upgrade_change_request::Change;
 use crate::cluster::wire::proto::{UpgradeChangeRequest, UpgradeChangeResponse};
 use crate::core::Event;
-use crate::core::agreed::replicated::{Applied, Command, Replicated};
+use crate::core::agreed::replicated::{Applied, Command, Replicated, Upgrade};
 use crate::core::tenure::Reason;
 use crate::core::upgrades::{Facts, Host, Next, Plan, Plans, Situation, Wanted, check_known, next};
 use crate::host::effects::Planned;
@@ -166,12 +166,12 @@ impl Follower {
         let (name, at) = (plan.name.clone(), WallTime::now());
         match todo {
             Next::Underway(_) | Next::Wait(_) => {}
-            Next::Turn(member) => self.propose(Command::UpgradeTurn { name, member, at }).await,
+            Next::Turn(member) => self.propose(Command::Upgrade(Upgrade::Turn { name, member, at })).await,
             Next::HandOver(to) => self.hand_over(to, now),
-            Next::End => self.propose(Command::EndUpgrade { name, failed: None, at }).await,
+            Next::End => self.propose(Command::Upgrade(Upgrade::End { name, failed: None, at })).await,
             Next::Fail { member, reason } => {
                 warn!("upgrade {name} failed at {member}: {reason}");
-                self.propose(Command::EndUpgrade { name, failed: Some((member, reason)), at }).await;
+                self.propose(Command::Upgrade(Upgrade::End { name, failed: Some((member, reason)), at })).await;
             }
         }
     }

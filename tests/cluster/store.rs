@@ -16,7 +16,7 @@ use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::base::time::WallTime;
 use baton::cluster::store::{AppliedEntry, Health, LogStore, News, StateMachine, Store, StoreError};
 use baton::cluster::wire::{Entry, Node, TypeConfig, Vote};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command, Set, Upgrade};
 use baton::core::fences::floor::FloorSource;
 use baton::core::fences::lease::VoterSets;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
@@ -138,7 +138,7 @@ async fn a_member_that_goes_leaves_no_incarnation_and_no_order_behind() {
         let nodes: BTreeMap<NodeId, Node> = names.iter().map(|name| ((*name).into(), node(name))).collect();
         Entry { log_id: id(1, index), payload: EntryPayload::Membership(nodes.into()) }
     };
-    let priority = Command::SetPriority { member: "b".into(), priority: Some(7) };
+    let priority = Command::Set(Set::Priority { member: "b".into(), priority: Some(7) });
     let entries = vec![
         membership(0, &["a", "b"]),
         entry(1, 1, Command::Join { member: "b".into(), incarnation: 4 }),
@@ -265,13 +265,13 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
     let member = "m".repeat(64);
     let mut entries = Vec::new();
     for epoch in 1..=300_u64 {
-        let claim = Command::Claim {
+        let claim = Command::Baton(Baton::Claim {
             epoch: Epoch(epoch),
             member: member.as_str().into(),
             reason: "r".repeat(1000),
             at: WallTime::from_nanos(u64::MAX),
-        };
-        let active = Command::Activated {
+        });
+        let active = Command::Baton(Baton::Activated {
             epoch: Epoch(epoch),
             at: WallTime::from_nanos(u64::MAX),
             floor: MetFloor {
@@ -281,17 +281,18 @@ async fn the_largest_history_fits_into_the_store_and_survives() {
                 settled_in: Duration::MAX,
             },
             took: Duration::MAX,
-        };
+        });
         entries.push(entry(epoch, epoch * 2 - 2, claim));
         entries.push(entry(epoch, epoch * 2 - 1, active));
     }
     for number in 0..40_u64 {
         let (name, at) = (UpgradeName::new(&format!("{number:0128}")).unwrap(), WallTime::from_nanos(u64::MAX));
         let source = Some("/".repeat(1024));
-        let plan = Command::PlanUpgrade { name: name.clone(), height: Some(u64::MAX), source, back: true, at };
+        let plan =
+            Command::Upgrade(Upgrade::Plan { name: name.clone(), height: Some(u64::MAX), source, back: true, at });
         let failed = Some((member.as_str().into(), "r".repeat(1000)));
         entries.push(entry(300, 600 + number * 2, plan));
-        entries.push(entry(300, 601 + number * 2, Command::EndUpgrade { name, failed, at }));
+        entries.push(entry(300, 601 + number * 2, Command::Upgrade(Upgrade::End { name, failed, at })));
     }
     opened.log.save_vote(&vote(300, "a")).await.unwrap();
     for chunk in entries.chunks(50) {
@@ -322,7 +323,7 @@ async fn an_entry_that_is_too_large_is_not_written() {
     let dir = TempDir::new().unwrap();
     let mut opened = filled(dir.path()).await;
     let (reason, at) = ("x".repeat(200_000), WallTime::from_nanos(1));
-    let large = Command::Release { epoch: Epoch(1), last_signed: None, reason, at, to: None };
+    let large = Command::Baton(Baton::Release { epoch: Epoch(1), last_signed: None, reason, at, to: None });
     assert!(opened.log.blocking_append([entry(2, 11, large)]).await.is_err());
     assert_eq!(opened.log.get_log_state().await.unwrap().last_log_id, Some(id(2, 10)));
     assert_eq!(*opened.store.health().borrow(), Health::Good);

@@ -18,7 +18,9 @@ use baton::cluster::wire::{
     read_entry,
 };
 use baton::core::agreed::orders::Orders;
-use baton::core::agreed::replicated::{Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use baton::core::agreed::replicated::{
+    Baton, Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated, Set, Upgrade,
+};
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -101,36 +103,49 @@ fn epochs() -> impl Strategy<Value = Epoch> {
 
 fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
-        (epochs(), names(), ".{0,40}", times()).prop_map(|(epoch, member, reason, at)| Command::Claim {
+        (epochs(), names(), ".{0,40}", times()).prop_map(|(epoch, member, reason, at)| Command::Baton(Baton::Claim {
             epoch,
             member,
             reason,
             at
-        }),
-        (epochs(), option::of(marks()), ".{0,40}", times(), option::of(names()))
-            .prop_map(|(epoch, last_signed, reason, at, to)| Command::Release { epoch, last_signed, reason, at, to }),
+        })),
+        (epochs(), option::of(marks()), ".{0,40}", times(), option::of(names())).prop_map(
+            |(epoch, last_signed, reason, at, to)| Command::Baton(Baton::Release {
+                epoch,
+                last_signed,
+                reason,
+                at,
+                to
+            })
+        ),
         (epochs(), any::<u64>(), ".{0,40}", times()).prop_map(|(epoch, above, because, at)| Command::LayFloor {
             epoch,
             above,
             because,
             at
         }),
-        (epochs(), times(), met_floors(), durations()).prop_map(|(epoch, at, floor, took)| Command::Activated {
-            epoch,
-            at,
-            floor,
-            took
-        }),
+        (epochs(), times(), met_floors(), durations())
+            .prop_map(|(epoch, at, floor, took)| Command::Baton(Baton::Activated { epoch, at, floor, took })),
         (names(), any::<u64>()).prop_map(|(member, incarnation)| Command::Join { member, incarnation }),
-        (names(), any::<bool>(), times()).prop_map(|(member, on, at)| Command::SetMaintenance { member, on, at }),
-        (any::<bool>(), times()).prop_map(|(on, at)| Command::SetPause { on, at }),
-        (names(), option::of(any::<u32>())).prop_map(|(member, priority)| Command::SetPriority { member, priority }),
-        (upgrade_names(), option::of(any::<u64>()), option::of("/[a-z]{1,9}"), any::<bool>(), times())
-            .prop_map(|(name, height, source, back, at)| Command::PlanUpgrade { name, height, source, back, at }),
-        (upgrade_names(), times()).prop_map(|(name, at)| Command::CancelUpgrade { name, at }),
-        (upgrade_names(), names(), times()).prop_map(|(name, member, at)| Command::UpgradeTurn { name, member, at }),
+        (names(), any::<bool>(), times()).prop_map(|(member, on, at)| Command::Set(Set::Maintenance {
+            member,
+            on,
+            at
+        })),
+        (any::<bool>(), times()).prop_map(|(on, at)| Command::Set(Set::Pause { on, at })),
+        (names(), option::of(any::<u32>()))
+            .prop_map(|(member, priority)| Command::Set(Set::Priority { member, priority })),
+        (upgrade_names(), option::of(any::<u64>()), option::of("/[a-z]{1,9}"), any::<bool>(), times()).prop_map(
+            |(name, height, source, back, at)| Command::Upgrade(Upgrade::Plan { name, height, source, back, at })
+        ),
+        (upgrade_names(), times()).prop_map(|(name, at)| Command::Upgrade(Upgrade::Cancel { name, at })),
+        (upgrade_names(), names(), times()).prop_map(|(name, member, at)| Command::Upgrade(Upgrade::Turn {
+            name,
+            member,
+            at
+        })),
         (upgrade_names(), option::of((names(), ".{0,20}")), times())
-            .prop_map(|(name, failed, at)| Command::EndUpgrade { name, failed, at }),
+            .prop_map(|(name, failed, at)| Command::Upgrade(Upgrade::End { name, failed, at })),
     ]
 }
 
@@ -446,8 +461,9 @@ fn a_voter_without_an_address_is_refused() {
 
 #[test]
 fn a_duration_that_is_too_long_is_stored_as_the_longest() {
-    let command =
-        |took| Command::Activated { epoch: Epoch(1), at: WallTime::default(), floor: MetFloor::default(), took };
+    let command = |took| {
+        Command::Baton(Baton::Activated { epoch: Epoch(1), at: WallTime::default(), floor: MetFloor::default(), took })
+    };
     let back = Command::try_from(proto::Command::from(&command(Duration::MAX))).unwrap();
     assert_eq!(back, command(Duration::from_nanos(u64::MAX)));
 }
@@ -465,7 +481,8 @@ fn a_state_that_was_written_before_there_were_orders_has_none() {
 fn a_mark_with_approvals_is_none_to_a_version_that_does_not_know_of_them() {
     let last_signed = Some(SignMark::of_approvals(7, 9));
     let at = WallTime::default();
-    let release = Command::Release { epoch: Epoch(1), last_signed, reason: "operator".into(), at, to: None };
+    let release =
+        Command::Baton(Baton::Release { epoch: Epoch(1), last_signed, reason: "operator".into(), at, to: None });
     let Some(proto::command::Command::Release(written)) = proto::Command::from(&release).command else { panic!() };
     assert_eq!(written.last_signed, None);
     assert_eq!(written.approvals, Some(proto::Approvals { head: 7, approved: 9 }));
@@ -474,7 +491,7 @@ fn a_mark_with_approvals_is_none_to_a_version_that_does_not_know_of_them() {
     let without = proto::Release { approvals: None, ..written };
     let entry = proto::Command { command: Some(proto::command::Command::Release(without)) };
     let read = Command::try_from(entry).unwrap();
-    assert!(matches!(read, Command::Release { last_signed: None, .. }), "it settles: {read}");
+    assert!(matches!(read, Command::Baton(Baton::Release { last_signed: None, .. })), "it settles: {read}");
 }
 
 /// Rows and entries of a version that recorded no more than the floor itself.
@@ -484,11 +501,11 @@ fn what_an_earlier_version_wrote_of_a_floor_is_read_without_its_basis() {
     let whole = MetFloor { floor, basis: Some(FloorBasis::Release), height: 9, settled_in: Duration::from_millis(3) };
     let old = MetFloor { floor, ..MetFloor::default() };
     let (epoch, at, took) = (Epoch(1), WallTime::default(), Duration::from_millis(5));
-    let entry = proto::Command::from(&Command::Activated { epoch, at, floor: whole, took });
+    let entry = proto::Command::from(&Command::Baton(Baton::Activated { epoch, at, floor: whole, took }));
     let Some(proto::command::Command::Activated(mut entry)) = entry.command else { panic!("no Activated") };
     (entry.basis, entry.met_at_height, entry.settled_in_ns) = (0, 0, 0);
     let entry = proto::Command { command: Some(proto::command::Command::Activated(entry)) };
-    assert_eq!(Command::try_from(entry).unwrap(), Command::Activated { epoch, at, floor: old, took });
+    assert_eq!(Command::try_from(entry).unwrap(), Command::Baton(Baton::Activated { epoch, at, floor: old, took }));
     assert_eq!(old.to_string(), "above 7");
     assert_eq!(whole.to_string(), "release, above 7, met at height 9 in 3 ms");
 }

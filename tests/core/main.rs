@@ -16,7 +16,7 @@ use baton::base::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::base::time::{BootTime, Now, WallTime};
 use baton::base::timing::{LeaseSpan, Timing};
-use baton::core::agreed::replicated::{Command, Replicated};
+use baton::core::agreed::replicated::{Baton, Command, Replicated, Set};
 use baton::core::tenure::{Halt, Reason};
 use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
 
@@ -222,35 +222,40 @@ impl Story {
         let at = wall(self.at);
         Ok(match words {
             ["claim", of, member] => {
-                Command::Claim { epoch: epoch(of)?, member: (*member).into(), reason: "test".into(), at }
+                Command::Baton(Baton::Claim { epoch: epoch(of)?, member: (*member).into(), reason: "test".into(), at })
             }
-            ["release", of, "mark", last] => Command::Release {
+            ["release", of, "mark", last] => Command::Baton(Baton::Release {
                 epoch: epoch(of)?,
                 last_signed: mark(last)?,
                 reason: "operator".into(),
                 at,
                 to: None,
-            },
-            ["release", of, "mark", last, "to", to] => Command::Release {
+            }),
+            ["release", of, "mark", last, "to", to] => Command::Baton(Baton::Release {
                 epoch: epoch(of)?,
                 last_signed: mark(last)?,
                 reason: "operator".into(),
                 at,
                 to: Some((*to).into()),
-            },
-            ["maintenance", "on", member] => Command::SetMaintenance { member: (*member).into(), on: true, at },
-            ["maintenance", "off", member] => Command::SetMaintenance { member: (*member).into(), on: false, at },
+            }),
+            ["maintenance", "on", member] => Command::Set(Set::Maintenance { member: (*member).into(), on: true, at }),
+            ["maintenance", "off", member] => {
+                Command::Set(Set::Maintenance { member: (*member).into(), on: false, at })
+            }
             ["floor", of, "above", above] => {
                 Command::LayFloor { epoch: epoch(of)?, above: number(above)?, because: "test".into(), at }
             }
-            ["pause"] => Command::SetPause { on: true, at },
-            ["resume"] => Command::SetPause { on: false, at },
+            ["pause"] => Command::Set(Set::Pause { on: true, at }),
+            ["resume"] => Command::Set(Set::Pause { on: false, at }),
             ["priority", member, priority] => {
-                Command::SetPriority { member: (*member).into(), priority: Some(number(priority)? as u32) }
+                Command::Set(Set::Priority { member: (*member).into(), priority: Some(number(priority)? as u32) })
             }
-            ["activated", of] => {
-                Command::Activated { epoch: epoch(of)?, at, floor: MetFloor::default(), took: Duration::ZERO }
-            }
+            ["activated", of] => Command::Baton(Baton::Activated {
+                epoch: epoch(of)?,
+                at,
+                floor: MetFloor::default(),
+                took: Duration::ZERO,
+            }),
             _ => return Err(format!("no command: {words:?}")),
         })
     }

@@ -13,7 +13,7 @@ use baton::base::ids::Role;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
 use baton::config::Chain;
-use baton::core::agreed::replicated::{Command as Entry, Replicated};
+use baton::core::agreed::replicated::{Baton, Command as Entry, Replicated};
 use baton::core::upgrades::UpgradeReport;
 use baton::core::{Action, Core, Event, Memory, Peer, Settings, Stage};
 use baton::core_handle::SharedCore;
@@ -216,12 +216,14 @@ pub fn write_key(path: &Path, key: &str) {
 fn entry(action: &Action) -> Option<Entry> {
     let at = WallTime::now();
     match action.clone() {
-        Action::ProposeClaim { epoch, reason } => Some(Entry::Claim { epoch, member: "a".into(), reason, at }),
+        Action::ProposeClaim { epoch, reason } => {
+            Some(Entry::Baton(Baton::Claim { epoch, member: "a".into(), reason, at }))
+        }
         Action::ProposeRelease { epoch, last_signed, reason, to } => {
-            Some(Entry::Release { epoch, last_signed, reason, at, to })
+            Some(Entry::Baton(Baton::Release { epoch, last_signed, reason, at, to }))
         }
         Action::ProposeActivated { epoch, floor, began_at: _ } => {
-            Some(Entry::Activated { epoch, at, floor, took: Duration::ZERO })
+            Some(Entry::Baton(Baton::Activated { epoch, at, floor, took: Duration::ZERO }))
         }
         Action::Campaign | Action::TransferLead { .. } | Action::AnswerHandover(_) | Action::Finish { .. } => None,
         Action::StartStandby

@@ -8,7 +8,7 @@ use baton::base::ids::{Epoch, SignMark};
 use baton::base::time::WallTime;
 use baton::cluster::store::{Opened, StateMachine, Store};
 use baton::cluster::wire::{Entry, LogId, Vote};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::vote::leader_id_std::CommittedLeaderId;
@@ -47,12 +47,12 @@ pub fn claim(epoch: u64, member: &str) -> Command {
 
 pub fn claim_because(epoch: u64, member: &str, reason: String) -> Command {
     let at = WallTime::from_nanos(1_000);
-    Command::Claim { epoch: Epoch(epoch), member: member.into(), reason, at }
+    Command::Baton(Baton::Claim { epoch: Epoch(epoch), member: member.into(), reason, at })
 }
 
 pub fn release(epoch: u64, height: u64) -> Command {
     let (last_signed, at) = (Some(SignMark::at_height(height)), WallTime::from_nanos(2_000));
-    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None }
+    Command::Baton(Baton::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None })
 }
 
 pub async fn apply(state_machine: &mut StateMachine, entries: Vec<Entry>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use baton::base::guard_frame::{Armed, Containment, NodeProcess};
 use baton::base::ids::{Epoch, NodeId, UpgradeName};
 use baton::base::time::{BootTime, Now, WallTime};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::fences::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Peer, Stage};
 
@@ -221,11 +221,17 @@ impl Host {
             Asked::ProposeClaim { epoch, .. } => {
                 if epoch.0 <= rules.epochs_max {
                     let reason = String::new();
-                    self.propose(rules, Command::Claim { epoch, member: name(self.me), reason, at: WALL });
+                    self.propose(
+                        rules,
+                        Command::Baton(Baton::Claim { epoch, member: name(self.me), reason, at: WALL }),
+                    );
                 }
             }
             Asked::ProposeRelease { epoch, last_signed, to, .. } => {
-                self.propose(rules, Command::Release { epoch, last_signed, reason: String::new(), at: WALL, to });
+                self.propose(
+                    rules,
+                    Command::Baton(Baton::Release { epoch, last_signed, reason: String::new(), at: WALL, to }),
+                );
             }
             Asked::Campaign => self.wants.lead = true,
             Asked::TransferLead { to } => self.wants.to_offer = Some(id(&to)),
@@ -382,11 +388,11 @@ impl Host {
         self.raft.applied += 1;
         let Some(command) = entry.command().cloned() else { return };
         let claims_again = rules.without == Without::NoSecondClaim;
-        if claims_again && matches!(command, Command::Claim { .. }) {
+        if claims_again && command.is_claim() {
             self.raft.state.last_release = None;
         }
         let outcome = self.raft.state.apply(entry.term, &command);
-        if claims_again && matches!(command, Command::Release { .. }) && self.raft.leads() {
+        if claims_again && command.is_release() && self.raft.leads() {
             // The core is kept from hearing that it released, and takes up the lead as if it were new.
             self.step(rules, Event::LeadLost);
             self.step(rules, Event::Led { term: entry.term });
@@ -404,7 +410,7 @@ impl Host {
             self.report_accepted(rules, from, append.term, arrived_at);
         }
         if matches!(appended, Appended::Matched(_)) {
-            let release = |command: &Command| matches!(command, Command::Release { .. });
+            let release = |command: &Command| command.is_release();
             for entry in append.entries.iter().filter(|entry| entry.command().is_some_and(release)) {
                 self.step(rules, Event::ReleaseLogged { term: entry.term });
             }

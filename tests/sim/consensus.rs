@@ -330,7 +330,7 @@ impl World {
         let Request::Append { from, peer, append, snapshot, sent_at, .. } = request else { return };
         // Of what a snapshot holds, the core hears by itself.
         if matches!(appended, Appended::Matched(_)) && !snapshot {
-            let released = |entry: &&crate::raft::Entry| matches!(entry.command(), Some(Command::Release { .. }));
+            let released = |entry: &&crate::raft::Entry| entry.command().is_some_and(Command::is_release);
             for entry in append.entries.iter().filter(released) {
                 self.step(host, Event::ReleaseLogged { term: entry.term });
             }

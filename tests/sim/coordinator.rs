@@ -8,7 +8,7 @@ use baton::base::guard_frame::Armed;
 use baton::base::ids::NodeId;
 use baton::base::time::{BootTime, Now};
 use baton::base::timing::{LeaseSpan, Timing};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::fences::votes::VoteGate;
 use baton::core::{ClockOffset, Core, Event, Memory, Peer};
 
@@ -201,7 +201,9 @@ impl Coordinator {
             }
             Event::ReleaseLogged { term } => self.shadow.note_release(*term),
             Event::Voted { term } | Event::Considered { term } | Event::Led { term } => self.shadow.note_vote(*term),
-            Event::Applied { term, command: Command::Release { .. }, .. } => self.shadow.note_release(*term),
+            Event::Applied { term, command: Command::Baton(Baton::Release { .. }), .. } => {
+                self.shadow.note_release(*term)
+            }
             _ => {}
         }
     }

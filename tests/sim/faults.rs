@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton::base::ids::{Role, UpgradeName};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{self, Command};
 use baton::core::tenure::Reason;
 use baton::core::{Event, State};
 
@@ -236,9 +236,12 @@ impl World {
     fn invent_order(&mut self, host: Id) -> Command {
         let (member, on, at) = (self.name(host), self.random.chance(60), self.now(host).wall);
         match self.random.between(0, 3) {
-            0 => Command::SetMaintenance { member, on, at },
-            1 => Command::SetPause { on, at },
-            _ => Command::SetPriority { member, priority: on.then(|| self.random.between(0, 120) as u32) },
+            0 => Command::Set(replicated::Set::Maintenance { member, on, at }),
+            1 => Command::Set(replicated::Set::Pause { on, at }),
+            _ => Command::Set(replicated::Set::Priority {
+                member,
+                priority: on.then(|| self.random.between(0, 120) as u32),
+            }),
         }
     }
 
@@ -268,10 +271,10 @@ impl World {
         }
         let at = self.now(0).wall;
         for member in orders.maintenance.keys() {
-            self.order(Command::SetMaintenance { member: member.clone(), on: false, at });
+            self.order(Command::Set(replicated::Set::Maintenance { member: member.clone(), on: false, at }));
         }
         if orders.is_paused() {
-            self.order(Command::SetPause { on: false, at });
+            self.order(Command::Set(replicated::Set::Pause { on: false, at }));
         }
         self.settle();
         self.later(500 * MS, What::Fault(Fault::Calm));

@@ -7,7 +7,7 @@ use baton::base::ids::Role;
 use baton::base::time::BootTime;
 use baton::base::timing::Timing;
 use baton::cluster::store::LongestPromise;
-use baton::core::agreed::replicated::{Applied, Command};
+use baton::core::agreed::replicated::{Applied, Baton, Command};
 use baton::core::{Core, Event, Memory, Settings};
 
 use crate::coordinator::{Coordinator, Stage};
@@ -169,7 +169,7 @@ impl World {
             Payload::Members(members) => return self.changed(host, index + 1, members),
             Payload::Command(command) => Command::clone(&command),
         };
-        if self.without == Without::NoSecondClaim && matches!(command, Command::Claim { .. }) {
+        if self.without == Without::NoSecondClaim && command.is_claim() {
             self.hosts[host].raft.state.last_release = None;
         }
         let raft = &mut self.hosts[host].raft;
@@ -178,13 +178,13 @@ impl World {
         let leads = raft.leads();
         self.purge(host);
         self.write(host, None);
-        if let (Command::Claim { .. }, Applied::Claimed { .. }) = (&command, &outcome) {
+        if let (Command::Baton(Baton::Claim { .. }), Applied::Claimed { .. }) = (&command, &outcome) {
             self.note(|| format!("{host} applies {command}"));
         }
         if let Some(coordinator) = &mut self.hosts[host].coordinator {
             coordinator.pending.retain(|(pending, _)| *pending != index + 1);
         }
-        let released = matches!(command, Command::Release { .. });
+        let released = command.is_release();
         let event = Event::Applied { term: entry.term, command, outcome, view };
         if self.without == Without::NoSecondClaim && released && leads {
             // The core is kept from hearing that it released, and takes up the lead as if it were new.

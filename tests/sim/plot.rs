@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton::base::ids::Epoch;
 use baton::base::timing::Timing;
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::tenure::Reason;
 use baton::core::{Core, Event};
 
@@ -178,7 +178,7 @@ fn hide_from_the_next(world: &mut World, cast: &mut Cast) -> bool {
     let again = world.core(cast.old).is_some_and(|core| core.is_active() && core.view().epoch > cast.epoch);
     let newest = world.hosts[cast.new].raft.log.last().and_then(|entry| entry.command());
     // Nobody votes for a shorter log.
-    let hidden = again && matches!(newest, Some(Command::Activated { .. }));
+    let hidden = again && matches!(newest, Some(Command::Baton(Baton::Activated { .. })));
     if hidden {
         world.cut([(cast.old, cast.new), (cast.old, cast.new)], true);
     }

@@ -369,29 +369,14 @@ impl Raft {
 
     /// Term of the newest `Release` in the log.
     pub fn released_term(&self) -> Option<u64> {
-        let release = |entry: &&Entry| matches!(entry.command(), Some(Command::Release { .. }));
+        let release = |entry: &&Entry| entry.command().is_some_and(Command::is_release);
         self.log.iter().rev().find(release).map(|entry| entry.term)
     }
 
     /// Whether the newest `Claim` or `Release` in the log is a `Release`.
     pub fn ends_released(&self) -> bool {
-        let newest = self.log.iter().rev().find_map(|entry| match entry.command() {
-            Some(Command::Release { .. }) => Some(true),
-            Some(Command::Claim { .. }) => Some(false),
-            Some(
-                Command::Activated { .. }
-                | Command::Join { .. }
-                | Command::SetMaintenance { .. }
-                | Command::SetPause { .. }
-                | Command::SetPriority { .. }
-                | Command::LayFloor { .. }
-                | Command::PlanUpgrade { .. }
-                | Command::CancelUpgrade { .. }
-                | Command::UpgradeTurn { .. }
-                | Command::EndUpgrade { .. },
-            )
-            | None => None,
-        });
-        newest == Some(true)
+        let moves = |command: &&Command| command.is_claim() || command.is_release();
+        let newest = self.log.iter().rev().filter_map(Entry::command).find(moves);
+        newest.is_some_and(Command::is_release)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton::base::ids::Role;
 use baton::core::Event;
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Command, Set};
 use baton::core::tenure::Reason;
 
 use crate::faults::Fault;
@@ -59,7 +59,7 @@ impl World {
             Scene::Lags => {
                 self.cut([(old, lagging), (new, lagging)], true);
                 for priority in [Some(7), None] {
-                    self.order(Command::SetPriority { member: self.name(lagging), priority });
+                    self.order(Command::Set(Set::Priority { member: self.name(lagging), priority }));
                 }
             }
             Scene::CatchesUp => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton::base::ids::{NodeId, Role};
 use baton::base::time::{BootTime, Now, WallTime};
 use baton::base::timing::Timing;
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::{Action, Event};
 
 use crate::approvals::Approvals;
@@ -321,16 +321,20 @@ impl World {
         let name = self.name(host);
         match action {
             Action::ProposeClaim { epoch, reason } => {
-                let claim = Command::Claim { epoch, member: name, reason, at: wall };
+                let claim = Command::Baton(Baton::Claim { epoch, member: name, reason, at: wall });
                 self.own(host, after, Stage::Propose(claim));
             }
             Action::ProposeRelease { epoch, last_signed, reason, to } => {
-                let release = Command::Release { epoch, last_signed, reason, at: wall, to };
+                let release = Command::Baton(Baton::Release { epoch, last_signed, reason, at: wall, to });
                 self.own(host, after, Stage::Propose(release));
             }
             Action::ProposeActivated { epoch, floor, began_at } => {
                 let took = self.local(host).since(began_at);
-                self.own(host, after, Stage::Propose(Command::Activated { epoch, at: wall, floor, took }));
+                self.own(
+                    host,
+                    after,
+                    Stage::Propose(Command::Baton(Baton::Activated { epoch, at: wall, floor, took })),
+                );
             }
             Action::Campaign => self.own(host, after, Stage::Campaign),
             Action::TransferLead { to } => {

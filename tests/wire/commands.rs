@@ -9,7 +9,7 @@ use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::base::ids::{Epoch, NodeId, SignMark, UpgradeName};
 use baton::base::time::WallTime;
 use baton::cluster::wire::{decode, proto};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command, Set, Upgrade};
 
 /// One command a line: its bytes, then its words.
 const WRITTEN: &str = include_str!("../data/commands.txt");
@@ -22,39 +22,44 @@ fn commands() -> Vec<Command> {
     let at_step = SignFloor::Mark(SignMark::at_step(900, 1, 3));
     let approved = SignMark::of_approvals(900, 904);
     vec![
-        Command::Claim { epoch, member: member.clone(), reason: "lease-lost".into(), at },
-        Command::Release {
+        Command::Baton(Baton::Claim { epoch, member: member.clone(), reason: "lease-lost".into(), at }),
+        Command::Baton(Baton::Release {
             epoch,
             last_signed: Some(SignMark::at_step(900, 1, 3)),
             reason: "operator".into(),
             at,
             to: to.clone(),
-        },
-        Command::Release { epoch, last_signed: None, reason: "shutdown".into(), at, to: None },
-        Command::Release { epoch, last_signed: Some(approved), reason: "operator".into(), at, to },
-        Command::Activated { epoch, at, floor: floor(SignFloor::None, Some(FloorBasis::NeverSigned)), took },
-        Command::Activated { epoch, at, floor: floor(at_step, Some(FloorBasis::Release)), took },
-        Command::Activated { epoch, at, floor: floor(SignFloor::BlockAfter(at), None), took },
+        }),
+        Command::Baton(Baton::Release { epoch, last_signed: None, reason: "shutdown".into(), at, to: None }),
+        Command::Baton(Baton::Release { epoch, last_signed: Some(approved), reason: "operator".into(), at, to }),
+        Command::Baton(Baton::Activated {
+            epoch,
+            at,
+            floor: floor(SignFloor::None, Some(FloorBasis::NeverSigned)),
+            took,
+        }),
+        Command::Baton(Baton::Activated { epoch, at, floor: floor(at_step, Some(FloorBasis::Release)), took }),
+        Command::Baton(Baton::Activated { epoch, at, floor: floor(SignFloor::BlockAfter(at), None), took }),
         Command::Join { member: member.clone(), incarnation: u64::MAX - 1 },
-        Command::SetMaintenance { member: member.clone(), on: true, at },
-        Command::SetMaintenance { member: member.clone(), on: false, at },
-        Command::SetPause { on: true, at },
-        Command::SetPause { on: false, at },
-        Command::SetPriority { member: member.clone(), priority: Some(0) },
-        Command::SetPriority { member: member.clone(), priority: None },
+        Command::Set(Set::Maintenance { member: member.clone(), on: true, at }),
+        Command::Set(Set::Maintenance { member: member.clone(), on: false, at }),
+        Command::Set(Set::Pause { on: true, at }),
+        Command::Set(Set::Pause { on: false, at }),
+        Command::Set(Set::Priority { member: member.clone(), priority: Some(0) }),
+        Command::Set(Set::Priority { member: member.clone(), priority: None }),
         Command::LayFloor { epoch, above: 905, because: "power cut".into(), at },
-        Command::PlanUpgrade {
+        Command::Upgrade(Upgrade::Plan {
             name: name.clone(),
             height: Some(1_000),
             source: Some("https://example.org/v2".into()),
             back: false,
             at,
-        },
-        Command::PlanUpgrade { name: name.clone(), height: None, source: None, back: true, at },
-        Command::CancelUpgrade { name: name.clone(), at },
-        Command::UpgradeTurn { name: name.clone(), member: member.clone(), at },
-        Command::EndUpgrade { name: name.clone(), failed: None, at },
-        Command::EndUpgrade { name, failed: Some((member, "no space left".into())), at },
+        }),
+        Command::Upgrade(Upgrade::Plan { name: name.clone(), height: None, source: None, back: true, at }),
+        Command::Upgrade(Upgrade::Cancel { name: name.clone(), at }),
+        Command::Upgrade(Upgrade::Turn { name: name.clone(), member: member.clone(), at }),
+        Command::Upgrade(Upgrade::End { name: name.clone(), failed: None, at }),
+        Command::Upgrade(Upgrade::End { name, failed: Some((member, "no space left".into())), at }),
     ]
 }
 

@@ -28,7 +28,7 @@ use crate::cluster::store::{PromiseFile, StateMachine};
 use crate::cluster::transport::Visitor;
 use crate::cluster::wire::proto::raft_server;
 use crate::cluster::wire::{
-    Entry, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, proto,
+    Entry, Message, OfLeader, Promising, Sender, SnapshotRequest, TransferAnswer, TypeConfig, Vote, command, proto,
 };
 use crate::core::Event;
 use crate::core::agreed::replicated::Command;
@@ -262,7 +262,7 @@ fn check_speaks_for_itself(sender: &Sender, vote: &Vote) -> Result<(), Status> {
 fn release_terms(entries: &[Entry]) -> Vec<Term> {
     entries
         .iter()
-        .filter(|entry| matches!(&entry.payload, openraft::EntryPayload::Normal(Command::Release { .. })))
+        .filter(|entry| command(entry).is_some_and(Command::is_release))
         .map(|entry| entry.log_id.leader_id)
         .map(|leader| leader.term)
         .collect()

@@ -75,7 +75,7 @@ use self::disk::Disk;
 use self::vote_copies::VoteCopies;
 use self::writer::Writer;
 use crate::base::ids::{NodeId, SignMark, Term};
-use crate::cluster::wire::{Entry, LogId, Vote, members};
+use crate::cluster::wire::{Entry, LogId, Vote, command, members};
 use crate::core::View;
 use crate::core::agreed::members::Members;
 use crate::core::agreed::replicated::{Applied, Command};
@@ -335,30 +335,13 @@ impl LogImage {
     /// Whether the baton is taken or let go of by an entry after `applied`.
     fn moves_after(&self, applied: Option<LogId>) -> bool {
         let first = applied.map_or(0, |id| id.index + 1);
-        self.entries.range(first..).any(|(_, entry)| {
-            matches!(entry.payload, EntryPayload::Normal(Command::Claim { .. } | Command::Release { .. }))
-        })
+        let moves = |command: &Command| command.is_claim() || command.is_release();
+        self.entries.range(first..).any(|(_, entry)| command(entry).is_some_and(moves))
     }
 
     fn last_release_term(&self) -> Option<Term> {
-        self.entries.values().rev().find_map(|entry| match &entry.payload {
-            EntryPayload::Normal(Command::Release { .. }) => Some(entry.log_id.leader_id.term),
-            EntryPayload::Normal(
-                Command::Claim { .. }
-                | Command::Activated { .. }
-                | Command::Join { .. }
-                | Command::SetMaintenance { .. }
-                | Command::SetPause { .. }
-                | Command::SetPriority { .. }
-                | Command::LayFloor { .. }
-                | Command::PlanUpgrade { .. }
-                | Command::CancelUpgrade { .. }
-                | Command::UpgradeTurn { .. }
-                | Command::EndUpgrade { .. },
-            )
-            | EntryPayload::Blank
-            | EntryPayload::Membership(_) => None,
-        })
+        let releases = |entry: &&Entry| command(entry).is_some_and(Command::is_release);
+        self.entries.values().rev().find(releases).map(|entry| entry.log_id.leader_id.term)
     }
 }
 

@@ -10,7 +10,7 @@ mod upgrades;
 
 pub use crate::core::agreed::replicated::knows::KNOWS;
 pub use messages::{Message, OfLeader, PROTOCOL, Promising, Sender, Session, SnapshotRequest, TransferAnswer};
-pub use parts::{approvals_part, from_parts, members, read_entry, signed_part};
+pub use parts::{approvals_part, command, from_parts, members, read_entry, signed_part};
 pub use stored::AppliedState;
 pub use upgrades::upgrade_name;
 

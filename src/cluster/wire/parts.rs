@@ -14,7 +14,7 @@ use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, Role, SignMark};
 use crate::base::time::WallTime;
 use crate::core::agreed::members::Members;
-use crate::core::agreed::replicated::Command;
+use crate::core::agreed::replicated::{Baton, Command, Set, Upgrade};
 
 impl From<&Vote> for proto::Ballot {
     fn from(vote: &Vote) -> Self {
@@ -63,6 +63,14 @@ pub fn read_entry(entry: proto::Entry) -> Result<Entry, WireError> {
         proto::entry::Payload::Membership(membership) => EntryPayload::Membership(membership.try_into()?),
     };
     Ok(Entry { log_id: required(entry.id, "Entry", "id")?.into(), payload })
+}
+
+/// The command of an entry that has one.
+pub fn command(entry: &Entry) -> Option<&Command> {
+    match &entry.payload {
+        EntryPayload::Normal(command) => Some(command),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    }
 }
 
 impl From<&Node> for proto::MemberInfo {
@@ -149,13 +157,13 @@ impl From<&Command> for proto::Command {
     fn from(command: &Command) -> Self {
         use proto::command::Command as Kind;
         let kind = match command {
-            Command::Claim { epoch, member, reason, at } => Kind::Claim(proto::Claim {
+            Command::Baton(Baton::Claim { epoch, member, reason, at }) => Kind::Claim(proto::Claim {
                 epoch: epoch.0,
                 member: member.to_string(),
                 reason: reason.clone(),
                 at_ns: at.as_nanos(),
             }),
-            Command::Release { epoch, last_signed, reason, at, to } => Kind::Release(proto::Release {
+            Command::Baton(Baton::Release { epoch, last_signed, reason, at, to }) => Kind::Release(proto::Release {
                 epoch: epoch.0,
                 last_signed: signed_part(*last_signed),
                 approvals: approvals_part(*last_signed),
@@ -163,7 +171,7 @@ impl From<&Command> for proto::Command {
                 at_ns: at.as_nanos(),
                 to: name_or_empty(to),
             }),
-            Command::Activated { epoch, at, floor, took } => Kind::Activated(proto::Activated {
+            Command::Baton(Baton::Activated { epoch, at, floor, took }) => Kind::Activated(proto::Activated {
                 epoch: epoch.0,
                 at_ns: at.as_nanos(),
                 floor: Some(floor.floor.into()),
@@ -175,13 +183,13 @@ impl From<&Command> for proto::Command {
             Command::Join { member, incarnation } => {
                 Kind::Join(proto::Join { member: member.to_string(), incarnation: *incarnation })
             }
-            Command::SetMaintenance { member, on, at } => Kind::SetMaintenance(proto::SetMaintenance {
+            Command::Set(Set::Maintenance { member, on, at }) => Kind::SetMaintenance(proto::SetMaintenance {
                 member: member.to_string(),
                 on: *on,
                 at_ns: at.as_nanos(),
             }),
-            Command::SetPause { on, at } => Kind::SetPause(proto::SetPause { on: *on, at_ns: at.as_nanos() }),
-            Command::SetPriority { member, priority } => {
+            Command::Set(Set::Pause { on, at }) => Kind::SetPause(proto::SetPause { on: *on, at_ns: at.as_nanos() }),
+            Command::Set(Set::Priority { member, priority }) => {
                 Kind::SetPriority(proto::SetPriority { member: member.to_string(), priority: *priority })
             }
             Command::LayFloor { epoch, above, because, at } => Kind::LayFloor(proto::LayFloor {
@@ -190,22 +198,24 @@ impl From<&Command> for proto::Command {
                 because: because.clone(),
                 at_ns: at.as_nanos(),
             }),
-            Command::PlanUpgrade { name, height, source, back, at } => Kind::PlanUpgrade(proto::PlanUpgrade {
-                name: name.to_string(),
-                height: *height,
-                source: source.clone().unwrap_or_default(),
-                back: *back,
-                at_ns: at.as_nanos(),
-            }),
-            Command::CancelUpgrade { name, at } => {
+            Command::Upgrade(Upgrade::Plan { name, height, source, back, at }) => {
+                Kind::PlanUpgrade(proto::PlanUpgrade {
+                    name: name.to_string(),
+                    height: *height,
+                    source: source.clone().unwrap_or_default(),
+                    back: *back,
+                    at_ns: at.as_nanos(),
+                })
+            }
+            Command::Upgrade(Upgrade::Cancel { name, at }) => {
                 Kind::CancelUpgrade(proto::CancelUpgrade { name: name.to_string(), at_ns: at.as_nanos() })
             }
-            Command::UpgradeTurn { name, member, at } => Kind::UpgradeTurn(proto::UpgradeTurn {
+            Command::Upgrade(Upgrade::Turn { name, member, at }) => Kind::UpgradeTurn(proto::UpgradeTurn {
                 name: name.to_string(),
                 member: member.to_string(),
                 at_ns: at.as_nanos(),
             }),
-            Command::EndUpgrade { name, failed, at } => {
+            Command::Upgrade(Upgrade::End { name, failed, at }) => {
                 let (failed_at, reason) = failed.clone().unzip();
                 Kind::EndUpgrade(proto::EndUpgrade {
                     name: name.to_string(),
@@ -225,20 +235,20 @@ impl TryFrom<proto::Command> for Command {
     fn try_from(command: proto::Command) -> Result<Self, WireError> {
         use proto::command::Command as Kind;
         Ok(match required(command.command, "Command", "command")? {
-            Kind::Claim(claim) => Command::Claim {
+            Kind::Claim(claim) => Command::Baton(Baton::Claim {
                 epoch: Epoch(claim.epoch),
                 member: member(claim.member, "Claim", "member")?,
                 reason: claim.reason,
                 at: WallTime::from_nanos(claim.at_ns),
-            },
-            Kind::Release(release) => Command::Release {
+            }),
+            Kind::Release(release) => Command::Baton(Baton::Release {
                 epoch: Epoch(release.epoch),
                 last_signed: from_parts((release.last_signed, release.approvals)),
                 reason: release.reason,
                 at: WallTime::from_nanos(release.at_ns),
                 to: some_name(release.to),
-            },
-            Kind::Activated(activated) => Command::Activated {
+            }),
+            Kind::Activated(activated) => Command::Baton(Baton::Activated {
                 epoch: Epoch(activated.epoch),
                 at: WallTime::from_nanos(activated.at_ns),
                 floor: MetFloor {
@@ -248,46 +258,47 @@ impl TryFrom<proto::Command> for Command {
                     settled_in: Duration::from_nanos(activated.settled_in_ns),
                 },
                 took: Duration::from_nanos(activated.took_ns),
-            },
+            }),
             Kind::Join(join) => {
                 Command::Join { member: member(join.member, "Join", "member")?, incarnation: join.incarnation }
             }
-            Kind::SetMaintenance(set) => Command::SetMaintenance {
+            Kind::SetMaintenance(set) => Command::Set(Set::Maintenance {
                 member: member(set.member, "SetMaintenance", "member")?,
                 on: set.on,
                 at: WallTime::from_nanos(set.at_ns),
-            },
-            Kind::SetPause(set) => Command::SetPause { on: set.on, at: WallTime::from_nanos(set.at_ns) },
-            Kind::SetPriority(set) => {
-                Command::SetPriority { member: member(set.member, "SetPriority", "member")?, priority: set.priority }
-            }
+            }),
+            Kind::SetPause(set) => Command::Set(Set::Pause { on: set.on, at: WallTime::from_nanos(set.at_ns) }),
+            Kind::SetPriority(set) => Command::Set(Set::Priority {
+                member: member(set.member, "SetPriority", "member")?,
+                priority: set.priority,
+            }),
             Kind::LayFloor(laid) => Command::LayFloor {
                 epoch: Epoch(laid.epoch),
                 above: laid.above,
                 because: laid.because,
                 at: WallTime::from_nanos(laid.at_ns),
             },
-            Kind::PlanUpgrade(plan) => Command::PlanUpgrade {
+            Kind::PlanUpgrade(plan) => Command::Upgrade(Upgrade::Plan {
                 name: upgrade_name(&plan.name, "PlanUpgrade")?,
                 height: plan.height,
                 source: Some(plan.source).filter(|source| !source.is_empty()),
                 back: plan.back,
                 at: WallTime::from_nanos(plan.at_ns),
-            },
-            Kind::CancelUpgrade(cancel) => Command::CancelUpgrade {
+            }),
+            Kind::CancelUpgrade(cancel) => Command::Upgrade(Upgrade::Cancel {
                 name: upgrade_name(&cancel.name, "CancelUpgrade")?,
                 at: WallTime::from_nanos(cancel.at_ns),
-            },
-            Kind::UpgradeTurn(turn) => Command::UpgradeTurn {
+            }),
+            Kind::UpgradeTurn(turn) => Command::Upgrade(Upgrade::Turn {
                 name: upgrade_name(&turn.name, "UpgradeTurn")?,
                 member: member(turn.member, "UpgradeTurn", "member")?,
                 at: WallTime::from_nanos(turn.at_ns),
-            },
-            Kind::EndUpgrade(end) => Command::EndUpgrade {
+            }),
+            Kind::EndUpgrade(end) => Command::Upgrade(Upgrade::End {
                 name: upgrade_name(&end.name, "EndUpgrade")?,
                 failed: some_name(end.failed_at).map(|member| (member, end.reason)),
                 at: WallTime::from_nanos(end.at_ns),
-            },
+            }),
         })
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::ids::NodeId;
 use crate::base::time::WallTime;
+use crate::core::agreed::replicated::Set;
 
 /// Part of the replicated state, so every member knows the same ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,23 +71,31 @@ impl Orders {
         self.priorities.retain(|id, _| kept(id));
     }
 
-    pub(super) fn set_maintenance(&mut self, member: &NodeId, on: bool, at: WallTime) {
-        if on {
-            self.maintenance.entry(member.clone()).or_insert(at);
-        } else {
-            self.maintenance.remove(member);
+    pub(super) fn set(&mut self, set: &Set) {
+        match set {
+            Set::Maintenance { member, on: true, at } => {
+                self.maintenance.entry(member.clone()).or_insert(*at);
+            }
+            Set::Maintenance { member, on: false, .. } => {
+                self.maintenance.remove(member);
+            }
+            Set::Pause { on, at } => self.paused = on.then(|| self.paused.unwrap_or(*at)),
+            Set::Priority { member, priority: Some(priority) } => {
+                self.priorities.insert(member.clone(), *priority);
+            }
+            Set::Priority { member, priority: None } => {
+                self.priorities.remove(member);
+            }
         }
     }
 
-    pub(super) fn set_pause(&mut self, on: bool, at: WallTime) {
-        self.paused = on.then(|| self.paused.unwrap_or(at));
-    }
-
-    pub(super) fn set_priority(&mut self, member: &NodeId, priority: Option<u32>) {
-        match priority {
-            Some(priority) => self.priorities.insert(member.clone(), priority),
-            None => self.priorities.remove(member),
-        };
+    /// Whether [`Orders::set`] would change nothing but a time.
+    pub fn has(&self, set: &Set) -> bool {
+        match set {
+            Set::Maintenance { member, on, .. } => self.is_in_maintenance(member) == *on,
+            Set::Pause { on, .. } => self.is_paused() == *on,
+            Set::Priority { member, priority } => self.priorities.get(member) == priority.as_ref(),
+        }
     }
 }
 

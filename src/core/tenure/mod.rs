@@ -17,7 +17,7 @@ use crate::base::chain_node::{MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, SignMark, Term};
 use crate::base::time::{BootTime, Now};
 use crate::core::Core;
-use crate::core::agreed::replicated::{Applied, Command, View};
+use crate::core::agreed::replicated::{Applied, Baton, Command, View};
 use crate::core::event::Action;
 use crate::core::fences::floor::{self, FloorSource};
 pub use reason::Reason;
@@ -242,21 +242,14 @@ impl Core {
     ) {
         self.note_view(view);
         match command {
-            Command::Claim { epoch, member, .. } if *member != self.settings.me => {
+            Command::Baton(Baton::Claim { epoch, member, .. }) if *member != self.settings.me => {
                 self.note_claim_of(member, *epoch, outcome);
             }
-            Command::Claim { epoch, .. } => self.note_claimed(now, term, *epoch, outcome, out),
-            Command::Release { .. } => self.note_released(now, term, out),
-            Command::Activated { epoch, .. } => self.answer_handover(*epoch, out),
+            Command::Baton(Baton::Claim { epoch, .. }) => self.note_claimed(now, term, *epoch, outcome, out),
+            Command::Baton(Baton::Release { .. }) => self.note_released(now, term, out),
+            Command::Baton(Baton::Activated { epoch, .. }) => self.answer_handover(*epoch, out),
             Command::LayFloor { epoch, above, .. } => self.note_floor_laid(*epoch, *above, outcome),
-            Command::Join { .. }
-            | Command::SetMaintenance { .. }
-            | Command::SetPause { .. }
-            | Command::SetPriority { .. }
-            | Command::PlanUpgrade { .. }
-            | Command::CancelUpgrade { .. }
-            | Command::UpgradeTurn { .. }
-            | Command::EndUpgrade { .. } => {}
+            Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) => {}
         }
     }
 

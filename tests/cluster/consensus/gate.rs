@@ -7,7 +7,7 @@ use baton::base::guard_frame::ExitCause;
 use baton::base::ids::{Epoch, Role};
 use baton::base::time::{BootTime, WallTime};
 use baton::cluster::wire::proto;
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::fences::votes::Refusal;
 use baton::core::{Action, Event, Peer, Stage};
 use tokio::time::sleep;
@@ -169,7 +169,7 @@ async fn become_active(cluster: &Cluster, deadline: BootTime) {
     probed(7, None);
     cluster.elect("a", 1).await;
     eventually("a claims", || has_asked(&|action| matches!(action, Action::ProposeClaim { .. }))).await;
-    let claim = Command::Claim { epoch, member: "a".into(), reason: "test".into(), at: WallTime::now() };
+    let claim = Command::Baton(Baton::Claim { epoch, member: "a".into(), reason: "test".into(), at: WallTime::now() });
     a.consensus.propose(claim).await.expect("the claim is committed");
     eventually("a arms its guard", || has_asked(&|action| matches!(action, Action::Arm { .. }))).await;
     a.core.step(Event::GuardArmed { epoch, deadline });

@@ -21,7 +21,7 @@ use baton::cluster::wire::{
 };
 use baton::config;
 use baton::core::agreed::members::{Change, Member as Belonging};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::{Action, Core, Event, Memory, Settings};
 use baton::core_handle::SharedCore;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
@@ -396,7 +396,7 @@ pub fn candidacy(candidate: &str, term: u64) -> VoteRequest<TypeConfig> {
 
 pub fn release(epoch: u64) -> Command {
     let (last_signed, at) = (Some(SignMark::at_height(7)), WallTime::now());
-    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None }
+    Command::Baton(Baton::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None })
 }
 
 /// Waits until `condition` holds.

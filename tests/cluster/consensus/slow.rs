@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton::base::ids::Epoch;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use tokio::time::timeout;
 
 use super::front::Call;
@@ -78,7 +78,12 @@ async fn a_vote_that_the_gate_refuses_waits_for_no_disk() {
     let disk = cluster.disk("c").clone();
     disk.stop();
     // No `Release`: c hears that it is committed, and would be free to vote.
-    let claim = Command::Claim { epoch: Epoch(1), member: "a".into(), reason: "test".into(), at: WallTime::now() };
+    let claim = Command::Baton(Baton::Claim {
+        epoch: Epoch(1),
+        member: "a".into(),
+        reason: "test".into(),
+        at: WallTime::now(),
+    });
     let consensus = cluster.at("a").consensus.clone();
     let proposed = tokio::spawn(async move { consensus.propose(claim).await });
     eventually("c's disk is waited for", || disk.waiting() > 0).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Command, Set};
 use baton::core_handle::SharedCore;
 use tokio::time::sleep;
 
@@ -22,7 +22,7 @@ fn with_snapshots(shape: Shape) -> Shape {
 /// Enough entries that those before them are purged.
 async fn fill_the_log(cluster: &Cluster, leader: &str) {
     for priority in 0..4 * EVERY as u32 {
-        let order = Command::SetPriority { member: "a".into(), priority: Some(priority) };
+        let order = Command::Set(Set::Priority { member: "a".into(), priority: Some(priority) });
         cluster.at(leader).consensus.propose(order).await.expect("committed");
     }
 }

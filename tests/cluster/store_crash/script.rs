@@ -7,7 +7,7 @@ use std::path::Path;
 use baton::base::ids::Epoch;
 use baton::cluster::store::Opened;
 use baton::cluster::wire::{Entry, TypeConfig};
-use baton::core::agreed::replicated::Command;
+use baton::core::agreed::replicated::{Baton, Command};
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
@@ -88,7 +88,9 @@ impl Logged {
     fn of(entry: &Entry) -> Logged {
         let claim = match &entry.payload {
             EntryPayload::Blank => None,
-            EntryPayload::Normal(Command::Claim { epoch, reason, .. }) => Some((epoch.0, reason.len() as u64)),
+            EntryPayload::Normal(Command::Baton(Baton::Claim { epoch, reason, .. })) => {
+                Some((epoch.0, reason.len() as u64))
+            }
             payload => panic!("nobody wrote {payload:?}"),
         };
         Logged { term: entry.log_id.leader_id.term, claim }

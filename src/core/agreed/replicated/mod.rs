@@ -3,20 +3,22 @@
 //! clock or a configuration. `store` applies committed entries with it, `core` and the status read
 //! the result, `wire` carries it.
 
+mod command;
 pub mod knows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::chain_node::MetFloor;
-use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
+use crate::base::ids::{Epoch, NodeId, SignMark, Term};
 use crate::base::time::WallTime;
 use crate::core::agreed::orders::{Barred, Orders};
 use crate::core::fences::floor::FloorSource;
 use crate::core::upgrades::Plans;
+
+pub use command::{Baton, Command, Set, Upgrade};
 
 /// Rows of the history that are kept; the oldest goes first.
 pub const MOVES_MAX: usize = 200;
@@ -27,93 +29,6 @@ pub const REASON_BYTES_MAX: usize = 160;
 
 /// Longest failure of an upgrade plan: what went wrong and how to go on, with paths in it.
 pub const FAILURE_BYTES_MAX: usize = 600;
-
-/// One entry of the Raft log, as the proposer wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Command {
-    /// The leader takes the baton under the next epoch.
-    Claim { epoch: Epoch, member: NodeId, reason: String, at: WallTime },
-    /// The leader of the entry's term lets go and never claims again in that term. `last_signed` is
-    /// what it signed last or, when it signed nothing in this epoch, the mark that it started from. `to` is
-    /// whom an operator chose, and nobody when the best member then shall have it.
-    Release { epoch: Epoch, last_signed: Option<SignMark>, reason: String, at: WallTime, to: Option<NodeId> },
-    /// The holder of the epoch was proven active, `took` after it began to act.
-    Activated { epoch: Epoch, at: WallTime, floor: MetFloor, took: Duration },
-    /// Records the incarnation of a member's store, once.
-    Join { member: NodeId, incarnation: u64 },
-    /// An operator's order: whether the member takes the baton at all.
-    SetMaintenance { member: NodeId, on: bool, at: WallTime },
-    /// An operator's order: whether the baton moves by itself.
-    SetPause { on: bool, at: WallTime },
-    /// An operator's order: a priority in the place of the configured one; `None` ends that.
-    SetPriority { member: NodeId, priority: Option<u32> },
-    /// An operator's word while the holder of `epoch` settles: nobody has signed above this height with the shared key.
-    LayFloor { epoch: Epoch, above: u64, because: String, at: WallTime },
-    /// An operator's order: an upgrade of every chain node, see [`Plan`](crate::core::upgrades::Plan).
-    PlanUpgrade { name: UpgradeName, height: Option<u64>, source: Option<String>, back: bool, at: WallTime },
-    /// An operator's order. Who is in the middle of it goes on to its end.
-    CancelUpgrade { name: UpgradeName, at: WallTime },
-    /// This standby's chain node is stopped and upgraded now; the member before it is done.
-    UpgradeTurn { name: UpgradeName, member: NodeId, at: WallTime },
-    /// Everybody is upgraded, or it ended with this member, for this reason.
-    EndUpgrade { name: UpgradeName, failed: Option<(NodeId, String)>, at: WallTime },
-}
-
-impl Command {
-    /// The epoch of the tenure that it is about, if it is about one.
-    pub fn epoch(&self) -> Option<Epoch> {
-        match self {
-            Command::Claim { epoch, .. }
-            | Command::Release { epoch, .. }
-            | Command::Activated { epoch, .. }
-            | Command::LayFloor { epoch, .. } => Some(*epoch),
-            Command::Join { .. }
-            | Command::SetMaintenance { .. }
-            | Command::SetPause { .. }
-            | Command::SetPriority { .. }
-            | Command::PlanUpgrade { .. }
-            | Command::CancelUpgrade { .. }
-            | Command::UpgradeTurn { .. }
-            | Command::EndUpgrade { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Command::Claim { epoch, member, .. } => write!(f, "Claim{{epoch {epoch}, {member}}}"),
-            Command::Release { epoch, last_signed: Some(mark), .. } => {
-                write!(f, "Release{{epoch {epoch}, last signed {mark}}}")
-            }
-            Command::Release { epoch, last_signed: None, .. } => write!(f, "Release{{epoch {epoch}, no mark}}"),
-            Command::Activated { epoch, floor, .. } => write!(f, "Activated{{epoch {epoch}, floor: {floor}}}"),
-            Command::Join { member, incarnation } => write!(f, "Join{{{member}, {incarnation:016x}}}"),
-            Command::SetMaintenance { member, on, .. } => write!(f, "SetMaintenance{{{member}, {}}}", on_or_off(*on)),
-            Command::SetPause { on, .. } => write!(f, "SetPause{{{}}}", on_or_off(*on)),
-            Command::SetPriority { member, priority: Some(priority) } => {
-                write!(f, "SetPriority{{{member}, {priority}}}")
-            }
-            Command::SetPriority { member, priority: None } => write!(f, "SetPriority{{{member}, as configured}}"),
-            Command::LayFloor { epoch, above, because, .. } => {
-                write!(f, "LayFloor{{epoch {epoch}, above {above}: {because}}}")
-            }
-            Command::PlanUpgrade { name, height: Some(height), .. } => write!(f, "PlanUpgrade{{{name}, {height}}}"),
-            Command::PlanUpgrade { name, back: true, .. } => write!(f, "PlanUpgrade{{{name}, rolling back}}"),
-            Command::PlanUpgrade { name, .. } => write!(f, "PlanUpgrade{{{name}, rolling}}"),
-            Command::CancelUpgrade { name, .. } => write!(f, "CancelUpgrade{{{name}}}"),
-            Command::UpgradeTurn { name, member, .. } => write!(f, "UpgradeTurn{{{name}, {member}}}"),
-            Command::EndUpgrade { name, failed: None, .. } => write!(f, "EndUpgrade{{{name}, done}}"),
-            Command::EndUpgrade { name, failed: Some((member, reason)), .. } => {
-                write!(f, "EndUpgrade{{{name}, failed at {member}: {reason}}}")
-            }
-        }
-    }
-}
-
-fn on_or_off(on: bool) -> &'static str {
-    if on { "on" } else { "off" }
-}
 
 /// What a committed command did. Every member computes the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -199,7 +114,7 @@ pub struct MoveEnd {
     /// and failover: from the `Claim` until active, by one host's wall clock; the time before the
     /// claim, in which nobody held the baton, is not in it, since no entry knows when it began.
     pub gap: Duration,
-    /// By the new holder's steady clock, see [`Command::Activated`].
+    /// By the new holder's steady clock, see [`Baton::Activated`].
     pub took: Duration,
     pub floor: MetFloor,
 }
@@ -261,43 +176,43 @@ impl Replicated {
     /// Applies one committed command of an entry of `term`.
     pub fn apply(&mut self, term: Term, command: &Command) -> Applied {
         match command {
-            Command::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
-            Command::Release { epoch, last_signed, reason, at, to } => {
-                let applied = self.release(term, *epoch, *last_signed, reason, *at);
-                if self.let_go.is_some_and(|release| release.term == term) {
-                    self.heir.clone_from(to);
-                }
-                applied
-            }
-            Command::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
+            Command::Baton(step) => self.pass(term, step),
             Command::Join { member, incarnation } => self.join(member, *incarnation),
-            Command::SetMaintenance { member, on, at } => {
-                self.orders.set_maintenance(member, *on, *at);
-                Applied::Recorded
-            }
-            Command::SetPause { on, at } => {
-                self.orders.set_pause(*on, *at);
-                Applied::Recorded
-            }
-            Command::SetPriority { member, priority } => {
-                self.orders.set_priority(member, *priority);
+            Command::Set(set) => {
+                self.orders.set(set);
                 Applied::Recorded
             }
             Command::LayFloor { epoch, above, because, at } => {
                 let because = bounded(because, REASON_BYTES_MAX);
                 recorded(self.lay_floor(*epoch, LaidFloor { above: *above, because, at: *at }))
             }
-            Command::PlanUpgrade { name, height, source, back, at } => {
-                recorded(self.plans.plan(name, *height, source, *back, *at))
+            Command::Upgrade(change) => recorded(self.change_plans(change)),
+        }
+    }
+
+    fn pass(&mut self, term: Term, step: &Baton) -> Applied {
+        match step {
+            Baton::Claim { epoch, member, reason, at } => self.claim(term, *epoch, member, reason, *at),
+            Baton::Release { epoch, last_signed, reason, at, to } => {
+                let applied = self.release(term, *epoch, *last_signed, reason, *at);
+                if self.let_go.is_some_and(|release| release.term == term) {
+                    self.heir.clone_from(to);
+                }
+                applied
             }
-            Command::CancelUpgrade { name, at } => recorded(self.plans.cancel(name, *at)),
-            Command::UpgradeTurn { name, member, at: _ } => {
-                recorded(self.plans.give_turn(name, member, self.holder.as_ref()))
-            }
-            Command::EndUpgrade { name, failed, at } => {
-                let failed =
-                    failed.as_ref().map(|(member, reason)| (member.clone(), bounded(reason, FAILURE_BYTES_MAX)));
-                recorded(self.plans.end(name, failed, *at))
+            Baton::Activated { epoch, at, floor, took } => self.activated(*epoch, *at, *floor, *took),
+        }
+    }
+
+    fn change_plans(&mut self, change: &Upgrade) -> Result<(), String> {
+        match change {
+            Upgrade::Plan { name, height, source, back, at } => self.plans.plan(name, *height, source, *back, *at),
+            Upgrade::Cancel { name, at } => self.plans.cancel(name, *at),
+            Upgrade::Turn { name, member, at: _ } => self.plans.give_turn(name, member, self.holder.as_ref()),
+            Upgrade::End { name, failed, at } => {
+                let bounded =
+                    |(member, reason): &(NodeId, String)| (member.clone(), bounded(reason, FAILURE_BYTES_MAX));
+                self.plans.end(name, failed.as_ref().map(bounded), *at)
             }
         }
     }

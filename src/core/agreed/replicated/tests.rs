@@ -1,21 +1,22 @@
 use super::*;
+use crate::base::ids::UpgradeName;
 
 fn at(ms: u64) -> WallTime {
     WallTime::from_nanos(ms * 1_000_000)
 }
 
 fn claim(epoch: u64, member: &str, ms: u64) -> Command {
-    Command::Claim { epoch: Epoch(epoch), member: member.into(), reason: "test".into(), at: at(ms) }
+    Command::Baton(Baton::Claim { epoch: Epoch(epoch), member: member.into(), reason: "test".into(), at: at(ms) })
 }
 
 fn release(epoch: u64, height: Option<u64>, ms: u64) -> Command {
     let last_signed = height.map(SignMark::at_height);
-    Command::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at: at(ms), to: None }
+    Command::Baton(Baton::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at: at(ms), to: None })
 }
 
 fn activated(epoch: u64, ms: u64) -> Command {
     let took = Duration::from_millis(5);
-    Command::Activated { epoch: Epoch(epoch), at: at(ms), floor: MetFloor::default(), took }
+    Command::Baton(Baton::Activated { epoch: Epoch(epoch), at: at(ms), floor: MetFloor::default(), took })
 }
 
 /// The state after `(term, command)`s, all of which must be accepted.
@@ -130,12 +131,14 @@ fn a_claim_tells_its_proposer_what_stood_before_it_in_the_log() {
 
 #[test]
 fn a_move_after_a_release_has_the_reason_of_the_release() {
-    let let_go = |reason: &str| Command::Release {
-        epoch: Epoch(1),
-        last_signed: None,
-        reason: reason.into(),
-        at: at(1),
-        to: None,
+    let let_go = |reason: &str| {
+        Command::Baton(Baton::Release {
+            epoch: Epoch(1),
+            last_signed: None,
+            reason: reason.into(),
+            at: at(1),
+            to: None,
+        })
     };
     let state = after(&[(1, claim(1, "a", 0)), (1, let_go("operator")), (1, let_go("again")), (2, claim(2, "b", 2))]);
     assert_eq!(state.moves[1].reason, "operator");
@@ -198,7 +201,7 @@ fn the_history_is_bounded_in_rows_and_reasons() {
     let mut state = Replicated::default();
     for epoch in 1..=MOVES_MAX as u64 + 3 {
         let reason = "ä".repeat(100);
-        let command = Command::Claim { epoch: Epoch(epoch), member: "a".into(), reason, at: at(epoch) };
+        let command = Command::Baton(Baton::Claim { epoch: Epoch(epoch), member: "a".into(), reason, at: at(epoch) });
         state.apply(epoch, &command);
     }
     assert_eq!(state.moves.len(), MOVES_MAX);
@@ -207,11 +210,11 @@ fn the_history_is_bounded_in_rows_and_reasons() {
 }
 
 fn maintenance(member: &str, on: bool, ms: u64) -> Command {
-    Command::SetMaintenance { member: member.into(), on, at: at(ms) }
+    Command::Set(Set::Maintenance { member: member.into(), on, at: at(ms) })
 }
 
 fn pause(on: bool, ms: u64) -> Command {
-    Command::SetPause { on, at: at(ms) }
+    Command::Set(Set::Pause { on, at: at(ms) })
 }
 
 #[test]
@@ -243,13 +246,13 @@ fn before_the_first_claim_a_pause_keeps_the_baton_from_everybody() {
 
 #[test]
 fn in_a_pause_an_operator_s_handover_names_the_next_holder_and_a_failed_one_leads_back() {
-    let to_b = Command::Release {
+    let to_b = Command::Baton(Baton::Release {
         epoch: Epoch(1),
         last_signed: None,
         reason: "operator".into(),
         at: at(10),
         to: Some("b".into()),
-    };
+    });
     let mut commands = vec![(1, claim(1, "a", 0)), (1, activated(1, 5)), (1, pause(true, 9)), (1, to_b)];
     assert_rejected(&after(&commands), 2, claim(2, "c", 20), "paused");
     after(&[commands.clone(), vec![(2, claim(2, "a", 20))]].concat());
@@ -262,7 +265,7 @@ fn in_a_pause_an_operator_s_handover_names_the_next_holder_and_a_failed_one_lead
 
 #[test]
 fn a_priority_set_by_an_operator_replaces_the_configured_one_until_it_is_taken_back() {
-    let set = |priority| Command::SetPriority { member: "a".into(), priority };
+    let set = |priority| Command::Set(Set::Priority { member: "a".into(), priority });
     let state = after(&[(1, set(Some(7))), (1, set(Some(8)))]);
     assert_eq!((state.orders.priority(&"a".into(), 100), state.orders.priority(&"b".into(), 90)), (8, 90));
     assert_eq!(after(&[(1, set(Some(7))), (1, set(None))]), Replicated::default());
@@ -271,9 +274,10 @@ fn a_priority_set_by_an_operator_replaces_the_configured_one_until_it_is_taken_b
 #[test]
 fn a_turn_is_never_the_holders_whatever_its_proposer_knew() {
     let name = UpgradeName::new("v2").unwrap();
-    let plan = Command::PlanUpgrade { name: name.clone(), height: None, source: None, back: false, at: at(1) };
+    let plan =
+        Command::Upgrade(Upgrade::Plan { name: name.clone(), height: None, source: None, back: false, at: at(1) });
     let state = after(&[(1, claim(1, "a", 0)), (1, plan)]);
-    let turn = |member: &str| Command::UpgradeTurn { name: name.clone(), member: member.into(), at: at(2) };
+    let turn = |member: &str| Command::Upgrade(Upgrade::Turn { name: name.clone(), member: member.into(), at: at(2) });
     assert_rejected(&state, 1, turn("a"), "a holds the baton");
     let moved = {
         let mut state = state.clone();
@@ -288,13 +292,14 @@ fn a_turn_is_never_the_holders_whatever_its_proposer_knew() {
 #[test]
 fn the_reason_of_a_failed_upgrade_is_bounded_and_who_goes_has_no_turn() {
     let name = UpgradeName::new("v2").unwrap();
-    let plan = Command::PlanUpgrade { name: name.clone(), height: None, source: None, back: false, at: at(1) };
-    let turn = Command::UpgradeTurn { name: name.clone(), member: "b".into(), at: at(2) };
+    let plan =
+        Command::Upgrade(Upgrade::Plan { name: name.clone(), height: None, source: None, back: false, at: at(1) });
+    let turn = Command::Upgrade(Upgrade::Turn { name: name.clone(), member: "b".into(), at: at(2) });
     let mut state = after(&[(1, plan), (1, turn)]);
     state.note_members(3, ["a".into()].iter());
     assert_eq!(state.plans.newest().and_then(|plan| plan.turn()), None);
     let failed = Some(("b".into(), "é".repeat(700)));
-    state.apply(1, &Command::EndUpgrade { name, failed, at: at(9) });
+    state.apply(1, &Command::Upgrade(Upgrade::End { name, failed, at: at(9) }));
     let Some(crate::core::upgrades::PlanStage::Failed { reason, .. }) = state.plans.newest().map(|plan| &plan.stage)
     else {
         panic!("{:?}", state.plans)
@@ -319,8 +324,15 @@ fn a_floor_is_laid_only_while_the_holder_of_its_epoch_is_not_active() {
         assert_eq!((laid.above, laid.at, laid.because.len()), (above, at(3), REASON_BYTES_MAX), "the newest counts");
     }
     let mut active = state.clone();
-    active
-        .apply(2, &Command::Activated { epoch: Epoch(2), at: at(4), floor: MetFloor::default(), took: Duration::ZERO });
+    active.apply(
+        2,
+        &Command::Baton(Baton::Activated {
+            epoch: Epoch(2),
+            at: at(4),
+            floor: MetFloor::default(),
+            took: Duration::ZERO,
+        }),
+    );
     assert_rejected(&active, 2, lay(2, 9), "nobody settles under epoch 2");
     state.apply(2, &release(2, None, 4));
     assert_rejected(&state, 2, lay(2, 9), "nobody settles under epoch 2");

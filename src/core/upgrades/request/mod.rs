@@ -8,8 +8,8 @@ use super::plan::{PlanStage, Plans, check_source};
 use super::report::{BinaryReport, UpgradeReport};
 use crate::base::ids::{NodeId, Role, UpgradeName};
 use crate::base::time::WallTime;
-use crate::core::agreed::replicated::Command;
 use crate::core::agreed::replicated::knows::KNOWS_PLANS;
+use crate::core::agreed::replicated::{Command, Upgrade};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -117,7 +117,7 @@ impl<'a> Facts<'a> {
             }
         });
         let source = source.map(str::to_owned);
-        Ok((Some(Command::PlanUpgrade { name: name.clone(), height, source, back: false, at }), lines))
+        Ok((Some(Command::Upgrade(Upgrade::Plan { name: name.clone(), height, source, back: false, at })), lines))
     }
 
     /// Who stops when.
@@ -157,7 +157,7 @@ impl<'a> Facts<'a> {
                 "what the chain itself asks for is carried out all the same, when its binary is there".to_owned(),
             );
         }
-        Ok((Some(Command::CancelUpgrade { name: name.clone(), at }), lines))
+        Ok((Some(Command::Upgrade(Upgrade::Cancel { name: name.clone(), at })), lines))
     }
 
     fn rollback(&self, at: WallTime) -> Result<Judged, String> {
@@ -180,7 +180,7 @@ impl<'a> Facts<'a> {
         lines.push(
             "only binaries are taken back: what a new one has made of its data, the old one may not read".to_owned(),
         );
-        Ok((Some(Command::PlanUpgrade { name: to, height: None, source: None, back: true, at }), lines))
+        Ok((Some(Command::Upgrade(Upgrade::Plan { name: to, height: None, source: None, back: true, at })), lines))
     }
 
     /// What all hosts ran before the newest upgrade; those that it has not reached run it still.
