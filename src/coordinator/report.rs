@@ -20,7 +20,9 @@ use crate::cluster::raft::Consensus;
 use crate::cluster::roster::Roster;
 use crate::cluster::store::AppliedState;
 use crate::cluster::transport::Certificates;
-use crate::cluster::wire::proto::{ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, StatusResponse};
+use crate::cluster::wire::proto::{
+    ChainHealth, HistoryResponse, MemberState, MemberStatus, MoveFloor, Record, StatusResponse, TenureStage,
+};
 use crate::cluster::wire::{approvals_part, proto, signed_part};
 use crate::config::{Config, Member};
 use crate::core::NotReady;
@@ -173,7 +175,7 @@ impl Reporter {
         });
         let (key_alarm, unheld) = self.core.read(|core, now| (core.key_alarm(), core.unheld(now)));
         let effects = self.effects.as_ref();
-        Record {
+        let record = Record {
             state: state.into(),
             phase: phase.into(),
             ready: not_ready.is_none(),
@@ -214,7 +216,8 @@ impl Reporter {
             unheld_since_ns: unheld.map_or(0, |unheld| unheld.since.as_nanos()),
             unheld_until_ns: unheld.map_or(0, |unheld| unheld.until.as_nanos()),
             ..Record::default()
-        }
+        };
+        Record { meaning: Some(record.meaning()), ..record }
     }
 
     /// The others learn that this member is no standby any more, and need not find out.
@@ -307,9 +310,11 @@ impl Reporter {
         let own = (member.id == self.config.id).then(|| self.record());
         let told = || table.get(&member.id)?.record.as_deref().cloned();
         let mut record = own.or_else(told).unwrap_or_default();
+        let mut meaning = record.meaning();
         if !reachable {
             // What it last said of its lease and its work is not so any more.
             record.phase.clear();
+            meaning.set_stage(TenureStage::Unspecified);
             record.settling.clear();
             record.lease_remaining_ms = 0;
         }
@@ -343,6 +348,7 @@ impl Reporter {
             timing: record.timing,
             foreign_node: record.foreign_node,
             key_alarm: record.key_alarm,
+            meaning: Some(meaning),
             refused: self.identity.refused(&member.id, reachable, now).unwrap_or_default(),
         }
     }
@@ -365,7 +371,8 @@ impl Reporter {
         let mine = status.members.iter().find(|member| member.id == status.member);
         let ready = match mine {
             _ if !status.quorum => Err(format!("{NO_QUORUM} of members can be reached")),
-            Some(own) if own.phase == "Active" || own.state == "Voting" => Ok(()),
+            Some(own) if own.meaning().stage() == TenureStage::Active => Ok(()),
+            Some(own) if own.meaning().state() == MemberState::Voting => Ok(()),
             Some(own) if own.phase.is_empty() => Err(format!("{}: {}", own.state, own.not_ready_because)),
             Some(own) => Err(format!("{}: {}", own.state, own.phase)),
             None => Err("this host is not a member".to_string()),

@@ -19,7 +19,7 @@ use crate::base::timing::Timing;
 use crate::cluster::gossip::{Heard, Table};
 use crate::cluster::raft::Consensus;
 use crate::cluster::store::{AppliedEntry, Health, News};
-use crate::cluster::wire::proto::Record;
+use crate::cluster::wire::proto::{Record, TenureStage};
 use crate::core::agreed::replicated::{Baton, Command};
 use crate::core::{ClockOffset, Event, Peer};
 use crate::core_handle::{Change, SharedCore};
@@ -239,5 +239,5 @@ pub(super) async fn broken(mut store: watch::Receiver<Health>, consensus: Consen
 
 /// Whether `record` was written by a holder whose node signs.
 pub(super) fn is_active(record: &Record) -> bool {
-    record.phase == "Active"
+    record.meaning().stage() == TenureStage::Active
 }

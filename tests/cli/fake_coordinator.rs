@@ -146,6 +146,7 @@ impl Admin for Coordinator {
 
 pub fn two_members() -> Coordinator {
     let active = MemberStatus {
+        meaning: None,
         timing: None,
         id: "host-a".to_owned(),
         addr: "127.0.0.1:7401".to_owned(),

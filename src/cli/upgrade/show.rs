@@ -7,8 +7,8 @@ use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{MemberStatus, StatusResponse, UpgradePlan, UpgradeStage};
 use crate::core::upgrades::next::{percent, short};
 use crate::core::upgrades::{BinaryReport, UpgradeReport};
-use crate::operator::explain::or_dash;
 use crate::operator::explain::upgrades::{failed_plan, plan_in_force, report, upgrade_troubles};
+use crate::operator::explain::{is_active, or_dash};
 
 use crate::cli::table::{folded, render};
 
@@ -105,7 +105,7 @@ fn bar(done: u64, total: u64) -> String {
 fn readiness(member: &MemberStatus, status: &StatusResponse) -> String {
     let word = match member.phase.as_str() {
         _ if !member.reachable => "unreachable",
-        "Active" if member.id == status.holder => "holder",
+        _ if is_active(member) && member.id == status.holder => "holder",
         "" if member.not_ready_because.is_empty() => "yes",
         "" => "no",
         phase => phase,

@@ -3,6 +3,7 @@
 //! nothing here sends, receives or stores. `consensus` uses it for the network, `store` for the disk,
 //! so the proto files specify both.
 
+mod meaning;
 mod messages;
 mod parts;
 mod stored;

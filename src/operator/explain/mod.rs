@@ -10,5 +10,6 @@ mod words;
 pub use timings::{differences_to, timing_differences};
 pub use why::{Why, in_words};
 pub use words::{
-    active_holder, ago, certificate_until, defects, finished, gap, is_good_news, key_alarm, notes, or_dash, settling,
+    active_holder, ago, certificate_until, defects, finished, gap, is_active, is_good_news, key_alarm, notes, or_dash,
+    settling,
 };

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
-use super::words::{active_holder, ago, defects, is_good_news, key_alarm, refusal, settling};
+use super::words::{active_holder, ago, defects, is_active, is_good_news, key_alarm, refusal, settling};
 use crate::base::ids::{Role, Vote};
 use crate::base::time::WallTime;
-use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
+use crate::cluster::wire::proto::{GuardSeen, LinksSeen, MemberState, MemberStatus, Move, StatusResponse, TenureStage};
 
 /// The answers. The names are part of baton's contract; the sentences are for people and may change.
 #[derive(Serialize)]
@@ -61,7 +61,8 @@ impl Why {
         let more: Vec<String> = status.warnings.iter().filter(|text| !texts.contains(text)).cloned().collect();
         texts.extend(more);
         for member in &status.members {
-            let of_member = settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(note));
+            let of_member =
+                settling(member).into_iter().chain(defects(member, now)).filter(|note| !is_good_news(member, note));
             texts.extend(of_member.map(|text| format!("{}: {text}", member.id)));
         }
         texts
@@ -133,7 +134,7 @@ impl Seen<'_> {
                 "{holder} was the last to take the baton, under epoch {epoch}, and cannot be reached from here: if it runs, it \
                  signs until its lease is over.{came}"
             ),
-            Some(member) if member.phase == "Active" => {
+            Some(member) if is_active(member) => {
                 format!("{holder} holds the baton under epoch {epoch} and signs.{came}")
             }
             Some(member) if member.phase.is_empty() => format!(
@@ -168,22 +169,24 @@ impl Seen<'_> {
         let (me, holder) = (&self.status.member, &self.status.holder);
         let Some(own) = self.member(me) else { return format!("{me} is not a member of this cluster.") };
         let paused = self.status.paused_since_ns.is_some();
-        match own.phase.as_str() {
-            "Active" => format!("{me} is this host."),
-            "Stopping" => format!("{me} (this host) is letting the baton go."),
-            "" if own.role == Role::Arbiter.as_str() && own.gives_no_vote => {
+        match (own.meaning().stage(), own.phase.as_str()) {
+            (TenureStage::Active, _) => format!("{me} is this host."),
+            (TenureStage::Stopping, _) => format!("{me} (this host) is letting the baton go."),
+            (_, "") if own.role == Role::Arbiter.as_str() && own.gives_no_vote => {
                 format!("{me} (this host) is an arbiter, and gives no vote now: {}.", own.not_ready_because)
             }
-            "" if own.role == Role::Arbiter.as_str() => format!("{me} (this host) only votes."),
-            "" if own.maintenance => format!("{me} (this host) does not take the baton: it is in maintenance."),
-            "" if !could_take_it(own) => format!("{me} (this host) cannot take the baton: {}.", unready(own)),
-            "" if paused && me != holder => {
+            (_, "") if own.role == Role::Arbiter.as_str() => format!("{me} (this host) only votes."),
+            (_, "") if own.maintenance => format!("{me} (this host) does not take the baton: it is in maintenance."),
+            (_, "") if !could_take_it(own) => format!("{me} (this host) cannot take the baton: {}.", unready(own)),
+            (_, "") if paused && me != holder => {
                 format!("{me} (this host) is ready; the cluster is paused, so the baton does not move.")
             }
-            "" if !self.status.quorum => format!("{me} (this host) is ready; nobody can be elected without a quorum."),
-            "" if holder.is_empty() => format!("{me} (this host) is ready, and has not been elected yet."),
-            "" => format!("{me} (this host) is ready; {holder} holds the baton."),
-            phase => format!("{me} (this host) is taking the baton: {phase}."),
+            (_, "") if !self.status.quorum => {
+                format!("{me} (this host) is ready; nobody can be elected without a quorum.")
+            }
+            (_, "") if holder.is_empty() => format!("{me} (this host) is ready, and has not been elected yet."),
+            (_, "") => format!("{me} (this host) is ready; {holder} holds the baton."),
+            (_, phase) => format!("{me} (this host) is taking the baton: {phase}."),
         }
     }
 
@@ -275,13 +278,13 @@ impl Seen<'_> {
         if !validates && member.gives_no_vote {
             wrong.push(format!("{id}: {}.", member.not_ready_because));
         }
-        if member.guard == "unreachable" {
+        if member.meaning().guard() == GuardSeen::Unreachable {
             wrong.push(format!("{id}: its guard does not answer."));
         }
-        if member.links == "broken" {
+        if member.meaning().links() == LinksSeen::Broken {
             wrong.push(format!("{id}: its links are broken; its log says how."));
         }
-        if member.links == "validating" && member.phase.is_empty() {
+        if member.meaning().links() == LinksSeen::Validating && member.phase.is_empty() {
             wrong.push(format!("{id}: its links are validating, and it does not hold the baton."));
         }
         // What was said above of a member that was asked is not repeated.
@@ -295,7 +298,7 @@ impl Seen<'_> {
 fn could_take_it(member: &MemberStatus) -> bool {
     member.reachable
         && member.role != Role::Arbiter.as_str()
-        && member.state == "Voting"
+        && member.meaning().state() == MemberState::Voting
         && !member.maintenance
         && member.not_ready_because.is_empty()
 }

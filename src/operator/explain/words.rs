@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::base::guard_frame::Containment;
 use crate::base::ids::{Role, Vote};
 use crate::base::time::WallTime;
 use crate::cluster::transport::EXPIRY_NEAR;
-use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse};
+use crate::cluster::wire::proto::{MemberStatus, Move, StatusResponse, TenureStage};
 
 /// `-` in place of nothing.
 pub fn or_dash(text: &str) -> String {
@@ -84,14 +83,20 @@ pub fn foreign_node(member: &MemberStatus) -> Option<String> {
 }
 
 fn containment_note(member: &MemberStatus) -> Option<String> {
-    let weaker = member.containment == Containment::DirectChild.word();
-    weaker.then(|| "no PID namespace: only the process of chain.command ends with a killed guard".into())
+    member
+        .meaning()
+        .direct_child
+        .then(|| "no PID namespace: only the process of chain.command ends with a killed guard".into())
 }
 
-/// Whether a note of [`notes`] or [`defects`] says that all is well: that the chain has counted what a new holder
-/// signed. A member tells that in the same field as its troubles, hence by these words.
-pub fn is_good_news(note: &str) -> bool {
-    note.starts_with("first ") && note.contains(" on chain ")
+/// Whether a note of [`notes`] or [`defects`] says that all is well. A member tells that in the same field as its troubles.
+pub fn is_good_news(member: &MemberStatus, note: &str) -> bool {
+    member.meaning().good_news && note == member.node_note
+}
+
+/// Whether the chain node of `member` signs, by its own word.
+pub fn is_active(member: &MemberStatus) -> bool {
+    member.meaning().stage() == TenureStage::Active
 }
 
 /// `None` without TLS.
@@ -100,7 +105,7 @@ pub fn certificate_until(member: &MemberStatus) -> Option<WallTime> {
 }
 
 fn certificate_note(member: &MemberStatus, now: WallTime) -> Option<String> {
-    if member.transport == "insecure" {
+    if member.meaning().insecure {
         return Some("INSECURE: whoever reaches its port can speak as any member (tls.insecure)".to_owned());
     }
     let until = certificate_until(member)?;
@@ -115,7 +120,7 @@ fn certificate_note(member: &MemberStatus, now: WallTime) -> Option<String> {
 /// The holder, when it says itself that its chain node signs.
 pub fn active_holder(status: &StatusResponse) -> Option<&MemberStatus> {
     let holder = Some(&status.holder).filter(|holder| !holder.is_empty())?;
-    status.members.iter().find(|member| member.id == *holder && member.reachable && member.phase == "Active")
+    status.members.iter().find(|member| member.id == *holder && member.reachable && is_active(member))
 }
 
 #[cfg(test)]

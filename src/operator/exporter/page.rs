@@ -13,7 +13,7 @@ use super::Overview;
 use super::html::Html;
 use crate::base::ids::Role;
 use crate::base::time::WallTime;
-use crate::cluster::wire::proto::{MemberStatus, Move};
+use crate::cluster::wire::proto::{MemberState, MemberStatus, Move, TenureStage};
 use crate::operator::explain::{Why, active_holder, ago, finished, in_words, is_good_news, notes, or_dash};
 
 const STYLE: &str = include_str!("page.css");
@@ -233,11 +233,11 @@ impl Page<'_> {
     fn notes(&self, html: &mut Html, member: &MemberStatus) {
         let Overview { status, at, moves: _ } = self.overview;
         let mut notes = notes(member, status.paused_since_ns.is_some(), *at);
-        notes.retain(|note| member.reachable || !is_good_news(note));
+        notes.retain(|note| member.reachable || !is_good_news(member, note));
         if !notes.is_empty() {
             html.raw("<tr role=\"row\" class=\"note\"><td role=\"cell\" colspan=\"6\">");
             for note in notes.iter().take(NOTES_MAX) {
-                html.raw(if is_good_news(note) { "<p class=\"fine\">✓ " } else { "<p>! " })
+                html.raw(if is_good_news(member, note) { "<p class=\"fine\">✓ " } else { "<p>! " })
                     .text(note, SENTENCE_MAX)
                     .raw("</p>");
             }
@@ -287,12 +287,13 @@ fn row(html: &mut Html, one: &Move, now: WallTime) {
 
 /// How a host stands, as a class of the style and a sign that does without colour; words stand beside it.
 fn standing(member: &MemberStatus) -> (&'static str, &'static str) {
-    match (member.reachable, member.phase.as_str(), member.state.as_str()) {
-        (false, _, _) => ("bad", "✕"),
-        (true, "Active", _) => ("good", "●"),
-        (true, "", "Voting") => ("ready", "○"),
-        (true, "", _) => ("waiting", "…"),
-        (true, _, _) => ("moving", "◐"),
+    let meaning = member.meaning();
+    match (member.reachable, member.phase.as_str()) {
+        (false, _) => ("bad", "✕"),
+        (true, "") if meaning.state() == MemberState::Voting => ("ready", "○"),
+        (true, "") => ("waiting", "…"),
+        (true, _) if meaning.stage() == TenureStage::Active => ("good", "●"),
+        (true, _) => ("moving", "◐"),
     }
 }
 
