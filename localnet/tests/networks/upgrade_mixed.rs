@@ -1,5 +1,5 @@
-//! Coordinators of this version beside those of the version before upgrade plans: they hold one lease and hand one
-//! baton over, and a plan waits until everybody knows of plans.
+//! Coordinators of this version beside those of the version before upgrade plans: they hold one lease, hand one baton
+//! over and pass orders on to one another, and a plan waits until everybody knows of plans.
 //!
 //! `BATON_OLDER_BIN=DIR cargo test -p localnet --test networks upgrade_mixed:: -- --ignored --nocapture`, with `baton`
 //! and `baton-guard` of a commit before upgrade plans in DIR.
@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::common::Ground;
-use crate::common::TestNet;
 use crate::common::upgrades::{assert_sound, await_plan, binary, pair_runs, prepare, until, upgrade};
+use crate::common::{Ground, TestNet, said};
 use localnet::chains::cosmovisor;
-use localnet::judge::status::query_host;
+use localnet::judge::status::{Status, query_host};
 use localnet::net::{Net, write_file};
 use localnet::process::launch;
 use localnet::runs::demo::{Pair, ask_baton};
@@ -88,16 +87,42 @@ fn assert_names_an_older_one(t: &TestNet, asked: &str, older: &[&str]) {
     assert!(names_one && words.iter().any(|word| refused.contains(word)), "{refused}");
 }
 
-/// There and back again. A coordinator that has just started may not be let vote yet, and then the baton comes back.
+/// Orders at `asked`, which does not lead: it passes them on to `leader`, and both show them.
+fn orders_are_passed_on(t: &TestNet, asked: &str, leader: &str) {
+    let sees = |what: &str, is_so: &dyn Fn(&Status) -> bool| {
+        for host in [asked, leader] {
+            until(t, &format!("{what}, as {host} sees"), || match query_host(&t.net, host) {
+                Ok(status) if is_so(&status) => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            });
+        }
+    };
+    assert_eq!(said(t, asked, &["pause"], 0), format!("paused: the baton stays with {leader} until baton resume"));
+    sees("paused", &|status| status.paused);
+    assert_eq!(said(t, asked, &["resume"], 0), "not paused: the baton moves by itself");
+    sees("not paused", &|status| !status.paused);
+    assert_eq!(said(t, asked, &["priority", asked, "7"], 0), format!("{asked} has priority 7"));
+    assert_eq!(said(t, asked, &["priority", asked, "configured"], 0), format!("{asked} has its configured priority"));
+    // No member is named: the one that was asked, not the one that it is passed on to.
+    assert_eq!(said(t, asked, &["maintenance", "on"], 0), format!("{asked} is in maintenance and takes no baton"));
+    let maintenance = |status: &Status| status.members.iter().any(|one| one.id == asked && one.maintenance);
+    sees("in maintenance", &maintenance);
+    assert_eq!(said(t, asked, &["maintenance", "off"], 0), format!("{asked} is not in maintenance"));
+    sees("not in maintenance", &|status| !maintenance(status));
+}
+
+/// There, as the holder is told, and back again, as the other one is told. Whichever is newer, each passes orders on to
+/// the other. A coordinator that has just started may not be let vote yet, and then the baton comes back.
 fn hand_over_twice(t: &TestNet) {
-    for _ in 0..2 {
+    for at_holder in [true, false] {
         let Pair { holder, standby } = t.pair();
-        until(t, &format!("{holder} hands over to {standby}"), || {
-            let Pair { holder: from, .. } = t.pair();
-            if from == standby {
+        orders_are_passed_on(t, &standby, &holder);
+        let asked = if at_holder { &holder } else { &standby };
+        until(t, &format!("{holder} hands over to {standby}, asked of {asked}"), || {
+            if t.pair().holder == standby {
                 return Ok(());
             }
-            let answer = t.or_logs(ask_baton(&t.net, &from, &["handover", "--to", &standby]));
+            let answer = t.or_logs(ask_baton(&t.net, asked, &["handover", "--to", &standby]));
             print!("{}{}", answer.stdout, answer.stderr);
             Err(format!("{}{}", answer.stdout, answer.stderr))
         });
