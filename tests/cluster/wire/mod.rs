@@ -1,7 +1,6 @@
 //! Every message and every stored value comes back as it was, and one that lacks a field is refused
 //! with the names of message and field.
 
-#[path = "wire/commands.rs"]
 mod commands;
 
 use std::collections::{BTreeMap, BTreeSet};

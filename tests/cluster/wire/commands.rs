@@ -12,7 +12,7 @@ use baton::cluster::wire::{decode, proto};
 use baton::core::agreed::replicated::{Baton, Command, Set, Upgrade};
 
 /// One command a line: its bytes, then its words.
-const WRITTEN: &str = include_str!("../data/commands.txt");
+const WRITTEN: &str = include_str!("../../data/commands.txt");
 
 fn commands() -> Vec<Command> {
     let (epoch, at, took) = (Epoch(7), WallTime::from_nanos(1_700_000_000_123_456_789), Duration::from_millis(1_234));
