@@ -15,13 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::transport::{Credentials, cause, reason};
 use crate::cluster::wire::proto::admin_client::AdminClient;
-use crate::cluster::wire::proto::order_request::Order;
-use crate::cluster::wire::proto::{
-    HandoverResponse, HistoryRequest, MemberChangeRequest, MemberChangeResponse, Move, OrderRequest, StatusRequest,
-    StatusResponse, UpgradeChangeRequest, UpgradeChangeResponse, UpgradePlan,
-};
+use crate::cluster::wire::proto::{HistoryRequest, Move, OrderRequest, StatusRequest, StatusResponse, UpgradePlan};
 use crate::config::Tls;
-use crate::operator::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover, is_allowed};
+use crate::operator::admin::is_allowed;
+use crate::operator::order::{Answer, Answers, Order};
 
 use super::Failure;
 use super::reach::Place;
@@ -65,60 +62,39 @@ impl Client {
         self.answered(answer.map(|result| result.map(|response| response.into_inner().plans)).ok())
     }
 
-    pub(super) async fn handover(&mut self, wanted: &WantedHandover) -> Result<HandoverResponse, Failure> {
-        let limit = wanted.timeout;
-        let answer = timeout(limit + LATE_MAX, self.admin.handover(wanted.request())).await;
-        let error = match answer {
-            Ok(Ok(done)) => return Ok(done.into_inner()),
-            Ok(Err(refused)) => return Err(self.refused("handover", &refused)),
-            Err(_) => anyhow!("handover: not done within {limit:?}; baton status shows how it goes on"),
-        };
-        Err(Failure::Failed(error))
-    }
-
-    /// `what` names the order in an error; the sentence that comes back says what is so now.
-    pub(super) async fn order(&mut self, what: &str, order: Order) -> Result<String, Failure> {
-        let request = OrderRequest { order: Some(order) };
-        let error = match timeout(ORDER_MAX + LATE_MAX, self.admin.order(request)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner().done),
-            Ok(Err(refused)) => return Err(self.refused(what, &refused)),
-            Err(_) => anyhow!("{what}: no answer within {ORDER_MAX:?}; baton status shows whether it was done"),
-        };
-        Err(Failure::Failed(error))
-    }
-
-    /// What is so now or, after a dry run, what would be.
-    pub(super) async fn change_member(
-        &mut self,
-        what: &str,
-        change: MemberChangeRequest,
-    ) -> Result<MemberChangeResponse, Failure> {
-        let error = match timeout(CHANGE_MAX + LATE_MAX, self.admin.change_member(change)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(refused)) => return Err(self.refused(&format!("member {what}"), &refused)),
-            Err(_) => {
-                anyhow!("member {what}: no answer within {CHANGE_MAX:?}; baton member list shows what is so")
-            }
-        };
-        Err(Failure::Failed(error))
-    }
-
-    /// What is so now or, after a dry run, what would be.
-    pub(super) async fn change_upgrade(
-        &mut self,
-        what: &str,
-        change: UpgradeChangeRequest,
-    ) -> Result<UpgradeChangeResponse, Failure> {
-        let error = match timeout(ORDER_MAX + LATE_MAX, self.admin.change_upgrade(change)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+    /// `what` names the order in an error; the answer says what is so now or, after a dry run, what would be.
+    pub(super) async fn order<Done: Answers>(&mut self, what: &str, order: Order) -> Result<Done, Failure> {
+        let (limit, shows) = (order.limit(), shows(&order));
+        let error = match timeout(limit + LATE_MAX, self.send(order)).await {
+            Ok(Ok(done)) => return Ok(done),
             Ok(Err(older)) if older.code() == Code::Unimplemented => anyhow!(
-                "upgrade {what}: the coordinator at {} runs a baton that knows no upgrade plans; upgrade baton there first",
+                "{what}: the coordinator at {} runs a baton that knows no upgrade plans; upgrade baton there first",
                 self.place
             ),
-            Ok(Err(refused)) => return Err(self.refused(&format!("upgrade {what}"), &refused)),
-            Err(_) => anyhow!("upgrade {what}: no answer within {ORDER_MAX:?}; baton upgrade list shows what is so"),
+            Ok(Err(refused)) => return Err(self.refused(what, &refused)),
+            Err(_) => anyhow!(
+                "{what}: {} {limit:?}; {shows}",
+                if shows == GOES_ON { "not done within" } else { "no answer within" }
+            ),
         };
         Err(Failure::Failed(error))
+    }
+
+    async fn send<Done: Answers>(&mut self, order: Order) -> Result<Done, tonic::Status> {
+        let answer = match self.admin.order(OrderRequest { order: Some(order.clone()) }).await {
+            // A coordinator of an earlier version finds none in it.
+            Err(status) if status.code() == Code::InvalidArgument => match order {
+                Order::Handover(request) => self.admin.handover(request).await?.map(Answer::Handover).into_inner(),
+                Order::Member(request) => self.admin.change_member(request).await?.map(Answer::Member).into_inner(),
+                Order::Upgrade(request) => self.admin.change_upgrade(request).await?.map(Answer::Upgrade).into_inner(),
+                Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => return Err(status),
+            },
+            answer => {
+                let answer = answer?.into_inner().answer;
+                answer.ok_or_else(|| tonic::Status::internal("it answers beyond recognition"))?
+            }
+        };
+        Done::of(answer)
     }
 
     /// `None` is an answer that did not come in time.
@@ -148,6 +124,20 @@ impl Client {
             Place::Socket(_) | Place::Member { .. } => return None,
         };
         Some(not_listening(&self.place, &why))
+    }
+}
+
+const GOES_ON: &str = "baton status shows how it goes on";
+
+/// Where to look after an order that was not answered.
+fn shows(order: &Order) -> &'static str {
+    match order {
+        Order::Handover(_) => GOES_ON,
+        Order::Member(_) => "baton member list shows what is so",
+        Order::Upgrade(_) => "baton upgrade list shows what is so",
+        Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => {
+            "baton status shows whether it was done"
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::base::ids::Vote;
 use crate::cluster::wire::proto::member_change_request::Change;
-use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberStatus, StatusResponse};
+use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberChangeResponse, MemberStatus, StatusResponse};
 use crate::operator::explain::or_dash;
+use crate::operator::order::Order;
 
 use super::reach::{Reach, ReachVia};
 use super::status::warnings;
@@ -87,8 +88,9 @@ impl OfVote {
 
 fn make(reach: &Reach, what: &str, change: MemberChangeRequest) -> Result<ExitCode, Failure> {
     ask(reach, async |client| {
-        let done = client.change_member(what, change).await?;
-        tell_change(&format!("member {what}"), &done.lines, &done.refused)
+        let what = format!("member {what}");
+        let done: MemberChangeResponse = client.order(&what, Order::Member(change)).await?;
+        tell_change(&what, &done.lines, &done.refused)
     })
 }
 

@@ -39,12 +39,12 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::base::ids::NodeId;
 use crate::base::time::WallTime;
 use crate::cluster::transport::Certificates;
-use crate::cluster::wire::proto::order_request::Order;
 use crate::cluster::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Config, check_keys, units};
 use crate::coordinator::{self, KeyUse};
 use crate::operator::admin::WantedHandover;
 use crate::operator::explain::{Why, active_holder};
+use crate::operator::order::Order;
 
 use at::At;
 use client::Client;
@@ -407,7 +407,7 @@ fn handover(
         if let Some(length) = window {
             wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
         }
-        let HandoverResponse { from, to, epoch, took_ns, moment } = client.handover(&wanted).await?;
+        let HandoverResponse { from, to, epoch, took_ns, moment } = client.order("handover", Order::Handover(wanted.request())).await?;
         if !moment.is_empty() {
             print(&format!("{moment}\n"));
         }
@@ -431,7 +431,7 @@ fn handover(
 /// Gives an order through the coordinator of this host and says what is so now.
 fn order(reach: &Reach, what: &str, order: Order) -> Result<ExitCode, Failure> {
     ask(reach, async |client| {
-        print(&format!("{}\n", client.order(what, order).await?));
+        print(&format!("{}\n", client.order::<String>(what, order).await?));
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::report::Reporter;
-use super::{handover, members, orders, upgrades};
+use super::{handover, orders};
 use crate::base::ids::NodeId;
 use crate::base::time::BootTime;
-use crate::cluster::wire::proto::HandoverResponse;
+use crate::cluster::wire::proto::{HandoverRequest, HandoverResponse};
 use crate::core::Handover;
 use crate::operator::admin::{Ask, Asker, NotDone, WantedHandover};
+use crate::operator::order::{Answer, Answers as _, Order};
 use crate::operator::relay::Relay;
 
 pub(super) type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, NotDone>>;
@@ -59,41 +60,39 @@ pub(super) async fn answer(reporter: Reporter, relay: Relay, answers: Answers, m
         match ask {
             Ask::Status(answer) => drop(answer.send(reporter.status())),
             Ask::History(answer) => drop(answer.send(reporter.history())),
-            Ask::Order { order, from, answer } => {
-                let (reporter, relay) = (reporter.clone(), relay.clone());
+            Ask::Order { order, from, mut answer } => {
+                let (reporter, relay, answers) = (reporter.clone(), relay.clone(), answers.clone());
                 tokio::spawn(async move {
-                    let done = orders::carry_out(&reporter, &relay, order, from).await;
+                    let done = match order {
+                        Order::Handover(request) => tokio::select! {
+                            done = hand_over(&reporter, &relay, &answers, request, from) => done.map(Answer::Handover),
+                            // An operator who went away misses nothing: the history has it too.
+                            () = answer.closed() => return,
+                        },
+                        order => orders::carry_out(&reporter, &relay, order, from).await,
+                    };
                     let _ = answer.send(done);
                 });
             }
-            Ask::ChangeMember { change, from, answer } => {
-                let (reporter, relay) = (reporter.clone(), relay.clone());
-                tokio::spawn(async move {
-                    let done = members::change(&reporter, &relay, change, from).await;
-                    let _ = answer.send(done);
-                });
-            }
-            Ask::ChangeUpgrade { change, from, answer } => {
-                let (reporter, relay) = (reporter.clone(), relay.clone());
-                tokio::spawn(async move {
-                    let done = upgrades::change(&reporter, &relay, change, from).await;
-                    let _ = answer.send(done);
-                });
-            }
-            Ask::Handover { wanted, from, answer } => match elsewhere(&reporter, from) {
-                Some(holder) => {
-                    let relay = relay.clone();
-                    tokio::spawn(async move {
-                        let done = relay.handover(&holder, &wanted).await;
-                        let _ = answer.send(done);
-                    });
-                }
-                None if wanted.dry_run => drop(answer.send(foreseen(&reporter, wanted))),
-                None => {
-                    tokio::spawn(handover::carry_out(reporter.clone(), answers.clone(), wanted, answer));
-                }
-            },
         }
+    }
+}
+
+async fn hand_over(
+    reporter: &Reporter,
+    relay: &Relay,
+    answers: &Answers,
+    request: HandoverRequest,
+    from: Asker,
+) -> Result<HandoverResponse, NotDone> {
+    let wanted = WantedHandover::read(request);
+    match elsewhere(reporter, from) {
+        Some(holder) => {
+            let answer = relay.order(&holder, Order::Handover(wanted.request())).await?;
+            HandoverResponse::of(answer).map_err(|other| NotDone::Refused(other.message().to_owned()))
+        }
+        None if wanted.dry_run => foreseen(reporter, wanted),
+        None => handover::carry_out(reporter, answers, &wanted).await.map_err(NotDone::Refused),
     }
 }
 

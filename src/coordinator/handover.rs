@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time;
 
-use super::answers::{Answers, HandoverAnswer};
+use super::answers::Answers;
 use super::moment;
 use super::report::Reporter;
 use crate::base::ids::{Epoch, NodeId};
@@ -21,22 +21,12 @@ const RECENT: Duration = Duration::from_secs(120);
 /// For the end of a move that completes at the moment of the time-out. Shorter than whoever passes the answer on waits.
 const COMPLETES_WITHIN: Duration = Duration::from_millis(300);
 
-/// Begins it as soon as it can, within its timeout, and answers when it has ended.
+/// Begins it as soon as it can, within its timeout, and returns when it has ended.
 pub(super) async fn carry_out(
-    reporter: Reporter,
-    answers: Answers,
-    wanted: WantedHandover,
-    mut answer: HandoverAnswer,
-) {
-    let done = tokio::select! {
-        done = ended(&reporter, &answers, &wanted) => done,
-        // An operator who went away misses nothing: the history has it too.
-        () = answer.closed() => return,
-    };
-    let _ = answer.send(done.map_err(NotDone::Refused));
-}
-
-async fn ended(reporter: &Reporter, answers: &Answers, wanted: &WantedHandover) -> Result<HandoverResponse, String> {
+    reporter: &Reporter,
+    answers: &Answers,
+    wanted: &WantedHandover,
+) -> Result<HandoverResponse, String> {
     let WantedHandover { to, dry_run: _, timeout, within } = wanted;
     let (asked_at, epoch) = (BootTime::now(), reporter.core.read(|core, _| core.view().epoch));
     let waited = || BootTime::now().since(asked_at);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::orders::{by_the_leader, check_leads};
 use super::report::Reporter;
 use crate::base::ids::NodeId;
 use crate::cluster::introduce::{ANSWER_MAX, Introduced, introduce};
@@ -14,47 +13,18 @@ use crate::cluster::wire::proto::{AddMember, MemberChangeRequest, MemberChangeRe
 use crate::config::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::core::agreed::members::{Change, Facts, Member, Members, Plan, Refused};
 use crate::core::agreed::replicated::knows;
-use crate::operator::admin::{Asker, CHANGE_MAX, NotDone};
-use crate::operator::relay::Relay;
+use crate::operator::admin::NotDone;
 
 /// For one leader to make it; another one may lead by then.
-const ATTEMPT_MAX: Duration = Duration::from_secs(10);
+pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(10);
 /// For a quorum to commit it. A joint membership that is not committed by then may still be, later.
 const COMMIT_MAX: Duration = Duration::from_secs(5);
 /// For a learner to catch up before it is promoted.
 const CATCH_UP_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Returns once the change is committed as a whole, with sentences about what is so now; after a dry run at once,
-/// with what would be.
-///
-/// # Errors
-/// It was refused, or is not known to be committed after [`CHANGE_MAX`].
-pub(super) async fn change(
-    reporter: &Reporter,
-    relay: &Relay,
-    request: MemberChangeRequest,
-    from: Asker,
-) -> Result<MemberChangeResponse, NotDone> {
-    check_form(reporter, &request).map_err(NotDone::Refused)?;
-    let (me, request) = (&reporter.config.id, &request);
-    match from {
-        Asker::Peer => lead_change(reporter, request).await,
-        Asker::Operator => {
-            by_the_leader(reporter, CHANGE_MAX, ATTEMPT_MAX, |leader| async move {
-                if leader == *me {
-                    lead_change(reporter, request).await
-                } else {
-                    relay.change_member(&leader, request.clone()).await
-                }
-            })
-            .await
-        }
-    }
-}
-
 /// What can be said without being the leader.
-fn check_form(reporter: &Reporter, request: &MemberChangeRequest) -> Result<(), String> {
+pub(super) fn check_form(reporter: &Reporter, request: &MemberChangeRequest) -> Result<(), String> {
     match &request.change {
         Some(Wanted::Add(AddMember { id, addr, priority })) => {
             check_id(id.clone())?;
@@ -77,9 +47,12 @@ fn check_form(reporter: &Reporter, request: &MemberChangeRequest) -> Result<(), 
     }
 }
 
-/// As the leader.
-async fn lead_change(reporter: &Reporter, request: &MemberChangeRequest) -> Result<MemberChangeResponse, NotDone> {
-    check_leads(reporter)?;
+/// As the leader: returns once the change is committed as a whole, with sentences about what is so now; after a dry run at
+/// once, with what would be.
+pub(super) async fn lead_change(
+    reporter: &Reporter,
+    request: &MemberChangeRequest,
+) -> Result<MemberChangeResponse, NotDone> {
     // Until it is committed: an upgrade is planned only while every member can read that.
     let _changing = reporter.changing.lock().await;
     let change = match request.change.clone() {

@@ -4,7 +4,7 @@
 //! An order travels from `cli` to the admin socket (or the members' port), to `operator::admin`, to this file. This
 //! file checks it against the membership and lets the leader commit it: itself, or another member's coordinator
 //! through `operator::relay`, which passes an order on once and no further. It asks again until a leader has
-//! committed the order or eight seconds have passed. Orders may be committed twice, since each only sets something.
+//! committed the order or its time is over. Orders may be committed twice, since each only sets something.
 //!
 //! Orders act in two places. The core obeys them through its `View`: before a claim, in the rank of a candidate, in
 //! the choice of a target, and in a holder that lets go for maintenance. And the state machine rejects a `Claim` that
@@ -15,16 +15,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::Reporter;
+use super::{members, upgrades};
 use crate::base::chain_node::FloorBasis;
 use crate::base::ids::{Epoch, NodeId, Role};
 use crate::base::time::WallTime;
-use crate::cluster::wire::proto::order_request::Order;
-use crate::cluster::wire::proto::{LayFloor, SetMaintenance, SetPause, SetPriority};
+use crate::cluster::wire::proto::{LayFloor, MemberChangeRequest, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Member, PRIORITY_MAX};
 use crate::core::agreed::orders::Orders;
 use crate::core::agreed::replicated::knows::KNOWS_LAID_FLOORS;
 use crate::core::agreed::replicated::{Applied, Command, Set};
-use crate::operator::admin::{Asker, NotDone, ORDER_MAX};
+use crate::operator::admin::{Asker, NotDone};
+use crate::operator::order::{Answer, Order};
 use crate::operator::relay::Relay;
 
 /// For one leader to commit it; another one may lead by then.
@@ -32,34 +33,64 @@ pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Returns once `order` is committed and in force here, with a sentence about what is so now.
+/// What an operator wants of the leader, read.
+enum Wanted {
+    Committed(Command),
+    Member(MemberChangeRequest),
+    Upgrade { change: crate::core::upgrades::Wanted, dry_run: bool },
+}
+
+/// Returns once `order` is committed and in force here, with what is so now; after a dry run at once, with what would be.
 ///
 /// # Errors
-/// It was refused, or is not known to be committed after [`ORDER_MAX`].
+/// It was refused, or is not known to be committed after its limit.
 pub(super) async fn carry_out(
     reporter: &Reporter,
     relay: &Relay,
     order: Order,
     from: Asker,
-) -> Result<String, NotDone> {
+) -> Result<Answer, NotDone> {
     let order = addressed(order, &reporter.config.id);
-    let members: Vec<Member> = reporter.roster.all().into_iter().map(|(member, _)| member).collect();
-    let epoch = reporter.applied.borrow().replicated.epoch;
-    let command = checked(&members, epoch, &order).map_err(NotDone::Refused)?;
-    match from {
-        Asker::Peer => commit(reporter, command).await,
-        Asker::Operator => {
-            let (me, order, wanted) = (&reporter.config.id, &order, &command);
-            let done = by_the_leader(reporter, ORDER_MAX, ATTEMPT_MAX, |leader| async move {
-                if leader == *me {
-                    commit(reporter, wanted.clone()).await
-                } else {
-                    relay.order(&leader, order.clone()).await
-                }
-            })
-            .await?;
-            await_in_force(reporter, &command).await;
-            Ok(done)
+    let wanted = read(reporter, &order).map_err(NotDone::Refused)?;
+    let (me, order, wanted) = (&reporter.config.id, &order, &wanted);
+    if from == Asker::Peer {
+        return lead(reporter, wanted).await;
+    }
+    let attempt_max = match wanted {
+        Wanted::Committed(_) | Wanted::Upgrade { .. } => ATTEMPT_MAX,
+        Wanted::Member(_) => members::ATTEMPT_MAX,
+    };
+    let done = by_the_leader(reporter, order.limit(), attempt_max, |leader| async move {
+        if leader == *me { lead(reporter, wanted).await } else { relay.order(&leader, order.clone()).await }
+    })
+    .await?;
+    await_in_force(reporter, wanted).await;
+    Ok(done)
+}
+
+/// What can be said without being the leader.
+fn read(reporter: &Reporter, order: &Order) -> Result<Wanted, String> {
+    match order {
+        Order::Member(request) => members::check_form(reporter, request).map(|()| Wanted::Member(request.clone())),
+        Order::Upgrade(request) => {
+            upgrades::read(request).map(|change| Wanted::Upgrade { change, dry_run: request.dry_run })
+        }
+        order => {
+            let members: Vec<Member> = reporter.roster.all().into_iter().map(|(member, _)| member).collect();
+            let epoch = reporter.applied.borrow().replicated.epoch;
+            checked(&members, epoch, order).map(Wanted::Committed)
+        }
+    }
+}
+
+/// As the leader.
+async fn lead(reporter: &Reporter, wanted: &Wanted) -> Result<Answer, NotDone> {
+    check_leads(reporter)?;
+    match wanted {
+        Wanted::Committed(command) => commit(reporter, command.clone()).await.map(Answer::Done),
+        Wanted::Member(request) => members::lead_change(reporter, request).await.map(Answer::Member),
+        Wanted::Upgrade { change, dry_run } => {
+            upgrades::lead_change(reporter, change, *dry_run).await.map(Answer::Upgrade)
         }
     }
 }
@@ -68,15 +99,15 @@ pub(super) async fn carry_out(
 ///
 /// # Errors
 /// It was refused, or is not known to be done after `limit`.
-pub(super) async fn by_the_leader<T, Attempt, Ended>(
+async fn by_the_leader<Attempt, Ended>(
     reporter: &Reporter,
     limit: Duration,
     attempt_max: Duration,
     attempt: Attempt,
-) -> Result<T, NotDone>
+) -> Result<Answer, NotDone>
 where
     Attempt: Fn(NodeId) -> Ended,
-    Ended: Future<Output = Result<T, NotDone>>,
+    Ended: Future<Output = Result<Answer, NotDone>>,
 {
     let deadline = Instant::now() + limit;
     loop {
@@ -108,9 +139,7 @@ fn named(leader: &Option<NodeId>) -> &str {
     leader.as_ref().map_or("(none)", NodeId::as_str)
 }
 
-/// As the leader.
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
-    check_leads(reporter)?;
     // Until it is committed, so that nobody who cannot read a floor is added meanwhile.
     let _changing = if let Command::LayFloor { above, .. } = &command {
         let changing = reporter.changing.lock().await;
@@ -151,7 +180,7 @@ fn check_floor(reporter: &Reporter, above: u64) -> Result<(), String> {
 
 /// # Errors
 /// This member does not lead.
-pub(super) fn check_leads(reporter: &Reporter) -> Result<(), NotDone> {
+fn check_leads(reporter: &Reporter) -> Result<(), NotDone> {
     let me = &reporter.config.id;
     match reporter.consensus.leader() {
         (Some(leader), _) if leader == *me => Ok(()),
@@ -170,9 +199,13 @@ pub(super) async fn propose(reporter: &Reporter, command: Command) -> Result<(),
 }
 
 /// So that the next question here is answered by what was just ordered.
-async fn await_in_force(reporter: &Reporter, command: &Command) {
+async fn await_in_force(reporter: &Reporter, wanted: &Wanted) {
     let mut applied = reporter.applied.clone();
-    let seen = applied.wait_for(|state| is_in_force(&state.replicated.orders, command));
+    let seen = applied.wait_for(|state| match wanted {
+        Wanted::Committed(command) => is_in_force(&state.replicated.orders, command),
+        Wanted::Upgrade { change, dry_run } => *dry_run || upgrades::is_in_force(&state.replicated.plans, change),
+        Wanted::Member(_) => true,
+    });
     // It is committed, whether this member comes to it in time or not.
     let _ = tokio::time::timeout(ATTEMPT_MAX, seen).await;
 }
@@ -187,7 +220,7 @@ fn addressed(order: Order, me: &NodeId) -> Order {
         Order::Maintenance(set) if set.member.is_empty() => {
             Order::Maintenance(SetMaintenance { member: me.to_string(), ..set })
         }
-        order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_)) => order,
+        order => order,
     }
 }
 
@@ -212,6 +245,7 @@ fn checked(members: &[Member], epoch: Epoch, order: &Order) -> Result<Command, S
         Order::Floor(LayFloor { above, because, .. }) => {
             Command::LayFloor { epoch, above: *above, because: because.trim().to_owned(), at }
         }
+        Order::Handover(_) | Order::Member(_) | Order::Upgrade(_) => return Err("it is no entry of the log".to_owned()),
     })
 }
 

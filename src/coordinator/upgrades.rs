@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::answers::Answers;
-use super::orders::{ATTEMPT_MAX, by_the_leader, check_leads, propose};
+use super::orders::{ATTEMPT_MAX, propose};
 use super::report::Reporter;
 use super::sources::is_active;
 use crate::base::ids::{NodeId, UpgradeName};
@@ -35,8 +35,7 @@ use crate::core::agreed::replicated::{Applied, Command, Replicated, Upgrade};
 use crate::core::tenure::Reason;
 use crate::core::upgrades::{Facts, Host, Next, Plan, Plans, Situation, Wanted, check_known, next};
 use crate::host::effects::Planned;
-use crate::operator::admin::{Asker, HANDOVER_MAX, NotDone, ORDER_MAX};
-use crate::operator::relay::Relay;
+use crate::operator::admin::{HANDOVER_MAX, NotDone};
 
 /// Between two looks at a plan in force.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(200);
@@ -257,38 +256,7 @@ impl Reporter {
     }
 }
 
-/// Returns once it is committed, with sentences about what is so now; after a dry run at once, with what would be.
-///
-/// # Errors
-/// It was refused, or is not known to be committed after [`ORDER_MAX`].
-pub(super) async fn change(
-    reporter: &Reporter,
-    relay: &Relay,
-    request: UpgradeChangeRequest,
-    from: Asker,
-) -> Result<UpgradeChangeResponse, NotDone> {
-    let wanted = read(&request).map_err(NotDone::Refused)?;
-    let (me, request, wanted) = (&reporter.config.id, &request, &wanted);
-    match from {
-        Asker::Peer => lead_change(reporter, wanted, request.dry_run).await,
-        Asker::Operator => {
-            let done = by_the_leader(reporter, ORDER_MAX, ATTEMPT_MAX, |leader| async move {
-                if leader == *me {
-                    lead_change(reporter, wanted, request.dry_run).await
-                } else {
-                    relay.change_upgrade(&leader, request.clone()).await
-                }
-            })
-            .await?;
-            if !request.dry_run {
-                await_in_force(reporter, wanted).await;
-            }
-            Ok(done)
-        }
-    }
-}
-
-fn read(request: &UpgradeChangeRequest) -> Result<Wanted, String> {
+pub(super) fn read(request: &UpgradeChangeRequest) -> Result<Wanted, String> {
     Ok(match &request.change {
         Some(Change::Plan(plan)) => Wanted::Plan {
             name: UpgradeName::new(&plan.name)?,
@@ -301,9 +269,13 @@ fn read(request: &UpgradeChangeRequest) -> Result<Wanted, String> {
     })
 }
 
-/// As the leader.
-async fn lead_change(reporter: &Reporter, wanted: &Wanted, dry_run: bool) -> Result<UpgradeChangeResponse, NotDone> {
-    check_leads(reporter)?;
+/// As the leader: returns once it is committed, with sentences about what is so now; after a dry run at once, with what
+/// would be.
+pub(super) async fn lead_change(
+    reporter: &Reporter,
+    wanted: &Wanted,
+    dry_run: bool,
+) -> Result<UpgradeChangeResponse, NotDone> {
     // Until it is committed, so that nobody who cannot read it is added meanwhile.
     let _changing = reporter.changing.lock().await;
     let judged = judge(reporter, wanted);
@@ -337,15 +309,7 @@ fn judge(reporter: &Reporter, wanted: &Wanted) -> Result<(Option<Command>, Vec<S
     wanted.judge(&facts, WallTime::now())
 }
 
-/// So that the next question here is answered by what was just ordered.
-async fn await_in_force(reporter: &Reporter, wanted: &Wanted) {
-    let mut applied = reporter.applied.clone();
-    let seen = applied.wait_for(|state| is_in_force(&state.replicated.plans, wanted));
-    // It is committed, whether this member comes to it in time or not.
-    let _ = timeout(ATTEMPT_MAX, seen).await;
-}
-
-fn is_in_force(plans: &Plans, wanted: &Wanted) -> bool {
+pub(super) fn is_in_force(plans: &Plans, wanted: &Wanted) -> bool {
     let newest = plans.newest();
     match wanted {
         Wanted::Plan { name, .. } => newest.is_some_and(|plan| plan.name == *name && !plan.stage.has_ended()),

@@ -4,5 +4,6 @@ pub mod admin;
 pub mod explain;
 pub mod exporter;
 pub mod metrics;
+pub mod order;
 pub mod relay;
 pub mod shared_answer;

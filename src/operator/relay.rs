@@ -17,15 +17,15 @@ use crate::base::ids::NodeId;
 use crate::cluster::identity::{Identity, Stranger};
 use crate::cluster::roster::Roster;
 use crate::cluster::transport::{self, Visitor};
-use crate::cluster::wire::proto::order_request::Order;
 use crate::cluster::wire::proto::relay_client::RelayClient;
 use crate::cluster::wire::proto::relay_server::{Relay as RelayRpc, RelayServer};
 use crate::cluster::wire::proto::{
-    HandoverResponse, MemberChangeRequest, MemberChangeResponse, OrderRequest, OrderResponse, RelayedHandover,
-    RelayedMemberChange, RelayedOrder, RelayedUpgradeChange, UpgradeChangeRequest, UpgradeChangeResponse,
+    HandoverResponse, MemberChangeResponse, OrderRequest, OrderResponse, RelayedHandover, RelayedMemberChange,
+    RelayedOrder, RelayedUpgradeChange, UpgradeChangeResponse,
 };
 use crate::cluster::wire::{Sender, proto};
-use crate::operator::admin::{Ask, Asker, CHANGE_MAX, NotDone, WantedHandover};
+use crate::operator::admin::{Ask, Asker, NotDone};
+use crate::operator::order::{Answer, Answers, Order};
 
 /// For a leader to commit an order. The operator's coordinator asks again, maybe another leader.
 const ORDER_MAX: Duration = Duration::from_secs(1);
@@ -56,61 +56,30 @@ impl Relay {
             .max_decoding_message_size(ORDER_BYTES_MAX)
     }
 
-    /// Has `leader` commit `order`; the sentence that it says of it.
+    /// Has `member` carry `order` out: the leader, or the holder a handover.
     ///
     /// # Errors
     /// `NotNow` when its fate is unknown as well.
-    pub async fn order(&self, leader: &NodeId, order: Order) -> Result<String, NotDone> {
-        let mut client = self.client(leader)?;
-        let request = RelayedOrder { sender: self.sender(), order: Some(OrderRequest { order: Some(order) }) };
-        let asked = async { Ok(client.order(request).await?.into_inner().done) };
-        answered(leader, ORDER_MAX, asked).await
-    }
-
-    /// Has `holder` hand the baton over.
-    pub async fn handover(&self, holder: &NodeId, wanted: &WantedHandover) -> Result<HandoverResponse, NotDone> {
-        let mut client = self.client(holder)?;
-        let request = RelayedHandover { sender: self.sender(), handover: Some(wanted.request()) };
-        let heard_by = Instant::now() + HEARD_MAX;
+    pub async fn order(&self, member: &NodeId, order: Order) -> Result<Answer, NotDone> {
+        let mut client = self.client(member)?;
+        // Nobody asks the holder again; the leader, `coordinator::orders` does.
+        let (limit, heard_within) = match &order {
+            Order::Handover(_) => (order.limit() + LATE_MAX, HEARD_MAX),
+            Order::Member(_) => (order.limit(), Duration::ZERO),
+            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::Upgrade(_) => {
+                (ORDER_MAX, Duration::ZERO)
+            }
+        };
+        let heard_by = Instant::now() + heard_within;
         let asked = async {
             loop {
-                match client.handover(request.clone()).await {
+                match carry(&mut client, self.sender(), order.clone()).await {
                     Err(status) if status.code() == NOT_HEARD && Instant::now() < heard_by => sleep(ASK_AGAIN).await,
-                    answer => return only(answer?.into_inner()).await,
+                    answer => return answer,
                 }
             }
         };
-        answered(holder, wanted.timeout + LATE_MAX, asked).await
-    }
-
-    /// Has `leader` change the membership.
-    ///
-    /// # Errors
-    /// `NotNow` when its fate is unknown as well.
-    pub async fn change_member(
-        &self,
-        leader: &NodeId,
-        change: MemberChangeRequest,
-    ) -> Result<MemberChangeResponse, NotDone> {
-        let mut client = self.client(leader)?;
-        let request = RelayedMemberChange { sender: self.sender(), change: Some(change) };
-        let asked = async { only(client.change_member(request).await?.into_inner()).await };
-        answered(leader, CHANGE_MAX, asked).await
-    }
-
-    /// Has `leader` plan an upgrade, or end one.
-    ///
-    /// # Errors
-    /// `NotNow` when its fate is unknown as well.
-    pub async fn change_upgrade(
-        &self,
-        leader: &NodeId,
-        change: UpgradeChangeRequest,
-    ) -> Result<UpgradeChangeResponse, NotDone> {
-        let mut client = self.client(leader)?;
-        let request = RelayedUpgradeChange { sender: self.sender(), change: Some(change) };
-        let asked = async { Ok(client.change_upgrade(request).await?.into_inner()) };
-        answered(leader, ORDER_MAX, asked).await
+        answered(member, limit, asked).await
     }
 
     fn client(&self, member: &NodeId) -> Result<RelayClient<Channel>, NotDone> {
@@ -123,6 +92,36 @@ impl Relay {
     fn sender(&self) -> Option<proto::Sender> {
         Some((&self.identity.me()).into())
     }
+}
+
+async fn carry(
+    client: &mut RelayClient<Channel>,
+    sender: Option<proto::Sender>,
+    order: Order,
+) -> Result<Answer, Status> {
+    let request = RelayedOrder { sender: sender.clone(), order: Some(OrderRequest { order: Some(order.clone()) }) };
+    let answer = match client.carry(request.clone()).await {
+        // A member of an earlier version.
+        Err(status) if status.code() == Code::Unimplemented => match order {
+            Order::Handover(request) => {
+                let request = RelayedHandover { sender, handover: Some(request) };
+                return only(client.handover(request).await?.into_inner()).await.map(Answer::Handover);
+            }
+            Order::Member(change) => {
+                let request = RelayedMemberChange { sender, change: Some(change) };
+                return only(client.change_member(request).await?.into_inner()).await.map(Answer::Member);
+            }
+            Order::Upgrade(change) => {
+                let request = RelayedUpgradeChange { sender, change: Some(change) };
+                return Ok(Answer::Upgrade(client.change_upgrade(request).await?.into_inner()));
+            }
+            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => {
+                client.order(request).await?.into_inner()
+            }
+        },
+        answer => only(answer?.into_inner()).await?,
+    };
+    answer.answer.ok_or_else(|| Status::internal("it answers beyond recognition"))
 }
 
 /// What `member` says within `limit`.
@@ -181,50 +180,68 @@ impl RelayService {
             stranger => Status::permission_denied(stranger.to_string()),
         })
     }
+
+    /// Has the driver carry out what a member passed on; the answer comes later.
+    async fn take<T>(
+        &self,
+        request: Request<T>,
+        parts: impl FnOnce(T) -> (Option<proto::Sender>, Option<Order>),
+    ) -> Result<Asked, Status> {
+        let visitor = Visitor::of(&request);
+        let (sender, order) = parts(request.into_inner());
+        self.check(&visitor, sender)?;
+        let order = order.ok_or_else(|| Status::invalid_argument("the request has no order"))?;
+        let (answer, asked) = oneshot::channel();
+        let ask = Ask::Order { order, from: Asker::Peer, answer };
+        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(asked)
+    }
 }
 
+type Asked = oneshot::Receiver<Result<Answer, NotDone>>;
+
 /// The driver's answer, once it comes.
-async fn answer<T>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Result<T, Status> {
-    asked.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?.map_err(status)
+async fn answer<T: Answers>(asked: Asked) -> Result<T, Status> {
+    asked.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?.map_err(status).and_then(T::of)
 }
 
 /// A stream of one answer: a request is bounded, and this may take longer.
 type Once<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn once<T: Send + 'static>(asked: oneshot::Receiver<Result<T, NotDone>>) -> Once<T> {
+fn once<T: Answers + Send + 'static>(asked: Asked) -> Response<Once<T>> {
     let (done, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         // Nobody listens when the operator has gone away.
         let _ = done.send(answer(asked).await).await;
     });
-    Box::pin(ReceiverStream::new(stream))
+    Response::new(Box::pin(ReceiverStream::new(stream)))
+}
+
+fn order(request: RelayedOrder) -> (Option<proto::Sender>, Option<Order>) {
+    (request.sender, request.order.and_then(|request| request.order))
+}
+
+fn change(request: RelayedUpgradeChange) -> (Option<proto::Sender>, Option<Order>) {
+    (request.sender, request.change.map(Order::Upgrade))
 }
 
 #[tonic::async_trait]
 impl RelayRpc for RelayService {
+    type CarryStream = Once<OrderResponse>;
+
+    async fn carry(&self, request: Request<RelayedOrder>) -> Result<Response<Self::CarryStream>, Status> {
+        self.take(request, order).await.map(once)
+    }
+
     async fn order(&self, request: Request<RelayedOrder>) -> Result<Response<OrderResponse>, Status> {
-        let visitor = Visitor::of(&request);
-        let RelayedOrder { sender, order } = request.into_inner();
-        self.check(&visitor, sender)?;
-        let order = order.and_then(|request| request.order);
-        let order = order.ok_or_else(|| Status::invalid_argument("RelayedOrder has no order"))?;
-        let (sender, asked) = oneshot::channel();
-        let ask = Ask::Order { order, from: Asker::Peer, answer: sender };
-        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        Ok(Response::new(OrderResponse { done: answer(asked).await? }))
+        answer(self.take(request, order).await?).await.map(Response::new)
     }
 
     type HandoverStream = Once<HandoverResponse>;
 
     async fn handover(&self, request: Request<RelayedHandover>) -> Result<Response<Self::HandoverStream>, Status> {
-        let visitor = Visitor::of(&request);
-        let RelayedHandover { sender, handover } = request.into_inner();
-        self.check(&visitor, sender)?;
-        let wanted = WantedHandover::read(handover.unwrap_or_default());
-        let (sender, asked) = oneshot::channel();
-        let ask = Ask::Handover { wanted, from: Asker::Peer, answer: sender };
-        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        Ok(Response::new(once(asked)))
+        let parts = |of: RelayedHandover| (of.sender, Some(Order::Handover(of.handover.unwrap_or_default())));
+        self.take(request, parts).await.map(once)
     }
 
     type ChangeMemberStream = Once<MemberChangeResponse>;
@@ -233,27 +250,13 @@ impl RelayRpc for RelayService {
         &self,
         request: Request<RelayedMemberChange>,
     ) -> Result<Response<Self::ChangeMemberStream>, Status> {
-        let visitor = Visitor::of(&request);
-        let RelayedMemberChange { sender, change } = request.into_inner();
-        self.check(&visitor, sender)?;
-        let change = change.ok_or_else(|| Status::invalid_argument("RelayedMemberChange has no change"))?;
-        let (sender, asked) = oneshot::channel();
-        let ask = Ask::ChangeMember { change, from: Asker::Peer, answer: sender };
-        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        Ok(Response::new(once(asked)))
+        self.take(request, |of| (of.sender, of.change.map(Order::Member))).await.map(once)
     }
 
     async fn change_upgrade(
         &self,
         request: Request<RelayedUpgradeChange>,
     ) -> Result<Response<UpgradeChangeResponse>, Status> {
-        let visitor = Visitor::of(&request);
-        let RelayedUpgradeChange { sender, change } = request.into_inner();
-        self.check(&visitor, sender)?;
-        let change = change.ok_or_else(|| Status::invalid_argument("RelayedUpgradeChange has no change"))?;
-        let (sender, asked) = oneshot::channel();
-        let ask = Ask::ChangeUpgrade { change, from: Asker::Peer, answer: sender };
-        self.asks.send(ask).await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        Ok(Response::new(answer(asked).await?))
+        answer(self.take(request, change).await?).await.map(Response::new)
     }
 }

@@ -11,7 +11,7 @@ use baton::cluster::wire::proto::order_request::Order;
 use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
     MemberStatus, Move, MoveFloor, OrderRequest, OrderResponse, StatusRequest, StatusResponse, UpgradeChangeRequest,
-    UpgradeChangeResponse, UpgradePlan, upgrade_change_request,
+    UpgradeChangeResponse, UpgradePlan, order_response, upgrade_change_request,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -107,7 +107,12 @@ impl Admin for Coordinator {
             Some(Order::Priority(set)) if set.member == "host-x" => {
                 Err(Status::failed_precondition("\"host-x\" is not a member"))
             }
-            order => Ok(Response::new(OrderResponse { done: format!("{order:?}") })),
+            Some(Order::Handover(_) | Order::Member(_) | Order::Upgrade(_)) | None => {
+                Err(Status::invalid_argument("as a coordinator of an earlier version, which finds no order in it"))
+            }
+            order => {
+                Ok(Response::new(OrderResponse { answer: Some(order_response::Answer::Done(format!("{order:?}"))) }))
+            }
         }
     }
 

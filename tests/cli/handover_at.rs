@@ -45,7 +45,7 @@ impl Admin for Coordinator {
     }
 
     async fn order(&self, _: Request<OrderRequest>) -> Result<Response<OrderResponse>, Status> {
-        Err(Status::unimplemented("order"))
+        Err(Status::invalid_argument("as a coordinator of an earlier version, which finds no order in it"))
     }
 
     async fn change_member(&self, _: Request<MemberChangeRequest>) -> Result<Response<MemberChangeResponse>, Status> {

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use baton::cluster::wire::proto::admin_client::AdminClient;
-use baton::cluster::wire::proto::order_request::Order;
 use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeResponse, MemberStatus, Move,
     OrderRequest, SetPause, StatusRequest, StatusResponse, UpgradeChangeResponse,
 };
 use baton::operator::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
+use baton::operator::order::{Answer, Order};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -85,32 +85,30 @@ fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(status())),
         Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()], plans: Vec::new() })),
-        Ask::Handover { wanted, from: _, answer } => {
-            let to = wanted.to.map_or("host-b".to_owned(), |id| id.to_string());
-            let done = match to.as_str() {
-                "host-x" => Err(NotDone::Refused("host-x is not ready: syncing".to_owned())),
-                _ => Ok(HandoverResponse {
-                    from: "host-a".to_owned(),
-                    to,
-                    epoch: 3,
-                    took_ns: 123_000_000,
-                    ..HandoverResponse::default()
-                }),
-            };
-            drop(answer.send(done));
-        }
         Ask::Order { order, from: _, answer } => drop(answer.send(match order {
-            Order::Pause(SetPause { on: true, .. }) => Ok("paused".to_owned()),
-            order => Err(NotDone::NotNow(format!("no leader for {order:?}"))),
+            Order::Handover(request) if request.to == "host-x" => {
+                Err(NotDone::Refused("host-x is not ready: syncing".to_owned()))
+            }
+            Order::Handover(request) => Ok(Answer::Handover(HandoverResponse {
+                from: "host-a".to_owned(),
+                to: if request.to.is_empty() { "host-b".to_owned() } else { request.to },
+                epoch: 3,
+                took_ns: 123_000_000,
+                ..HandoverResponse::default()
+            })),
+            Order::Pause(SetPause { on: true, .. }) => Ok(Answer::Done("paused".to_owned())),
+            Order::Member(change) => {
+                let lines = vec![format!("{change:?}")];
+                Ok(Answer::Member(MemberChangeResponse { lines, refused: String::new() }))
+            }
+            Order::Upgrade(change) => {
+                let lines = vec![format!("{change:?}")];
+                Ok(Answer::Upgrade(UpgradeChangeResponse { lines, refused: String::new() }))
+            }
+            order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_)) => {
+                Err(NotDone::NotNow(format!("no leader for {order:?}")))
+            }
         })),
-        Ask::ChangeMember { change, from: _, answer } => {
-            let lines = vec![format!("{change:?}")];
-            drop(answer.send(Ok(MemberChangeResponse { lines, refused: String::new() })));
-        }
-        Ask::ChangeUpgrade { change, from: _, answer } => {
-            let lines = vec![format!("{change:?}")];
-            drop(answer.send(Ok(UpgradeChangeResponse { lines, refused: String::new() })));
-        }
     }
 }
 
@@ -385,7 +383,8 @@ async fn an_order_is_answered_with_a_sentence_or_with_why_it_is_not_done() {
     let host = Host::answering();
     let mut client = host.client().await;
     let pause = |on| OrderRequest { order: Some(Order::Pause(SetPause { on, at_ns: 0 })) };
-    assert_eq!(client.order(pause(true)).await.expect("done").into_inner().done, "paused");
+    let done = client.order(pause(true)).await.expect("done").into_inner();
+    assert_eq!(done.answer, Some(Answer::Done("paused".to_owned())));
     let refused = client.order(pause(false)).await.expect_err("no leader");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().starts_with("no leader for Pause"), "{refused}");
@@ -454,17 +453,18 @@ async fn a_long_handover_holds_up_no_status() {
     let mut client = host.client().await;
     let mut long = client.clone();
     let handover = tokio::spawn(async move { long.handover(HandoverRequest::default()).await });
-    let Some(Ask::Handover { wanted, from: Asker::Operator, answer: pending }) =
+    let Some(Ask::Order { order: Order::Handover(request), from: Asker::Operator, answer: pending }) =
         timeout(GENEROUS, asked.recv()).await.expect("asked")
     else {
         panic!("no handover was asked for by an operator")
     };
     let best = WantedHandover { to: None, dry_run: false, timeout: HANDOVER_MAX, within: Duration::ZERO };
-    assert_eq!(wanted, best, "the best ready standby");
+    assert_eq!(WantedHandover::read(request), best, "the best ready standby");
     let driver = tokio::spawn(async move { answer(asked.recv().await.expect("asked")) });
     client.status(StatusRequest {}).await.expect("told meanwhile");
     driver.await.expect("answered");
-    pending.send(Ok(HandoverResponse { epoch: 9, ..HandoverResponse::default() })).expect("it still waits");
+    let moved = HandoverResponse { epoch: 9, ..HandoverResponse::default() };
+    pending.send(Ok(Answer::Handover(moved))).expect("it still waits");
     assert_eq!(handover.await.expect("ended").expect("moved").into_inner().epoch, 9);
 }
 
@@ -473,7 +473,9 @@ async fn a_client_that_gave_up_on_a_handover_is_seen_by_the_driver() {
     let (host, mut asked) = Host::new();
     let mut client = host.client().await;
     let asking = tokio::spawn(async move { client.handover(HandoverRequest::default()).await });
-    let Some(Ask::Handover { mut answer, .. }) = timeout(GENEROUS, asked.recv()).await.expect("asked") else {
+    let Some(Ask::Order { order: Order::Handover(_), mut answer, .. }) =
+        timeout(GENEROUS, asked.recv()).await.expect("asked")
+    else {
         panic!("no handover was asked for")
     };
     asking.abort();

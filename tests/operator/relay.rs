@@ -9,13 +9,13 @@ use baton::base::timing::Timing;
 use baton::cluster::identity::{Identity, Known};
 use baton::cluster::roster::Roster;
 use baton::cluster::transport;
-use baton::cluster::wire::proto::order_request::Order;
 use baton::cluster::wire::proto::upgrade_change_request::Change;
 use baton::cluster::wire::proto::{
     Blank, HandoverResponse, SetMaintenance, SetPause, UpgradeChangeRequest, UpgradeChangeResponse,
 };
 use baton::config;
 use baton::operator::admin::{Ask, Asker, NotDone, WantedHandover};
+use baton::operator::order::{Answer, Order};
 use baton::operator::relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -71,45 +71,52 @@ fn maintenance(member: &str) -> Order {
     Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 0 })
 }
 
+fn handover(to: &str) -> Order {
+    let wanted = WantedHandover { to: Some(to.into()), dry_run: false, timeout: WAIT, within: Duration::ZERO };
+    Order::Handover(wanted.request())
+}
+
+fn told(words: &str) -> Result<Answer, NotDone> {
+    Ok(Answer::Done(words.into()))
+}
+
 fn answer(ask: Ask) {
-    match ask {
-        Ask::Order { order: Order::Maintenance(set), from: Asker::Peer, answer } => {
-            answer.send(Ok(format!("{} is in maintenance", set.member))).unwrap();
-        }
-        Ask::Order { order: Order::Pause(_), from: Asker::Peer, answer } => {
-            answer.send(Err(NotDone::NotNow("b does not lead".into()))).unwrap();
-        }
-        Ask::Handover { wanted, from: Asker::Peer, answer } => {
+    let Ask::Order { order, from: Asker::Peer, answer } = ask else { panic!("{ask:?}") };
+    let done = match order {
+        Order::Maintenance(set) => told(&format!("{} is in maintenance", set.member)),
+        Order::Pause(_) => Err(NotDone::NotNow("b does not lead".into())),
+        Order::Handover(request) => {
             tokio::spawn(async move {
                 // Longer than a request between members may take.
                 tokio::time::sleep(Duration::from_millis(1500)).await;
-                let to = wanted.to.expect("a target").to_string();
-                let done = match to.as_str() {
+                let done = match request.to.as_str() {
                     "b" => Err(NotDone::Refused("b holds the baton already".into())),
-                    _ => Ok(HandoverResponse { to, epoch: 7, ..HandoverResponse::default() }),
+                    _ => Ok(HandoverResponse { to: request.to, epoch: 7, ..HandoverResponse::default() }),
                 };
-                answer.send(done).unwrap();
+                answer.send(done.map(Answer::Handover)).unwrap();
             });
+            return;
         }
-        Ask::ChangeUpgrade { change, from: Asker::Peer, answer } => {
-            let done = match change.change {
-                Some(Change::Cancel(name)) => Ok(vec![format!("{name} is not planned any more")]),
-                other => Err(NotDone::Refused(format!("not {other:?}"))),
-            };
-            answer.send(done.map(|lines| UpgradeChangeResponse { lines, refused: String::new() })).unwrap();
+        Order::Upgrade(UpgradeChangeRequest { change: Some(Change::Cancel(name)), .. }) => {
+            let lines = vec![format!("{name} is not planned any more")];
+            Ok(Answer::Upgrade(UpgradeChangeResponse { lines, refused: String::new() }))
         }
-        other => panic!("{other:?}"),
-    }
+        Order::Upgrade(request) => Err(NotDone::Refused(format!("not {:?}", request.change))),
+        other @ (Order::Priority(_) | Order::Floor(_) | Order::Member(_)) => panic!("{other:?}"),
+    };
+    answer.send(done).unwrap();
 }
 
 #[tokio::test]
 async fn a_plan_of_an_upgrade_is_passed_on_and_why_it_is_refused_comes_back() {
     let (_b, addr) = serve_b(answer).await;
     let relay = relay("net", &addr);
-    let ask = |change| UpgradeChangeRequest { change: Some(change), dry_run: false };
-    let done = relay.change_upgrade(&"b".into(), ask(Change::Cancel("v2".into()))).await;
-    assert_eq!(done.map(|done| done.lines), Ok(vec!["v2 is not planned any more".into()]));
-    match relay.change_upgrade(&"b".into(), ask(Change::Rollback(Blank {}))).await {
+    let ask = |change| Order::Upgrade(UpgradeChangeRequest { change: Some(change), dry_run: false });
+    match relay.order(&"b".into(), ask(Change::Cancel("v2".into()))).await {
+        Ok(Answer::Upgrade(done)) => assert_eq!(done.lines, ["v2 is not planned any more"]),
+        other => panic!("{other:?}"),
+    }
+    match relay.order(&"b".into(), ask(Change::Rollback(Blank {}))).await {
         Err(NotDone::Refused(reason)) => assert!(reason.starts_with("not Some(Rollback"), "{reason}"),
         other => panic!("{other:?}"),
     }
@@ -119,7 +126,7 @@ async fn a_plan_of_an_upgrade_is_passed_on_and_why_it_is_refused_comes_back() {
 async fn an_order_is_passed_on_and_its_answer_comes_back() {
     let (_b, addr) = serve_b(answer).await;
     let relay = relay("net", &addr);
-    assert_eq!(relay.order(&"b".into(), maintenance("a")).await, Ok("a is in maintenance".into()));
+    assert_eq!(relay.order(&"b".into(), maintenance("a")).await, told("a is in maintenance"));
     let pause = Order::Pause(SetPause { on: true, at_ns: 0 });
     assert_eq!(relay.order(&"b".into(), pause).await, Err(NotDone::NotNow("b does not lead".into())));
 }
@@ -128,11 +135,10 @@ async fn an_order_is_passed_on_and_its_answer_comes_back() {
 async fn a_handover_may_take_longer_than_a_request() {
     let (_b, addr) = serve_b(answer).await;
     let relay = relay("net", &addr);
-    let wanted =
-        |to: &str| WantedHandover { to: Some(to.into()), dry_run: false, timeout: WAIT, within: Duration::ZERO };
-    let (holder, done, refused) = ("b".into(), wanted("a"), wanted("b"));
-    let (done, refused) = tokio::join!(relay.handover(&holder, &done), relay.handover(&holder, &refused));
-    assert_eq!(done, Ok(HandoverResponse { to: "a".into(), epoch: 7, ..HandoverResponse::default() }));
+    let holder = "b".into();
+    let (done, refused) = tokio::join!(relay.order(&holder, handover("a")), relay.order(&holder, handover("b")));
+    let moved = HandoverResponse { to: "a".into(), epoch: 7, ..HandoverResponse::default() };
+    assert_eq!(done, Ok(Answer::Handover(moved)));
     assert_eq!(refused, Err(NotDone::Refused("b holds the baton already".into())));
 }
 
@@ -141,13 +147,12 @@ async fn a_handover_waits_until_a_restarted_member_is_listened_to() {
     let (_b, addr) = serve_b(answer).await;
     let [before, after] = [1, 2].map(|start| Relay::new(process("a", start), roster(&addr)));
     let b = "b".into();
-    assert_eq!(before.order(&b, maintenance("a")).await, Ok("a is in maintenance".into()));
+    assert_eq!(before.order(&b, maintenance("a")).await, told("a is in maintenance"));
     match after.order(&b, maintenance("a")).await {
         Err(NotDone::NotNow(reason)) => assert!(reason.contains("another process speaks for a"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    let wanted = WantedHandover { to: Some("a".into()), dry_run: false, timeout: WAIT, within: Duration::ZERO };
-    assert_eq!(after.handover(&b, &wanted).await.map(|done| done.epoch), Ok(7));
+    assert!(matches!(after.order(&b, handover("a")).await, Ok(Answer::Handover(HandoverResponse { epoch: 7, .. }))));
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use clap::Subcommand;
 
 use crate::base::ids::UpgradeName;
 use crate::cluster::wire::proto::upgrade_change_request::Change;
-use crate::cluster::wire::proto::{Blank, PlanUpgrade, UpgradeChangeRequest};
+use crate::cluster::wire::proto::{Blank, PlanUpgrade, UpgradeChangeRequest, UpgradeChangeResponse};
 use crate::core::upgrades::check_source;
+use crate::operator::order::Order;
 
 use super::reach::Reach;
 use super::{Failure, ask, print, tell_change};
@@ -103,7 +104,8 @@ pub(super) fn run(upgrade: Upgrade) -> Result<ExitCode, Failure> {
 
 fn make(reach: &Reach, what: &str, change: UpgradeChangeRequest) -> Result<ExitCode, Failure> {
     ask(reach, async |client| {
-        let done = client.change_upgrade(what, change).await?;
-        tell_change(&format!("upgrade {what}"), &done.lines, &done.refused)
+        let what = format!("upgrade {what}");
+        let done: UpgradeChangeResponse = client.order(&what, Order::Upgrade(change)).await?;
+        tell_change(&what, &done.lines, &done.refused)
     })
 }

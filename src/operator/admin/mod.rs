@@ -28,7 +28,7 @@ use crate::base::ids::NodeId;
 use crate::cluster::transport::{Caller, Door, Limits, Visit, Visitor, bounded_server};
 use crate::cluster::wire::proto;
 use crate::cluster::wire::proto::admin_server::{Admin, AdminServer};
-use crate::cluster::wire::proto::order_request::Order;
+use crate::operator::order::{Answer, Answers, Order};
 use crate::operator::shared_answer::SharedAnswer;
 
 pub use remote::NotHere;
@@ -59,6 +59,8 @@ const QUESTION_BYTES_MAX: usize = 64 * 1024;
 const ORPHANED_MAX: Duration = Duration::from_millis(500);
 /// Clients that the kernel keeps waiting.
 const BACKLOG: i32 = 16;
+/// Also what an earlier version says of a kind of order that it does not know.
+const NO_ORDER: &str = "OrderRequest has no order";
 /// Below `run_dir`.
 pub const SOCKET_NAME: &str = "admin.sock";
 const SOCKET_MODE: u32 = 0o600;
@@ -68,29 +70,11 @@ const SOCKET_MODE: u32 = 0o600;
 pub enum Ask {
     Status(oneshot::Sender<proto::StatusResponse>),
     History(oneshot::Sender<proto::HistoryResponse>),
-    /// Answered when the baton has moved, or with why it does not.
-    Handover {
-        wanted: WantedHandover,
-        from: Asker,
-        answer: oneshot::Sender<Result<proto::HandoverResponse, NotDone>>,
-    },
-    /// Answered when it is committed, or with why it is not.
+    /// Answered when it is carried out, or with why it is not.
     Order {
         order: Order,
         from: Asker,
-        answer: oneshot::Sender<Result<String, NotDone>>,
-    },
-    /// Answered when it is committed as a whole, or with why it is not.
-    ChangeMember {
-        change: proto::MemberChangeRequest,
-        from: Asker,
-        answer: oneshot::Sender<Result<proto::MemberChangeResponse, NotDone>>,
-    },
-    /// Answered when it is committed, or with why it is not.
-    ChangeUpgrade {
-        change: proto::UpgradeChangeRequest,
-        from: Asker,
-        answer: oneshot::Sender<Result<proto::UpgradeChangeResponse, NotDone>>,
+        answer: oneshot::Sender<Result<Answer, NotDone>>,
     },
 }
 
@@ -358,6 +342,19 @@ impl Desk {
         AdminServer::new(self).max_decoding_message_size(QUESTION_BYTES_MAX)
     }
 
+    async fn carry_out<T, Done: Answers>(
+        &self,
+        request: Request<T>,
+        order: impl FnOnce(T) -> Option<Order>,
+    ) -> Result<Response<Done>, Status> {
+        let teller = Teller::of(&request, self.stands)?;
+        let order = order(request.into_inner()).ok_or_else(|| Status::invalid_argument(NO_ORDER))?;
+        let told = teller.tells(|| remote::order_in_words(&order));
+        let limit = order.limit() + LATE_MAX;
+        let asked = self.questions.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer });
+        told.ended(asked.await.and_then(done)).and_then(Done::of).map(Response::new)
+    }
+
     /// What was found last for whoever asks; who waits behind others that wait in vain is told as soon as they are.
     async fn shared<T: Clone>(
         &self,
@@ -388,50 +385,29 @@ impl Admin for Desk {
         self.shared(&self.questions.history, Ask::History).await
     }
 
+    async fn order(&self, request: Request<proto::OrderRequest>) -> Result<Response<proto::OrderResponse>, Status> {
+        self.carry_out(request, |request| request.order).await
+    }
+
     async fn handover(
         &self,
         request: Request<proto::HandoverRequest>,
     ) -> Result<Response<proto::HandoverResponse>, Status> {
-        let teller = Teller::of(&request, self.stands)?;
-        let wanted = WantedHandover::read(request.into_inner());
-        let told = teller.tells(|| remote::handover_in_words(&wanted));
-        let limit = wanted.timeout + LATE_MAX;
-        let asked = self.questions.ask(limit, |answer| Ask::Handover { wanted, from: Asker::Operator, answer });
-        told.ended(asked.await.and_then(done)).map(Response::new)
-    }
-
-    async fn order(&self, request: Request<proto::OrderRequest>) -> Result<Response<proto::OrderResponse>, Status> {
-        let teller = Teller::of(&request, self.stands)?;
-        let order = request.into_inner().order.ok_or_else(|| Status::invalid_argument("OrderRequest has no order"))?;
-        let told = teller.tells(|| remote::order_in_words(&order));
-        let limit = ORDER_MAX + LATE_MAX;
-        let asked = self.questions.ask(limit, |answer| Ask::Order { order, from: Asker::Operator, answer });
-        let done = told.ended(asked.await.and_then(done))?;
-        Ok(Response::new(proto::OrderResponse { done }))
+        self.carry_out(request, |request| Some(Order::Handover(request))).await
     }
 
     async fn change_member(
         &self,
         request: Request<proto::MemberChangeRequest>,
     ) -> Result<Response<proto::MemberChangeResponse>, Status> {
-        let teller = Teller::of(&request, self.stands)?;
-        let change = request.into_inner();
-        let told = teller.tells(|| remote::change_in_words(&change));
-        let limit = CHANGE_MAX + LATE_MAX;
-        let asked = self.questions.ask(limit, |answer| Ask::ChangeMember { change, from: Asker::Operator, answer });
-        told.ended(asked.await.and_then(done)).map(Response::new)
+        self.carry_out(request, |request| Some(Order::Member(request))).await
     }
 
     async fn change_upgrade(
         &self,
         request: Request<proto::UpgradeChangeRequest>,
     ) -> Result<Response<proto::UpgradeChangeResponse>, Status> {
-        let teller = Teller::of(&request, self.stands)?;
-        let change = request.into_inner();
-        let told = teller.tells(|| remote::upgrade_in_words(&change));
-        let limit = ORDER_MAX + LATE_MAX;
-        let asked = self.questions.ask(limit, |answer| Ask::ChangeUpgrade { change, from: Asker::Operator, answer });
-        told.ended(asked.await.and_then(done)).map(Response::new)
+        self.carry_out(request, |request| Some(Order::Upgrade(request))).await
     }
 }
 

@@ -172,7 +172,7 @@ impl Told {
     }
 }
 
-pub(super) fn handover_in_words(wanted: &WantedHandover) -> String {
+fn handover_in_words(wanted: &WantedHandover) -> String {
     let to = wanted.to.as_ref().map_or("the best standby".to_owned(), |id| named(id.as_str()));
     format!("handover to {to}{}", dry(wanted.dry_run))
 }
@@ -195,10 +195,13 @@ pub(super) fn order_in_words(order: &Order) -> String {
             format!("the configured priority for {}", named(member))
         }
         Order::Floor(LayFloor { above, .. }) => format!("a floor above {above}"),
+        Order::Handover(request) => handover_in_words(&WantedHandover::read(request.clone())),
+        Order::Member(request) => change_in_words(request),
+        Order::Upgrade(request) => upgrade_in_words(request),
     }
 }
 
-pub(super) fn change_in_words(request: &MemberChangeRequest) -> String {
+fn change_in_words(request: &MemberChangeRequest) -> String {
     let change = match &request.change {
         Some(Change::Add(AddMember { id, addr, .. })) => format!("add member {} at {}", named(id), named(addr)),
         Some(Change::Promote(id)) => format!("promote member {}", named(id)),
@@ -208,7 +211,7 @@ pub(super) fn change_in_words(request: &MemberChangeRequest) -> String {
     format!("{change}{}{}", if request.force { ", by force" } else { "" }, dry(request.dry_run))
 }
 
-pub(super) fn upgrade_in_words(request: &UpgradeChangeRequest) -> String {
+fn upgrade_in_words(request: &UpgradeChangeRequest) -> String {
     let change = match &request.change {
         Some(Upgrade::Plan(PlanUpgrade { name, height: Some(height), .. })) => {
             format!("upgrade {} at height {height}", named(name))

@@ -18,6 +18,7 @@ use baton::cluster::wire::proto::relay_client::RelayClient;
 use baton::cluster::wire::proto::{OrderRequest, RelayedOrder, SetPause};
 use baton::config::{self, Tls};
 use baton::operator::admin::{self, Ask};
+use baton::operator::order::Answer;
 use baton::operator::relay::Relay;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -159,7 +160,10 @@ pub async fn order(name: &str, certificates: &Certificates, to: &str, addr: &str
     let channel = transport::channel(addr, toward, &unhurried()).expect("an address");
     let order = OrderRequest { order: Some(Order::Pause(SetPause { on: true, at_ns: 0 })) };
     let request = RelayedOrder { sender: Some((&identity(name).me()).into()), order: Some(order) };
-    Ok(RelayClient::new(channel).order(request).await?.into_inner().done)
+    match RelayClient::new(channel).order(request).await?.into_inner().answer {
+        Some(Answer::Done(done)) => Ok(done),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// All that an error says, its causes too.

@@ -6,7 +6,6 @@ use baton::cluster::transport::{self, Credentials};
 use baton::cluster::wire::proto::admin_client::AdminClient;
 use baton::cluster::wire::proto::gossip_client::GossipClient;
 use baton::cluster::wire::proto::joining_client::JoiningClient;
-use baton::cluster::wire::proto::order_request::Order;
 use baton::cluster::wire::proto::raft_client::RaftClient;
 use baton::cluster::wire::proto::relay_client::RelayClient;
 use baton::cluster::wire::proto::{
@@ -15,6 +14,7 @@ use baton::cluster::wire::proto::{
 };
 use baton::config::Tls;
 use baton::operator::admin::{self, Ask, Asker, NotDone};
+use baton::operator::order::{Answer, Order};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -58,21 +58,22 @@ fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(StatusResponse { holder: "host-a".into(), ..StatusResponse::default() })),
         Ask::History(to) => drop(to.send(HistoryResponse { moves: Vec::new(), plans: Vec::new() })),
-        Ask::Handover { wanted, from: Asker::Operator, answer } => drop(answer.send(match wanted.to {
-            Some(to) if to.as_str() == "host-x" => Err(NotDone::Refused("host-x is not ready".into())),
-            _ => Ok(HandoverResponse {
+        Ask::Order { order, from: Asker::Operator, answer } => drop(answer.send(match order {
+            Order::Handover(request) if request.to == "host-x" => Err(NotDone::Refused("host-x is not ready".into())),
+            Order::Handover(_) => Ok(Answer::Handover(HandoverResponse {
                 from: "host-a".into(),
                 to: "host-b".into(),
                 epoch: 3,
                 took_ns: 9_000_000,
                 ..HandoverResponse::default()
-            }),
+            })),
+            Order::Pause(_) => Ok(Answer::Done("paused".into())),
+            Order::Member(_) => {
+                let lines = vec!["it is no member any more".into()];
+                Ok(Answer::Member(MemberChangeResponse { lines, refused: String::new() }))
+            }
+            other => panic!("{other:?}"),
         })),
-        Ask::Order { order: Order::Pause(_), from: Asker::Operator, answer } => drop(answer.send(Ok("paused".into()))),
-        Ask::ChangeMember { from: Asker::Operator, answer, .. } => {
-            let lines = vec!["it is no member any more".into()];
-            drop(answer.send(Ok(MemberChangeResponse { lines, refused: String::new() })));
-        }
         other => panic!("{other:?}"),
     }
 }

@@ -7,6 +7,7 @@ use baton::base::time::BootTime;
 use baton::cluster::certificates::Bearer;
 use baton::cluster::transport::{BURST_MAX, HANDSHAKE_MAX, HANDSHAKES_MAX};
 use baton::operator::admin::Ask;
+use baton::operator::order::Answer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use super::certs::{
 /// Answers the next order that arrives.
 async fn answer_one(served: &mut Served) {
     match timeout(LONG, served.asked.recv()).await.expect("an order in time") {
-        Some(Ask::Order { answer, .. }) => answer.send(Ok("done".into())).expect("somebody waits"),
+        Some(Ask::Order { answer, .. }) => answer.send(Ok(Answer::Done("done".into()))).expect("somebody waits"),
         other => panic!("{other:?}"),
     }
 }
