@@ -116,7 +116,7 @@ fn wrong_types_units_and_ranges_say_what_to_write() {
         (
             "profile = \"lan\"",
             "profile = \"man\"",
-            "timing.profile in baton.toml:16: \"man\" is not known; use fast, lan or wan",
+            "timing.profile in baton.toml:16: \"man\" is not known; use fast or lan or wan",
         ),
         (
             "profile = \"lan\"",
