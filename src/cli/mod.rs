@@ -42,9 +42,8 @@ use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Config, check_keys, units};
 use crate::coordinator::{self, KeyUse};
-use crate::operator::admin::WantedHandover;
 use crate::operator::explain::{Why, active_holder};
-use crate::operator::order::Order;
+use crate::operator::order::{Order, WantedHandover};
 
 use at::At;
 use client::Client;

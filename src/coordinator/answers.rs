@@ -11,8 +11,8 @@ use crate::base::ids::NodeId;
 use crate::base::time::BootTime;
 use crate::cluster::wire::proto::{HandoverRequest, HandoverResponse};
 use crate::core::Handover;
-use crate::operator::admin::{Ask, Asker, NotDone, WantedHandover};
-use crate::operator::order::{Answer, Answers as _, Order};
+use crate::operator::admin::{Ask, Asker, NotDone};
+use crate::operator::order::{Answer, Answers as _, Order, WantedHandover};
 use crate::operator::relay::Relay;
 
 pub(super) type HandoverAnswer = oneshot::Sender<Result<HandoverResponse, NotDone>>;

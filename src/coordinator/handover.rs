@@ -14,7 +14,8 @@ use crate::cluster::wire::proto::HandoverResponse;
 use crate::core::Event;
 use crate::core::agreed::replicated::{Move, MoveKind};
 use crate::core::tenure::{Reason, Stage};
-use crate::operator::admin::{NotDone, WantedHandover};
+use crate::operator::admin::NotDone;
+use crate::operator::order::WantedHandover;
 
 /// A handover is so recent that the old holder's node may still be on its way to be a standby.
 const RECENT: Duration = Duration::from_secs(120);

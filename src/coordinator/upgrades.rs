@@ -35,7 +35,8 @@ use crate::core::agreed::replicated::{Applied, Command, Replicated, Upgrade};
 use crate::core::tenure::Reason;
 use crate::core::upgrades::{Facts, Host, Next, Plan, Plans, Situation, Wanted, check_known, next};
 use crate::host::effects::Planned;
-use crate::operator::admin::{HANDOVER_MAX, NotDone};
+use crate::operator::admin::NotDone;
+use crate::operator::order::HANDOVER_MAX;
 
 /// Between two looks at a plan in force.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(200);

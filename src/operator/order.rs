@@ -8,10 +8,19 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use crate::base::ids::NodeId;
 pub use crate::cluster::wire::proto::order_request::Order;
 pub use crate::cluster::wire::proto::order_response::Answer;
-use crate::cluster::wire::proto::{HandoverResponse, MemberChangeResponse, OrderResponse, UpgradeChangeResponse};
-use crate::operator::admin::{CHANGE_MAX, ORDER_MAX, WantedHandover};
+use crate::cluster::wire::proto::{
+    HandoverRequest, HandoverResponse, MemberChangeResponse, OrderResponse, UpgradeChangeResponse,
+};
+
+/// For a handover, which waits for a chain node to stop and another to become active, when the operator names no time.
+pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
+/// For an order: for a leader to be found, and for a quorum to have it on disk.
+const ORDER_MAX: Duration = Duration::from_secs(8);
+/// For a change of the membership: as an order, and a new member may have to catch up first.
+const CHANGE_MAX: Duration = Duration::from_secs(15);
 
 impl Order {
     /// By when it is answered.
@@ -22,6 +31,40 @@ impl Order {
             Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::Upgrade(_) => {
                 ORDER_MAX
             }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedHandover {
+    /// `None`: the best ready standby.
+    pub to: Option<NodeId>,
+    /// Only to be told what would happen.
+    pub dry_run: bool,
+    /// By when it is answered.
+    pub timeout: Duration,
+    /// For how long it may wait for a stretch in which the validator has nothing to produce; zero begins at once.
+    pub within: Duration,
+}
+
+impl WantedHandover {
+    pub fn read(request: HandoverRequest) -> WantedHandover {
+        let timeout = Duration::from_millis(request.timeout_ms.into());
+        WantedHandover {
+            to: Some(request.to).filter(|to| !to.is_empty()).map(NodeId::from),
+            dry_run: request.dry_run,
+            timeout: if timeout.is_zero() { HANDOVER_MAX } else { timeout },
+            within: Duration::from_millis(request.within_ms.into()),
+        }
+    }
+
+    pub fn request(&self) -> HandoverRequest {
+        HandoverRequest {
+            to: self.to.as_ref().map(NodeId::to_string).unwrap_or_default(),
+            dry_run: self.dry_run,
+            // Zero would mean that no time was named.
+            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+            within_ms: u32::try_from(self.within.as_millis()).unwrap_or(u32::MAX),
         }
     }
 }

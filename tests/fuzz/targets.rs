@@ -25,7 +25,7 @@ use baton::cluster::wire::{
 use baton::config::{Cluster, Config, Member};
 use baton::host::chain::{Driver, KeyReader, SignFloor};
 use baton::host::upgrade::obtain::{Patience, Request, Source, obtain};
-use baton::operator::admin::WantedHandover;
+use baton::operator::order::WantedHandover;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::Message as _;
 use serde::Serialize;

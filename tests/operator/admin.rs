@@ -15,8 +15,8 @@ use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeResponse, MemberStatus, Move,
     OrderRequest, SetPause, StatusRequest, StatusResponse, UpgradeChangeResponse,
 };
-use baton::operator::admin::{self, Ask, Asker, HANDOVER_MAX, NotDone, WantedHandover};
-use baton::operator::order::{Answer, Order};
+use baton::operator::admin::{self, Ask, Asker, NotDone};
+use baton::operator::order::{Answer, HANDOVER_MAX, Order, WantedHandover};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -14,8 +14,8 @@ use baton::cluster::wire::proto::{
     Blank, HandoverResponse, SetMaintenance, SetPause, UpgradeChangeRequest, UpgradeChangeResponse,
 };
 use baton::config;
-use baton::operator::admin::{Ask, Asker, NotDone, WantedHandover};
-use baton::operator::order::{Answer, Order};
+use baton::operator::admin::{Ask, Asker, NotDone};
+use baton::operator::order::{Answer, Order, WantedHandover};
 use baton::operator::relay::Relay;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

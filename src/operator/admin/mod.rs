@@ -24,7 +24,6 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::base::ids::NodeId;
 use crate::cluster::transport::{Caller, Door, Limits, Visit, Visitor, bounded_server};
 use crate::cluster::wire::proto;
 use crate::cluster::wire::proto::admin_server::{Admin, AdminServer};
@@ -36,12 +35,6 @@ use remote::Teller;
 
 /// For every answer but that to a handover. Shorter than a client waits, so that it hears why.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// For a handover, which waits for a chain node to stop and another to become active, when the operator names no time.
-pub const HANDOVER_MAX: Duration = Duration::from_secs(60);
-/// For an order: for a leader to be found, and for a quorum to have it on disk.
-pub const ORDER_MAX: Duration = Duration::from_secs(8);
-/// For a change of the membership: as an order, and a new member may have to catch up first.
-pub const CHANGE_MAX: Duration = Duration::from_secs(15);
 /// By how much a question is answered late at most when its own limit has passed.
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at the status, and at the history, however often they are asked for.
@@ -78,18 +71,6 @@ pub enum Ask {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedHandover {
-    /// `None`: the best ready standby.
-    pub to: Option<NodeId>,
-    /// Only to be told what would happen.
-    pub dry_run: bool,
-    /// It is answered by then.
-    pub timeout: Duration,
-    /// For how long it may wait for a stretch in which the validator has nothing to produce; zero begins at once.
-    pub within: Duration,
-}
-
 /// Who asks. What a peer has passed on is not passed on again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
@@ -110,28 +91,6 @@ impl NotDone {
     pub fn reason(self) -> String {
         match self {
             NotDone::Refused(reason) | NotDone::NotNow(reason) => reason,
-        }
-    }
-}
-
-impl WantedHandover {
-    pub fn read(request: proto::HandoverRequest) -> WantedHandover {
-        let timeout = Duration::from_millis(request.timeout_ms.into());
-        WantedHandover {
-            to: Some(request.to).filter(|to| !to.is_empty()).map(NodeId::from),
-            dry_run: request.dry_run,
-            timeout: if timeout.is_zero() { HANDOVER_MAX } else { timeout },
-            within: Duration::from_millis(request.within_ms.into()),
-        }
-    }
-
-    pub fn request(&self) -> proto::HandoverRequest {
-        proto::HandoverRequest {
-            to: self.to.as_ref().map(NodeId::to_string).unwrap_or_default(),
-            dry_run: self.dry_run,
-            // Zero would mean that no time was named.
-            timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX).max(1),
-            within_ms: u32::try_from(self.within.as_millis()).unwrap_or(u32::MAX),
         }
     }
 }

@@ -20,16 +20,16 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Request, Status};
 
-use super::{Desk, PING_EVERY, Questions, Stands, WantedHandover};
+use super::{Desk, PING_EVERY, Questions, Stands};
 use crate::cluster::certificates::Bearer;
 use crate::cluster::transport::{Caller, Connection, Door, Limits, Speaker, Visit, Visitor, bounded_server};
 use crate::cluster::wire::proto::admin_server::AdminServer;
 use crate::cluster::wire::proto::member_change_request::Change;
-use crate::cluster::wire::proto::order_request::Order;
 use crate::cluster::wire::proto::upgrade_change_request::Change as Upgrade;
 use crate::cluster::wire::proto::{
     AddMember, LayFloor, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
 };
+use crate::operator::order::{Order, WantedHandover};
 
 /// More displace the oldest.
 const CONNECTIONS_MAX: usize = 32;
