@@ -160,7 +160,7 @@ fn devices_are_refused() {
 #[test]
 fn bombs_do_not_go_off() {
     let zeros = vec![0; BYTES_MAX as usize + 1];
-    let words = ["unpacks to more than the 1048576 bytes", "download_bytes_max"];
+    let words = ["unpacks to more than the 1048576 bytes", "upgrade.download_max_mib"];
     refused(&gz(&[b"#!".as_slice(), &zeros].concat()), &words);
     refused(&Tar::default().file(NAME, &zeros).gz(), &words);
     // What is not taken counts as well, where it has to be read.

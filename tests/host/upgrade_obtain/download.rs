@@ -206,7 +206,7 @@ fn a_body_said_to_be_too_large_is_not_read() {
         true
     });
     let error = error.unwrap_err();
-    assert!(error.contains("larger than the 199999 bytes") && error.contains("download_bytes_max"), "{error}");
+    assert!(error.contains("larger than the 199999 bytes") && error.contains("upgrade.download_max_mib"), "{error}");
     assert_eq!(most, 0, "bytes of it were read");
     assert_eq!((host.partial_bytes(), server.asked().len()), (0, 1));
     host.bytes_max = LENGTH as u64;

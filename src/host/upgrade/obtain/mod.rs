@@ -79,7 +79,7 @@ pub enum ObtainError {
         "{of} has the checksum {found}, and {expected} was expected; what came was removed. Find out which of the two is right"
     )]
     Mismatch { of: String, expected: String, found: String },
-    #[error("{of} is larger than the {bytes_max} bytes that download_bytes_max in [upgrade] allows")]
+    #[error("{of} is larger than the {bytes_max} bytes that upgrade.download_max_mib allows")]
     TooLarge { of: String, bytes_max: u64 },
     #[error("cannot {doing} {}: {reason}", path.display())]
     File { doing: &'static str, path: PathBuf, reason: io::Error },

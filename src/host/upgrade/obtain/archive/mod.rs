@@ -28,7 +28,7 @@ pub enum ArchiveError {
         "{of} is {what}, which is not unpacked here; make it a tar.gz or a zip, or put the binary in its place by hand"
     )]
     Unknown { of: String, what: &'static str },
-    #[error("{of} unpacks to more than the {bytes_max} bytes that download_bytes_max in [upgrade] allows")]
+    #[error("{of} unpacks to more than the {bytes_max} bytes that upgrade.download_max_mib allows")]
     TooLarge { of: String, bytes_max: u64 },
     #[error("{of} has more than {max} entries; that is no archive of a binary")]
     TooMany { of: String, max: u64 },
