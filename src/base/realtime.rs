@@ -1,5 +1,5 @@
 //! Real-time scheduling (SCHED_RR) for the threads that a lease waits for: on a starved host they run before everything
-//! that has no such priority. The guard takes it, and in the coordinator the threads of Raft, gossip and the driver.
+//! that has no such priority. The guard takes it, and in the coordinator the thread of Raft, gossip and the core.
 //! The thread of operators and monitors, and the store's, which spin for one another, have none.
 
 use std::io;

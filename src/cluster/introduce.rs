@@ -1,5 +1,5 @@
 //! How a process that is no member yet and a cluster get to know each other: a store that is empty asks whether the
-//! cluster exists already, and a leader asks whom it is about to add. It asks and tells; the driver decides.
+//! cluster exists already, and a leader asks whom it is about to add. It asks and tells; the coordinator decides.
 
 use std::sync::Arc;
 use std::time::Duration;

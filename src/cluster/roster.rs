@@ -1,6 +1,6 @@
 //! Who belongs to the cluster, as this host reaches them: the log says who and, of those whom an operator added,
 //! everything; of the founders this host's configuration says the address, role and priority. Also keeps the
-//! connections. `consensus`, `gossip` and `relay` take theirs from here, the driver reads it.
+//! connections. `raft`, `gossip` and `relay` take theirs from here, the coordinator reads it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
 //! Where operators and monitors are answered: a thread with a runtime of its own, so that however much they ask,
-//! no heartbeat stands in a queue behind them. What is asked of the driver still goes through its channel.
+//! no heartbeat stands in a queue behind them. What is asked of the coordinator still goes through its channel.
 //!
 //! An admin on another machine connects to the members' port. Once the handshake has shown whose certificate it is,
 //! `transport::accept` hands the connection over, and the desk's runtime takes the socket for its own
@@ -25,7 +25,7 @@ pub(super) struct Doors {
     pub exporter: Option<TcpListener>,
 }
 
-/// Both are served until the process ends. Called inside the driver's runtime, which the listeners leave here.
+/// Both are served until the process ends. Called inside the coordinator's runtime, which the listeners leave here.
 pub(super) fn open(doors: Doors, asks: mpsc::Sender<Ask>, published: Published) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build().context("start the desk's runtime")?;
     let (admin, exporter) = {

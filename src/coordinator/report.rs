@@ -64,7 +64,7 @@ pub(super) struct Reporter {
 }
 
 /// Keeps gossip, and all that the exporter shows, up to date. The service manager hears of every beat, so that it
-/// misses those of a driver that hangs.
+/// misses those of a coordinator that hangs.
 pub(super) struct Publisher {
     reporter: Reporter,
     manager: ServiceManager,

@@ -1,6 +1,6 @@
 //! What Prometheus may ask of this coordinator: every metric of the contract, with exactly its name,
 //! labels and unit, in a registry of its own. It decides nothing and knows neither sockets nor where
-//! the numbers come from. The driver writes, the exporter reads; a reading never sees half a writing,
+//! the numbers come from. The coordinator writes, the exporter reads; a reading never sees half a writing,
 //! so of the six states exactly one is 1 in every answer.
 
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub struct Metrics {
     all: Arc<Mutex<All>>,
 }
 
-/// One moment of this member, as the driver sees it.
+/// One moment of this member, as the coordinator sees it.
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
     /// One of the six of [`State`].

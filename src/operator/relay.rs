@@ -1,5 +1,5 @@
 //! What an operator asked of one member and another one has to do: an order goes to the leader, a handover to
-//! the holder, over the connections between members. It passes questions on and decides nothing; the driver
+//! the holder, over the connections between members. It passes questions on and decides nothing; the coordinator
 //! at the other end answers them as if they had been asked there, and passes none on again.
 
 use std::pin::Pin;
@@ -181,7 +181,7 @@ impl RelayService {
         })
     }
 
-    /// Has the driver carry out what a member passed on; the answer comes later.
+    /// Has the coordinator carry out what a member passed on; the answer comes later.
     async fn take<T>(
         &self,
         request: Request<T>,
@@ -200,7 +200,7 @@ impl RelayService {
 
 type Asked = oneshot::Receiver<Result<Answer, NotDone>>;
 
-/// The driver's answer, once it comes.
+/// The coordinator's answer, once it comes.
 async fn answer<T: Answers>(asked: Asked) -> Result<T, Status> {
     asked.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?.map_err(status).and_then(T::of)
 }

@@ -1,6 +1,6 @@
 //! The other processes of this host, as /proc shows them: who descends from whom, who listens at a port, who has files
-//! locked, and how to name a process to an operator. It reads and decides nothing. `guard_client`, `chain` and `driver`
-//! ask.
+//! locked, and how to name a process to an operator. It reads and decides nothing. `guard_client`,
+//! `chain` and `coordinator` ask.
 //!
 //! What the kernel does not show to this user is missing here, and each function says what that means.
 

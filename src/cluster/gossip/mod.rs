@@ -1,7 +1,7 @@
 //! Soft state: every member owns one versioned record and tells every other one. A change is pushed
 //! at once, and a full exchange each second repairs whatever was lost and carries records around a
 //! cut between two members. Gossip may veto an activation or choose a target; it never grants
-//! anything. `driver` owns the `Gossip`, publishes to it and reads its table.
+//! anything. `coordinator` owns the `Gossip`, publishes to it and reads its table.
 
 mod clock;
 mod peer;

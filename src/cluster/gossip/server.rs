@@ -1,5 +1,5 @@
 //! The receiving side of an exchange: checks who speaks, takes in what it says, answers with what this
-//! member knows. Mounted by `driver` through `Gossip::service`.
+//! member knows. Mounted by `coordinator` through `Gossip::service`.
 
 use std::sync::Weak;
 

@@ -1,6 +1,6 @@
 //! The highest mark of the shared key that gossip has told of, kept over restarts for `on_halt =
 //! "replica"`. Soft state beside the store: nothing in Raft depends on it, so it has a file of its own,
-//! off the path of Raft's writes. `driver` reads it at start and raises it at a bounded rate.
+//! off the path of Raft's writes. `coordinator` reads it at start and raises it at a bounded rate.
 
 use std::path::Path;
 

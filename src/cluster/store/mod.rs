@@ -1,5 +1,5 @@
 //! The durable Raft store of one member: vote, log and applied state, in sled, with openraft's
-//! storage traits. Only `consensus` and `driver` open one. It never repairs: what it cannot explain
+//! storage traits. Only `raft` and `coordinator` open one. It never repairs: what it cannot explain
 //! by a crash in the order below, it refuses.
 //!
 //! # What makes a write durable

@@ -57,7 +57,7 @@ impl StateMachine {
                 Arc::make_mut(&mut self.state.replicated).note_members(id.index, members);
                 let view = self.state.replicated.view();
                 if view != before {
-                    // Nobody listens any more once the driver has ended.
+                    // Nobody listens any more once the coordinator has ended.
                     let _ = self.news.send(News::Forgotten(view));
                 }
                 self.state.membership = StoredMembership::new(Some(id), membership);
@@ -69,7 +69,7 @@ impl StateMachine {
         let applied = command.as_ref().map(|command| Arc::make_mut(&mut self.state.replicated).apply(term, command));
         self.published.send_replace(self.state.clone());
         let Some((command, result)) = command.zip(applied) else { return Applied::Recorded };
-        // Nobody listens any more once the driver has ended.
+        // Nobody listens any more once the coordinator has ended.
         let view = self.state.replicated.view();
         let entry = AppliedEntry { term, index: id.index, command, result: result.clone(), view };
         let _ = self.news.send(News::Entry(entry));

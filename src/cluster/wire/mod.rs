@@ -1,6 +1,6 @@
 //! Protobuf messages ↔ the types that openraft and baton work with, both ways. Reading is total and
 //! checked: a missing field is a [`WireError`] that names message and field, never a default. Pure:
-//! nothing here sends, receives or stores. `consensus` uses it for the network, `store` for the disk,
+//! nothing here sends, receives or stores. `raft` uses it for the network, `store` for the disk,
 //! so the proto files specify both.
 
 mod meaning;

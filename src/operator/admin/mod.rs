@@ -1,6 +1,6 @@
 //! What an operator asks of the coordinator: on this host over `run_dir/admin.sock`, from others over TLS
-//! (`remote`). It carries questions to the driver and answers back; it knows none of the answers and
-//! decides nothing. On the socket, only this program's own user and root are listened to. The driver binds
+//! (`remote`). It carries questions to the coordinator and answers back; it knows none of the answers and
+//! decides nothing. On the socket, only this program's own user and root are listened to. The coordinator binds
 //! it at start and runs `serve` on a thread of its own; `cli` is the other end.
 
 mod remote;
@@ -58,7 +58,7 @@ const NO_ORDER: &str = "OrderRequest has no order";
 pub const SOCKET_NAME: &str = "admin.sock";
 const SOCKET_MODE: u32 = 0o600;
 
-/// A question to the driver, with the way back. Nobody listens any more when sending fails.
+/// A question to the coordinator, with the way back. Nobody listens any more when sending fails.
 #[derive(Debug)]
 pub enum Ask {
     Status(oneshot::Sender<proto::StatusResponse>),
@@ -199,7 +199,7 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 /// Answers those who come to the socket, and the admins whose connections `callers` brings, until it is dropped. A
-/// question that the driver does not take up, or takes up and does not answer, is answered with an error that says so.
+/// question that the coordinator does not take up or does not answer is answered with an error that says so.
 pub async fn serve(listener: UnixListener, callers: mpsc::Receiver<Caller>, asks: mpsc::Sender<Ask>) {
     let questions = Questions { asks, status: SharedAnswer::new(LOOK_EVERY), history: SharedAnswer::new(LOOK_EVERY) };
     let questions = Arc::new(questions);
@@ -258,7 +258,7 @@ pub fn is_allowed(uid: u32, ours: u32) -> bool {
     uid == ours || uid == 0
 }
 
-/// The way to the driver.
+/// The way to the coordinator.
 struct Questions {
     asks: mpsc::Sender<Ask>,
     status: SharedAnswer<proto::StatusResponse>,
@@ -266,7 +266,7 @@ struct Questions {
 }
 
 impl Questions {
-    /// The driver's answer, if it comes within `limit`, which starts before the question is taken up.
+    /// The coordinator's answer, if it comes within `limit`, which starts before the question is taken up.
     async fn ask<T>(&self, limit: Duration, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Status> {
         let (sender, answer) = oneshot::channel();
         let question = question(sender);

@@ -1,6 +1,6 @@
 //! HTTP for people and monitors: the status page at `/`, and `/metrics`, `/health`, `/ready` and `/node-pid`, on
-//! `metrics.listen`. It reads what the driver has published and can ask nothing of it, so that no client, however slow
-//! or many, holds up a heartbeat. The driver binds it at start and runs `serve` on a thread of its own.
+//! `metrics.listen`. It reads what the coordinator has published and can ask nothing of it, so that no client,
+//! however slow or many, holds up a heartbeat. The coordinator binds it at start and runs `serve` on a thread of its own.
 
 mod html;
 mod page;
@@ -40,7 +40,7 @@ const HEADER_MAX: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// From the accepted connection to the end of the answer, however slowly it is read.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
-/// A driver whose last beat is older than this is taken for hung.
+/// A coordinator whose last beat is older than this is taken for hung.
 const BEAT_MAX: Duration = Duration::from_secs(2);
 /// After a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,10 +54,10 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How `/ready` begins when the cluster has no quorum as far as this host sees.
 pub const NO_QUORUM: &str = "no quorum";
 
-/// What the driver says of itself with every round of its loop.
+/// What the coordinator says of itself with every round of its loop.
 #[derive(Clone, Debug)]
 pub struct Vitals {
-    /// When the driver last came round.
+    /// When the coordinator last came round.
     pub beat: BootTime,
     /// Why this member could not take the baton now, or that it could.
     pub ready: Result<(), String>,
@@ -74,7 +74,7 @@ pub struct Overview {
     pub at: WallTime,
 }
 
-/// Where the driver publishes what is shown here.
+/// Where the coordinator publishes what is shown here.
 #[derive(Clone)]
 pub struct Published {
     pub metrics: Metrics,
@@ -182,12 +182,12 @@ async fn show_health(State(shown): State<Shown>) -> (StatusCode, String) {
 
 async fn show_ready(State(shown): State<Shown>) -> (StatusCode, String) {
     let vitals = shown.published.vitals.borrow();
-    // What a driver that hangs said of itself last is not so any more.
+    // What a coordinator that hangs said of itself last is not so any more.
     answer_to(alive(&vitals).and_then(|()| vitals.ready.clone()).map(|()| "ready"))
 }
 
 /// # Errors
-/// The driver has not come round for too long.
+/// The coordinator has not come round for too long.
 fn alive(vitals: &Vitals) -> Result<(), String> {
     let age = BootTime::now().since(vitals.beat);
     if age < BEAT_MAX {

@@ -1,4 +1,4 @@
-//! The status page: one HTML document, read-only and complete in itself, made of what the driver has published. It
+//! The status page: one HTML document, read-only and complete in itself, made of what the coordinator has published. It
 //! looks the same whether a browser runs its script or not; the script only fetches the page again and puts in what
 //! differs. Every word of it that is no literal may come from another member, and is escaped and bounded.
 
@@ -41,7 +41,7 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&policy).expect("plain ASCII")
 });
 
-/// The whole document. With `hung`, the driver has not come round for too long, and what it said last is old.
+/// The whole document. With `hung`, the coordinator has not come round for too long, and what it said last is old.
 pub(super) fn render(overview: &Overview, hung: bool) -> String {
     let Overview { status, moves, at } = overview;
     let why = Why::of(status, moves, *at);

@@ -1,5 +1,5 @@
 //! Who belongs to the cluster and who of them votes, and what a change of that would mean for the quorum. Pure: the
-//! log of every member holds the same `Members`, the driver of the leader asks here before it changes them.
+//! log of every member holds the same `Members`, the coordinator of the leader asks here before it changes them.
 //!
 //! `cluster::store` tells the core of a membership in the very call that appends it, because fence 1 needs that. It
 //! also publishes it to `cluster::roster`, from which Raft, gossip and the relay have their connections.
