@@ -31,7 +31,9 @@ pub fn chosen(net: &Net, holder: &str, host: &str, guards: &[Proc]) -> Result<Op
         }
         std::thread::sleep(POLL_EVERY);
     }
-    let answer = ask_baton_within(HANDOVER_BOUND, net, holder, &["handover", "--to", host])?;
+    // For a host that held the baton a moment ago it waits until its node is back.
+    let order = ["handover", "--to", host, "--timeout", "2s"];
+    let answer = ask_baton_within(HANDOVER_BOUND, net, holder, &order)?;
     let now_holds = query(net).unwrap_or_default().holder.is_some_and(|now| now == host);
     if !guards.iter().all(is_stopped) {
         return Ok(None);
