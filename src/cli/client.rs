@@ -64,18 +64,16 @@ impl Client {
 
     /// `what` names the order in an error; the answer says what is so now or, after a dry run, what would be.
     pub(super) async fn order<Done: Answers>(&mut self, what: &str, order: Order) -> Result<Done, Failure> {
-        let (limit, shows) = (order.limit(), shows(&order));
+        let (limit, is_upgrade) = (order.limit(), matches!(order, Order::Upgrade(_)));
+        let late = late(&order, limit);
         let error = match timeout(limit + LATE_MAX, self.send(order)).await {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(older)) if older.code() == Code::Unimplemented => anyhow!(
+            Ok(Err(older)) if older.code() == Code::Unimplemented && is_upgrade => anyhow!(
                 "{what}: the coordinator at {} runs a baton that knows no upgrade plans; upgrade baton there first",
                 self.place
             ),
             Ok(Err(refused)) => return Err(self.refused(what, &refused)),
-            Err(_) => anyhow!(
-                "{what}: {} {limit:?}; {shows}",
-                if shows == GOES_ON { "not done within" } else { "no answer within" }
-            ),
+            Err(_) => anyhow!("{what}: {late}"),
         };
         Err(Failure::Failed(error))
     }
@@ -127,16 +125,14 @@ impl Client {
     }
 }
 
-const GOES_ON: &str = "baton status shows how it goes on";
-
-/// Where to look after an order that was not answered.
-fn shows(order: &Order) -> &'static str {
+/// Of an order that was not answered within `limit`, and where to look then.
+fn late(order: &Order, limit: Duration) -> String {
     match order {
-        Order::Handover(_) => GOES_ON,
-        Order::Member(_) => "baton member list shows what is so",
-        Order::Upgrade(_) => "baton upgrade list shows what is so",
+        Order::Handover(_) => format!("not done within {limit:?}; baton status shows how it goes on"),
+        Order::Member(_) => format!("no answer within {limit:?}; baton member list shows what is so"),
+        Order::Upgrade(_) => format!("no answer within {limit:?}; baton upgrade list shows what is so"),
         Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => {
-            "baton status shows whether it was done"
+            format!("no answer within {limit:?}; baton status shows whether it was done")
         }
     }
 }

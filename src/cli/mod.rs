@@ -406,7 +406,8 @@ fn handover(
         if let Some(length) = window {
             wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
         }
-        let HandoverResponse { from, to, epoch, took_ns, moment } = client.order("handover", Order::Handover(wanted.request())).await?;
+        let order = Order::Handover(wanted.request());
+        let HandoverResponse { from, to, epoch, took_ns, moment } = client.order("handover", order).await?;
         if !moment.is_empty() {
             print(&format!("{moment}\n"));
         }

@@ -1,4 +1,4 @@
-//! The threads of `baton run`. Those that carry the lease run at a real-time priority where the host allows it.
+//! The threads of `baton run`. The one that carries the lease runs at a real-time priority where the host allows it.
 //!
 //! The guard runs at priority 2. At 1 runs the main thread, which carries Raft, gossip and the transport and performs
 //! the core's actions. It is one thread, since two would wake each other for every message. It waits for no disk and
@@ -31,22 +31,30 @@ pub(super) fn priority_warning(timing: &Timing) -> Option<String> {
     let reason = taken.err()?;
     Some(format!(
         "timing.lease = {:?} needs the real-time priority {}, which this user may not take here ({reason}): a busy host \
-         loses its lease; allow it with LimitRTPRIO={} in the systemd unit, or CAP_SYS_NICE",
+         loses its lease; {}",
         timing.lease(),
         Priority::Guard.number(),
-        Priority::Guard.number()
+        how_to_allow()
     ))
 }
 
 /// The calling thread becomes the one that carries the lease.
 pub(super) fn carry_the_lease() {
-    let (own, guard) = (Priority::Coordinator.number(), Priority::Guard.number());
     match realtime::take(Priority::Coordinator) {
-        Ok(()) => info!(priority = own, "the thread that carries the lease has a real-time priority"),
+        Ok(()) => {
+            info!(
+                priority = Priority::Coordinator.number(),
+                "the thread that carries the lease has a real-time priority"
+            );
+        }
         Err(error) => info!(
             %error,
-            "no real-time priority, going on without: a starved host may lose its lease; allow it with \
-             LimitRTPRIO={guard} in the systemd unit, or CAP_SYS_NICE"
+            "no real-time priority, going on without: a starved host may lose its lease; {}",
+            how_to_allow()
         ),
     }
+}
+
+fn how_to_allow() -> String {
+    format!("allow it with LimitRTPRIO={} in the systemd unit, or CAP_SYS_NICE", Priority::Guard.number())
 }
