@@ -8,5 +8,6 @@ pub mod processes;
 pub mod public_key;
 pub mod realtime;
 pub mod service_manager;
+pub mod signing;
 pub mod time;
 pub mod timing;

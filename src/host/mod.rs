@@ -6,4 +6,5 @@ pub mod effects;
 pub mod guard;
 pub mod guard_client;
 pub mod key_links;
+pub mod sign_bytes;
 pub mod upgrade;
