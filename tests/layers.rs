@@ -20,6 +20,7 @@ const ROUND: &[&str] = &["core", "config", "coordinator", "cli"];
 /// All that the guard's binary may reach, directly or through other rooms: it must stay small
 /// enough to be read in one sitting and to fit its memory.
 const GUARD_REACHES: &[&str] = &[
+    "base::closed_memory",
     "base::ids",
     "base::realtime",
     "base::time",
@@ -341,7 +342,7 @@ fn rooms_of_one_floor_import_each_other_in_no_circle() {
 }
 
 #[test]
-fn the_guard_reaches_eight_rooms_and_no_more() {
+fn the_guard_reaches_nine_rooms_and_no_more() {
     let graph = rooms(&sources(), &House::real());
     assert!(graph.contains_key("bin::baton-guard"), "the guard's binary was not found");
     let reached = reach("bin::baton-guard", &graph);

@@ -1,6 +1,7 @@
 //! Words that all floors use, and what the operating system is asked for.
 
 pub mod chain_node;
+pub mod closed_memory;
 pub mod guard_frame;
 pub mod ids;
 pub mod private_file;

@@ -6,19 +6,16 @@ use std::ffi::CStr;
 use std::io;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{self, Resource, Rlimit};
 
 use super::say;
+use crate::base::closed_memory::lock_memory;
 use crate::base::realtime::{self, Priority};
 
 const OOM_SCORE: &CStr = c"/proc/self/oom_score_adj";
 /// Unlikely to be chosen, yet not exempt.
 const GUARD_OOM_SCORE: &str = "-900";
 const GUARD_NICE: i32 = -10;
-/// With less locked memory than this allowed, only what is mapped now is locked: under `MCL_FUTURE` an
-/// allocation over the limit would fail, and the guard with it.
-const MEMLOCK_FOR_FUTURE: u64 = 32 << 20;
 
 /// The values to restore in the chain node.
 #[derive(Clone, Debug)]
@@ -35,7 +32,6 @@ pub(super) fn prepare() -> io::Result<Before> {
     let _ = process::setsid();
     process::set_child_subreaper(Some(process::getpid()))?;
     let before = Before::now();
-    let memlock = Rlimit { ..before.memlock };
     if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
         say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
     }
@@ -47,19 +43,11 @@ pub(super) fn prepare() -> io::Result<Before> {
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", GUARD_OOM_SCORE) {
         say(&format!("no protection from the OOM killer ({GUARD_OOM_SCORE}): {e}; going on"));
     }
-    if let Err(e) = lock_memory(&memlock) {
+    // `family::rehearse` touches what a kill needs.
+    if let Err(e) = lock_memory() {
         say(&format!("memory is not locked: {e}; going on, a loaded host may page the guard out"));
     }
     Ok(before)
-}
-
-fn lock_memory(limit: &Rlimit) -> io::Result<()> {
-    let _ = process::setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let future = limit.maximum.is_none_or(|bytes| bytes >= MEMLOCK_FOR_FUTURE);
-    // What was touched once stays, and what never was costs no memory: without ONFAULT the guard takes
-    // 3.2 MiB instead of 2.4. `family::rehearse` touches what a kill needs.
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;
-    Ok(mlockall(if future { flags | MlockAllFlags::FUTURE } else { flags })?)
 }
 
 impl Before {

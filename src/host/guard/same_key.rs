@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::public_key::{FILE_MAX, Secret, close_memory, read};
+use super::public_key::close_memory;
+use crate::base::closed_memory::{FILE_MAX, Secret, read};
 
 /// Files too large to be held, such as wallets, are compared in pieces of this size.
 const CHUNK: usize = 64 << 10;
@@ -45,7 +46,8 @@ pub fn same_key(files: &[PathBuf]) -> Result<String, String> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(failed(error)),
         };
-        let length = read(file, content.bytes_mut()).map_err(failed)?;
+        let opened = File::open(file).map_err(failed)?;
+        let length = read(&opened, content.bytes_mut()).map_err(failed)?;
         found.push(Found { place, meta, content, length });
     }
     let mut pairs: Vec<[usize; 2]> = Vec::new();

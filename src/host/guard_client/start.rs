@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{getpriority_process, setpriority_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -18,6 +17,7 @@ use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
 use crate::base::guard_frame::{
     FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, JSON_LINES, LinesAs, OTHER_PROTOCOL, ToGuard, encode,
 };
+use crate::base::realtime::keep_nice;
 use crate::base::service_manager::VARIABLES;
 
 /// For the answer to `Hello`, and for a new guard until it listens.
@@ -163,7 +163,8 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
     command.arg("--socket").arg(socket).stdin(our_stdout()).stdout(Stdio::piped()).stderr(says);
     // What was meant for us alone goes neither to the guard nor to the chain node.
     VARIABLES.iter().chain([&GUARD_MARKER]).for_each(|name| _ = command.env_remove(name));
-    keep_nice(&mut command);
+    // The guard, and through it the chain node.
+    keep_nice(command.as_std_mut());
     let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
     let mut line = String::new();
     if let Some(mut stdout) = child.stdout.take() {
@@ -192,22 +193,6 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
 /// Where our standard output goes, for that of a chain node without a log: the guard's own is for its one line to us.
 fn our_stdout() -> Stdio {
     rustix::io::dup(rustix::stdio::stdout()).map_or_else(|_| Stdio::null(), Stdio::from)
-}
-
-/// The guard, and through it the chain node, gets the nice value that we were given: what a real-time thread starts
-/// would have none. As far as the kernel lets us.
-fn keep_nice(command: &mut Command) {
-    let nice = getpriority_process(None).unwrap_or(0);
-    if nice != 0 {
-        // SAFETY: one system call, no allocation and no lock.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(move || {
-                let _ = setpriority_process(None, nice);
-                Ok(())
-            })
-        };
-    }
 }
 
 pub(super) fn peer(connection: &UnixStream) -> Result<u32, String> {
