@@ -1,7 +1,8 @@
 //! Compiles the protocol files with protox, so that no `protoc` is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let own = ["raft", "store", "gossip", "admin", "relay", "join"].map(|name| format!("proto/baton/v1/{name}.proto"));
+    let own = ["raft", "store", "gossip", "admin", "relay", "join", "signer"]
+        .map(|name| format!("proto/baton/v1/{name}.proto"));
     let of_the_chain = ["canonical"].map(|name| format!("proto/cometbft/{name}.proto"));
     let files = own.into_iter().chain(of_the_chain);
     let descriptors = protox::compile(files, ["proto"])?;

@@ -1,5 +1,5 @@
-//! This host: the guard and its client, the links to the keys, the chain node and its upgrades. `effects` does here
-//! what the core asks for.
+//! This host: the guard and its client, the signer and its client, the links to the keys, the chain node and its
+//! upgrades. `effects` does here what the core asks for.
 
 pub mod chain;
 pub mod effects;
@@ -7,4 +7,6 @@ pub mod guard;
 pub mod guard_client;
 pub mod key_links;
 pub mod sign_bytes;
+pub mod signer;
+pub mod signer_client;
 pub mod upgrade;
