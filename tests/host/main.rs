@@ -1,5 +1,5 @@
-//! What one host does to its chain node and its keys: drivers, guard, links, upgrades. How the binary of an upgrade comes
-//! to its place is a program of its own, `upgrade_obtain`.
+//! What one host does to its chain node and its keys: drivers, guard, links, signer, upgrades. How the binary of an
+//! upgrade comes to its place is a program of its own, `upgrade_obtain`.
 
 mod chain;
 mod guard;
@@ -8,5 +8,6 @@ mod key_links_kills;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod near_node;
+mod signer;
 mod upgrade;
 mod upgrade_node;

@@ -2,6 +2,8 @@
 //! file, and those of horcrux, a cosigner's and the shared one. Pure. Only what is known for sure is read: a mark that
 //! is too low would be a licence to sign twice.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::base::signing::{Hrs, SignDigest};
@@ -35,8 +37,8 @@ pub struct BadState(String);
 const COMETBFT: [&str; 5] = ["height", "round", "step", "signature", "signbytes"];
 /// The fields of `consensus::State` in tendermint-rs, which tmkms writes as they are.
 const TMKMS: [&str; 4] = ["height", "round", "step", "block_id"];
-/// The fields of `SignState` in horcrux' signer/sign_state.go, besides CometBFT's; the first two in one version each.
-const HORCRUX: [&str; 5] = ["nonce_public", "ephemeral_public", "vote_ext_signature", "FilePath", "filePath"];
+/// The fields of `SignState` in horcrux' signer/sign_state.go, besides CometBFT's, in one version or another.
+const HORCRUX: [&str; 4] = ["nonce_public", "ephemeral_public", "vote_ext_signature", "FilePath"];
 
 /// The record in `content`.
 ///
@@ -100,17 +102,18 @@ fn number(fields: &Map<String, Value>, name: &str, max: u64) -> Result<u64, BadS
     found.filter(|found| *found <= max).ok_or_else(|| bad(format!("its `{name}` is no number from 0 to {max}")))
 }
 
-/// What its `signbytes` ask for, which is hex.
+/// What its `signbytes` ask for: hex, or base64 in some versions of horcrux.
 fn signed(fields: &Map<String, Value>) -> Result<Option<SignBytes>, BadState> {
-    let hex = match fields.get("signbytes") {
+    let text = match fields.get("signbytes") {
         None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(hex)) if hex.is_empty() => return Ok(None),
-        Some(Value::String(hex)) => hex,
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => text,
         Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
             return Err(bad("its `signbytes` are no text"));
         }
     };
-    let bytes = bytes_of(hex).ok_or_else(|| bad("its `signbytes` are no hex"))?;
+    let bytes = bytes_of(text).or_else(|| STANDARD.decode(text).ok());
+    let bytes = bytes.ok_or_else(|| bad("its `signbytes` are neither hex nor base64"))?;
     SignBytes::read(&bytes).map(Some).map_err(|error| bad(format!("its `signbytes`: {error}")))
 }
 

@@ -2,7 +2,7 @@
 
 mod client;
 mod containment;
-mod harness;
+pub mod harness;
 mod hung_disk;
 mod realtime;
 mod starting;
