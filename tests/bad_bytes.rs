@@ -14,11 +14,15 @@ use std::time::{Duration, Instant};
 
 use baton::base::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
 use baton::base::ids::Epoch;
+use baton::base::signing::Hrs;
 use baton::base::time::BootTime;
 use baton::cluster::wire::proto;
 use baton::cluster::wire::{
     Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
 };
+use baton::host::sign_bytes::{SignBytes, proto as chain};
+use baton::host::signer::frames::{self, proto as signing};
+use baton::host::signer::{Mark, MarkFile};
 use making::{Tar, Zip};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
@@ -130,7 +134,60 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let zip = Zip::default().entry("bin/", 0o040_755, b"", false).entry("lib/x", 0o120_777, b"y", false);
     let zip = zip.file("README", b"read me").entry("bin/node", 0o100_755, program, true);
     let state = br#"{"height": "7", "round": 1, "step": 3, "signature": "c2ln", "signbytes": "AB"}"#.to_vec();
+    let asked = chain::Vote {
+        r#type: chain::SignedMsgType::Precommit.into(),
+        height: 7,
+        round: 1,
+        block_id: Some(chain::BlockId {
+            hash: vec![9; 32],
+            part_set_header: Some(chain::PartSetHeader { total: 1, hash: vec![7; 32] }),
+        }),
+        timestamp: Some(chain::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
+        chain_id: "c-1".into(),
+    };
+    let asked = SignBytes::of_vote(asked).expect("a vote");
+    let sign_bytes = asked.bytes();
+    let extension = chain::VoteExtension { extension: vec![1], height: 7, round: 1, chain_id: "c-1".into() };
+    let extension = Some(extension.encode_length_delimited_to_vec());
+    let asks = [
+        signing::request::Ask::Raise(signing::Raise { place: Some(Hrs::new(6, 0, 3).into()) }),
+        signing::request::Ask::Reserve(signing::Reserve { sign_bytes: sign_bytes.clone() }),
+        signing::request::Ask::Sign(signing::Sign { sign_bytes: sign_bytes.clone(), extension }),
+        signing::request::Ask::PublicKey(signing::PublicKeyRequest {}),
+    ];
+    let requests: Vec<u8> = (1..)
+        .zip(asks)
+        .flat_map(|(id, ask)| frames::encode(&signing::Request { id, ask: Some(ask) }).expect("it is short"))
+        .collect();
+    let answers: Vec<u8> = [
+        signing::answer::Answer::Signatures(signing::Signatures { vote: vec![1; 64], extension: Some(vec![2; 64]) }),
+        signing::answer::Answer::Refused(signing::Refused {
+            kind: signing::RefusedKind::Stale.into(),
+            text: "7/1/3 is below the mark".into(),
+        }),
+    ]
+    .into_iter()
+    .flat_map(|answer| frames::encode(&signing::Answer { id: 3, answer: Some(answer) }).expect("it is short"))
+    .collect();
+    let signer_key = br#"{"priv_key": {"type": "tendermint/PrivKeySecp256k1",
+        "value": "Lfa2uW//4KGvzLXhtoHGfI5Yd2DA2gC7pOfHSkFheGg="}}"#;
+    let signer_mark = {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("mark");
+        let mark = Mark { chain: Some("c-1".into()), place: asked.place, digest: Some(asked.digest) };
+        MarkFile::open(&path).and_then(|mut file| file.advance(mark)).expect("a mark");
+        fs::read(path).expect("a mark")
+    };
     vec![
+        ("signer", "requests", with(0, requests)),
+        ("signer", "answers", with(1, answers)),
+        ("signer", "vote", with(2, sign_bytes)),
+        ("signer", "secp256k1-key", with(3, signer_key.to_vec())),
+        ("signer", "ed25519-key", with(3, b"TM0ImyjyljnbtsUNGyjs9rtTQ1DfoD6xL2BXTh6fqfU=\n".to_vec())),
+        ("signer", "cometbft-state", with(4, file("tests/data/cometbft-sign-state.json"))),
+        ("signer", "tmkms-state", with(4, file("tests/data/tmkms-sign-state.json"))),
+        ("signer", "horcrux-state", with(4, file("tests/data/horcrux-sign-state.json"))),
+        ("signer", "mark", with(5, signer_mark)),
         ("config", "cometbft", file("docs/examples/cometbft.toml")),
         ("config", "geth-like", file("docs/examples/geth-like.toml")),
         (

@@ -31,6 +31,19 @@ const GUARD_REACHES: &[&str] = &[
     "host::guard",
 ];
 
+/// All that the signer's binary may reach, which has the key in its memory: no chain node, no other member, no runtime.
+const SIGNER_REACHES: &[&str] = &[
+    "base::closed_memory",
+    "base::guard_frame",
+    "base::ids",
+    "base::private_file",
+    "base::realtime",
+    "base::signing",
+    "base::time",
+    "host::sign_bytes",
+    "host::signer",
+];
+
 /// What the pure core may not mention.
 const NOT_IN_CORE: &[&str] = &[
     "tokio",
@@ -349,6 +362,16 @@ fn the_guard_reaches_nine_rooms_and_no_more() {
     assert!(reached.contains("host::guard"), "{reached:?}");
     let more: Vec<&String> = reached.iter().filter(|room| !GUARD_REACHES.contains(&room.as_str())).collect();
     assert!(more.is_empty(), "the guard also reaches {more:?}");
+}
+
+#[test]
+fn the_signer_reaches_nine_rooms_and_no_more() {
+    let graph = rooms(&sources(), &House::real());
+    assert!(graph.contains_key("bin::baton-signer"), "the signer's binary was not found");
+    let reached = reach("bin::baton-signer", &graph);
+    assert!(reached.contains("host::sign_bytes"), "{reached:?}");
+    let more: Vec<&String> = reached.iter().filter(|room| !SIGNER_REACHES.contains(&room.as_str())).collect();
+    assert!(more.is_empty(), "the signer also reaches {more:?}");
 }
 
 /// A head as in src/lib.rs, for the tests of the checker itself.

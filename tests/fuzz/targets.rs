@@ -12,6 +12,7 @@ use std::sync::Arc;
 use baton::base::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encode};
 use baton::base::ids::{NodeId, Role, SignMark};
 use baton::base::public_key::KeyFormat;
+use baton::base::signing::SignTime;
 use baton::base::timing::Timing;
 use baton::cluster::gossip::Gossip;
 use baton::cluster::identity::{Identity, Known};
@@ -24,6 +25,10 @@ use baton::cluster::wire::{
 };
 use baton::config::{Cluster, Config, Member};
 use baton::host::chain::{Driver, KeyReader, SignFloor};
+use baton::host::sign_bytes::{SignBytes, check_extension};
+use baton::host::signer::frames::{self, proto as signing};
+use baton::host::signer::import::read_state;
+use baton::host::signer::{MarkFile as SignerMark, Signer, SigningKey};
 use baton::host::upgrade::obtain::{Patience, Request, Source, obtain};
 use baton::operator::order::WantedHandover;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
@@ -36,7 +41,7 @@ use tonic::codegen::{Bytes, Service as _, http};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus.
-pub const ALL: [(&str, Target); 7] = [
+pub const ALL: [(&str, Target); 8] = [
     ("config", config),
     ("guard_frames", guard_frames),
     ("gossip", gossip),
@@ -44,6 +49,7 @@ pub const ALL: [(&str, Target); 7] = [
     ("admin", admin),
     ("chain_files", chain_files),
     ("archives", archives),
+    ("signer", signer),
 ];
 
 /// Each input has a directory of its own; in memory where there is such a file system.
@@ -358,4 +364,95 @@ pub fn archives(bytes: &[u8]) {
         }
     }
     assert!(fs::read_dir(dir.path()).expect("a directory").count() <= 2, "something was written elsewhere");
+}
+
+/// The signer's own: of the kind that the first byte says.
+pub fn signer(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 6 {
+        0 => requests(bytes),
+        1 => answers(bytes),
+        2 => sign_bytes(bytes),
+        3 => match SigningKey::parse(bytes) {
+            Ok(key) => assert_eq!((key.sign(b"a").len(), key.sign(b"a")), (64, key.sign(b"a"))),
+            Err(error) => one_line(error),
+        },
+        4 => match read_state(bytes) {
+            Ok(read) => {
+                assert!(i64::try_from(read.place.height).is_ok() && i32::try_from(read.place.round).is_ok());
+                assert!(read.place.step <= 3 && (read.digest.is_none() || read.chain.is_some()), "{read:?}");
+            }
+            Err(error) => one_line(error),
+        },
+        _ => {
+            let dir = directory();
+            let path = dir.path().join("mark");
+            fs::write(&path, bytes).expect("write the mark");
+            match SignerMark::open(&path) {
+                Ok(mark) => assert!(mark.kept().is_some(), "taken for none"),
+                Err(error) => one_line(error),
+            }
+        }
+    }
+}
+
+/// A mark only goes up, and what is signed is at it.
+fn requests(mut stream: &[u8]) {
+    let dir = directory();
+    let key = SigningKey::parse("TM0ImyjyljnbtsUNGyjs9rtTQ1DfoD6xL2BXTh6fqfU=".as_bytes());
+    let mark = SignerMark::open(&dir.path().join("mark")).expect("no mark");
+    let mut signer = Signer::new(key.unwrap_or_else(|error| panic!("{error}")), mark);
+    loop {
+        let request = match frames::read::<signing::Request>(&mut stream) {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => return one_line(error),
+        };
+        let before = signer.place();
+        let asked = match &request.ask {
+            Some(signing::request::Ask::Sign(sign)) => SignBytes::read(&sign.sign_bytes).ok(),
+            Some(_) | None => None,
+        };
+        let id = request.id;
+        let answer = signer.answer(request);
+        assert!(answer.id == id && signer.place() >= before, "{answer:?}");
+        match answer.answer.expect("there is an answer to everything") {
+            signing::answer::Answer::Signatures(_) => {
+                assert_eq!(signer.place(), asked.map(|asked| asked.place));
+                assert!(before.is_some(), "signed without a mark");
+            }
+            signing::answer::Answer::Refused(refused) => {
+                assert_eq!(signer.place(), before, "refused, and the mark moved");
+                one_line(refused.text);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn answers(mut stream: &[u8]) {
+    loop {
+        match frames::read::<signing::Answer>(&mut stream) {
+            Ok(Some(answer)) => {
+                let again = frames::encode(&answer).expect("what was read can be said");
+                assert_eq!(frames::read::<signing::Answer>(&mut again.as_slice()).expect("and read"), Some(answer));
+            }
+            Ok(None) => return,
+            Err(error) => return one_line(error),
+        }
+    }
+}
+
+fn sign_bytes(bytes: &[u8]) {
+    match SignBytes::read(bytes) {
+        Ok(read) => {
+            assert_eq!(read.bytes(), bytes, "another encoding of the same");
+            let later = read.at(SignTime { seconds: read.time.seconds.wrapping_add(1), nanos: 0 });
+            assert_eq!((later.digest, later.place), (read.digest, read.place));
+            assert_eq!(SignBytes::read(&later.bytes()), Ok(later));
+            // No vote is an extension, of whatever vote.
+            assert!(check_extension(bytes, &read).is_err());
+        }
+        Err(error) => one_line(error),
+    }
 }

@@ -115,13 +115,13 @@ fn config(inside: &Net, host: &Host) -> Result<String> {
     Ok(text)
 }
 
-/// What `docker build` gets: the Dockerfile and the three programs.
+/// What `docker build` gets: the Dockerfile and the four programs.
 fn stage_image(net: &Net) -> Result<()> {
     let context = image_context(net);
     make_dir(&context)?;
     write_file(&context.join("Dockerfile"), DOCKERFILE)?;
     let folder = net.programs.baton.parent().context("the static programs have no folder")?;
-    for name in ["baton", "baton-guard", "simchain"] {
+    for name in ["baton", "baton-guard", "baton-signer", "simchain"] {
         let (from, to) = (folder.join(name), context.join(name));
         fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     }

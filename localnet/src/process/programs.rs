@@ -42,7 +42,7 @@ pub fn find_static_programs() -> Result<Programs> {
     let profile = folder.file_name().context("the folder of the executable has no name")?;
     let target = folder.parent().context("the profile folder has no parent")?;
     let statics = target.join(&triple).join(profile);
-    for name in ["baton", "baton-guard", "simchain"] {
+    for name in ["baton", "baton-guard", "baton-signer", "simchain"] {
         if !statics.join(name).is_file() {
             bail!(
                 "{} is missing: build it with `rustup target add {triple}`, musl's C compiler (Debian: musl-tools) and \

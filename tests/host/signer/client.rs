@@ -132,13 +132,16 @@ async fn a_request_in_flight_fails_with_the_signer_and_says_so() {
     let place = Place::new();
     // One that never says a word.
     let client = SignerClient::start(fake(&place, &format!("echo $$ > {}/pid; exec sleep 60", place.dir().display())));
-    let pid = loop {
-        tokio::time::sleep(ms(5)).await;
-        let text = fs::read_to_string(place.dir().join("pid")).unwrap_or_default();
-        if let Some(pid) = text.strip_suffix('\n') {
-            break pid.parse::<u32>().unwrap();
+    let pid = async {
+        loop {
+            let text = fs::read_to_string(place.dir().join("pid")).unwrap_or_default();
+            match text.strip_suffix('\n') {
+                Some(pid) => break pid.parse().unwrap(),
+                None => tokio::time::sleep(ms(2)).await,
+            }
         }
     };
+    let pid = timeout(SOON, pid).await.expect("the signer starts");
     let asking = tokio::spawn({
         let client = client.clone();
         async move { client.public_key().await }
@@ -149,8 +152,7 @@ async fn a_request_in_flight_fails_with_the_signer_and_says_so() {
     }
     signal(pid, Signal::KILL);
     let error = timeout(SOON, asking).await.expect("in time").unwrap().unwrap_err();
-    assert!(matches!(&error, SignerError::Gone(_) | SignerError::TimedOut), "{error}");
-    assert!(error.to_string().contains("gone"), "{error}");
+    assert!(matches!(&error, SignerError::Gone(_)), "{error}");
 }
 
 #[tokio::test]

@@ -1,17 +1,21 @@
 //! The process: whose it is, what it dies with, what its mark survives, and who can see its memory.
 
+use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use baton::base::realtime::{Priority, take};
 use baton::base::signing::Hrs;
-use baton::host::signer::frames::proto::RefusedKind;
+use baton::host::signer::frames::proto::{RefusedKind, Request, answer::Answer};
 use baton::host::signer::{MarkFile, Signer as InProcess, SigningKey};
+use baton::host::signer_client::{SignerClient, SignerSettings, SignerState};
 use rustix::process::Signal;
 
 use super::kit::*;
@@ -36,7 +40,7 @@ fn no_signature_leaves_while_the_disk_hangs_and_a_signer_killed_then_has_signed_
         await_that("a sync that hangs", || (disk.held() > held).then_some(()));
         signer.stream.set_nonblocking(true).unwrap();
         let early = signer.stream.read(&mut [0]);
-        assert_eq!(early.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it answered before the disk");
+        assert_eq!(early.unwrap_err().kind(), ErrorKind::WouldBlock, "it answered before the disk");
         signer.stream.set_nonblocking(false).unwrap();
         if killed {
             signer.child.kill().unwrap();
@@ -58,18 +62,14 @@ fn a_sync_that_fails_gives_no_signature_and_no_other_content_a_place() {
     let place = Place::new();
     drop(place.imported());
     for failing in 0..2 {
-        let count = std::cell::Cell::new(0);
-        let fail_one = move |_: &std::path::Path| {
+        let count = Cell::new(0);
+        let fail_one = move |_: &Path| {
             count.set(count.get() + 1);
-            if count.get() == failing + 1 { Err(std::io::Error::other("no sync")) } else { Ok(()) }
+            if count.get() == failing + 1 { Err(io::Error::other("no sync")) } else { Ok(()) }
         };
         let mark = MarkFile::open(&place.mark()).unwrap().observed(Box::new(fail_one));
         let mut signer = InProcess::new(SigningKey::parse(ED25519_FILE.as_bytes()).unwrap(), mark);
-        let mut ask = |ask| {
-            let answer = signer.answer(baton::host::signer::frames::proto::Request { id: 1, ask: Some(ask) });
-            answer.answer.expect("an answer")
-        };
-        use baton::host::signer::frames::proto::answer::Answer;
+        let mut ask = |ask| signer.answer(Request { id: 1, ask: Some(ask) }).answer.expect("an answer");
         let asked = vote(PREVOTE, i64::from(failing) + 1, 0, Some(1));
         let Answer::Refused(refused) = ask(sign(&asked)) else { panic!("signed without sync {failing}") };
         assert_eq!(refused.kind(), RefusedKind::Mark);
@@ -114,7 +114,7 @@ fn one_signer_at_a_time_uses_a_mark() {
 fn it_ends_when_the_coordinator_closes_its_end() {
     let place = Place::new();
     let mut signer = place.signer();
-    signer.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    signer.stream.shutdown(Shutdown::Both).unwrap();
     assert_eq!(signer.exit_code(), 0);
 }
 
@@ -136,12 +136,12 @@ fn it_serves_nobody_but_the_coordinator_that_started_it() {
     shell.args(["-c", r#""$0" "$@"; exit $?"#, SIGNER, "--key"]).arg(place.key()).arg("--mark").arg(place.mark());
     let log = File::options().append(true).open(place.dir().join("log")).unwrap();
     refuses_to_serve(&place, shell.stdin(OwnedFd::from(theirs)).stderr(log), "the parent is");
-    let Some(theirs) = socket_of_another_user() else { return };
-    refuses_to_serve(&place, &mut place.command(theirs), "the coordinator is of user 65534");
+    let Some((_ours, theirs)) = sockets_of_another_user() else { return };
+    refuses_to_serve(&place, &mut place.command(OwnedFd::from(theirs)), "the coordinator is of user 65534");
 }
 
 /// Only root can make one; its own thread, since the kernel notes the user of the thread.
-fn socket_of_another_user() -> Option<OwnedFd> {
+fn sockets_of_another_user() -> Option<(UnixStream, UnixStream)> {
     if !rustix::process::getuid().is_root() {
         eprintln!("left out: only root becomes another user");
         return None;
@@ -150,20 +150,17 @@ fn socket_of_another_user() -> Option<OwnedFd> {
         // SAFETY: one system call, of this thread alone, which then ends.
         #[allow(unsafe_code)]
         let result = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, -1) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
         UnixStream::pair().unwrap()
     });
-    let (ours, theirs) = made.join().unwrap();
-    // It stays open for as long as the test runs.
-    std::mem::forget(ours);
-    Some(theirs.into())
+    Some(made.join().unwrap())
 }
 
 #[test]
 fn its_memory_is_closed_before_the_key_is_opened() {
     let place = Place::new();
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.shutdown(Shutdown::Write).unwrap();
     let fd = theirs.as_raw_fd();
     let mut command = Command::new("sh");
     command.args(["-c", r#"read go; exec "$0" "$@" <&3"#, SIGNER]);
@@ -171,7 +168,7 @@ fn its_memory_is_closed_before_the_key_is_opened() {
     // SAFETY: one system call.
     #[allow(unsafe_code)]
     unsafe {
-        command.pre_exec(move || if libc::dup2(fd, 3) == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) });
+        command.pre_exec(move || if libc::dup2(fd, 3) == 3 { Ok(()) } else { Err(io::Error::last_os_error()) });
     }
     let recording: Result<Recording, TraceError> = record(place.dir(), &mut command, |_| false);
     if !may_trace(&recording) {
@@ -181,7 +178,6 @@ fn its_memory_is_closed_before_the_key_is_opened() {
     assert!(recording.ended);
     let opened: Vec<_> = recording.opens.into_iter().filter(|open| open.path.as_os_str() == "key.json").collect();
     assert_eq!(opened, [Open { path: "key.json".into(), dumpable: false }]);
-    ours.flush().unwrap();
 }
 
 /// Policy and nice value, as proc(5) tells them.
@@ -210,14 +206,14 @@ fn it_has_no_real_time_priority_however_it_was_started() {
                 let policy = libc::SCHED_FIFO;
                 match libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) {
                     0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
+                    _ => Err(io::Error::last_os_error()),
                 }
             });
         }
         let mut signer = Signer::new(command.spawn()?, ours);
         signer.next().expect("a public key");
         assert_eq!(scheduling(signer.child.id()).0, libc::SCHED_OTHER, "from a FIFO");
-        Ok::<(), std::io::Error>(())
+        Ok::<(), io::Error>(())
     });
     if let Err(error) = result.join().unwrap() {
         assert!(std::env::var_os("BATON_REQUIRE_REALTIME").is_none(), "no real-time priority here: {error}");
@@ -231,18 +227,18 @@ const VICTIM: &str = "BATON_SIGNER_PLACE";
 #[tokio::test]
 async fn coordinator() {
     let Ok(dir) = std::env::var(VICTIM) else { return };
-    let dir = std::path::Path::new(&dir);
+    let dir = Path::new(&dir);
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let settings = baton::host::signer_client::SignerSettings {
+    let settings = SignerSettings {
         binary: SIGNER.into(),
         key: dir.join("key.json"),
         mark: dir.join("mark"),
         lines_as: Default::default(),
     };
-    let client = baton::host::signer_client::SignerClient::start(settings);
+    let client = SignerClient::start(settings);
     let mut state = client.state();
     loop {
-        if let baton::host::signer_client::SignerState::Running { pid, .. } = &*state.borrow_and_update() {
+        if let SignerState::Running { pid, .. } = &*state.borrow_and_update() {
             fs::write(dir.join("pid.new"), pid.to_string()).unwrap();
             fs::rename(dir.join("pid.new"), dir.join("pid")).unwrap();
         }

@@ -1,5 +1,9 @@
 //! Which request moves the mark, which one gets a signature, and which none.
 
+use std::fs;
+use std::io::Write as _;
+use std::net::Shutdown;
+
 use baton::base::signing::{Hrs, SignTime};
 use baton::host::signer::frames::proto::{RefusedKind, answer, request};
 use baton::host::signer::frames::{self, proto};
@@ -60,11 +64,11 @@ fn a_vote_may_be_signed_again_and_at_another_time() {
     let mut signer = place.imported();
     let asked = vote(PRECOMMIT, 3, 0, Some(1));
     let later = asked.at(SignTime { seconds: 1_800_000_000, nanos: 0 });
-    let written = |_| std::fs::metadata(place.mark()).unwrap().modified().unwrap();
-    let (first, at) = (signer.signed(&asked), written(()));
+    let written = || fs::metadata(place.mark()).unwrap().modified().unwrap();
+    let (first, at) = (signer.signed(&asked), written());
     assert_ne!(signer.signed(&later), first);
     assert_eq!(signer.signed(&asked), first);
-    assert_eq!(written(()), at, "nothing new was written");
+    assert_eq!(written(), at, "nothing new was written");
 }
 
 #[test]
@@ -139,7 +143,6 @@ fn bytes_that_are_no_vote_are_refused_and_others_served_after_them() {
         let ask = request::Ask::Reserve(proto::Reserve { sign_bytes: bytes });
         assert_eq!(signer.refused(ask).0, RefusedKind::BadBytes);
     }
-    use std::io::Write as _;
     signer.stream.write_all(&frames::encode(&proto::Request { id: 9, ask: None }).unwrap()).unwrap();
     let answer = signer.next().expect("an answer");
     let Some(answer::Answer::Refused(refused)) = answer.answer else { panic!("{answer:?}") };
@@ -150,11 +153,10 @@ fn bytes_that_are_no_vote_are_refused_and_others_served_after_them() {
 #[test]
 fn a_stream_that_is_none_of_frames_ends_the_signer() {
     for garbage in [vec![0xff; 8], vec![0, 0, 0, 2, 0xff, 0xff], vec![0, 0]] {
-        use std::io::Write as _;
         let place = Place::new();
         let mut signer = place.imported();
         signer.stream.write_all(&garbage).unwrap();
-        signer.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        signer.stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(signer.next(), None, "{garbage:?}");
         assert_eq!(signer.exit_code(), 1);
         assert!(place.log().contains("not understood"), "{}", place.log());
