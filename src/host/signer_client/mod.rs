@@ -47,14 +47,14 @@ pub struct Signatures {
 /// How the signer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignerState {
-    /// It was started and has not said yet that it can sign.
+    /// It was started for the first time and has not said yet that it can sign.
     Starting,
     Running {
         pid: u32,
         since: WallTime,
         public_key: PublicKey,
     },
-    /// It ended, or could not be started; it is started again.
+    /// It ended, or could not be started; it is started again, and this holds until it can sign.
     Down {
         reason: SignerError,
     },
@@ -120,8 +120,7 @@ pub struct SignerClient {
 }
 
 impl SignerClient {
-    /// Starts the signer, and keeps one running. To be called in a runtime whose threads live as long as it: the kernel
-    /// ends the signer together with the thread that started it.
+    /// Starts the signer, and keeps one running. To be called in a runtime.
     pub fn start(settings: SignerSettings) -> SignerClient {
         let (asked, queue) = mpsc::channel(QUEUE_MAX);
         let (tell, state) = watch::channel(SignerState::Starting);

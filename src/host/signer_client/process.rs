@@ -1,17 +1,21 @@
-//! One signer process: how it is started, and its socket frame by frame. Reading and writing are tasks of their own, so
-//! that nothing which can be cut short waits for a socket.
+//! One signer process: how it is started, and its socket frame by frame. Starting has a thread of its own, reading and
+//! writing a task each: nothing that carries a lease waits for a disk, and nothing that can be cut short for a socket.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::Stdio;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
 
 use prost::Message;
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 
 use super::SignerSettings;
 use crate::base::guard_frame::{GUARD_MARKER, JSON_LINES, LinesAs};
@@ -40,10 +44,42 @@ pub(super) struct Process {
     pub requests: mpsc::Sender<Request>,
 }
 
-impl Process {
+/// Starts processes on a thread of its own, since a disk that hangs holds up whoever executes a program from it. The
+/// kernel ends a signer with the thread that started it, so the thread lives as long as this.
+pub(super) struct Starter(std_mpsc::Sender<oneshot::Sender<io::Result<Process>>>);
+
+impl Starter {
+    /// To be called in the runtime that is to hear the processes.
+    ///
     /// # Errors
-    /// There is none.
-    pub(super) fn start(settings: &SignerSettings) -> io::Result<Process> {
+    /// There is no thread.
+    pub(super) fn new(settings: SignerSettings) -> io::Result<Starter> {
+        let (wanted, orders) = std_mpsc::channel::<oneshot::Sender<io::Result<Process>>>();
+        // A thread that one with real-time priority starts has neither that nor the nice value.
+        let (runtime, nice) = (Handle::current(), getpriority_process(None).unwrap_or(0));
+        thread::Builder::new().name("signer".into()).spawn(move || {
+            let _ = setpriority_process(None, nice);
+            let _entered = runtime.enter();
+            for started in orders {
+                // Nobody who waits any more: the process goes with the answer.
+                let _ = started.send(Process::start(&settings));
+            }
+        })?;
+        Ok(Starter(wanted))
+    }
+
+    /// # Errors
+    /// There is no process.
+    pub(super) async fn start(&self) -> io::Result<Process> {
+        let over = || io::Error::other("the thread that starts it has ended");
+        let (started, process) = oneshot::channel();
+        self.0.send(started).map_err(|_| over())?;
+        process.await.map_err(|_| over())?
+    }
+}
+
+impl Process {
+    fn start(settings: &SignerSettings) -> io::Result<Process> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&settings.binary);

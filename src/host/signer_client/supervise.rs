@@ -2,12 +2,13 @@
 //! a limit of its own.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::process::{Heard, Process};
+use super::process::{Heard, Process, Starter};
 use super::{Answered, Asked, SignerError, SignerSettings, SignerState, first_words};
 use crate::host::signer::frames::proto::Request;
 
@@ -19,19 +20,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Ends, and the process with it, when nobody can ask any more.
 pub(super) async fn run(settings: SignerSettings, mut queue: mpsc::Receiver<Asked>, state: watch::Sender<SignerState>) {
     let mut pauses = Pauses::default();
+    let binary = settings.binary.clone();
+    let starter = Starter::new(settings);
     loop {
-        state.send_replace(SignerState::Starting);
         let began = Instant::now();
-        let reason = match Process::start(&settings) {
-            Ok(process) => match (Serving { process, waiting: HashMap::new(), last_id: 0, fault: None })
-                .serve(&mut queue, &state)
-                .await
-            {
-                Some(reason) => reason,
-                None => return,
-            },
-            Err(error) => SignerError::Gone(format!("start {}: {error}", settings.binary.display())),
+        let process = match &starter {
+            Ok(starter) => starter.start().await,
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
+        let reason = match process {
+            Ok(process) => Serving::new(process).serve(&mut queue, &state).await,
+            Err(error) => Some(SignerError::Gone(format!("start {}: {error}", binary.display()))),
+        };
+        let Some(reason) = reason else { return };
         let pause = pauses.after(began.elapsed());
         tracing::warn!(%reason, ?pause, "the signer is started again");
         if pause.is_zero() {
@@ -61,6 +62,10 @@ struct Serving {
 }
 
 impl Serving {
+    fn new(process: Process) -> Serving {
+        Serving { process, waiting: HashMap::new(), last_id: 0, fault: None }
+    }
+
     /// Until the process has ended, and why; `None` when nobody can ask any more.
     async fn serve(
         mut self,

@@ -118,6 +118,26 @@ fn it_ends_when_the_coordinator_closes_its_end() {
     assert_eq!(signer.exit_code(), 0);
 }
 
+#[test]
+fn wrong_arguments_are_one_clear_line_and_code_2() {
+    for (args, expected) in [
+        (&[][..], "--key is missing"),
+        (&["--key", "a"], "--mark is missing"),
+        (&["--key", "a", "--mark"], "--mark needs a file"),
+        (&["--key", "a", "--key", "b"], "--key stands there twice"),
+        (&["--socket", "a"], "unknown argument --socket"),
+    ] {
+        let output = Command::new(SIGNER).args(args).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected) && said.contains("usage: ") && said.lines().count() == 1, "{said}");
+    }
+    let mut json = Command::new(SIGNER);
+    let output = json.args(["--json-lines", "--key", "a", "--mark", "b"]).stdin(Stdio::null()).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!((output.status.code(), said["program"].as_str()), (Some(1), Some("baton-signer")));
+}
+
 /// What signs for nobody: it says why and ends.
 fn refuses_to_serve(place: &Place, command: &mut Command, expected: &str) {
     let status = command.status().unwrap();
