@@ -22,6 +22,7 @@ use super::kit::*;
 use crate::kit::crash::may_trace;
 use crate::kit::crash::trace::{Open, Recording, TraceError, record};
 use crate::kit::hang::Disk;
+use crate::kit::program::Running;
 
 const PREVOTE: u32 = Hrs::PREVOTE;
 
@@ -140,7 +141,8 @@ fn wrong_arguments_are_one_clear_line_and_code_2() {
 
 /// What signs for nobody: it says why and ends.
 fn refuses_to_serve(place: &Place, command: &mut Command, expected: &str) {
-    let status = command.status().unwrap();
+    let mut child = Running(command.spawn().unwrap());
+    let status = await_that("the end of what serves nobody", || child.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(1), "{}", place.log());
     assert!(place.log().contains(expected), "{expected:?} is not in {}", place.log());
     assert!(!place.mark().with_added_extension("lock").exists(), "it came as far as its mark");
@@ -273,7 +275,7 @@ fn it_dies_with_its_coordinator_stopped_or_not() {
         let mut coordinator = Command::new(std::env::current_exe().unwrap());
         coordinator.args(["--exact", "signer::process::coordinator", "--nocapture"]).env(VICTIM, place.dir());
         coordinator.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut coordinator = crate::kit::program::Running(coordinator.spawn().unwrap());
+        let mut coordinator = Running(coordinator.spawn().unwrap());
         let pid = await_that("a signer", || fs::read_to_string(place.dir().join("pid")).ok()?.parse::<u32>().ok());
         assert!(lives(pid));
         if stopped {
