@@ -3,7 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let own = ["raft", "store", "gossip", "admin", "relay", "join", "signer"]
         .map(|name| format!("proto/baton/v1/{name}.proto"));
-    let of_the_chain = ["canonical"].map(|name| format!("proto/cometbft/{name}.proto"));
+    let of_the_chain = ["canonical", "privval"].map(|name| format!("proto/cometbft/{name}.proto"));
     let files = own.into_iter().chain(of_the_chain);
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;

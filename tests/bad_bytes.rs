@@ -20,6 +20,8 @@ use baton::cluster::wire::proto;
 use baton::cluster::wire::{
     Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
 };
+use baton::host::privval;
+use baton::host::privval::proto::message::Sum;
 use baton::host::sign_bytes::{SignBytes, proto as chain};
 use baton::host::signer::frames::{self, proto as signing};
 use baton::host::signer::{Mark, MarkFile};
@@ -124,6 +126,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let handover = proto::HandoverRequest { to: "host-b".into(), timeout_ms: 5_000, ..Default::default() };
     let pause = proto::order_request::Order::Pause(proto::SetPause { on: true, at_ns: 5 });
     let order = proto::OrderRequest { order: Some(pause) };
+    let ping = Sum::PingRequest(Default::default());
     let program = b"#!/bin/sh\nexit 0\n";
     let tar = || {
         let path = making::pax(&[("path", "bin/node")]);
@@ -229,7 +232,51 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("archives", "tar", tar().end()),
         ("archives", "tar-gz", tar().gz()),
         ("archives", "zip", zip.end()),
+        ("privval", "precommit", with(16, asked_of_signer(sign_vote()))),
+        ("privval", "proposal", with(16, asked_of_signer(sign_proposal()))),
+        (
+            "privval",
+            "public-key-and-ping",
+            with(16, [Sum::PubKeyRequest(Default::default()), ping].map(asked_of_signer).concat()),
+        ),
     ]
+}
+
+fn asked_of_signer(sum: Sum) -> Vec<u8> {
+    privval::encode(&privval::proto::Message { sum: Some(sum) })
+}
+
+fn block() -> Option<chain::BlockId> {
+    let part_set_header = Some(chain::PartSetHeader { total: 1, hash: vec![7; 32] });
+    Some(chain::BlockId { hash: vec![9; 32], part_set_header })
+}
+
+fn sign_vote() -> Sum {
+    let vote = privval::proto::Vote {
+        r#type: chain::SignedMsgType::Precommit.into(),
+        height: 12,
+        round: 1,
+        block_id: block(),
+        timestamp: Some(chain::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
+        validator_address: vec![3; 20],
+        extension: b"ext".to_vec(),
+        ..Default::default()
+    };
+    let request = privval::proto::SignVoteRequest { vote: Some(vote), chain_id: "c-1".into(), ..Default::default() };
+    Sum::SignVoteRequest(request)
+}
+
+fn sign_proposal() -> Sum {
+    let proposal = privval::proto::Proposal {
+        r#type: chain::SignedMsgType::Proposal.into(),
+        height: 12,
+        pol_round: -1,
+        block_id: block(),
+        timestamp: Some(chain::Timestamp { seconds: 1_700_000_000, nanos: 5 }),
+        ..Default::default()
+    };
+    let request = privval::proto::SignProposalRequest { proposal: Some(proposal), chain_id: "c-1".into() };
+    Sum::SignProposalRequest(request)
 }
 
 #[test]

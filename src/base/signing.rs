@@ -3,9 +3,69 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::SignMark;
+
+/// Who has the validator's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Custody {
+    /// The holder's chain node: key links lead it there.
+    #[default]
+    Links,
+    /// `baton-signer` on every host, and no chain node: the log decides what is signed.
+    Signer,
+}
+
+impl Custody {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Custody::Links => "links",
+            Custody::Signer => "signer",
+        }
+    }
+}
+
+impl fmt::Display for Custody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What kind of key a CometBFT validator signs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    Ed25519,
+    Secp256k1,
+}
+
+impl KeyKind {
+    /// As CometBFT names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyKind::Ed25519 => "ed25519",
+            KeyKind::Secp256k1 => "secp256k1",
+        }
+    }
+}
+
+/// What the chain knows the validator by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PublicKey {
+    pub kind: KeyKind,
+    /// Ed25519: 32; secp256k1: 33, the compressed point.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Display for PublicKey {
+    /// Its kind, and Base64.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), BASE64.encode(&self.bytes))
+    }
+}
 
 /// A place in the chain at which a validator signs one content, and no other: height, round and step, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,6 +83,11 @@ impl Hrs {
 
     pub fn new(height: u64, round: u32, step: u32) -> Hrs {
         Hrs { height, round, step }
+    }
+
+    /// A place with nothing between it and this one, at which nothing is signed.
+    pub fn before(self) -> Hrs {
+        Hrs { step: self.step.saturating_sub(1), ..self }
     }
 }
 

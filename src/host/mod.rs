@@ -6,6 +6,7 @@ pub mod effects;
 pub mod guard;
 pub mod guard_client;
 pub mod key_links;
+pub mod privval;
 pub mod sign_bytes;
 pub mod signer;
 pub mod signer_client;

@@ -13,6 +13,7 @@ use baton::base::guard_frame::{FRAME_MAX, FrameBuffer, FromGuard, ToGuard, encod
 use baton::base::ids::{NodeId, Role, SignMark};
 use baton::base::public_key::KeyFormat;
 use baton::base::signing::SignTime;
+use baton::base::signing::{KeyKind, PublicKey};
 use baton::base::timing::Timing;
 use baton::cluster::gossip::Gossip;
 use baton::cluster::identity::{Identity, Known};
@@ -25,6 +26,7 @@ use baton::cluster::wire::{
 };
 use baton::config::{Cluster, Config, Member};
 use baton::host::chain::{Driver, KeyReader, SignFloor};
+use baton::host::privval::{self, Next, Signed};
 use baton::host::sign_bytes::{SignBytes, check_extension};
 use baton::host::signer::frames::{self, proto as signing};
 use baton::host::signer::import::read_state;
@@ -41,7 +43,7 @@ use tonic::codegen::{Bytes, Service as _, http};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("config", config),
     ("guard_frames", guard_frames),
     ("gossip", gossip),
@@ -50,6 +52,7 @@ pub const ALL: [(&str, Target); 8] = [
     ("chain_files", chain_files),
     ("archives", archives),
     ("signer", signer),
+    ("privval", privval),
 ];
 
 /// Each input has a directory of its own; in memory where there is such a file system.
@@ -455,4 +458,44 @@ fn sign_bytes(bytes: &[u8]) {
         }
         Err(error) => one_line(error),
     }
+}
+
+/// What a chain node says to its signer, in pieces of the length that the first byte says.
+pub fn privval(bytes: &[u8]) {
+    let Some((length, stream)) = bytes.split_first() else { return };
+    let public_key = PublicKey { kind: KeyKind::Ed25519, bytes: vec![5; 32] };
+    let mut reader = privval::FrameBuffer::default();
+    for piece in stream.chunks(usize::from(*length).max(1)) {
+        reader.push(piece);
+        loop {
+            match reader.take() {
+                Ok(Some(message)) => answered(privval::read(message, &public_key)),
+                Ok(None) => break,
+                Err(error) => return one_line(error),
+            }
+        }
+    }
+}
+
+/// What is to be signed is one whole vote or proposal of the chain, and the node is told something in every case.
+fn answered(next: Next) {
+    let answer = match next {
+        Next::Answer(answer) => answer,
+        Next::Refuse(answer, why) => {
+            one_line(why);
+            answer
+        }
+        Next::Sign(wanted) => {
+            assert_eq!(SignBytes::read(&wanted.bytes.bytes()).as_ref(), Ok(&wanted.bytes));
+            if let Some(extension) = &wanted.extension {
+                check_extension(extension, &wanted.bytes).expect("an extension of this vote");
+            }
+            let extension = wanted.extension.as_ref().map(|_| vec![2; 64]);
+            let time = wanted.bytes.time;
+            wanted.answer(Ok(Signed { time, signature: vec![1; 64], extension }))
+        }
+    };
+    let mut reader = privval::FrameBuffer::default();
+    reader.push(&privval::encode(&answer));
+    assert_eq!(reader.take().expect("and read"), Some(answer));
 }

@@ -8,6 +8,7 @@ mod key_links_kills;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod near_node;
+mod privval;
 mod signer;
 mod upgrade;
 mod upgrade_node;

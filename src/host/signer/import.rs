@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::base::signing::{Hrs, SignDigest};
+use crate::base::signing::{Hrs, SignDigest, SignTime};
 use crate::host::sign_bytes::SignBytes;
 
 /// Who wrote the record.
@@ -24,6 +24,8 @@ pub struct Imported {
     pub place: Hrs,
     /// What was signed there, where the record has it.
     pub digest: Option<SignDigest>,
+    /// When that was; zero where the record does not have it.
+    pub time: SignTime,
     /// The chain on which it was signed, where the record has it.
     pub chain: Option<String>,
 }
@@ -80,14 +82,14 @@ pub fn read_state(content: &[u8]) -> Result<Imported, BadState> {
         }
     };
     let place = Hrs { height, round, step };
-    let (digest, chain) = match signed(&fields)? {
-        None => (None, None),
-        Some(signed) if signed.place == place => (Some(signed.digest), Some(signed.chain)),
+    let (digest, time, chain) = match signed(&fields)? {
+        None => (None, SignTime::default(), None),
+        Some(signed) if signed.place == place => (Some(signed.digest), signed.time, Some(signed.chain)),
         Some(signed) => {
             return Err(bad(format!("it is at {place}, and its `signbytes` are of {}; restore it", signed.place)));
         }
     };
-    Ok(Imported { origin, place, digest, chain })
+    Ok(Imported { origin, place, digest, time, chain })
 }
 
 /// A number, or one in quotes, as each of the three writes some.

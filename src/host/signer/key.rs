@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::frames::proto;
 use crate::base::closed_memory::{FILE_MAX, Secret, read};
 use crate::base::private_file::is_open_file_open_to_others;
+use crate::base::signing::{KeyKind, PublicKey};
 
 const ED25519_PRIVATE: &str = "tendermint/PrivKeyEd25519";
 const ED25519_PUBLIC: &str = "tendermint/PubKeyEd25519";
@@ -23,30 +24,6 @@ const SECP256K1_PRIVATE: &str = "tendermint/PrivKeySecp256k1";
 const SECP256K1_PUBLIC: &str = "tendermint/PubKeySecp256k1";
 
 const SEED_BYTES: usize = 32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyKind {
-    Ed25519,
-    Secp256k1,
-}
-
-impl KeyKind {
-    /// As CometBFT names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            KeyKind::Ed25519 => "ed25519",
-            KeyKind::Secp256k1 => "secp256k1",
-        }
-    }
-}
-
-/// What the chain knows the validator by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PublicKey {
-    pub kind: KeyKind,
-    /// Ed25519: 32; secp256k1: 33, the compressed point.
-    pub bytes: Vec<u8>,
-}
 
 impl From<PublicKey> for proto::PublicKey {
     fn from(key: PublicKey) -> proto::PublicKey {

@@ -15,7 +15,8 @@ mod say;
 use std::io::Write;
 use std::path::Path;
 
-pub use key::{KeyKind, PublicKey, SigningKey};
+pub use crate::base::signing::{KeyKind, PublicKey};
+pub use key::SigningKey;
 pub use mark::{BeforeSync, Mark, MarkError, MarkFile};
 pub use rules::{Refusal, Signer};
 pub use say::{say, speak};

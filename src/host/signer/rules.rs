@@ -8,9 +8,10 @@ use std::path::Path;
 
 use super::frames::proto::request::Ask;
 use super::frames::proto::{self, RefusedKind};
-use super::key::{PublicKey, SigningKey};
+use super::key::SigningKey;
 use super::mark::{Mark, MarkFile};
 use crate::base::signing::Hrs;
+use crate::base::signing::PublicKey;
 use crate::host::sign_bytes::{SignBytes, check_extension};
 
 /// Why nothing was signed.

@@ -1,6 +1,6 @@
 //! The records of other signers, of which a first mark is made.
 
-use baton::base::signing::{Hrs, SignDigest};
+use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::host::sign_bytes::SignBytes;
 use baton::host::signer::import::{Imported, Origin, read_state};
 
@@ -9,12 +9,12 @@ const TMKMS: &str = include_str!("../../data/tmkms-sign-state.json");
 const HORCRUX: &str = include_str!("../../data/horcrux-sign-state.json");
 
 /// Of the vote in the samples, which CometBFT's own tests have: a precommit for no block.
-fn signed() -> (SignDigest, String) {
+fn signed() -> (SignDigest, SignTime, String) {
     let mut bytes = vec![0x30, 8, 2, 0x11, 1, 0, 0, 0, 0, 0, 0, 0, 0x19, 1, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend([0x2a, 0xb, 8, 0x80, 0x92, 0xb8, 0xc3, 0x98, 0xfe, 0xff, 0xff, 0xff, 1, 0x32, 0xd]);
     bytes.extend(b"test_chain_id");
     let vote = SignBytes::read(&bytes).expect("a vote");
-    (vote.digest, vote.chain)
+    (vote.digest, vote.time, vote.chain)
 }
 
 fn place_of(text: &str) -> Hrs {
@@ -23,15 +23,15 @@ fn place_of(text: &str) -> Hrs {
 
 #[test]
 fn each_of_the_three_is_read_with_what_it_has() {
-    let (digest, chain) = signed();
+    let (digest, time, chain) = signed();
     let place = Hrs::new(1, 1, Hrs::PRECOMMIT);
     for (text, origin) in [(COMETBFT, Origin::CometBft), (HORCRUX, Origin::Horcrux)] {
-        let expected = Imported { origin, place, digest: Some(digest), chain: Some(chain.clone()) };
+        let expected = Imported { origin, place, digest: Some(digest), time, chain: Some(chain.clone()) };
         assert_eq!(read_state(text.as_bytes()), Ok(expected));
     }
     // Its steps count from zero.
     let place = Hrs::new(500_001, 2, Hrs::PRECOMMIT);
-    let expected = Imported { origin: Origin::Tmkms, place, digest: None, chain: None };
+    let expected = Imported { origin: Origin::Tmkms, place, digest: None, time: SignTime::default(), chain: None };
     assert_eq!(read_state(TMKMS.as_bytes()), Ok(expected));
 }
 

@@ -1,5 +1,6 @@
 //! CometBFT's own `config.toml`, command line and environment: the settings that would lead the node
-//! past the key link or past the sign state that the driver writes. Read before a start, never changed.
+//! past the key link or past the sign state that the driver writes, or, of a node that asks baton for its signatures,
+//! past baton. Read before a start, never changed.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,15 @@ const LADDR: &str = "priv_validator_laddr";
 /// Each with the only value that it may have.
 const FILES: [(&str, &str); 2] = [("priv_validator_key_file", KEY_FILE), ("priv_validator_state_file", STATE_FILE)];
 
+/// Who signs for the node, from which follows what its settings may say.
+#[derive(Clone, Copy)]
+enum Signs<'a> {
+    /// The node itself, with the key of its link.
+    Node,
+    /// Baton, which dials `socket`.
+    Baton { socket: &'a Path },
+}
+
 /// What a sound configuration tells.
 pub struct NodeConfig {
     pub genesis: PathBuf,
@@ -19,16 +29,31 @@ pub struct NodeConfig {
     pub warnings: Vec<String>,
 }
 
+/// Of a node that signs with the key of its link.
+///
 /// # Errors
 /// Names the one setting to change, and where it stands.
 pub fn check(chain: &Chain) -> Result<NodeConfig, DriverError> {
+    read(chain, Signs::Node)
+}
+
+/// Of a node that has no key and listens at `socket`, an absolute path, for baton to sign.
+///
+/// # Errors
+/// Names the one setting to change, where it stands and what it has to be.
+pub fn check_signer(chain: &Chain, socket: &Path) -> Result<NodeConfig, DriverError> {
+    read(chain, Signs::Baton { socket })
+}
+
+fn read(chain: &Chain, signs: Signs<'_>) -> Result<NodeConfig, DriverError> {
     let path = chain.home.join("config/config.toml");
     let text = std::fs::read_to_string(&path).map_err(|error| DriverError::file("read", &path, error))?;
     let config: toml::Table =
         toml::from_str(&text).map_err(|error| DriverError::file("read", &path, error.message()))?;
     let in_file = |name: &str| config.get(name).and_then(toml::Value::as_str);
-    for name in [LADDR, FILES[0].0, FILES[1].0] {
-        if let Some(what) = in_file(name).and_then(|value| bad_setting(&chain.home, name, value)) {
+    for name in signs.settings() {
+        let value = in_file(name).or_else(|| signs.unless_told(name));
+        if let Some(what) = value.and_then(|value| signs.bad_setting(&chain.home, name, value)) {
             return Err(DriverError::setting(path.display().to_string(), what));
         }
     }
@@ -36,35 +61,75 @@ pub fn check(chain: &Chain) -> Result<NodeConfig, DriverError> {
     Ok(NodeConfig { genesis: chain.home.join(genesis), warnings: warnings(&config, &path) })
 }
 
-fn bad_setting(home: &Path, name: &str, value: &str) -> Option<String> {
-    if name == LADDR {
-        let reason = "a remote signer signs past the key link; remove it, or set it to \"\"";
-        return (!value.is_empty()).then(|| format!("{name} = \"{value}\": {reason}"));
+impl Signs<'_> {
+    /// Those that are looked at. Without a key of its own, the node's sign state decides nothing.
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Signs::Node => &[LADDR, FILES[0].0, FILES[1].0],
+            Signs::Baton { .. } => &[LADDR, FILES[0].0],
+        }
     }
-    let (_, needed) = FILES.iter().find(|(file, _)| *file == name)?;
-    let is_other = home.join(value) != home.join(needed);
-    is_other.then(|| format!("{name} = \"{value}\" must be \"{needed}\": only that file is looked after"))
+
+    /// What a setting is that does not stand in the file, where that matters.
+    fn unless_told(self, name: &str) -> Option<&'static str> {
+        match self {
+            Signs::Baton { .. } if name == LADDR => Some(""),
+            Signs::Baton { .. } | Signs::Node => None,
+        }
+    }
+
+    fn bad_setting(self, home: &Path, name: &str, value: &str) -> Option<String> {
+        match self {
+            Signs::Node if name == LADDR => {
+                let reason = "a remote signer signs past the key link; remove it, or set it to \"\"";
+                (!value.is_empty()).then(|| format!("{name} = \"{value}\": {reason}"))
+            }
+            Signs::Baton { socket } if name == LADDR => {
+                let needed = format!("unix://{}", socket.display());
+                let reason = "the node has no key and signs only through baton, which dials there";
+                (value != needed).then(|| format!("{name} = \"{value}\" must be \"{needed}\": {reason}"))
+            }
+            Signs::Node | Signs::Baton { .. } => {
+                let (_, needed) = FILES.iter().find(|(file, _)| *file == name)?;
+                let is_other = home.join(value) != home.join(needed);
+                is_other.then(|| format!("{name} = \"{value}\" must be \"{needed}\": only that file is looked after"))
+            }
+        }
+    }
+
+    /// What the arguments and the variables of `process` say past `config.toml`.
+    fn misplaced(self, chain: &Chain, process: &Process) -> Option<Misplaced> {
+        for name in self.settings() {
+            // What a shell would put in cannot be known; that there is some signer other than baton can.
+            let is_known = |value: &str| !value.starts_with('$') || *name == LADDR && matches!(self, Signs::Node);
+            let bad = |value: &str| self.bad_setting(&chain.home, name, value).filter(|_| is_known(value));
+            if let Some(what) = process.values(name).find_map(|(_, value)| bad(value)) {
+                return Some(Misplaced::by_command(what));
+            }
+            let variable = in_environment(process, name).find_map(|(key, value)| Some((key, bad(value)?)));
+            if let Some((variable, what)) = variable {
+                return Some(Misplaced { told: Told::Variable(variable.to_owned()), what });
+            }
+        }
+        if process.argv.iter().any(|word| word.contains(LADDR)) && process.values(LADDR).next().is_none() {
+            let reason = match self {
+                Signs::Node => "a remote signer signs past the key link; remove it",
+                Signs::Baton { .. } => "what it is told cannot be seen; remove it and write it in config.toml",
+            };
+            return Some(Misplaced::by_command(format!("mentions {LADDR}: {reason}")));
+        }
+        other_home(chain, process).or_else(|| process::past_links(chain, process))
+    }
 }
 
 /// What the arguments and the variables of `process` say past `config.toml`.
 pub fn misplaced(chain: &Chain, process: &Process) -> Option<Misplaced> {
-    for name in [LADDR, FILES[0].0, FILES[1].0] {
-        // Which file a shell would name cannot be known; that there is a remote signer can.
-        let bad =
-            |value: &str| bad_setting(&chain.home, name, value).filter(|_| name == LADDR || !value.starts_with('$'));
-        if let Some(what) = process.values(name).find_map(|(_, value)| bad(value)) {
-            return Some(Misplaced::by_command(what));
-        }
-        if let Some((variable, what)) = in_environment(process, name).find_map(|(key, value)| Some((key, bad(value)?)))
-        {
-            return Some(Misplaced { told: Told::Variable(variable.to_owned()), what });
-        }
-    }
-    if process.argv.iter().any(|word| word.contains(LADDR)) && process.values(LADDR).next().is_none() {
-        let what = format!("mentions {LADDR}: a remote signer signs past the key link; remove it");
-        return Some(Misplaced::by_command(what));
-    }
-    other_home(chain, process).or_else(|| process::past_links(chain, process))
+    Signs::Node.misplaced(chain, process)
+}
+
+/// The same of a node that listens at `socket` for baton to sign.
+pub fn misplaced_signer(chain: &Chain, socket: &Path, process: &Process) -> Option<Misplaced> {
+    Signs::Baton { socket }.misplaced(chain, process)
 }
 
 /// Programs made with the Cosmos SDK have each a usual home of their own, which cannot be known here.
