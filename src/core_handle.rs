@@ -161,6 +161,7 @@ mod tests {
             stop_timeout: Duration::from_secs(60),
             settle_max: None,
             sees_key_on_chain: false,
+            custody: crate::base::signing::Custody::Links,
         };
         let (core, _actions) = SharedCore::new(Core::new(settings, Memory::fresh(), BootTime::now()));
         // From here on it is known what a change is.

@@ -129,6 +129,8 @@ pub enum FloorBasis {
     Replica,
     /// The chain stood still: an operator said how far the key had signed.
     Operator,
+    /// The log decides what is signed, and no chain node.
+    Log,
 }
 
 impl FloorBasis {
@@ -139,6 +141,7 @@ impl FloorBasis {
             FloorBasis::Settled => "settled",
             FloorBasis::Replica => "replica",
             FloorBasis::Operator => "operator",
+            FloorBasis::Log => "log",
         }
     }
 }

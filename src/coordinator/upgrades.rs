@@ -181,7 +181,7 @@ impl Follower {
         info!("proposing {command}");
         match timeout(ATTEMPT_MAX, self.reporter.consensus.propose(command)).await {
             Ok(Ok(Applied::Rejected { reason })) => debug!("{reason}"),
-            Ok(Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. })) => {}
+            Ok(Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. } | Applied::Weighed(_))) => {}
             Ok(Err(reason)) => debug!("{reason}"),
             Err(_elapsed) => debug!("no quorum of members has committed it within {ATTEMPT_MAX:?}"),
         }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::base::signing::Custody;
 use crate::base::time::{BootTime, Now};
 use crate::core::Core;
 use crate::core::event::Action;
@@ -102,6 +103,8 @@ impl Core {
             Some(Reason::OutOfSync)
         } else if self.host.few_peers_for(now) >= self.settings.head_still_max {
             Some(Reason::FewPeers)
+        } else if self.settings.custody == Custody::Signer && self.host.keys_unusable().is_some() {
+            Some(Reason::SignerGone)
         } else {
             self.stuck_for(now).map(|_| Reason::HeadStuck)
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::ids::{NodeId, Role, SignMark, Term};
+use crate::base::signing::Custody;
 use crate::base::timing::Timing;
 use crate::core::agreed::replicated::View;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub settle_max: Option<Duration>,
     /// Whether the chain can be asked what the shared key signs.
     pub sees_key_on_chain: bool,
+    /// Who has the validator's key on this host.
+    pub custody: Custody,
 }
 
 /// What the store remembers of earlier runs.

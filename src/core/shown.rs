@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::host::Host;
 use super::{Core, NotReady, Stage, State, View};
 use crate::base::ids::{NodeId, SignMark, Term};
+use crate::base::signing::Custody;
 use crate::base::time::BootTime;
 use crate::core::tenure::Tenure;
 
@@ -43,12 +44,18 @@ impl Core {
         if self.host.runs_node() && self.view.orders.is_in_maintenance(&self.settings.me) {
             return Some(NotReady::Maintenance);
         }
+        let agreed = self.view.custody;
+        if self.host.runs_node() && agreed != self.settings.custody {
+            return Some(NotReady::Custody { agreed });
+        }
         if let Some(alarm) = self.key_alarm().filter(|_| self.host.runs_node()) {
             return Some(alarm);
         }
         let stuck = || Some(NotReady::HeadStuck { behind_for: self.stuck_for(now)? });
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
-        let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| self.host.runs_node())? });
+        // Where the log decides, no clock takes part.
+        let by_clock = self.host.runs_node() && self.settings.custody == Custody::Links;
+        let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| by_clock)? });
         let lost = || Some(NotReady::PromiseLost { left: self.votes_for_nobody(now)? });
         let of_host = || match self.host.not_ready(now) {
             Some(NotReady::Arbiter) => lost().or(Some(NotReady::Arbiter)),

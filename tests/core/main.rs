@@ -149,6 +149,7 @@ impl Story {
             stop_timeout: Duration::from_secs(30),
             settle_max: None,
             sees_key_on_chain: false,
+            custody: baton::base::signing::Custody::Links,
         };
         let replicated = Replicated::default();
         let memory = Memory { view: replicated.view(), ..Memory::fresh() };

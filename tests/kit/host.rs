@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use baton::base::guard_frame::LinesAs;
 use baton::base::ids::Role;
+use baton::base::signing::Custody;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
 use baton::config::Chain;
@@ -68,6 +69,7 @@ impl Host {
         let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()));
         let core = Arc::new(core);
         let setup = Setup {
+            custody: Custody::Links,
             chain: Driver::new(chain, dir, KeyReader::new(GUARD)).expect("a driver"),
             links: KeyLinks::new(chain.links.clone()).expect("links"),
             guard: GuardSettings {
@@ -278,5 +280,6 @@ fn settings() -> Settings {
         stop_timeout: SOON,
         settle_max: None,
         sees_key_on_chain: false,
+        custody: Custody::Links,
     }
 }

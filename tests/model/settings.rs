@@ -29,6 +29,7 @@ pub fn settings(me: Id, rules: &Rules) -> Settings {
         stop_timeout: Duration::from_secs(10_000),
         settle_max: None,
         sees_key_on_chain: false,
+        custody: baton::base::signing::Custody::Links,
         min_peers: None,
     }
 }

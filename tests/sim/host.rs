@@ -140,6 +140,7 @@ impl World {
             stop_timeout: Duration::from_nanos(self.stop_timeout),
             settle_max: None,
             sees_key_on_chain: false,
+            custody: baton::base::signing::Custody::Links,
         }
     }
 

@@ -69,6 +69,10 @@ impl StateMachine {
         let applied = command.as_ref().map(|command| Arc::make_mut(&mut self.state.replicated).apply(term, command));
         self.published.send_replace(self.state.clone());
         let Some((command, result)) = command.zip(applied) else { return Applied::Recorded };
+        if matches!(result, Applied::Weighed(_)) {
+            // Its proposer alone waits for it, and nothing of the view has changed.
+            return result;
+        }
         // Nobody listens any more once the coordinator has ended.
         let view = self.state.replicated.view();
         let entry = AppliedEntry { term, index: id.index, command, result: result.clone(), view };

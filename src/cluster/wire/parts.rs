@@ -12,9 +12,11 @@ use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMember
 use super::{member, name_or_empty, nanos, required, some_name};
 use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, Role, SignMark};
+use crate::base::signing::{Hrs, SignDigest, SignTime};
 use crate::base::time::WallTime;
 use crate::core::agreed::members::Members;
-use crate::core::agreed::replicated::{Baton, Command, Set, Upgrade};
+use crate::core::agreed::replicated::{Baton, Command, Set, Signing, Upgrade};
+use crate::core::agreed::sign_log::{Grant, SignRequest};
 
 impl From<&Vote> for proto::Ballot {
     fn from(vote: &Vote) -> Self {
@@ -224,6 +226,16 @@ impl From<&Command> for proto::Command {
                     reason: reason.unwrap_or_default(),
                 })
             }
+            Command::Signing(Signing::Open { chain, key, last, at }) => Kind::OpenSignLog(proto::OpenSignLog {
+                chain: chain.clone(),
+                key: key.clone(),
+                last: Some(last.into()),
+                at_ns: at.as_nanos(),
+            }),
+            Command::Signing(Signing::Close { at }) => Kind::CloseSignLog(proto::CloseSignLog { at_ns: at.as_nanos() }),
+            Command::Signing(Signing::Sign(request)) => {
+                Kind::Sign(proto::Sign { chain: request.chain.clone(), wanted: Some((&request.wanted()).into()) })
+            }
         };
         proto::Command { command: Some(kind) }
     }
@@ -299,7 +311,45 @@ impl TryFrom<proto::Command> for Command {
                 failed: some_name(end.failed_at).map(|member| (member, end.reason)),
                 at: WallTime::from_nanos(end.at_ns),
             }),
+            Kind::OpenSignLog(open) => Command::Signing(Signing::Open {
+                chain: open.chain,
+                key: open.key,
+                last: required(open.last, "OpenSignLog", "last")?.try_into()?,
+                at: WallTime::from_nanos(open.at_ns),
+            }),
+            Kind::CloseSignLog(close) => Command::Signing(Signing::Close { at: WallTime::from_nanos(close.at_ns) }),
+            Kind::Sign(sign) => {
+                let Grant { place, digest, time } = required(sign.wanted, "Sign", "wanted")?.try_into()?;
+                let digest = required(digest, "Grant", "digest")?;
+                Command::Signing(Signing::Sign(SignRequest { chain: sign.chain, place, digest, time }))
+            }
         })
+    }
+}
+
+impl From<&Grant> for proto::Grant {
+    fn from(grant: &Grant) -> Self {
+        let Grant { place: Hrs { height, round, step }, digest, time: SignTime { seconds, nanos } } = *grant;
+        let digest = digest.map(|SignDigest(bytes)| bytes.to_vec()).unwrap_or_default();
+        proto::Grant { height, round, step, digest, seconds, nanos }
+    }
+}
+
+impl TryFrom<proto::Grant> for Grant {
+    type Error = WireError;
+
+    fn try_from(grant: proto::Grant) -> Result<Self, WireError> {
+        let proto::Grant { height, round, step, digest, seconds, nanos } = grant;
+        let whole = |bytes: Vec<u8>| {
+            let length = bytes.len();
+            bytes.try_into().map(SignDigest).map_err(|_| WireError::Invalid {
+                message: "Grant",
+                field: "digest",
+                reason: format!("{length} bytes; 32 are a digest"),
+            })
+        };
+        let digest = Some(digest).filter(|bytes| !bytes.is_empty()).map(whole).transpose()?;
+        Ok(Grant { place: Hrs { height, round, step }, digest, time: SignTime { seconds, nanos } })
     }
 }
 
@@ -343,6 +393,7 @@ impl From<Option<FloorBasis>> for proto::FloorBasis {
             Some(FloorBasis::Settled) => proto::FloorBasis::Settled,
             Some(FloorBasis::Replica) => proto::FloorBasis::Replica,
             Some(FloorBasis::Operator) => proto::FloorBasis::Operator,
+            Some(FloorBasis::Log) => proto::FloorBasis::Log,
         }
     }
 }
@@ -356,6 +407,7 @@ impl From<proto::FloorBasis> for Option<FloorBasis> {
             proto::FloorBasis::Settled => Some(FloorBasis::Settled),
             proto::FloorBasis::Replica => Some(FloorBasis::Replica),
             proto::FloorBasis::Operator => Some(FloorBasis::Operator),
+            proto::FloorBasis::Log => Some(FloorBasis::Log),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::base::ids::Epoch;
 use crate::base::time::WallTime;
 use crate::core::agreed::orders::Orders;
 use crate::core::agreed::replicated::{LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated};
+use crate::core::agreed::sign_log::SignLog;
 use crate::core::upgrades::Plans;
 
 /// The applied state with its place in the log.
@@ -65,6 +66,7 @@ impl From<&Replicated> for proto::Replicated {
             orders: Some((&state.orders).into()),
             founders: state.founders.iter().map(ToString::to_string).collect(),
             plans: state.plans.0.iter().map(Into::into).collect(),
+            sign_log: state.sign_log.as_ref().map(Into::into),
         }
     }
 }
@@ -96,7 +98,24 @@ impl TryFrom<proto::Replicated> for Replicated {
                 .collect::<Result<_, WireError>>()?,
             // As above.
             plans: Plans(state.plans.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?),
+            sign_log: state.sign_log.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<&SignLog> for proto::SignLog {
+    fn from(log: &SignLog) -> Self {
+        let SignLog { chain, key, last, closed } = log;
+        proto::SignLog { chain: chain.clone(), key: key.clone(), last: Some(last.into()), closed: *closed }
+    }
+}
+
+impl TryFrom<proto::SignLog> for SignLog {
+    type Error = WireError;
+
+    fn try_from(log: proto::SignLog) -> Result<Self, WireError> {
+        let proto::SignLog { chain, key, last, closed } = log;
+        Ok(SignLog { chain, key, last: required(last, "SignLog", "last")?.try_into()?, closed })
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod members;
 pub mod orders;
 pub mod replicated;
+pub mod sign_log;

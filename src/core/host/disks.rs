@@ -46,7 +46,7 @@ impl Host {
         self.disks.keys_unusable = reason;
     }
 
-    pub(super) fn keys_unusable(&self) -> Option<&String> {
+    pub(in crate::core) fn keys_unusable(&self) -> Option<&String> {
         self.disks.keys_unusable.as_ref()
     }
 }

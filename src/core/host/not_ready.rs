@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Descendant;
 use crate::base::ids::{NodeId, UpgradeName};
+use crate::base::signing::Custody;
 use crate::base::time::WallTime;
 use crate::core::degraded::Lag;
 
@@ -86,9 +87,13 @@ pub enum NotReady {
     DiskFull {
         room: String,
     },
-    /// The links could not be put to validating.
+    /// The links could not be put to validating, or the signer is not there.
     Keys {
         reason: String,
+    },
+    /// The cluster has agreed on another custody of the key than this host is configured with.
+    Custody {
+        agreed: Custody,
     },
 }
 
@@ -156,6 +161,16 @@ impl fmt::Display for NotReady {
             NotReady::DiskHung { dirs } => write!(f, "the disk of {dirs} does not answer"),
             NotReady::DiskFull { room } => write!(f, "{room}"),
             NotReady::Keys { reason } => write!(f, "{reason}"),
+            NotReady::Custody { agreed: Custody::Links } => write!(
+                f,
+                "chain.custody is \"signer\" here, and the log does not know yet what the key has signed; tell it with \
+                 baton signer import"
+            ),
+            NotReady::Custody { agreed: Custody::Signer } => write!(
+                f,
+                "the log decides what is signed, and chain.custody is not \"signer\" here; set it, or end that with baton \
+                 signer close"
+            ),
             NotReady::SilentMembers { members } => {
                 let names = members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ");
                 write!(

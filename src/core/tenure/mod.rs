@@ -249,7 +249,7 @@ impl Core {
             Command::Baton(Baton::Release { .. }) => self.note_released(now, term, out),
             Command::Baton(Baton::Activated { epoch, .. }) => self.answer_handover(*epoch, out),
             Command::LayFloor { epoch, above, .. } => self.note_floor_laid(*epoch, *above, outcome),
-            Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) => {}
+            Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) | Command::Signing(_) => {}
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Reason {
     OtherCluster,
     /// The key signs on the chain, and no host of the cluster has it.
     KeyElsewhere,
+    /// Its signer, or the chain node's way to it.
+    SignerGone,
     /// A disk below its coordinator or its chain node does not answer.
     DiskHung,
 }
@@ -64,6 +66,7 @@ impl Reason {
             Reason::UpgradeFailed => "upgrade-failed",
             Reason::OtherCluster => "other-cluster",
             Reason::KeyElsewhere => "key-elsewhere",
+            Reason::SignerGone => "signer-gone",
             Reason::DiskHung => "disk-hung",
         }
     }

@@ -3,6 +3,7 @@
 use super::{ALL_UPGRADE_WITHIN, Reason, Stage, Tenure};
 use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::Epoch;
+use crate::base::signing::Custody;
 use crate::base::time::{BootTime, Now, WallTime};
 use crate::core::Core;
 use crate::core::agreed::replicated::Applied;
@@ -97,6 +98,9 @@ impl Core {
     /// gossip told instead.
     fn floor_to_meet(&self, now: BootTime) -> Option<(SignFloor, FloorBasis)> {
         let tenure = self.tenure.as_ref()?;
+        if self.settings.custody == Custody::Signer {
+            return Some((SignFloor::None, FloorBasis::Log));
+        }
         if let Some(laid) = self.laid_floor() {
             return Some((laid, FloorBasis::Operator));
         }

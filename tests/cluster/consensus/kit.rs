@@ -526,6 +526,7 @@ fn settings(shape: &Shape, me: &NodeId, addrs: &BTreeMap<NodeId, String>) -> Set
         stop_timeout: LONG,
         settle_max: None,
         sees_key_on_chain: false,
+        custody: baton::base::signing::Custody::Links,
     }
 }
 

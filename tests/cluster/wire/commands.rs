@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::base::ids::{Epoch, NodeId, SignMark, UpgradeName};
+use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::base::time::WallTime;
 use baton::cluster::wire::{decode, proto};
-use baton::core::agreed::replicated::{Baton, Command, Set, Upgrade};
+use baton::core::agreed::replicated::{Baton, Command, Set, Signing, Upgrade};
+use baton::core::agreed::sign_log::{Grant, SignRequest};
 
 /// One command a line: its bytes, then its words.
 const WRITTEN: &str = include_str!("../../data/commands.txt");
@@ -21,6 +23,9 @@ fn commands() -> Vec<Command> {
     let floor = |floor, basis| MetFloor { floor, basis, height: 901, settled_in: Duration::from_millis(2_500) };
     let at_step = SignFloor::Mark(SignMark::at_step(900, 1, 3));
     let approved = SignMark::of_approvals(900, 904);
+    let (place, digest) = (Hrs::new(906, 1, Hrs::PRECOMMIT), SignDigest([0xab; 32]));
+    let time = SignTime { seconds: -62_135_596_800, nanos: 7 };
+    let grant = |digest| Grant { place, digest, time };
     vec![
         Command::Baton(Baton::Claim { epoch, member: member.clone(), reason: "lease-lost".into(), at }),
         Command::Baton(Baton::Release {
@@ -60,6 +65,9 @@ fn commands() -> Vec<Command> {
         Command::Upgrade(Upgrade::Turn { name: name.clone(), member: member.clone(), at }),
         Command::Upgrade(Upgrade::End { name: name.clone(), failed: None, at }),
         Command::Upgrade(Upgrade::End { name, failed: Some((member, "no space left".into())), at }),
+        Command::Signing(Signing::Open { chain: "c-1".into(), key: "ed25519:AAAA".into(), last: grant(None), at }),
+        Command::Signing(Signing::Close { at }),
+        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time })),
     ]
 }
 
@@ -83,5 +91,5 @@ fn every_command_is_written_and_read_as_before() {
         kinds.insert(format!("{:?}", discriminant(stored.command.as_ref().expect("a known one"))));
         assert_eq!(Command::try_from(stored).as_ref(), Ok(&command), "{line}");
     }
-    assert_eq!(kinds.len(), 12, "each field of proto::Command has a line: {kinds:?}");
+    assert_eq!(kinds.len(), 15, "each field of proto::Command has a line: {kinds:?}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
+use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::base::time::WallTime;
 use baton::base::timing::LeaseSpan;
 use baton::cluster::wire::{
@@ -18,8 +19,9 @@ use baton::cluster::wire::{
 };
 use baton::core::agreed::orders::Orders;
 use baton::core::agreed::replicated::{
-    Baton, Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated, Set, Upgrade,
+    Baton, Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated, Set, Signing, Upgrade,
 };
+use baton::core::agreed::sign_log::{Grant, SignLog, SignRequest};
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -145,7 +147,27 @@ fn commands() -> impl Strategy<Value = Command> {
         })),
         (upgrade_names(), option::of((names(), ".{0,20}")), times())
             .prop_map(|(name, failed, at)| Command::Upgrade(Upgrade::End { name, failed, at })),
+        (".{1,9}", ".{1,9}", grants(), times()).prop_map(|(chain, key, last, at)| Command::Signing(Signing::Open {
+            chain,
+            key,
+            last,
+            at
+        })),
+        times().prop_map(|at| Command::Signing(Signing::Close { at })),
+        (".{1,9}", grants(), any::<[u8; 32]>()).prop_map(|(chain, Grant { place, time, .. }, digest)| {
+            Command::Signing(Signing::Sign(SignRequest { chain, place, digest: SignDigest(digest), time }))
+        }),
     ]
+}
+
+fn grants() -> impl Strategy<Value = Grant> {
+    let places = any::<(u64, u32, u32)>().prop_map(|(height, round, step)| Hrs { height, round, step });
+    let times = any::<(i64, i32)>().prop_map(|(seconds, nanos)| SignTime { seconds, nanos });
+    (places, option::of(any::<[u8; 32]>()), times).prop_map(|(place, digest, time)| Grant {
+        place,
+        digest: digest.map(SignDigest),
+        time,
+    })
 }
 
 fn upgrade_names() -> impl Strategy<Value = UpgradeName> {
@@ -268,10 +290,16 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    let wishes = (option::of(names()), orders(), btree_set(names(), 0..4), plans());
+    let sign_logs = (".{1,9}", ".{1,9}", grants(), any::<bool>()).prop_map(|(chain, key, last, closed)| SignLog {
+        chain,
+        key,
+        last,
+        closed,
+    });
+    let wishes = (option::of(names()), orders(), btree_set(names(), 0..4), plans(), option::of(sign_logs));
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
         |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), wishes)| {
-            let (heir, orders, founders, plans) = wishes;
+            let (heir, orders, founders, plans, sign_log) = wishes;
             let (holder, incarnations, moves) = people;
             let moves = moves.into();
             Replicated {
@@ -288,6 +316,7 @@ fn states() -> impl Strategy<Value = Replicated> {
                 orders,
                 founders,
                 plans,
+                sign_log,
             }
         },
     )

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::{Epoch, NodeId, SignMark, UpgradeName};
 use crate::base::time::WallTime;
+use crate::core::agreed::sign_log::{Grant, SignRequest};
 
 /// One entry of the Raft log, as the proposer wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum Command {
     LayFloor { epoch: Epoch, above: u64, because: String, at: WallTime },
     /// A step of an upgrade of every chain node.
     Upgrade(Upgrade),
+    /// What the validator's key signs, where no chain node has it.
+    Signing(Signing),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,13 +62,30 @@ pub enum Upgrade {
     End { name: UpgradeName, failed: Option<(NodeId, String)>, at: WallTime },
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Signing {
+    /// An operator's word while nobody holds the baton: from now on the log decides what is signed, for `chain` and with
+    /// `key`, above `last`.
+    Open {
+        chain: String,
+        key: String,
+        last: Grant,
+        at: WallTime,
+    },
+    /// An operator's word while nobody holds the baton: from now on the holder's chain node has the key.
+    Close {
+        at: WallTime,
+    },
+    Sign(SignRequest),
+}
+
 impl Command {
     /// The epoch of the tenure that it is about, if it is about one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
             Command::Baton(step) => Some(step.epoch()),
             Command::LayFloor { epoch, .. } => Some(*epoch),
-            Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) => None,
+            Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) | Command::Signing(_) => None,
         }
     }
 
@@ -97,6 +117,7 @@ impl fmt::Display for Command {
                 write!(f, "LayFloor{{epoch {epoch}, above {above}: {because}}}")
             }
             Command::Upgrade(change) => change.fmt(f),
+            Command::Signing(step) => step.fmt(f),
         }
     }
 }
@@ -138,6 +159,16 @@ impl fmt::Display for Upgrade {
             Upgrade::End { name, failed: Some((member, reason)), .. } => {
                 write!(f, "EndUpgrade{{{name}, failed at {member}: {reason}}}")
             }
+        }
+    }
+}
+
+impl fmt::Display for Signing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Signing::Open { chain, last, .. } => write!(f, "OpenSignLog{{{chain}, above {}}}", last.place),
+            Signing::Close { .. } => write!(f, "CloseSignLog"),
+            Signing::Sign(request) => write!(f, "Sign{{{}, {}}}", request.place, request.digest),
         }
     }
 }

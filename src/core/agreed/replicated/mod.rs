@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::{Epoch, NodeId, SignMark, Term};
+use crate::base::signing::Custody;
 use crate::base::time::WallTime;
 use crate::core::agreed::orders::{Barred, Orders};
+use crate::core::agreed::sign_log::{Grant, SignLog, SignRequest, Verdict};
 use crate::core::fences::floor::FloorSource;
 use crate::core::upgrades::Plans;
 
-pub use command::{Baton, Command, Set, Upgrade};
+pub use command::{Baton, Command, Set, Signing, Upgrade};
 
 /// Rows of the history that are kept; the oldest goes first.
 pub const MOVES_MAX: usize = 200;
@@ -43,6 +45,8 @@ pub enum Applied {
         epoch: Epoch,
     },
     Recorded,
+    /// What became of a request to sign.
+    Weighed(Verdict),
     /// The command changed nothing. The proposer must act as if it had never been written.
     Rejected {
         reason: String,
@@ -127,6 +131,7 @@ pub struct View {
     pub orders: Orders,
     /// With whom the baton stays while the cluster is paused.
     pub keepers: BTreeSet<NodeId>,
+    pub custody: Custody,
 }
 
 impl View {
@@ -170,6 +175,9 @@ pub struct Replicated {
     pub founders: BTreeSet<NodeId>,
     #[serde(default)]
     pub plans: Plans,
+    /// Once the log has decided what is signed.
+    #[serde(default)]
+    pub sign_log: Option<SignLog>,
 }
 
 impl Replicated {
@@ -187,6 +195,7 @@ impl Replicated {
                 recorded(self.lay_floor(*epoch, LaidFloor { above: *above, because, at: *at }))
             }
             Command::Upgrade(change) => recorded(self.change_plans(change)),
+            Command::Signing(step) => self.sign(term, step),
         }
     }
 
@@ -214,6 +223,83 @@ impl Replicated {
                     |(member, reason): &(NodeId, String)| (member.clone(), bounded(reason, FAILURE_BYTES_MAX));
                 self.plans.end(name, failed.as_ref().map(bounded), *at)
             }
+        }
+    }
+
+    fn sign(&mut self, term: Term, step: &Signing) -> Applied {
+        match step {
+            Signing::Open { chain, key, last, at: _ } => recorded(self.open_sign_log(chain, key, last)),
+            Signing::Close { at } => recorded(self.close_sign_log(term, *at)),
+            Signing::Sign(request) => Applied::Weighed(self.admit(request)),
+        }
+    }
+
+    fn admit(&mut self, request: &SignRequest) -> Verdict {
+        match &mut self.sign_log {
+            Some(log) => log.admit(request),
+            None => Verdict::NotHere { chain: None },
+        }
+    }
+
+    /// Invariant: what chain nodes signed with the key lies at or below `last`, and none of them has it.
+    fn open_sign_log(&mut self, chain: &str, key: &str, last: &Grant) -> Result<(), String> {
+        let begins = self.custody() == Custody::Links;
+        if begins {
+            self.may_change_custody()?;
+        }
+        if let Some(log) = &self.sign_log {
+            log.may_begin_with(chain, key, last)?;
+        }
+        let released = self.let_go.and_then(|release| release.last_signed);
+        if let Some(mark) = released.filter(|mark| !SignMark::from(last.place).covers(mark)) {
+            return Err(format!("the last holder signed {mark}, which is above {}", last.place));
+        }
+        let log = SignLog { chain: chain.to_owned(), key: key.to_owned(), last: *last, closed: false };
+        if begins {
+            self.begin_custody();
+        }
+        self.sign_log = Some(log);
+        Ok(())
+    }
+
+    /// Invariant: nothing is admitted from here on, and the next holder's floor is all that was.
+    fn close_sign_log(&mut self, term: Term, at: WallTime) -> Result<(), String> {
+        if self.custody() == Custody::Links {
+            return Err("the chain node of the holder has the key already".to_owned());
+        }
+        self.may_change_custody()?;
+        self.begin_custody();
+        let last_signed = self.sign_log.as_mut().map(|log| {
+            log.closed = true;
+            log.mark()
+        });
+        self.let_go = Some(ReleaseInfo { epoch: self.epoch, term, last_signed, at });
+        "custody".clone_into(&mut self.release_reason);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Somebody may sign under the present custody.
+    fn may_change_custody(&self) -> Result<(), String> {
+        match &self.holder {
+            None => Ok(()),
+            Some(holder) => Err(format!("{holder} holds the baton; stop baton on it first")),
+        }
+    }
+
+    /// A claim that was proposed under the earlier custody is not for the next epoch.
+    fn begin_custody(&mut self) {
+        self.epoch = self.epoch.next();
+        self.claimed_in_term = 0;
+        self.let_go = None;
+        self.heir = None;
+    }
+
+    /// Who has the validator's key.
+    pub fn custody(&self) -> Custody {
+        match &self.sign_log {
+            Some(SignLog { closed: false, .. }) => Custody::Signer,
+            Some(SignLog { closed: true, .. }) | None => Custody::Links,
         }
     }
 
@@ -247,6 +333,7 @@ impl Replicated {
             holder: self.holder.clone(),
             orders: self.orders.clone(),
             keepers: self.keepers().cloned().collect::<BTreeSet<_>>(),
+            custody: self.custody(),
         }
     }
 

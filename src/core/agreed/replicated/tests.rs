@@ -1,5 +1,7 @@
 use super::*;
 use crate::base::ids::UpgradeName;
+use crate::base::signing::{Hrs, SignDigest, SignTime};
+use crate::core::agreed::sign_log::{Grant, SignRequest, Verdict};
 
 fn at(ms: u64) -> WallTime {
     WallTime::from_nanos(ms * 1_000_000)
@@ -336,4 +338,79 @@ fn a_floor_is_laid_only_while_the_holder_of_its_epoch_is_not_active() {
     assert_rejected(&active, 2, lay(2, 9), "nobody settles under epoch 2");
     state.apply(2, &release(2, None, 4));
     assert_rejected(&state, 2, lay(2, 9), "nobody settles under epoch 2");
+}
+
+fn place(height: u64) -> Hrs {
+    Hrs::new(height, 0, Hrs::PRECOMMIT)
+}
+
+fn open(height: u64) -> Command {
+    let last = Grant { place: place(height), digest: None, time: SignTime::default() };
+    Command::Signing(Signing::Open { chain: "c-1".into(), key: "k".into(), last, at: at(0) })
+}
+
+fn sign(height: u64) -> Command {
+    let (digest, time) = (SignDigest([1; 32]), SignTime::default());
+    Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place: place(height), digest, time }))
+}
+
+fn close() -> Command {
+    Command::Signing(Signing::Close { at: at(9) })
+}
+
+#[test]
+fn nothing_is_signed_before_a_mark_was_committed() {
+    let mut state = Replicated::default();
+    assert_eq!(state.apply(1, &sign(7)), Applied::Weighed(Verdict::NotHere { chain: None }));
+    assert_eq!(state, Replicated::default());
+    let mut state = after(&[(1, open(7))]);
+    assert_eq!(state.custody(), Custody::Signer);
+    assert_eq!(state.apply(1, &sign(7)), Applied::Weighed(Verdict::Conflict { place: place(7) }));
+    assert_eq!(state.apply(1, &sign(8)), Applied::Weighed(Verdict::Granted));
+}
+
+#[test]
+fn the_custody_of_the_key_changes_while_nobody_holds_the_baton() {
+    let held = after(&[(1, claim(1, "a", 0))]);
+    assert_rejected(&held, 1, open(7), "a holds the baton");
+    let held = after(&[(1, open(7)), (1, claim(2, "a", 0))]);
+    assert_rejected(&held, 1, close(), "a holds the baton");
+    assert_rejected(&after(&[]), 1, close(), "has the key already");
+}
+
+/// A chain node would get the key under a claim that overtakes the order, and the signer sign beside it.
+#[test]
+fn a_claim_from_before_a_change_of_custody_is_none() {
+    let state = after(&[(1, open(7))]);
+    assert_rejected(&state, 1, claim(1, "a", 1), "the next epoch is 2");
+    let state = after(&[(1, open(7)), (1, close())]);
+    assert_rejected(&state, 1, claim(2, "a", 1), "the next epoch is 3");
+}
+
+#[test]
+fn the_log_begins_above_what_the_last_holder_signed_and_never_forgets() {
+    let released = after(&[(1, claim(1, "a", 0)), (1, release(1, Some(7), 1))]);
+    assert_rejected(&released, 1, open(6), "the last holder signed 7");
+    let state = after(&[(1, open(7)), (1, sign(9))]);
+    assert_rejected(&state, 1, open(8), "9/0/3 was signed");
+    let closed = after(&[(1, open(7)), (1, sign(9)), (1, close())]);
+    assert_rejected(&closed, 1, open(8), "9/0/3 was signed");
+    let other = Signing::Open {
+        chain: "c-1".into(),
+        key: "another".into(),
+        last: Grant { place: place(10), digest: None, time: SignTime::default() },
+        at: at(0),
+    };
+    assert_rejected(&closed, 1, Command::Signing(other), "signs for chain c-1 with the key k");
+}
+
+#[test]
+fn a_chain_node_that_gets_the_key_back_starts_above_all_that_the_log_admitted() {
+    let mut state = after(&[(1, open(7)), (2, claim(2, "a", 0)), (2, sign(9)), (2, release(2, None, 1)), (3, close())]);
+    assert_eq!(state.custody(), Custody::Links);
+    assert_eq!(state.floor_source(), FloorSource::Exact(place(9).into()));
+    assert_eq!(state.apply(3, &sign(10)), Applied::Weighed(Verdict::NotHere { chain: None }));
+    // A leader without a tenure that lets go of that epoch is no holder whose word would count.
+    state.apply(3, &release(4, None, 2));
+    assert_eq!(state.floor_source(), FloorSource::Exact(place(9).into()));
 }
