@@ -85,7 +85,9 @@ impl Client {
                 Order::Handover(request) => self.admin.handover(request).await?.map(Answer::Handover).into_inner(),
                 Order::Member(request) => self.admin.change_member(request).await?.map(Answer::Member).into_inner(),
                 Order::Upgrade(request) => self.admin.change_upgrade(request).await?.map(Answer::Upgrade).into_inner(),
-                Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => return Err(status),
+                Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::SignLog(_) => {
+                    return Err(status);
+                }
             },
             answer => {
                 let answer = answer?.into_inner().answer;
@@ -131,7 +133,7 @@ fn late(order: &Order, limit: Duration) -> String {
         Order::Handover(_) => format!("not done within {limit:?}; baton status shows how it goes on"),
         Order::Member(_) => format!("no answer within {limit:?}; baton member list shows what is so"),
         Order::Upgrade(_) => format!("no answer within {limit:?}; baton upgrade list shows what is so"),
-        Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => {
+        Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::SignLog(_) => {
             format!("no answer within {limit:?}; baton status shows whether it was done")
         }
     }

@@ -19,6 +19,7 @@ mod members;
 mod pages;
 mod reach;
 mod running;
+mod signer;
 mod status;
 mod table;
 mod threads;
@@ -211,6 +212,9 @@ enum Command {
     /// Upgrade the chain nodes of all hosts, the holder's last
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
+    /// Say how far the validator's key has signed, where no chain node has it, or give it back to chain nodes
+    #[command(subcommand)]
+    Signer(signer::Signer),
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
     /// Read and check the configuration, the key files and the chain node's own files, and do nothing else
@@ -382,6 +386,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         }
         Command::Member(member) => members::run(member),
         Command::Upgrade(upgrade) => upgrade::run(upgrade),
+        Command::Signer(signer) => signer::run(signer),
     }
 }
 

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::base::signing::Hrs;
 use crate::base::time::WallTime;
-use crate::cluster::wire::proto::{MemberStatus, StatusResponse, Timing};
+use crate::cluster::wire::proto::{Grant, MemberStatus, SignLog, StatusResponse, Timing};
 use crate::operator::explain::{active_holder, certificate_until, notes, or_dash};
 
 use super::history::floor_line;
@@ -25,6 +26,9 @@ struct StatusObject<'a> {
     quorum: bool,
     paused: bool,
     floor: Option<FloorObject<'a>>,
+    /// Left out where the log never decided what is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<SignerObject<'a>>,
     members: Vec<MemberObject<'a>>,
     warnings: &'a [String],
 }
@@ -37,6 +41,18 @@ struct FloorObject<'a> {
     floor: &'a str,
     met_at_height: u64,
     settled_in_ms: u64,
+}
+
+/// What the log has admitted to be signed.
+#[derive(Serialize)]
+struct SignerObject<'a> {
+    chain: &'a str,
+    key: &'a str,
+    height: u64,
+    round: u32,
+    step: u32,
+    /// Whether the log decides now.
+    open: bool,
 }
 
 #[derive(Serialize)]
@@ -125,11 +141,17 @@ pub(super) fn json(status: &StatusResponse) -> String {
             met_at_height: floor.met_at_height,
             settled_in_ms: floor.settled_in_ns / 1_000_000,
         }),
+        signer: status.sign_log.as_ref().map(signer_object),
         members: status.members.iter().map(member_object).collect(),
         warnings: &status.warnings,
     };
     let text = serde_json::to_string_pretty(&object).expect("strings, numbers and booleans have a JSON form");
     format!("{text}\n")
+}
+
+fn signer_object(log: &SignLog) -> SignerObject<'_> {
+    let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
+    SignerObject { chain: &log.chain, key: &log.key, height, round, step, open: !log.closed }
 }
 
 fn member_object(member: &MemberStatus) -> MemberObject<'_> {
@@ -178,6 +200,7 @@ pub(super) fn table(status: &StatusResponse) -> String {
         let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
         out.push_str(&format!("sign floor of epoch {epoch}, {source}:\n  {line}\n"));
     }
+    out.push_str(&signer_line(status));
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
     let now = WallTime::now();
@@ -186,6 +209,19 @@ pub(super) fn table(status: &StatusResponse) -> String {
     out.push_str(&render(&HEADS, &rows));
     out.push_str(&warnings(status));
     out
+}
+
+/// What the log has admitted, where it decides what is signed.
+fn signer_line(status: &StatusResponse) -> String {
+    let Some(log) = status.sign_log.as_ref().filter(|log| !log.closed) else { return String::new() };
+    let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
+    let step = match step {
+        Hrs::PROPOSAL => "proposal",
+        Hrs::PREVOTE => "prevote",
+        Hrs::PRECOMMIT => "precommit",
+        _ => "start",
+    };
+    format!("signed by the log on {}: up to height {height}, round {round}, {step}\n", log.chain)
 }
 
 /// Below a table, in lines of the width of one.

@@ -9,6 +9,7 @@ use crate::base::guard_frame::LinkSpec;
 
 use super::error::ConfigError;
 use super::file::{Document, Raw};
+use super::signer_section;
 use super::units;
 use super::upgrade_section;
 use super::{
@@ -42,8 +43,11 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
     let halt = [("wait", OnHalt::Wait), ("replica", OnHalt::Replica)];
     let on_halt = doc.choice("chain.on_halt", &halt)?.unwrap_or(OnHalt::Wait);
     let activation = activation(doc, driver)?;
+    let signer = signer_section::signer(doc, driver)?;
     let links = links(doc, &home)?;
-    check_links(doc, &activation, &links)?;
+    if signer.is_none() {
+        check_links(doc, &activation, &links)?;
+    }
     let near_addrs = near_addrs(doc, driver, &activation)?;
     let mut chain = Chain {
         driver,
@@ -61,6 +65,7 @@ pub(super) fn chain(doc: &Document) -> Result<Chain, ConfigError> {
         last_signed: last_signed(doc, &home)?,
         near_addrs,
         upgrade: None,
+        signer,
         home,
     };
     chain.upgrade = upgrade_section::upgrade(doc, &chain)?;

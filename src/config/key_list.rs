@@ -109,6 +109,11 @@ pub const KEYS: &[Key] = &[
     ),
     default("chain.log_max_mib", "log_max_mib = 64", "From how many MiB on that file's older part is set aside"),
     default("chain.log_kept", "log_kept = 4", "Older parts of that file that are kept"),
+    default(
+        "chain.custody",
+        r#"custody = "links""#,
+        r#"Who has the key: "links", the holder's chain node; "signer", none, and the log decides: docs/signer.md"#,
+    ),
     default("chain.stop_timeout", r#"stop_timeout = "30s""#, "From SIGTERM to SIGKILL"),
     default(
         "chain.clock_skew",
@@ -264,6 +269,17 @@ pub const KEYS: &[Key] = &[
         "How often pre-upgrade is run again that asks for it",
     ),
     default("upgrade.download_max_mib", "download_max_mib = 2048", "Largest download, and what is unpacked from it"),
+    required(
+        "signer.key",
+        r#"key = "/etc/baton/keys/priv_validator_key.json""#,
+        "The validator's key, which baton-signer alone opens (chmod 600)",
+    ),
+    optional(
+        "signer.node",
+        r#"node = "unix:///run/baton/privval.sock""#,
+        "privval.sock in member.run_dir",
+        "Where the chain node waits for its signer: its priv_validator_laddr",
+    ),
     optional(
         "metrics.listen",
         r#"listen = "127.0.0.1:2233""#,

@@ -16,8 +16,9 @@ use crate::base::private_file::is_open_to_others;
 /// # Errors
 /// Names the first file that is not, and what to do. Nothing was changed.
 pub fn check_keys(config: &Config) -> Result<(), ConfigError> {
-    let mut links = config.chain.iter().flat_map(|chain| &chain.links);
-    links.try_for_each(|link| check_key(&link.validating))
+    let links = config.chain.iter().flat_map(|chain| &chain.links).map(|link| &link.validating);
+    let of_signer = config.chain.iter().filter_map(|chain| chain.signer.as_ref()).map(|signer| &signer.key);
+    links.chain(of_signer).try_for_each(|file| check_key(file))
 }
 
 fn check_key(file: &Path) -> Result<(), ConfigError> {

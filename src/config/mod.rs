@@ -11,6 +11,7 @@ mod keys;
 mod read;
 mod schema;
 mod sections;
+mod signer_section;
 pub mod template;
 pub mod units;
 mod upgrade_section;
@@ -29,6 +30,7 @@ pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::base::chain_node::Activation;
 use crate::base::guard_frame::LinkSpec;
 use crate::base::ids::{NodeId, Role};
+use crate::base::signing::Custody;
 use crate::base::timing::Timing;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +176,23 @@ pub struct Chain {
     pub near_addrs: Option<NearAddrs>,
     /// `None`: the command is run as it stands.
     pub upgrade: Option<Upgrade>,
+    /// `None`: the holder's chain node has the key.
+    pub signer: Option<Signer>,
+}
+
+impl Chain {
+    pub fn custody(&self) -> Custody {
+        if self.signer.is_some() { Custody::Signer } else { Custody::Links }
+    }
+}
+
+/// The validator's key where no chain node has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// Opened by `baton-signer` alone.
+    pub key: PathBuf,
+    /// The unix socket at which the chain node waits for its signer.
+    pub node: PathBuf,
 }
 
 /// How binaries of the chain node follow one another, in cosmovisor's layout.

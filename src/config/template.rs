@@ -237,6 +237,9 @@ impl Page {
         }
         self.show_with("chain.halt_after", "Only with on_halt = \"replica\"");
         self.show("chain.keys_on_tmpfs");
+        if chain.driver == DriverKind::CometBft {
+            self.show("chain.custody");
+        }
     }
 
     fn log(&mut self, chain: &WantedChain) {
@@ -368,7 +371,12 @@ impl Page {
     /// What only some drivers have.
     fn more(&mut self, driver: DriverKind) {
         match driver {
-            DriverKind::CometBft => {}
+            DriverKind::CometBft => {
+                let condition = "Only with chain.custody = \"signer\", in place of links";
+                let _ = writeln!(self.text, "\n# {condition}: docs/signer.md.\n##[signer]");
+                self.show_with("signer.key", condition);
+                self.show_with("signer.node", condition);
+            }
             DriverKind::Near => {
                 let condition = "Only with chain.activate.how = \"restart\"";
                 let _ = writeln!(self.text, "\n# {condition}: neard's network address goes with its node key.");

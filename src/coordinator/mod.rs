@@ -3,6 +3,7 @@
 
 mod answers;
 mod check;
+mod custody;
 mod desk;
 mod disk;
 mod fence;
@@ -18,6 +19,7 @@ mod prepare;
 mod proposals;
 mod pulse;
 mod report;
+mod signing;
 mod sources;
 mod standbys;
 mod upgrades;
@@ -36,6 +38,7 @@ use tracing::{error, info, warn};
 
 use crate::base::guard_frame::LinesAs;
 use crate::base::ids::{NodeId, Role};
+use crate::base::signing::Custody;
 use crate::base::time::{BootTime, WallTime};
 use crate::cluster::gossip::Gossip;
 use crate::cluster::identity::{Identity, Known};
@@ -53,6 +56,8 @@ use crate::host::chain::{Driver, KeyReader};
 use crate::host::effects::{self, Effects};
 use crate::host::guard_client::{GuardSettings, default_binary};
 use crate::host::key_links::KeyLinks;
+use crate::host::privval::{Address, PrivvalSettings};
+use crate::host::signer_client::{self, SignerClient, SignerSettings};
 use crate::host::upgrade::Upgrades;
 use crate::operator::admin::{self, Ask};
 use crate::operator::metrics::Metrics;
@@ -77,6 +82,9 @@ const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
 const CLAIM_AGAIN: Duration = Duration::from_millis(2);
 /// The same for every other proposal.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
+
+/// The signer's mark, in `state_dir`.
+const SIGNER_MARK: &str = "signer_mark";
 
 /// Connections of admins that wait for the desk.
 const CALLERS_MAX: usize = 16;
@@ -174,6 +182,26 @@ impl Prepared {
         tokio::spawn(disk::tell_full(core.clone(), reserve.full()));
         tokio::spawn(disk::restore(reserve));
         pulse::watch(&config, &core, &metrics).context("start the threads that feel the disks")?;
+        let signs_for = match &chain {
+            Some((driver, _)) if config.chain.as_ref().is_some_and(|chain| chain.signer.is_some()) => {
+                driver.chain_id().await?
+            }
+            Some(_) | None => None,
+        };
+        let signing = config.chain.as_ref().and_then(|chain| chain.signer.as_ref()).zip(signs_for);
+        let signing = match signing {
+            Some((section, chain)) => Some(signing::start(signing::Setup {
+                chain,
+                signer: SignerClient::start(signer_settings(&config, section, guard_says)?),
+                node: PrivvalSettings { address: Address::Unix(section.node.clone()), node: config.id.to_string() },
+                timing: config.timing,
+                core: core.clone(),
+                consensus: consensus.clone(),
+                applied: opened.store.applied(),
+                metrics: metrics.clone(),
+            })),
+            None => None,
+        };
         let effects = match chain {
             Some((driver, links)) => Some(start_effects(&config, driver, links, guard_says, &core).await?),
             None => None,
@@ -194,6 +222,7 @@ impl Prepared {
             applied: opened.store.applied(),
             metrics: metrics.clone(),
             certificates: certificates.clone(),
+            signing,
         };
         let (publisher, published) = report::Publisher::new(reporter.clone(), manager.clone());
         if let Some(certificates) = certificates {
@@ -425,6 +454,15 @@ fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
     })
 }
 
+fn signer_settings(config: &Config, section: &config::Signer, lines_as: LinesAs) -> Result<SignerSettings> {
+    Ok(SignerSettings {
+        binary: signer_client::default_binary().context("find baton-signer beside baton")?,
+        key: section.key.clone(),
+        mark: config.state_dir.join(SIGNER_MARK),
+        lines_as,
+    })
+}
+
 async fn start_effects(
     config: &Config,
     chain: Driver,
@@ -444,6 +482,7 @@ async fn start_effects(
         node_log: section.log.clone(),
         upgrades: section.upgrade.clone().map(Upgrades::new),
         core: core.clone(),
+        custody: section.custody(),
     };
     Ok(Effects::start(setup).await?)
 }
@@ -468,5 +507,6 @@ fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
         activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
         settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
         sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),
+        custody: chain.map_or(Custody::Links, |chain| chain.custody()),
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::report::Reporter;
-use super::{members, upgrades};
+use super::{custody, members, upgrades};
 use crate::base::chain_node::FloorBasis;
 use crate::base::ids::{Epoch, NodeId, Role};
 use crate::base::time::WallTime;
@@ -50,7 +50,7 @@ pub(super) async fn carry_out(
     order: Order,
     from: Asker,
 ) -> Result<Answer, NotDone> {
-    let order = addressed(order, &reporter.config.id);
+    let order = addressed(reporter, order, from);
     let wanted = read(reporter, &order).map_err(NotDone::Refused)?;
     let (me, order, wanted) = (&reporter.config.id, &order, &wanted);
     if from == Asker::Peer {
@@ -72,6 +72,7 @@ pub(super) async fn carry_out(
 fn read(reporter: &Reporter, order: &Order) -> Result<Wanted, String> {
     match order {
         Order::Member(request) => members::check_form(reporter, request).map(|()| Wanted::Member(request.clone())),
+        Order::SignLog(change) => custody::read(reporter, change).map(Wanted::Committed),
         Order::Upgrade(request) => {
             upgrades::read(request).map(|change| Wanted::Upgrade { change, dry_run: request.dry_run })
         }
@@ -123,7 +124,7 @@ where
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(NotDone::Refused(reason))) => return Err(NotDone::Refused(reason)),
             Ok(Err(NotDone::NotNow(reason))) => reason,
-            Err(_) => format!("no quorum of members has answered the leader {}", named(&leader)),
+            Err(_) => format!("no quorum of members has answered the leader {}", leader_or_none(&leader)),
         };
         if Instant::now() + AGAIN >= deadline {
             return Err(NotDone::NotNow(format!(
@@ -135,18 +136,24 @@ where
     }
 }
 
-fn named(leader: &Option<NodeId>) -> &str {
+fn leader_or_none(leader: &Option<NodeId>) -> &str {
     leader.as_ref().map_or("(none)", NodeId::as_str)
 }
 
 async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone> {
-    // Until it is committed, so that nobody who cannot read a floor is added meanwhile.
-    let _changing = if let Command::LayFloor { above, .. } = &command {
-        let changing = reporter.changing.lock().await;
-        check_floor(reporter, *above).map_err(NotDone::Refused)?;
-        Some(changing)
-    } else {
-        None
+    // Until it is committed, so that nobody who cannot read it is added meanwhile.
+    let _changing = match &command {
+        Command::LayFloor { above, .. } => {
+            let changing = reporter.changing.lock().await;
+            check_floor(reporter, *above).map_err(NotDone::Refused)?;
+            Some(changing)
+        }
+        Command::Signing(_) => {
+            let changing = reporter.changing.lock().await;
+            custody::check(reporter).map_err(NotDone::Refused)?;
+            Some(changing)
+        }
+        Command::Baton(_) | Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) => None,
     };
     propose(reporter, command.clone()).await?;
     Ok(sentence(reporter, &command))
@@ -164,7 +171,14 @@ fn check_floor(reporter: &Reporter, above: u64) -> Result<(), String> {
                 "{me} waits for the mark of the last release, which is exact: let its chain node catch up"
             ));
         }
-        Some((_, FloorBasis::NeverSigned | FloorBasis::Settled | FloorBasis::Replica | FloorBasis::Operator)) => {}
+        Some((
+            _,
+            FloorBasis::NeverSigned
+            | FloorBasis::Settled
+            | FloorBasis::Replica
+            | FloorBasis::Operator
+            | FloorBasis::Log,
+        )) => {}
     }
     if let Some(signed) = seen.map(|seen| seen.height.max(seen.approved)).filter(|signed| *signed > above) {
         return Err(format!("the key has signed at height {signed}, above {above}; name that height or a higher one"));
@@ -184,7 +198,7 @@ fn check_leads(reporter: &Reporter) -> Result<(), NotDone> {
     let me = &reporter.config.id;
     match reporter.consensus.leader() {
         (Some(leader), _) if leader == *me => Ok(()),
-        (leader, _) => Err(NotDone::NotNow(format!("{me} does not lead, {} does", named(&leader)))),
+        (leader, _) => Err(NotDone::NotNow(format!("{me} does not lead, {} does", leader_or_none(&leader)))),
     }
 }
 
@@ -193,7 +207,7 @@ pub(super) async fn propose(reporter: &Reporter, command: Command) -> Result<(),
     tracing::info!("an operator wants {command}");
     match reporter.consensus.propose(command).await {
         Ok(Applied::Rejected { reason }) => Err(NotDone::Refused(reason)),
-        Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. }) => Ok(()),
+        Ok(Applied::Recorded | Applied::Claimed { .. } | Applied::Released { .. } | Applied::Weighed(_)) => Ok(()),
         Err(reason) => Err(NotDone::NotNow(reason)),
     }
 }
@@ -215,7 +229,14 @@ fn is_in_force(orders: &Orders, command: &Command) -> bool {
 }
 
 /// The order with the name of the member that it is about.
-fn addressed(order: Order, me: &NodeId) -> Order {
+fn addressed(reporter: &Reporter, order: Order, from: Asker) -> Order {
+    match order {
+        Order::SignLog(change) if from != Asker::Peer => Order::SignLog(custody::addressed(reporter, change)),
+        order => with_member(order, &reporter.config.id),
+    }
+}
+
+fn with_member(order: Order, me: &NodeId) -> Order {
     match order {
         Order::Maintenance(set) if set.member.is_empty() => {
             Order::Maintenance(SetMaintenance { member: me.to_string(), ..set })
@@ -245,7 +266,9 @@ fn checked(members: &[Member], epoch: Epoch, order: &Order) -> Result<Command, S
         Order::Floor(LayFloor { above, because, .. }) => {
             Command::LayFloor { epoch, above: *above, because: because.trim().to_owned(), at }
         }
-        Order::Handover(_) | Order::Member(_) | Order::Upgrade(_) => return Err("it is no entry of the log".to_owned()),
+        Order::Handover(_) | Order::Member(_) | Order::Upgrade(_) | Order::SignLog(_) => {
+            return Err("it is read elsewhere".to_owned());
+        }
     })
 }
 
@@ -288,6 +311,7 @@ fn sentence(reporter: &Reporter, command: &Command) -> String {
             let holder = holder.map_or("the holder", NodeId::as_str);
             format!("{holder} signs above height {above} under epoch {epoch}, once its chain node is past the floor")
         }
+        Command::Signing(step) => custody::sentence(step),
         Command::Baton(_) | Command::Join { .. } | Command::Upgrade(_) => command.to_string(),
     }
 }
@@ -311,7 +335,7 @@ mod tests {
             |member: &str| Order::Maintenance(SetMaintenance { member: member.into(), on: true, at_ns: 7 });
         assert!(refused(maintenance("host-c")).contains("is an arbiter"));
         assert!(refused(maintenance("host-d")).contains("there are host-a, host-b, host-c"));
-        let own = checked(&members(), Epoch(3), &addressed(maintenance(""), &"host-a".into())).unwrap();
+        let own = checked(&members(), Epoch(3), &with_member(maintenance(""), &"host-a".into())).unwrap();
         let Command::Set(Set::Maintenance { member, on: true, at }) = own else { panic!("{own}") };
         assert_eq!(member, "host-a".into(), "nobody is named: the member that was asked");
         assert!(at.as_nanos() > 7, "the time is the proposer's own");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::signing::Signing;
 use super::sources::is_active;
 use super::standbys::{self, Told};
 use crate::base::chain_node::{FloorBasis, SignFloor};
@@ -55,6 +56,8 @@ pub(super) struct Reporter {
     pub metrics: Metrics,
     /// `None` without TLS.
     pub certificates: Option<Certificates>,
+    /// `None` where a chain node has the key.
+    pub signing: Option<Signing>,
     /// Space on the disk of the state directory.
     pub disk: watch::Receiver<Option<DiskSpace>>,
     /// What is to be done about the plan in force; `None` without one.
@@ -263,6 +266,8 @@ impl Reporter {
             promise_ms: self.config.timing.promise().as_millis() as u32,
             floor,
             upgrade: newest,
+            sign_log: self.applied.borrow().replicated.sign_log.as_ref().map(Into::into),
+            signed_at_ns: self.signing.as_ref().and_then(Signing::last_answer).map_or(0, |last| last.at.as_nanos()),
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
         };
@@ -453,6 +458,14 @@ impl Reporter {
             learners: members.learners().count(),
             state_dir: *self.disk.borrow(),
             key_elsewhere: !record.key_alarm.is_empty(),
+            signed: self
+                .applied
+                .borrow()
+                .replicated
+                .sign_log
+                .as_ref()
+                .filter(|log| !log.closed)
+                .map(|log| log.last.place),
             planned: status.upgrade.as_ref().filter(|_| !status.upgrade_waits_for.is_empty()).map(planned),
             binaries: self.runs_upgrades().then(|| BinariesSeen {
                 missing: upgrades::lacks_binary(status),

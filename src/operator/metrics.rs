@@ -3,6 +3,8 @@
 //! the numbers come from. The coordinator writes, the exporter reads; a reading never sees half a writing,
 //! so of the six states exactly one is 1 in every answer.
 
+mod signing;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,8 +17,11 @@ use prometheus::{
 
 use crate::base::guard_frame::LinkState;
 use crate::base::ids::NodeId;
+use crate::base::signing::Hrs;
 use crate::base::time::{BootTime, WallTime};
 use crate::core::State;
+use signing::OfSigning;
+pub use signing::{SignOutcome, SignTook};
 
 /// Upper bounds of `baton_move_gap_seconds`: from a planned handover to a lost host on a slow chain.
 const GAP_SECONDS: [f64; 12] = [0.05, 0.1, 0.15, 0.3, 0.5, 1.0, 1.5, 3.0, 6.0, 15.0, 30.0, 60.0];
@@ -82,6 +87,8 @@ pub struct Snapshot<'a> {
     pub foreign_node: Option<bool>,
     /// Whether the validator's key is in use elsewhere, as this member sees it.
     pub key_elsewhere: bool,
+    /// Up to where the log has admitted signatures; `None` where it does not decide.
+    pub signed: Option<Hrs>,
 }
 
 /// An upgrade of the chain nodes.
@@ -155,6 +162,7 @@ struct All {
     learners: IntGauge,
     upgrade: OfUpgrades,
     key_elsewhere: IntGauge,
+    signing: OfSigning,
 }
 
 /// The metrics of the chain node's binaries.
@@ -242,6 +250,7 @@ impl Metrics {
         show(&all.upgrade.failed, s.binaries.map(|binaries| binaries.failed.into()));
         show(&all.node.foreign, s.foreign_node.map(i64::from));
         all.key_elsewhere.set(s.key_elsewhere.into());
+        all.signing.admitted(s.signed);
     }
 
     /// Exactly these peers are shown; one that is not among them is gone, with its labels.
@@ -262,6 +271,16 @@ impl Metrics {
         if let Some(gap) = gap {
             all.move_gap.observe(gap.as_secs_f64());
         }
+    }
+
+    /// This host's chain node asks for signatures. None of their metrics is there before.
+    pub fn sees_signing(&self) {
+        self.lock().signing.show_all();
+    }
+
+    /// A request of the chain node to sign was answered, with a signature when it tells how long that took.
+    pub fn sign_ended(&self, outcome: SignOutcome, took: Option<SignTook>) {
+        self.lock().signing.ended(outcome, took, WallTime::now());
     }
 
     /// Prometheus text format 0.0.4, one consistent moment.
@@ -333,6 +352,7 @@ impl All {
                 "baton_key_in_use_elsewhere",
                 "Whether this member sees the validator's key in use elsewhere, 1 or 0",
             ),
+            signing: OfSigning::new(r),
             registry,
         }
     }

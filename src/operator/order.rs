@@ -28,9 +28,12 @@ impl Order {
         match self {
             Order::Handover(request) => WantedHandover::read(request.clone()).timeout,
             Order::Member(_) => CHANGE_MAX,
-            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::Upgrade(_) => {
-                ORDER_MAX
-            }
+            Order::Maintenance(_)
+            | Order::Pause(_)
+            | Order::Priority(_)
+            | Order::Floor(_)
+            | Order::SignLog(_)
+            | Order::Upgrade(_) => ORDER_MAX,
         }
     }
 }

@@ -66,9 +66,12 @@ impl Relay {
         let (limit, heard_within) = match &order {
             Order::Handover(_) => (order.limit() + LATE_MAX, HEARD_MAX),
             Order::Member(_) => (order.limit(), Duration::ZERO),
-            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::Upgrade(_) => {
-                (ORDER_MAX, Duration::ZERO)
-            }
+            Order::Maintenance(_)
+            | Order::Pause(_)
+            | Order::Priority(_)
+            | Order::Floor(_)
+            | Order::SignLog(_)
+            | Order::Upgrade(_) => (ORDER_MAX, Duration::ZERO),
         };
         let heard_by = Instant::now() + heard_within;
         let asked = async {
@@ -115,7 +118,7 @@ async fn carry(
                 let request = RelayedUpgradeChange { sender, change: Some(change) };
                 return Ok(Answer::Upgrade(client.change_upgrade(request).await?.into_inner()));
             }
-            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) => {
+            Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_) | Order::SignLog(_) => {
                 client.order(request).await?.into_inner()
             }
         },

@@ -216,6 +216,8 @@ pub fn two_members() -> Coordinator {
         upgrade: None,
         upgrade_waits_for: String::new(),
         upgrade_stuck: false,
+        sign_log: None,
+        signed_at_ns: 0,
     };
     let first = Move {
         epoch: 1,

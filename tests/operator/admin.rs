@@ -105,9 +105,11 @@ fn answer(ask: Ask) {
                 let lines = vec![format!("{change:?}")];
                 Ok(Answer::Upgrade(UpgradeChangeResponse { lines, refused: String::new() }))
             }
-            order @ (Order::Maintenance(_) | Order::Pause(_) | Order::Priority(_) | Order::Floor(_)) => {
-                Err(NotDone::NotNow(format!("no leader for {order:?}")))
-            }
+            order @ (Order::Maintenance(_)
+            | Order::Pause(_)
+            | Order::Priority(_)
+            | Order::Floor(_)
+            | Order::SignLog(_)) => Err(NotDone::NotNow(format!("no leader for {order:?}"))),
         })),
     }
 }

@@ -102,7 +102,7 @@ fn answer(ask: Ask) {
             Ok(Answer::Upgrade(UpgradeChangeResponse { lines, refused: String::new() }))
         }
         Order::Upgrade(request) => Err(NotDone::Refused(format!("not {:?}", request.change))),
-        other @ (Order::Priority(_) | Order::Floor(_) | Order::Member(_)) => panic!("{other:?}"),
+        other @ (Order::Priority(_) | Order::Floor(_) | Order::Member(_) | Order::SignLog(_)) => panic!("{other:?}"),
     };
     answer.send(done).unwrap();
 }

@@ -153,6 +153,11 @@ pub trait ChainDriver: Send + Sync {
         async { None }
     }
 
+    /// The name of the chain, which its signatures carry.
+    fn chain_id(&self) -> impl Future<Output = Result<Option<String>, DriverError>> + Send {
+        async { Ok(None) }
+    }
+
     /// What has to be remembered of the time before a reload, to tell later whether it was refused.
     fn begin_reload(&self) -> impl Future<Output = Reload> + Send {
         async { Reload::begin(None) }
@@ -413,6 +418,11 @@ impl Driver {
     /// What the newest block of this node shows of the shared key's work; `None` when the chain does not show it.
     pub async fn key_work(&self) -> Result<Option<KeyWork>, ProbeError> {
         each!(self, it => it.key_work().await)
+    }
+
+    /// The name of the chain, which its signatures carry; `None` when the driver does not know such a name.
+    pub async fn chain_id(&self) -> Result<Option<String>, DriverError> {
+        each!(self, it => it.chain_id().await)
     }
 
     /// To be called just before the node is signalled to take notice of its links.

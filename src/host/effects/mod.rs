@@ -28,6 +28,7 @@ mod node_log;
 mod owner;
 mod probe;
 mod upgrade;
+mod without_key;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +41,7 @@ use crate::base::chain_node::Health;
 use crate::base::guard_frame::LinkState;
 use crate::base::guard_frame::{ArmedGuard, Containment, NodeProcess, ToGuard};
 use crate::base::ids::{Epoch, SignMark};
+use crate::base::signing::Custody;
 use crate::config::ChainLog;
 use crate::core::Action;
 use crate::core::upgrades::UpgradeReport;
@@ -73,6 +75,7 @@ pub struct Setup {
     /// To be kept within its bounds.
     pub node_log: Option<ChainLog>,
     pub core: Arc<SharedCore>,
+    pub custody: Custody,
 }
 
 /// The hands of a coordinator with a chain node. Cheap to clone.
@@ -126,6 +129,7 @@ struct Hands {
     upgrade_report: watch::Sender<Option<UpgradeReport>>,
     key_places: KeyPlaces,
     links_seen: LinksSeen,
+    custody: Custody,
 }
 
 #[derive(Default)]
@@ -212,6 +216,7 @@ impl Effects {
             upgrader,
             upgrade_report: watch::Sender::new(None),
             key_places: KeyPlaces::default(),
+            custody: setup.custody,
         });
         let events = guard::attach(&hands).await?;
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -221,7 +226,9 @@ impl Effects {
         tokio::spawn(mark::watch(hands.clone()));
         tokio::spawn(key_watch::watch(hands.clone()));
         tokio::spawn(links::watch(hands.clone()));
-        tokio::spawn(key_places::watch_targets(hands.clone()));
+        if setup.custody == Custody::Links {
+            tokio::spawn(key_places::watch_targets(hands.clone()));
+        }
         tokio::spawn(key_places::watch_node(hands.clone()));
         if let Some(news) = news {
             tokio::spawn(upgrade::watch(hands.clone(), news));
@@ -234,6 +241,10 @@ impl Effects {
 
     /// Starts `action` if it is one about guard, links or chain node, and gives it back otherwise.
     pub fn perform(&self, action: Action) -> Option<Action> {
+        let action = match self.hands.custody {
+            Custody::Links => action,
+            Custody::Signer => self.perform_without_key(action)?,
+        };
         match action {
             Action::Arm { epoch, deadline } => self.hands.send(ToGuard::Arm { epoch, deadline }),
             Action::Disarm { epoch } => self.hands.disarm(epoch),

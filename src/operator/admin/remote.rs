@@ -25,9 +25,11 @@ use crate::cluster::certificates::Bearer;
 use crate::cluster::transport::{Caller, Connection, Door, Limits, Speaker, Visit, Visitor, bounded_server};
 use crate::cluster::wire::proto::admin_server::AdminServer;
 use crate::cluster::wire::proto::member_change_request::Change;
+use crate::cluster::wire::proto::sign_log_change::Change as SignLog;
 use crate::cluster::wire::proto::upgrade_change_request::Change as Upgrade;
 use crate::cluster::wire::proto::{
-    AddMember, LayFloor, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, UpgradeChangeRequest,
+    AddMember, LayFloor, MemberChangeRequest, PlanUpgrade, SetMaintenance, SetPause, SetPriority, SignLogChange,
+    UpgradeChangeRequest,
 };
 use crate::operator::order::{Order, WantedHandover};
 
@@ -195,6 +197,13 @@ pub(super) fn order_in_words(order: &Order) -> String {
             format!("the configured priority for {}", named(member))
         }
         Order::Floor(LayFloor { above, .. }) => format!("a floor above {above}"),
+        Order::SignLog(SignLogChange { change: Some(SignLog::Open(_)) }) => {
+            "that the log decides what is signed".to_owned()
+        }
+        Order::SignLog(SignLogChange { change: Some(SignLog::Close(_)) }) => {
+            "that the holder's chain node has the key".to_owned()
+        }
+        Order::SignLog(SignLogChange { change: None }) => "no change of the key's custody".to_owned(),
         Order::Handover(request) => handover_in_words(&WantedHandover::read(request.clone())),
         Order::Member(request) => change_in_words(request),
         Order::Upgrade(request) => upgrade_in_words(request),

@@ -2,6 +2,7 @@
 //! driver for what is its own.
 
 mod cometbft;
+mod cometbft_signer;
 mod contract;
 mod examples;
 mod generic;
@@ -28,6 +29,7 @@ const SLACK: Duration = Duration::from_secs(3);
 
 fn chain(driver: DriverKind, home: &Path, target: ProbeTarget) -> Chain {
     Chain {
+        signer: None,
         driver,
         home: home.to_owned(),
         command: vec!["sh".into(), "-c".into(), "exec sleep 60".into()],

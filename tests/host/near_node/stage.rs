@@ -134,6 +134,7 @@ fn chain(path: &Path, addr: &str, activation: Activation) -> Chain {
     };
     let restarts = activation == Activation::Restart;
     Chain {
+        signer: None,
         driver: DriverKind::Near,
         command: [&me, "--ignored", "--exact", "near_node::fake_neard_process", "--nocapture"]
             .map(String::from)

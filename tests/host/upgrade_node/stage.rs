@@ -122,6 +122,7 @@ fn put(home: &Path, folder: &str, first: &str) {
 fn chain(home: &Path, upgrade: &config::Upgrade) -> Chain {
     let home_text = home.to_str().expect("UTF-8").to_owned();
     Chain {
+        signer: None,
         driver: DriverKind::Generic,
         command: ["noded", "run", &home_text].map(String::from).to_vec(),
         env: BTreeMap::new(),

@@ -85,6 +85,7 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         binaries: Some(BinariesSeen { missing: true, failed: true }),
         foreign_node: Some(true),
         key_elsewhere: true,
+        signed: Some(baton::base::signing::Hrs::new(1_200, 0, 3)),
     }
 }
 

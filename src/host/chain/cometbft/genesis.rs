@@ -42,6 +42,19 @@ struct Feature {
     pbts_enable_height: Option<Value>,
 }
 
+#[derive(Deserialize)]
+struct Named {
+    chain_id: Option<String>,
+}
+
+/// Which chain it begins.
+pub fn chain_id(path: &Path) -> Result<String, DriverError> {
+    let failed = |error: String| DriverError::file("read the chain_id of", path, error);
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let named: Named = serde_json::from_reader(BufReader::new(file)).map_err(|error| failed(error.to_string()))?;
+    named.chain_id.filter(|id| !id.is_empty()).ok_or_else(|| failed("it names none".to_owned()))
+}
+
 /// `None` when the file is not there, or says no such rule.
 fn precision(path: &Path) -> Result<Option<Duration>, DriverError> {
     let file = match File::open(path) {

@@ -102,6 +102,21 @@ impl Keys {
     }
 }
 
+/// The key file in the home of a node that asks baton for its signatures holds another key than `shared`, the file that
+/// baton signs with. There need not be one: the node makes itself a throwaway key, and uses it for nothing.
+///
+/// # Errors
+/// It holds the shared key, with which the node could sign by itself; or it cannot be told.
+pub async fn check_not_shared(reader: &KeyReader, home: &Path, shared: &Path) -> Result<(), DriverError> {
+    let path = home.join(super::KEY_FILE);
+    if !exists(&path)? || reader.same(&[shared.to_owned(), path.clone()]).await?.is_empty() {
+        return Ok(());
+    }
+    let reason = "it is the key that baton signs with, and one change of the node's settings makes it sign twice; \
+                  move it out of the node's home";
+    Err(DriverError::file("take as the node's own key", &path, reason))
+}
+
 fn exists(path: &Path) -> Result<bool, DriverError> {
     path.try_exists().map_err(|error| DriverError::file("look for", path, error))
 }

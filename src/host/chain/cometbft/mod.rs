@@ -27,8 +27,12 @@ use super::{Activation, ChainDriver, DriverError, Health, KeyState, KeyWork, Met
 use crate::base::guard_frame::LinkSpec;
 use crate::base::ids::SignMark;
 use crate::base::public_key::TypedKey;
+use crate::base::signing::Custody;
 use crate::config::{Chain, Pointers, ProbeTarget};
+use crate::host::privval::remove_stale_socket;
 use commit::Commits;
+pub use config::{NodeConfig, check_signer, misplaced_signer};
+pub use keys::check_not_shared;
 use keys::{KeyFiles, Keys};
 use state::SignState;
 
@@ -49,7 +53,8 @@ pub struct CometBft {
     client: HttpClient,
     pointers: Pointers,
     files: Arc<StateFiles>,
-    key_files: KeyFiles,
+    /// `None` where no chain node has the key.
+    key_files: Option<KeyFiles>,
     key_reader: KeyReader,
     keys: OnceCell<Keys>,
     commits: Box<Commits>,
@@ -78,7 +83,10 @@ impl CometBft {
             return Err(DriverError::setting("chain.activate", reason));
         }
         let at = |pointer: &str| Some(pointer.to_owned());
-        let (links, key_files) = links(chain, state_dir)?;
+        let (links, key_files) = match chain.custody() {
+            Custody::Links => links(chain, state_dir).map(|(links, files)| (links, Some(files)))?,
+            Custody::Signer => (Vec::new(), None),
+        };
         Ok(CometBft {
             client: HttpClient::new("chain.probe.url", url, chain.probe.timeout)?,
             pointers: Pointers {
@@ -119,13 +127,20 @@ impl ChainDriver for CometBft {
     }
 
     fn misplaced(&self, process: &Process) -> Option<Misplaced> {
-        config::misplaced(&self.chain, process)
+        match &self.chain.signer {
+            Some(signer) => config::misplaced_signer(&self.chain, &signer.node, process),
+            None => config::misplaced(&self.chain, process),
+        }
     }
 
     async fn inspect(&self) -> Result<Vec<String>, DriverError> {
-        let chain = self.chain.clone();
-        let node = blocking(move || config::check(&chain)).await?;
-        Keys::inspect(&self.key_reader, &self.key_files, node.genesis.clone()).await?;
+        let node = self.node_config().await?;
+        if let Some(files) = &self.key_files {
+            Keys::inspect(&self.key_reader, files, node.genesis.clone()).await?;
+        }
+        if let Some(signer) = &self.chain.signer {
+            keys::check_not_shared(&self.key_reader, &self.chain.home, &signer.key).await?;
+        }
         let (clock_skew, path) = (self.chain.clock_skew, node.genesis);
         let of_clock = blocking(move || genesis::clock_skew_warning(clock_skew, &path)).await?;
         let files = Arc::clone(&self.files);
@@ -138,8 +153,9 @@ impl ChainDriver for CometBft {
 
     /// Makes a throwaway standby key where there is none yet, and an empty sign state for a new node.
     async fn lay(&self) -> Result<(), DriverError> {
+        let Some(key_files) = &self.key_files else { return Ok(()) };
         let files = Arc::clone(&self.files);
-        let keys = Keys::prepare(&self.key_reader, &self.key_files).await?;
+        let keys = Keys::prepare(&self.key_reader, key_files).await?;
         blocking(move || {
             if SignState::read(&files.live)?.is_none() {
                 let _changing = lock(&files.changing);
@@ -166,7 +182,7 @@ impl ChainDriver for CometBft {
     }
 
     fn tells_key(&self) -> bool {
-        true
+        self.key_files.is_some()
     }
 
     fn enforces_floor(&self) -> bool {
@@ -194,6 +210,14 @@ impl ChainDriver for CometBft {
     }
 
     async fn after_stop(&self) -> Result<(), DriverError> {
+        if let Some(signer) = &self.chain.signer {
+            let socket = signer.node.clone();
+            // With its file there the node cannot start.
+            let removed = blocking(move || {
+                remove_stale_socket(&socket).map_err(|error| DriverError::setting("signer.node", error.to_string()))
+            });
+            return removed.await.map(drop);
+        }
         let files = Arc::clone(&self.files);
         blocking(move || {
             let _changing = lock(&files.changing);
@@ -207,21 +231,33 @@ impl ChainDriver for CometBft {
     }
 
     async fn last_signed(&self) -> Result<Option<SignMark>, DriverError> {
+        if self.key_files.is_none() {
+            return Ok(None);
+        }
         let files = Arc::clone(&self.files);
         let highest = blocking(move || files.highest()).await?;
         Ok((highest.mark != SignMark::default()).then_some(highest.mark))
     }
 
     fn last_signed_files(&self) -> Vec<PathBuf> {
-        vec![self.files.live.clone(), self.files.kept.clone()]
+        match &self.key_files {
+            Some(_) => vec![self.files.live.clone(), self.files.kept.clone()],
+            None => Vec::new(),
+        }
+    }
+
+    async fn chain_id(&self) -> Result<Option<String>, DriverError> {
+        let genesis = self.node_config().await?.genesis;
+        blocking(move || genesis::chain_id(&genesis).map(Some)).await
     }
 
     fn sees_key_on_chain(&self) -> bool {
-        true
+        self.key_files.is_some()
     }
 
     async fn key_work(&self) -> Result<Option<KeyWork>, ProbeError> {
-        let read = async || self.key_reader.cometbft(&self.key_files.validating).await.map(|key| commit::address(&key));
+        let Some(files) = &self.key_files else { return Ok(None) };
+        let read = async || self.key_reader.cometbft(&files.validating).await.map(|key| commit::address(&key));
         let address = self.address.get_or_try_init(read).await;
         let unread =
             |error: DriverError| ProbeError::BadAnswer { target: self.client.target(), reason: error.to_string() };
@@ -233,6 +269,16 @@ impl ChainDriver for CometBft {
 }
 
 impl CometBft {
+    /// What the node's own settings say, which lead to no other key than they should.
+    async fn node_config(&self) -> Result<config::NodeConfig, DriverError> {
+        let chain = self.chain.clone();
+        blocking(move || match &chain.signer {
+            Some(signer) => config::check_signer(&chain, &signer.node),
+            None => config::check(&chain),
+        })
+        .await
+    }
+
     /// A state that is newer than it can be says that the key was used outside of this cluster, or that
     /// the file is of another chain. It is kept all the same: it can only make the node sign less.
     fn state_warnings(&self, written: SignMark, floor: &MetFloor, head: Option<u64>) -> Vec<String> {
@@ -273,19 +319,20 @@ impl CometBft {
     /// A standby whose throwaway key has voting power signs, and so does every other standby with it.
     fn check_standby(&self, key: KeyState, status: &Value) -> Result<(), String> {
         let power = status.pointer("/result/validator_info/voting_power").and_then(answer::as_number).unwrap_or(0);
-        match key {
-            KeyState::Absent if power > 0 => Err(format!(
+        match (key, &self.key_files) {
+            (KeyState::Absent, Some(files)) if power > 0 => Err(format!(
                 "the standby key {} is in the validator set, with voting power {power}: every standby signs with it; \
                  stop baton on every host that has it, remove the file, and a throwaway key is made in its place",
-                self.key_files.standby.display()
+                files.standby.display()
             )),
-            KeyState::Absent | KeyState::Loaded | KeyState::Untold => Ok(()),
+            (KeyState::Absent | KeyState::Loaded | KeyState::Untold, _) => Ok(()),
         }
     }
 
     /// Read once: by `check`, or at its first probe by a driver that was not checked.
     async fn keys(&self) -> Option<&Keys> {
-        self.keys.get_or_try_init(|| Keys::read(&self.key_reader, &self.key_files)).await.ok()
+        let files = self.key_files.as_ref()?;
+        self.keys.get_or_try_init(|| Keys::read(&self.key_reader, files)).await.ok()
     }
 
     /// Asked for now and then; the last answer in between, and no matter when it fails.

@@ -1,0 +1,55 @@
+//! The `[signer]` section: the validator's key where no chain node has it, and the chain node that asks for signatures.
+
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::file::Document;
+use super::key_list::KEYS;
+use super::{DriverKind, Signer};
+use crate::base::signing::Custody;
+
+/// The socket of a chain node that is named nowhere, below `member.run_dir`.
+const USUAL_SOCKET: &str = "privval.sock";
+/// What means nothing without key links.
+const OF_LINKS: [&str; 3] = ["chain.on_halt", "chain.halt_after", "chain.keys_on_tmpfs"];
+
+/// `None` when the holder's chain node has the key.
+pub(super) fn signer(doc: &Document, driver: DriverKind) -> Result<Option<Signer>, ConfigError> {
+    let custodies = [Custody::Links, Custody::Signer].map(|custody| (custody.as_str(), custody));
+    match doc.choice("chain.custody", &custodies)?.unwrap_or_default() {
+        Custody::Links => {
+            let mut keys = KEYS.iter().map(|key| key.path).filter(|path| path.starts_with("signer."));
+            keys.find(|key| doc.entry(key).is_some()).map_or(Ok(None), |key| {
+                Err(doc.bad(key, "means nothing without chain.custody = \"signer\"; set that or remove it"))
+            })
+        }
+        Custody::Signer if driver != DriverKind::CometBft => {
+            let problem =
+                "\"signer\" is for driver cometbft alone: no other chain node asks a remote signer; use \"links\"";
+            Err(doc.bad("chain.custody", problem))
+        }
+        Custody::Signer => {
+            let links = (doc.count("chain.links") > 0).then_some("chain.links[0]");
+            if let Some(key) = links.or(OF_LINKS.into_iter().find(|key| doc.entry(key).is_some())) {
+                let problem =
+                    "means nothing with chain.custody = \"signer\", where no chain node has the key; remove it";
+                return Err(doc.bad(key, problem));
+            }
+            Ok(Some(Signer { key: doc.required_key_path("signer.key")?, node: node(doc)? }))
+        }
+    }
+}
+
+/// Where the chain node waits for its signer.
+fn node(doc: &Document) -> Result<PathBuf, ConfigError> {
+    let key = "signer.node";
+    let Some(address) = doc.text(key)? else {
+        return Ok(doc.required_path("member.run_dir")?.join(USUAL_SOCKET));
+    };
+    let path = address.strip_prefix("unix://").map(Path::new).filter(|path| path.is_absolute());
+    path.map(Path::to_owned).ok_or_else(|| {
+        let problem =
+            format!("{address:?} is not unix:// and an absolute path; write \"unix:///run/baton/privval.sock\"");
+        doc.bad(key, problem)
+    })
+}

@@ -1,0 +1,338 @@
+//! Where no chain node has the key: the own chain node's requests to sign are answered by what the log admits.
+//!
+//! The holder's node is the one that is answered. Its request becomes an entry; the signature is made once that is
+//! committed and applied here. Another host's node gets the same signature when it asks for what was admitted, and is
+//! held back otherwise, until the holder's node has asked, or its own host holds the baton, or it is refused. So one
+//! node decides what is voted, and after a loss the next host's request is waiting already. Safety rests on none of
+//! this, but on the log alone (`core/agreed/sign_log.rs`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, sleep_until, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::base::signing::{Hrs, PublicKey};
+use crate::base::time::WallTime;
+use crate::base::timing::Timing;
+use crate::cluster::raft::Consensus;
+use crate::cluster::wire::AppliedState;
+use crate::core::Event;
+use crate::core::agreed::replicated::{Applied, Command, Signing as Step};
+use crate::core::agreed::sign_log::{SignLog, SignRequest, Verdict};
+use crate::core_handle::SharedCore;
+use crate::host::privval::{Ask, Link, Privval, PrivvalSettings, Refusal, Signed};
+use crate::host::sign_bytes::SignBytes;
+use crate::host::signer_client::{SignerClient, SignerError, SignerState};
+use crate::operator::metrics::{Metrics, SignOutcome, SignTook};
+
+/// A signer that ends, or a connection that is lost, for a shorter time costs a holder nothing but that.
+const GONE_MAX: Duration = Duration::from_millis(500);
+/// A chain node pings its signer every 3.3 s.
+const UNASKED_MAX: Duration = Duration::from_secs(7);
+const NOBODY_ADMITS: &str = "another host's chain node is the one that is answered, or no quorum is there";
+/// Requests of one chain node come one after the other.
+const ASKS_MAX: usize = 4;
+
+/// For which chain and with which key this host signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub chain: String,
+    pub key: String,
+}
+
+/// The last signature that left this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastAnswer {
+    pub place: Hrs,
+    pub at: WallTime,
+}
+
+/// What the reporter tells of it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Signing {
+    identity: watch::Receiver<Option<Identity>>,
+    last: Arc<Mutex<Option<LastAnswer>>>,
+}
+
+impl Signing {
+    /// `None` until the signer has told its key.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.identity.borrow().clone()
+    }
+
+    pub(super) fn last_answer(&self) -> Option<LastAnswer> {
+        *lock(&self.last)
+    }
+}
+
+/// What the requests of a chain node are answered with.
+pub(super) struct Setup {
+    pub chain: String,
+    pub signer: SignerClient,
+    /// Where the chain node waits for its signer.
+    pub node: PrivvalSettings,
+    pub timing: Timing,
+    pub core: Arc<SharedCore>,
+    pub consensus: Consensus,
+    pub applied: watch::Receiver<AppliedState>,
+    pub metrics: Metrics,
+}
+
+/// Answers the chain node until the coordinator ends.
+pub(super) fn start(setup: Setup) -> Signing {
+    setup.metrics.sees_signing();
+    let (known, identity) = watch::channel(None);
+    let last = Arc::default();
+    let signing = Signing { identity, last: Arc::clone(&last) };
+    let desk = Arc::new(Desk {
+        signer: setup.signer,
+        // An election and a claim fit in, so that the next holder's request is waiting when its host has won.
+        hold_max: setup.timing.lease() * 2,
+        core: setup.core,
+        consensus: setup.consensus,
+        applied: setup.applied,
+        metrics: setup.metrics,
+        last,
+    });
+    tokio::spawn(serve(desk, setup.chain, setup.node, known));
+    signing
+}
+
+/// Dials the chain node once the key is known that it is told of.
+async fn serve(desk: Arc<Desk>, chain: String, node: PrivvalSettings, known: watch::Sender<Option<Identity>>) {
+    let key = desk.await_key().await;
+    let identity = Identity { chain, key: key.to_string() };
+    info!(chain = %identity.chain, key = %identity.key, "the signer is there");
+    known.send_replace(Some(identity.clone()));
+    desk.core.step(Event::KeysUnusable { reason: None });
+    let (asks_in, mut asks) = mpsc::channel(ASKS_MAX);
+    let node = Privval::dial(node, key, asks_in);
+    tokio::spawn(tell_usable(Arc::clone(&desk), identity, node.link()));
+    while let Some(ask) = asks.recv().await {
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move { desk.answer(ask).await });
+    }
+}
+
+struct Desk {
+    core: Arc<SharedCore>,
+    consensus: Consensus,
+    applied: watch::Receiver<AppliedState>,
+    signer: SignerClient,
+    /// For a request to be admitted.
+    hold_max: Duration,
+    metrics: Metrics,
+    last: Arc<Mutex<Option<LastAnswer>>>,
+}
+
+impl Desk {
+    /// Returns once the signer has told its key.
+    async fn await_key(&self) -> PublicKey {
+        let mut state = self.signer.state();
+        loop {
+            let found = match &*state.borrow_and_update() {
+                SignerState::Running { public_key, .. } => Ok(public_key.clone()),
+                SignerState::Starting => Err("the signer has not said yet that it can sign".to_owned()),
+                SignerState::Down { reason } => Err(reason.to_string()),
+            };
+            match found {
+                Ok(key) => return key,
+                Err(reason) => self.core.step(Event::KeysUnusable { reason: Some(reason) }),
+            }
+            // The sender lives as long as the client.
+            let _ = state.changed().await;
+        }
+    }
+
+    async fn answer(&self, ask: Ask) {
+        let Ask { node, bytes, extension, asked_at, answer } = ask;
+        let (place, digest) = (bytes.place, bytes.digest);
+        let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time };
+        let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
+            None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
+            Some(verdict) => match verdict.admits(bytes.time) {
+                None => (self.refused_by(&verdict), Err(verdict.to_string())),
+                Some(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
+                    Ok(signed) => (outcome_of(&verdict), Ok(signed)),
+                    Err(error) => (SignOutcome::NotSigned, Err(error.to_string())),
+                },
+            },
+        };
+        let outcome_said = outcome.as_str();
+        let (took, answered) = match signed {
+            Ok((signed, took)) => {
+                debug!(%node, %place, %digest, outcome = outcome_said, ?took, "signed");
+                *lock(&self.last) = Some(LastAnswer { place, at: WallTime::now() });
+                (Some(took), Ok(signed))
+            }
+            Err(reason) => {
+                match outcome {
+                    SignOutcome::Conflict | SignOutcome::NotSigned | SignOutcome::NotHere => {
+                        warn!(%node, %place, %digest, outcome = outcome_said, "not signed: {reason}");
+                    }
+                    SignOutcome::Granted
+                    | SignOutcome::Repeated
+                    | SignOutcome::Outvoted
+                    | SignOutcome::Stale
+                    | SignOutcome::Held => {
+                        debug!(%node, %place, %digest, outcome = outcome_said, "not signed: {reason}");
+                    }
+                }
+                (None, Err(Refusal(reason)))
+            }
+        };
+        self.metrics.sign_ended(outcome, took);
+        // Whoever asked may have gone meanwhile, and asks again.
+        let _ = answer.send(answered);
+    }
+
+    /// Every node makes up its own mind: that another host's wanted something else is no conflict of the holder's.
+    fn refused_by(&self, verdict: &Verdict) -> SignOutcome {
+        match outcome_of(verdict) {
+            SignOutcome::Conflict if !self.core.read(|core, _| core.is_active()) => SignOutcome::Outvoted,
+            outcome => outcome,
+        }
+    }
+
+    /// What was admitted is signed.
+    async fn sign(
+        &self,
+        bytes: &SignBytes,
+        extension: Option<Vec<u8>>,
+        asked_at: Instant,
+    ) -> Result<(Signed, SignTook), SignerError> {
+        let committed_at = Instant::now();
+        let made = match self.signer.sign(bytes, extension.clone()).await {
+            // The log knows what was signed before, and this is above all of it.
+            Err(SignerError::NoMark(_)) => {
+                let mark = self.signer.raise(bytes.place.before()).await?;
+                info!(%mark, "the signer has its mark from the log");
+                self.signer.sign(bytes, extension).await
+            }
+            made => made,
+        }?;
+        let took = SignTook { commit: committed_at - asked_at, sign: committed_at.elapsed() };
+        Ok((Signed { time: bytes.time, signature: made.vote, extension: made.extension }, took))
+    }
+
+    /// What the log says to `request`; `None` when it has not admitted it in time.
+    ///
+    /// Invariant: only what is committed and applied here is signed. What was admitted once may be signed at any later
+    /// time, since it is the same to the last byte.
+    async fn admitted(&self, request: &SignRequest, bytes: &SignBytes, asked_at: Instant) -> Option<Verdict> {
+        let deadline = tokio::time::Instant::from_std(asked_at) + self.hold_max;
+        let mut applied = self.applied.clone();
+        let mut news = self.core.news();
+        loop {
+            news.mark_unchanged();
+            let verdict = match &applied.borrow_and_update().replicated.sign_log {
+                Some(log) => log.weigh(request),
+                None => Verdict::NotHere { chain: None },
+            };
+            if verdict != Verdict::Granted {
+                return Some(verdict);
+            }
+            if self.core.read(|core, _| core.is_active()) {
+                match timeout_at(deadline, self.propose(request, bytes)).await {
+                    Ok(Ok(verdict)) => return Some(verdict),
+                    // It may be committed all the same, or by another leader.
+                    Ok(Err(reason)) => debug!("{reason}"),
+                    Err(_) => return None,
+                }
+            }
+            tokio::select! {
+                changed = applied.changed() => changed.ok()?,
+                changed = news.changed() => changed.ok()?,
+                () = sleep_until(deadline) => return None,
+            }
+        }
+    }
+
+    /// The signer writes its mark beside the members that write the entry.
+    async fn propose(&self, request: &SignRequest, bytes: &SignBytes) -> Result<Verdict, String> {
+        let command = Command::Signing(Step::Sign(request.clone()));
+        let (committed, reserved) = tokio::join!(self.consensus.propose(command), self.signer.reserve(bytes));
+        if let Err(error) = reserved {
+            // The signature that follows is refused for the same reason, which is then said.
+            debug!("{error}");
+        }
+        match committed? {
+            Applied::Weighed(verdict) => Ok(verdict),
+            other @ (Applied::Claimed { .. }
+            | Applied::Released { .. }
+            | Applied::Recorded
+            | Applied::Rejected { .. }) => Err(format!("a request to sign came to {other:?}")),
+        }
+    }
+}
+
+fn outcome_of(verdict: &Verdict) -> SignOutcome {
+    match verdict {
+        Verdict::Granted => SignOutcome::Granted,
+        Verdict::Repeated { .. } => SignOutcome::Repeated,
+        Verdict::Conflict { .. } => SignOutcome::Conflict,
+        Verdict::Stale { .. } => SignOutcome::Stale,
+        Verdict::NotHere { .. } => SignOutcome::NotHere,
+    }
+}
+
+/// Tells the core what keeps this host from signing, once that has lasted for [`GONE_MAX`].
+async fn tell_usable(desk: Arc<Desk>, identity: Identity, mut link: watch::Receiver<Link>) {
+    let (mut signer, mut applied) = (desk.signer.state(), desk.applied.clone());
+    let (mut told, mut since) = (None, Instant::now());
+    let mut found_before: Option<String> = None;
+    loop {
+        let log = applied.borrow_and_update().replicated.sign_log.clone();
+        let found = defect(&identity, log.as_ref(), &signer.borrow_and_update(), &link.borrow_and_update());
+        if found.is_some() != found_before.is_some() {
+            since = Instant::now();
+        }
+        found_before.clone_from(&found);
+        let lasts = found.is_none() || told.is_some() || since.elapsed() >= GONE_MAX;
+        if found != told && lasts {
+            match &found {
+                Some(reason) => warn!("this host signs nothing: {reason}"),
+                None => info!("this host can sign"),
+            }
+            told.clone_from(&found);
+            desk.core.step(Event::KeysUnusable { reason: found });
+        }
+        tokio::select! {
+            changed = signer.changed() => if changed.is_err() { return },
+            changed = link.changed() => if changed.is_err() { return },
+            changed = applied.changed() => if changed.is_err() { return },
+            // What lasts too long by then shows without a change.
+            () = sleep(GONE_MAX) => {}
+        }
+    }
+}
+
+/// What keeps this host from signing; `None` when nothing does.
+fn defect(identity: &Identity, log: Option<&SignLog>, signer: &SignerState, link: &Link) -> Option<String> {
+    let other = log.filter(|log| !log.closed && (&log.chain, &log.key) != (&identity.chain, &identity.key));
+    if let Some(log) = other {
+        return Some(format!(
+            "this host would sign for chain {} with the key {}, and the cluster has agreed on chain {} and the key {}",
+            identity.chain, identity.key, log.chain, log.key
+        ));
+    }
+    match signer {
+        SignerState::Running { .. } => {}
+        SignerState::Starting => return Some("the signer has not said yet that it can sign".to_owned()),
+        SignerState::Down { reason } => return Some(reason.to_string()),
+    }
+    match link {
+        Link::Down { why } => Some(format!("the chain node does not wait for its signer: {why}")),
+        Link::Waiting { since } if since.elapsed() >= UNASKED_MAX => {
+            Some("the chain node asks nothing of this signer: it may be served by another one".to_owned())
+        }
+        Link::Waiting { .. } | Link::Up { .. } => None,
+    }
+}
+
+/// No code panics while it holds it.
+fn lock(last: &Mutex<Option<LastAnswer>>) -> MutexGuard<'_, Option<LastAnswer>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
