@@ -140,7 +140,8 @@ fn one_line(text: &str) -> String {
 fn perform(cli: Cli) -> Result<ExitCode> {
     let usual = Shape::usual(ChainKind::Sim);
     let (slot, hosts) = (Slot { slot_ms: usual.slot_ms }, usual.hosts);
-    let default = Command::Demo(ChainArgs { chain: usual.chain, slot, hosts, profile: usual.profile });
+    let (profile, custody) = (usual.profile, usual.custody);
+    let default = Command::Demo(ChainArgs { chain: usual.chain, slot, hosts, profile, custody });
     let dir = cli.dir;
     match cli.command.unwrap_or(default) {
         Command::Demo(args) => foreground(&dir, Afterwards::Sweep, move |dir| demo::run(dir, args.shape())).map(code),

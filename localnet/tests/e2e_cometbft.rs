@@ -7,13 +7,17 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::Ground;
+use common::{Ground, TestNet, said};
 use localnet::chains::cometbft;
+use localnet::hosts;
+use localnet::judge::measure::Watch;
+use localnet::judge::status::{Status, await_status};
 use localnet::net::http;
-use localnet::net::{ChainKind, Shape};
+use localnet::net::{ChainKind, Custody, Shape};
 use localnet::process::launch;
 use localnet::process::procs::MARKER;
 use localnet::runs::bench::{self, Fault, Plan};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A start of the node as validator is part of the move.
@@ -76,4 +80,58 @@ fn a_shared_validator_survives_every_fault_and_signs_no_step_twice() {
         assert_eq!((row.rounds, row.overlap, row.double), (plan.rounds, 0, 0), "{fault:?}: {row:?}");
         assert!(row.missed.is_some(), "{fault:?}: {row:?}");
     }
+}
+
+#[test]
+#[ignore = "needs cometbft; see README"]
+fn what_the_log_admits_survives_every_fault_and_no_step_is_signed_twice() {
+    let ground = Ground::new();
+    let chain = ChainKind::Cometbft;
+    let faults = [&Fault::usual(chain)[..], &[Fault::CoordinatorKill, Fault::SignerKill, Fault::StandbyHost]].concat();
+    let shape = Shape { custody: Custody::Signer, ..Shape::usual(chain) };
+    let plan = Plan { shape, rounds: rounds(), faults, seed: rand::random() };
+    let results = bench::run(&ground.dir, &plan).unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{}", results.table());
+    assert!(results.clean, "the checker found a violation, see above");
+    for (fault, row) in &results.rows {
+        assert_eq!((row.rounds, row.double), (plan.rounds, 0), "{fault:?}: {row:?}");
+        assert!(row.missed.is_some(), "{fault:?}: {row:?}");
+    }
+}
+
+/// As "Change the custody of the key" in docs/operating.md has it.
+#[test]
+#[ignore = "needs cometbft; see README"]
+fn the_custody_of_the_key_changes_on_a_running_cluster_and_back() {
+    let mut t = TestNet::prepared(Shape::usual(ChainKind::Cometbft), |config| config);
+    launch::start(&t.net, |_| ()).unwrap();
+    for custody in [Custody::Signer, Custody::Links] {
+        let before = t.pair();
+        t.net.custody = custody;
+        for host in [&before.standby, &before.holder] {
+            t.end_coordinator(host, Signal::INT);
+            let laid = t.net.host(host).unwrap();
+            hosts::write_all(&t.net).unwrap();
+            t.or_logs(cometbft::lay_custody(&t.net, laid));
+            t.or_logs(launch::start_coordinator(&t.net, host));
+        }
+        let nobody = |status: &Status| status.holder.is_none() && status.leader.is_some();
+        t.or_logs(await_status(&t.net, "nobody holds the baton", MOVE_BOUND, |_| (), nobody));
+        let refused = said(&t, &before.holder, &["why"], 1);
+        assert!(refused.contains("custody"), "{refused}");
+        match custody {
+            Custody::Signer => {
+                let state = t.net.chain_home(&before.holder).join("data/priv_validator_state.json");
+                let state = state.to_str().unwrap();
+                said(&t, &before.holder, &["signer", "import", "--state", state], 0);
+            }
+            Custody::Links => drop(said(&t, &before.holder, &["signer", "close"], 0)),
+        }
+        let after = t.pair();
+        let mut watch = Watch::begin(&t.net).unwrap();
+        t.or_logs(watch.await_by(&after.holder, 4, MOVE_BOUND));
+    }
+    // What either custody signed, by the bytes of every vote, and by what the chain says.
+    t.net.custody = Custody::Signer;
+    t.assert_nothing_signed_twice();
 }

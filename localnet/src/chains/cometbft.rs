@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::chains::cosmovisor;
 use crate::hosts::{make_dir, quoted};
 use crate::judge::status::run_bounded;
-use crate::net::{ChainKind, ChainNode, Host, Net, write_file};
+use crate::net::{ChainKind, ChainNode, Custody, Host, Net, write_file};
 
 pub const KEY_LINK: &str = "config/priv_validator_key.json";
 /// The key that `cometbft testnet` made for a host, out of the link's place. baton makes a throwaway of its own.
@@ -65,16 +65,22 @@ pub fn write(net: &Net) -> Result<String> {
     let ids = node_ids(net, &homes)?;
     for ChainNode { name, rpc, p2p } in net.chain_nodes() {
         let mut settings = settings(rpc, p2p, &peers_to_dial(net, name, &ids));
-        if net.signers().any(|host| host.id == name) {
+        if let Some(host) = net.signers().find(|host| host.id == name) {
             settings.extend(votes_logged());
+            if net.custody == Custody::Signer {
+                settings.push(("", "priv_validator_laddr", quoted(signer_address(host))));
+            }
         }
         edit_config(&homes[name].join("config/config.toml"), &settings)?;
     }
-    for host in net.signers() {
-        let home = &homes[host.id.as_str()];
-        rename(&home.join(KEY_LINK), &home.join(STANDBY_KEY))?;
+    if net.custody == Custody::Links {
+        for host in net.signers() {
+            let home = &homes[host.id.as_str()];
+            rename(&home.join(KEY_LINK), &home.join(STANDBY_KEY))?;
+        }
     }
     make_dir(&net.keys_dir())?;
+    rename(&shared.join("data/priv_validator_state.json"), &first_mark(net))?;
     rename(&shared.join(KEY_LINK), &shared_key_file(net))?;
     fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))?;
     let key = read_json(&shared_key_file(net))?;
@@ -182,13 +188,19 @@ pub fn section(net: &Net, host: &Host) -> String {
     if net.cosmovisor {
         command[0] = cosmovisor::program(ChainKind::Cometbft).into();
     }
+    let key = quoted(shared_key_file(net));
+    let custody = match net.custody {
+        Custody::Links => format!(
+            "\n[[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\n\n[chain.activate]\nhow = \"restart\"\n"
+        ),
+        Custody::Signer => {
+            format!("custody = \"signer\"\n\n[signer]\nkey = {key}\nnode = {}\n", quoted(signer_address(host)))
+        }
+    };
     format!(
-        "driver = \"cometbft\"\ncommand = {command}\nstop_timeout = \"5s\"\nclock_skew = \"10ms\"\n\n\
-         [[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\n\n\
-         [chain.activate]\nhow = \"restart\"\n\n\
+        "driver = \"cometbft\"\ncommand = {command}\nstop_timeout = \"5s\"\nclock_skew = \"10ms\"\n{custody}\n\
          [chain.probe]\nurl = {url}\nevery = \"250ms\"\nfailures = 3\n",
         command = quoted(command),
-        key = quoted(shared_key_file(net)),
         url = quoted(format!("http://{}/status", host.rpc())),
     )
 }
@@ -204,6 +216,26 @@ pub fn node_command(net: &Net, home: &Path) -> Command {
 fn node_argv(net: &Net, home: &Path) -> Vec<String> {
     let (program, home) = (net.programs.chain_node.to_string_lossy().into_owned(), home.to_string_lossy().into_owned());
     vec![program, "start".into(), "--home".into(), home]
+}
+
+/// The settings of a host's stopped chain node are those of the network's custody.
+pub fn lay_custody(net: &Net, host: &Host) -> Result<()> {
+    let address = match net.custody {
+        Custody::Links => String::new(),
+        Custody::Signer => signer_address(host),
+    };
+    let file = net.chain_home(&host.id).join("config/config.toml");
+    edit_config(&file, &[("", "priv_validator_laddr", quoted(address))])
+}
+
+/// Where a host's chain node waits for its signer.
+fn signer_address(host: &Host) -> String {
+    format!("unix://{}", host.run_dir.join("privval.sock").display())
+}
+
+/// The shared validator's state before it has signed anything.
+pub fn first_mark(net: &Net) -> PathBuf {
+    net.keys_dir().join("priv_validator_state.json")
 }
 
 pub fn shared_key_file(net: &Net) -> PathBuf {

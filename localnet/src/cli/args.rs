@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use localnet::hosts::faults::What;
-use localnet::net::{ChainKind, HOSTS, Profile, Shape};
+use localnet::net::{ChainKind, Custody, HOSTS, Profile, Shape};
 use localnet::process::limits::Confine;
 use localnet::runs::bench::{Against, Fault};
 use localnet::runs::idle::Rival;
@@ -22,11 +22,15 @@ pub(crate) struct ChainArgs {
     /// Heartbeat, lease and kill_max of all hosts
     #[arg(long, value_enum, default_value = "lan")]
     pub(crate) profile: Profile,
+    /// Who has the validator's key
+    #[arg(long, value_enum, default_value = "links")]
+    pub(crate) custody: Custody,
 }
 
 impl ChainArgs {
     pub(crate) fn shape(self) -> Shape {
-        Shape { slot_ms: self.slot.slot_ms, hosts: self.hosts, profile: self.profile, ..Shape::usual(self.chain) }
+        let ChainArgs { chain, slot, hosts, profile, custody } = self;
+        Shape { slot_ms: slot.slot_ms, hosts, profile, custody, ..Shape::usual(chain) }
     }
 }
 

@@ -69,8 +69,10 @@ pub(crate) fn strike(net: &Net, target: &Target, signal: Signal) -> Result<ExitC
     let targets = faults::find(net, &target.host, target.what)?;
     match (signal, target.what) {
         (Signal::KILL, What::Host) => faults::kill_host(net, &target.host, &targets)?,
-        (Signal::KILL, What::Coordinator | What::Guard | What::Node) => faults::kill(&targets)?,
-        (other, What::Coordinator | What::Guard | What::Node | What::Host) => procs::signal(&targets, other)?,
+        (Signal::KILL, What::Coordinator | What::Guard | What::Node | What::Signer) => faults::kill(&targets)?,
+        (other, What::Coordinator | What::Guard | What::Node | What::Signer | What::Host) => {
+            procs::signal(&targets, other)?
+        }
     }
     println!("{}: {}", target.host, describe(&targets));
     Ok(ExitCode::SUCCESS)

@@ -18,19 +18,23 @@ pub enum What {
     Guard,
     /// The chain node.
     Node,
-    /// All three at once.
+    /// What has the key where no chain node has it.
+    Signer,
+    /// All of them at once.
     Host,
 }
 
 /// Everything of baton, and of what it is compared with, that runs beside a chain node.
 const COORDINATORS: [&str; 2] = ["baton", "etcdctl"];
-const OTHERS: [&str; 2] = ["baton-guard", "etcd"];
+const SIGNER: &str = "baton-signer";
+const OTHERS: [&str; 3] = ["baton-guard", SIGNER, "etcd"];
 
 impl What {
     pub fn matches(self, proc: &Proc) -> bool {
         match self {
             What::Coordinator => COORDINATORS.contains(&proc.program()),
             What::Guard => proc.program() == "baton-guard",
+            What::Signer => proc.program() == SIGNER,
             What::Node => !COORDINATORS.contains(&proc.program()) && !OTHERS.contains(&proc.program()),
             What::Host => true,
         }
@@ -43,8 +47,8 @@ impl What {
 /// The host does not exist or cannot have such a process (bad input), or none runs.
 pub fn find(net: &Net, host: &str, what: What) -> Result<Vec<Proc>> {
     let role = net.host(host)?.role;
-    if role == Role::Arbiter && matches!(what, What::Guard | What::Node) {
-        return Err(Usage(format!("{host} is the arbiter: it has a coordinator, no guard and no chain node")).into());
+    if role == Role::Arbiter && matches!(what, What::Guard | What::Node | What::Signer) {
+        return Err(Usage(format!("{host} is the arbiter: it has a coordinator and nothing else")).into());
     }
     let found = of_host(net, host, what);
     if found.is_empty() {

@@ -111,7 +111,7 @@ fn check_sim(net: &Net) -> Result<Verdict> {
 fn check_cometbft(net: &Net) -> Result<Verdict> {
     let address = cometbft::shared_address(net)?;
     let KeyReport { signatures, doubles, overlap, out_of_order, breach, examples } =
-        votelog::check(&votelog::read(net)?);
+        votelog::check(&votelog::read(net)?, net.custody);
     let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, breach, examples };
     let head = measure::head(net)?;
     let found = evidence_on_cometbft(net, 1..head + 1)?;

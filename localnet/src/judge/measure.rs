@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
     pub fn report(&self) -> Option<KeyReport> {
         match &self.source {
             Source::Signatures { seen, .. } => signlog::check(seen).keys.remove(&self.net.shared_key),
-            Source::Votes { seen, .. } => (!seen.is_empty()).then(|| votelog::check(seen)),
+            Source::Votes { seen, .. } => (!seen.is_empty()).then(|| votelog::check(seen, self.net.custody)),
         }
     }
 

@@ -12,7 +12,7 @@ use baton::base::time::WallTime;
 use serde_json::Value;
 
 use crate::judge::signlog::KeyReport;
-use crate::net::Net;
+use crate::net::{Custody, Net};
 use crate::simchain::genesis::parse_rfc3339;
 
 /// Two hosts that sign in turn are further apart than a restart of a chain node.
@@ -41,11 +41,13 @@ pub struct Vote {
     pub place: Place,
     /// As the node stamped it, on the one wall clock of this machine.
     pub at: WallTime,
+    /// The node's words for content, signature and, of a vote, time.
+    pub text: String,
 }
 
 impl fmt::Display for Vote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Vote { host, place: Place { height, round, step }, at } = self;
+        let Vote { host, place: Place { height, round, step }, at, text: _ } = self;
         write!(f, "{host} {height}/{round}/{step:?} {at}")
     }
 }
@@ -74,7 +76,11 @@ pub fn parse(host: &str, line: &str) -> std::result::Result<Option<Vote>, String
     let place = Place { height: number("height")?, round, step };
     let signed_at = text.as_str().and_then(|t| t.rsplit_once(" @ ")).map(|(_, time)| time.trim_end_matches('}'));
     let at = signed_at.and_then(parse_rfc3339).ok_or(format!("no time: {line}"))?;
-    Ok(Some(Vote { host: host.into(), place, at }))
+    let text = text.as_str().unwrap_or_default();
+    // Of a proposal a node logs its own time, whatever was signed; the signature stands before it.
+    let text = if step == Step::Proposal { text.rsplit_once(" @ ").map_or(text, |(signed, _)| signed) } else { text };
+    let text = text.to_owned();
+    Ok(Some(Vote { host: host.into(), place, at, text }))
 }
 
 /// All votes of the network so far.
@@ -90,8 +96,39 @@ pub fn read(net: &Net) -> Result<Vec<Vote>> {
     Ok(votes)
 }
 
-/// Judges all votes of one key, over all hosts.
-pub fn check(votes: &[Vote]) -> KeyReport {
+/// Judges all votes of one key, over all hosts. Where the log decides what is signed, several hosts may give the same
+/// vote, as long as it is the same to the last byte, and in whatever turns.
+pub fn check(votes: &[Vote], custody: Custody) -> KeyReport {
+    match custody {
+        Custody::Links => check_turns(votes),
+        Custody::Signer => check_contents(votes),
+    }
+}
+
+fn check_contents(votes: &[Vote]) -> KeyReport {
+    let mut report = KeyReport::default();
+    let mut first: HashMap<Place, &Vote> = HashMap::new();
+    let mut last: HashMap<&str, &Vote> = HashMap::new();
+    for vote in votes {
+        *report.signatures.entry(vote.host.clone()).or_default() += 1;
+        let earlier = *first.entry(vote.place).or_insert(vote);
+        if earlier.text != vote.text {
+            report.doubles += 1;
+            report.breach.add([&vote.host, &earlier.host], vote.place.height);
+            report.examples.push(format!("double: '{vote}' {} against '{earlier}' {}", vote.text, earlier.text));
+        }
+        // Each host's own log, in its own order.
+        if let Some(before) = last.insert(&vote.host, vote).filter(|before| before.place > vote.place) {
+            report.out_of_order += 1;
+            report.breach.add([&vote.host, &before.host], vote.place.height);
+            report.examples.push(format!("out of order: '{vote}' after '{before}'"));
+        }
+    }
+    report.examples.truncate(EXAMPLES_MAX);
+    report
+}
+
+fn check_turns(votes: &[Vote]) -> KeyReport {
     let mut votes: Vec<&Vote> = votes.iter().collect();
     votes.sort_by_key(|vote| vote.at);
     let mut report = KeyReport::default();
@@ -136,7 +173,7 @@ mod tests {
 
     fn vote(host: &str, height: u64, step: Step, ms: u64) -> Vote {
         let at = WallTime::from_nanos(ms * 1_000_000);
-        Vote { host: host.into(), place: Place { height, round: 0, step }, at }
+        Vote { host: host.into(), place: Place { height, round: 0, step }, at, text: ms.to_string() }
     }
 
     #[test]
@@ -157,15 +194,15 @@ mod tests {
     fn two_hosts_that_sign_one_after_the_other_are_clean() {
         let votes =
             [vote("a", 1, Step::Prevote, 0), vote("a", 1, Step::Precommit, 9), vote("b", 3, Step::Prevote, 2000)];
-        assert!(check(&votes).is_clean(), "{:?}", check(&votes));
+        assert!(check(&votes, Custody::Links).is_clean(), "{:?}", check(&votes, Custody::Links));
     }
 
     #[test]
     fn a_step_that_is_signed_twice_or_below_an_earlier_one_is_seen() {
         let first = vote("a", 3, Step::Precommit, 0);
-        let report = check(&[first.clone(), vote("b", 3, Step::Precommit, 2000)]);
+        let report = check(&[first.clone(), vote("b", 3, Step::Precommit, 2000)], Custody::Links);
         assert_eq!((report.doubles, report.out_of_order), (1, 0), "{report:?}");
-        let report = check(&[first, vote("b", 3, Step::Prevote, 2000)]);
+        let report = check(&[first, vote("b", 3, Step::Prevote, 2000)], Custody::Links);
         assert_eq!((report.doubles, report.out_of_order), (0, 1), "{report:?}");
     }
 
@@ -173,7 +210,19 @@ mod tests {
     fn hosts_that_sign_by_turns_are_seen() {
         let votes =
             [vote("a", 1, Step::Prevote, 0), vote("b", 2, Step::Prevote, 100), vote("a", 3, Step::Prevote, 200)];
-        assert_eq!(check(&votes).overlap, 1);
-        assert_eq!(check(&votes[..2]).overlap, 0);
+        assert_eq!(check(&votes, Custody::Links).overlap, 1);
+        assert_eq!(check(&votes[..2], Custody::Links).overlap, 0);
+    }
+
+    #[test]
+    fn where_the_log_decides_the_same_vote_may_come_from_two_hosts_and_no_other() {
+        let of_log = |votes: &[Vote]| check(votes, Custody::Signer);
+        let first = vote("a", 1, Step::Prevote, 7);
+        let along = Vote { host: "b".into(), ..first.clone() };
+        let next = vote("a", 1, Step::Precommit, 9);
+        assert!(of_log(&[first.clone(), along.clone(), next.clone(), along.clone()]).is_clean());
+        let another = vote("b", 1, Step::Prevote, 8);
+        assert_eq!(of_log(&[first.clone(), another]).doubles, 1);
+        assert_eq!(of_log(&[next, first]).out_of_order, 1);
     }
 }

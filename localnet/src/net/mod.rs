@@ -65,6 +65,17 @@ impl Profile {
     }
 }
 
+/// `chain.custody` of all hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Custody {
+    /// The holder's chain node has the key.
+    #[default]
+    Links,
+    /// No chain node has it: the log decides what is signed (CometBFT alone).
+    Signer,
+}
+
 /// What a network is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -78,6 +89,7 @@ pub struct Shape {
     /// Members prove themselves to each other on loopback too. Elsewhere they always do.
     pub tls: bool,
     pub profile: Profile,
+    pub custody: Custody,
 }
 
 impl Shape {
@@ -91,6 +103,7 @@ impl Shape {
             cosmovisor: false,
             tls: false,
             profile: Profile::Lan,
+            custody: Custody::Links,
         }
     }
 
@@ -230,6 +243,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub profile: Profile,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub custody: Custody,
 }
 
 impl Net {
@@ -278,7 +294,7 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -294,6 +310,7 @@ impl Net {
             cosmovisor,
             tls,
             profile,
+            custody,
         })
     }
 

@@ -24,7 +24,7 @@ use crate::judge::status::{self, Status};
 use crate::net::http;
 use crate::net::namespaces;
 use crate::net::wires::{self, Request};
-use crate::net::{ChainKind, Ground, Net, Shape};
+use crate::net::{ChainKind, Custody, Ground, Net, Shape};
 use crate::process::keeper;
 use crate::process::limits::Confined;
 use crate::process::procs::{HOST_MARKER, MARKER, describe, marked};
@@ -104,7 +104,22 @@ pub fn start_confined(net: &Net, confined: &Confined, seen: impl FnMut(&Status))
         await_step(|| faults::find(net, &host.id, What::Coordinator).map(drop))
             .with_context(|| format!("start the coordinator of {}", host.id))?;
     }
-    with_diagnosis(net, await_holder(net, seen))
+    with_diagnosis(net, import_mark(net).and_then(|()| await_holder(net, seen)))
+}
+
+/// Where the log decides what is signed, it has the mark of before.
+fn import_mark(net: &Net) -> Result<()> {
+    let Some(host) = net.signers().next().filter(|_| net.custody == Custody::Signer) else { return Ok(()) };
+    await_step(|| {
+        let mut command = Command::new(&net.programs.baton);
+        command.args(["signer", "import", "--state"]).arg(cometbft::first_mark(net));
+        command.arg("--config").arg(net.config_file(&host.id));
+        let answer = status::run_bounded(command, STEP_BOUND)?;
+        if answer.code != Some(0) {
+            bail!("baton signer import: exit code {:?}: {}", answer.code, answer.stderr.trim());
+        }
+        Ok(())
+    })
 }
 
 /// Gives up at once when a coordinator ends.

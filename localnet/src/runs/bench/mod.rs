@@ -53,6 +53,10 @@ pub enum Fault {
     NodeStop,
     /// SIGSTOP of the holder's guard and chain node at once; the coordinator goes on
     GuardAndNodeStop,
+    /// Of the holder, where the log decides what is signed. Until the next signature, by whichever host.
+    SignerKill,
+    /// All of the standby's processes are killed. Until the next signature of the holder.
+    StandbyHost,
 }
 
 impl Fault {
@@ -79,6 +83,8 @@ impl Fault {
             Fault::SlowFollower => "slow-follower",
             Fault::NodeStop => "node-stop",
             Fault::GuardAndNodeStop => "guard-and-node-stop",
+            Fault::SignerKill => "signer-kill",
+            Fault::StandbyHost => "standby-host",
         }
     }
 
@@ -89,7 +95,7 @@ impl Fault {
             Fault::HostSyncs200 => Some(Duration::from_millis(200)),
             Fault::Host | Fault::Node | Fault::Handover | Fault::CoordinatorStop | Fault::CoordinatorKill => None,
             Fault::Cut | Fault::CutIn | Fault::SlowFollower => None,
-            Fault::NodeStop | Fault::GuardAndNodeStop => None,
+            Fault::NodeStop | Fault::GuardAndNodeStop | Fault::SignerKill | Fault::StandbyHost => None,
         }
     }
 

@@ -57,6 +57,8 @@ fn title(fault: Fault) -> &'static str {
         Fault::HostSyncs200 => "Host lost, slow syncs (200 ms)",
         Fault::SlowFollower => "Slow follower",
         Fault::NodeStop => "Chain node stopped (SIGSTOP)",
+        Fault::SignerKill => "Signer killed",
+        Fault::StandbyHost => "Standby's host lost",
         Fault::GuardAndNodeStop => "Guard and chain node stopped (SIGSTOP)",
     }
 }

@@ -104,6 +104,21 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
         }
         Fault::SlowFollower => slow_follower(net, pair, watch),
         Fault::NodeStop => stop(net, holder, &[What::Node], Duration::ZERO, watch),
+        Fault::SignerKill => {
+            let targets = faults::find(net, holder, What::Signer)?;
+            let at = watch.now_ns();
+            faults::kill(&targets)?;
+            gap_since(watch, at, "nobody")
+        }
+        Fault::StandbyHost => {
+            let standby = pair.standby.as_str();
+            let targets = faults::find(net, standby, What::Host)?;
+            let at = watch.now_ns();
+            faults::kill_host(net, standby, &targets)?;
+            let gap = gap_since(watch, at, standby)?;
+            launch::start_coordinator(net, standby)?;
+            Ok(gap)
+        }
         Fault::GuardAndNodeStop => stop(net, holder, &[What::Guard, What::Node], Duration::ZERO, watch),
     }
 }

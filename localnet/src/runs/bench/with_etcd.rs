@@ -74,6 +74,8 @@ impl Contender for EtcdNet {
             Fault::Cut | Fault::CutIn | Fault::SlowFollower => {
                 bail!("members of etcd reach each other without the proxies: there is nothing to cut")
             }
+            Fault::SignerKill => bail!("etcdctl lock has no signer"),
+            Fault::StandbyHost => bail!("etcdctl lock is measured by what its holder loses"),
             Fault::NodeStop | Fault::GuardAndNodeStop => bail!("etcdctl lock looks at no chain node and has no guard"),
             Fault::HostSyncs90 | Fault::HostSyncs200 => bail!("etcd's syncs cannot be made slow"),
         }

@@ -346,7 +346,7 @@ impl Fault {
         }
         match what {
             What::Host => faults::kill_host(net, &self.host, &targets)?,
-            What::Coordinator | What::Guard | What::Node => faults::kill(&targets)?,
+            What::Coordinator | What::Guard | What::Node | What::Signer => faults::kill(&targets)?,
         }
         Ok(Struck::Killed)
     }
