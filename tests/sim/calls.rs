@@ -19,6 +19,10 @@ impl World {
         self.hosts[host].timing.heartbeat() * 3 / 4
     }
 
+    pub fn entries_ttl(&self, host: Id) -> Duration {
+        self.soft_ttl(host).max(self.hosts[host].timing.lease() / 2)
+    }
+
     fn vote_max(&self, host: Id) -> Duration {
         let timing = &self.hosts[host].timing;
         match self.without {
@@ -65,7 +69,7 @@ impl World {
         let soft = self.soft_ttl(host);
         let patient = self.without != Without::LateAcknowledgements;
         let longest = match answer {
-            Appended::Matched(_) | Appended::Conflict if patient => soft.max(self.hosts[host].timing.lease() / 2),
+            Appended::Matched(_) | Appended::Conflict if patient => self.entries_ttl(host),
             Appended::Matched(_) | Appended::Conflict | Appended::Alive | Appended::HigherVote(..) => soft,
         };
         self.local(host).since(sent_at) <= longest

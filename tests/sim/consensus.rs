@@ -71,6 +71,9 @@ impl World {
 
     pub fn replicate(&mut self, host: Id, to: Id) {
         let Some(append) = self.hosts[host].raft.replicate(to) else { return };
+        if self.keeps_entries(host, to) {
+            return;
+        }
         let snapshot = self.is_purged(host, &append);
         if !snapshot {
             self.send_append(host, to, append, false);
@@ -155,10 +158,16 @@ impl World {
 
     pub fn deliver(&mut self, from: Id, host: Id, peer: u32, message: Message) {
         let generation = self.hosts[host].generation;
-        if let Message::Appended { sent_at, .. } = &message
-            && peer == generation
-        {
-            self.heard(host, from, *sent_at);
+        if peer == generation {
+            match &message {
+                Message::Appended { sent_at, .. } => self.heard(host, from, Some(*sent_at)),
+                Message::PreVoted { .. } | Message::Voted { .. } => self.heard(host, from, None),
+                Message::Append { .. }
+                | Message::PreVote(_)
+                | Message::Vote(_)
+                | Message::Transfer { .. }
+                | Message::Gossip(_) => {}
+            }
         }
         match message {
             Message::Append { append, snapshot, sent_at, lease } => {

@@ -16,9 +16,9 @@ use crate::world::{MS, Without, World};
 
 #[derive(Clone, Copy, Debug)]
 pub enum Scene {
-    /// One member hears nothing while entries are written and forgotten.
+    /// One member hears no more than the holder's heartbeats while entries are written and forgotten.
     Lags,
-    /// It hears the holder again, and gets a snapshot.
+    /// It hears all of the holder again, and gets a snapshot.
     CatchesUp,
     HandsOver,
     /// The member hears the next holder too.
@@ -57,13 +57,15 @@ impl World {
         self.scene = Some([old, new, lagging]);
         match scene {
             Scene::Lags => {
-                self.cut([(old, lagging), (new, lagging)], true);
+                self.no_entries = Some((old, lagging));
+                self.cut([(new, lagging), (new, lagging)], true);
                 for priority in [Some(7), None] {
                     self.order(Command::Set(Set::Priority { member: self.name(lagging), priority }));
                 }
             }
             Scene::CatchesUp => {
-                (self.cuts[old][lagging], self.cuts[lagging][old], self.cuts[lagging][new]) = (false, false, false);
+                self.no_entries = None;
+                self.cuts[lagging][new] = false;
             }
             Scene::HandsOver => {
                 self.snapshots.every = None;

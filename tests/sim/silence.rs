@@ -21,7 +21,9 @@ pub struct Owes {
     owed: Owed,
     under_way: Vec<UnderWay>,
     /// A heartbeat of this term leaves when the peer is heard by then.
-    waiting: Option<(u64, BootTime)>,
+    heartbeat: Option<(u64, BootTime)>,
+    /// So do entries, or a snapshot.
+    entries: Option<(u64, BootTime)>,
     /// For a mutation: it was silent once.
     was_silent: bool,
 }
@@ -61,35 +63,60 @@ impl World {
 
     /// Now, or when the peer is heard before Raft gives this heartbeat up; else not at all.
     pub fn send_heartbeat(&mut self, host: Id, peer: Id, append: Append) {
+        let until = self.local(host) + self.soft_ttl(host);
+        let kept_back = self.is_silent(host, peer, false);
+        let Some((owes, _)) = self.owes(host, peer) else { return };
+        owes.heartbeat = kept_back.then_some((append.term, until));
+        if !kept_back {
+            self.send_append(host, peer, append, false);
+        }
+    }
+
+    /// As a heartbeat, entries or a snapshot.
+    pub fn keeps_entries(&mut self, host: Id, peer: Id) -> bool {
+        let until = self.local(host) + self.entries_ttl(host);
+        let (kept_back, term) = (self.is_silent(host, peer, true), self.hosts[host].raft.term);
+        if let Some((owes, _)) = self.owes(host, peer) {
+            owes.entries = kept_back.then_some((term, until));
+        }
+        kept_back
+    }
+
+    fn is_silent(&mut self, host: Id, peer: Id, entries: bool) -> bool {
         let (now, without) = (self.local(host), self.without);
-        let until = now + self.soft_ttl(host);
-        let Some((owes, patience)) = self.owes(host, peer) else { return };
+        let Some((owes, patience)) = self.owes(host, peer) else { return false };
         let silent = !owes.owed.may_send(now, &patience);
         owes.was_silent |= silent;
         let kept_back = match without {
             Without::Silence => false,
-            Without::HeardAgain => owes.was_silent,
+            Without::SilentEntries => silent && !entries,
+            Without::HeardAgain => owes.was_silent && (silent || !entries),
             _ => silent,
         };
         if kept_back {
-            owes.waiting = Some((append.term, until));
-            return self.tally.note(Kind::KeptSilent);
+            self.tally.note(Kind::KeptSilent);
         }
-        owes.waiting = None;
-        self.send_append(host, peer, append, false);
+        kept_back
     }
 
-    /// An answer has arrived, in time for Raft or not.
-    pub fn heard(&mut self, host: Id, peer: Id, sent_at: BootTime) {
+    /// An answer has arrived, in time for Raft or not; to what was sent then, or to something else.
+    pub fn heard(&mut self, host: Id, peer: Id, sent_at: Option<BootTime>) {
         let now = self.local(host);
         let Some((owes, patience)) = self.owes(host, peer) else { return };
-        let Some(place) = owes.under_way.iter().position(|request| request.sent_at == sent_at) else { return };
-        owes.under_way.remove(place);
-        owes.owed.end(now, true, &patience);
-        let waits = owes.waiting.take().filter(|(_, until)| now <= *until);
-        let Some((term, _)) = waits.filter(|(term, _)| self.hosts[host].raft.term == *term) else { return };
-        if let Some(append) = self.heartbeat_of(host, term) {
+        match owes.under_way.iter().position(|request| Some(request.sent_at) == sent_at) {
+            Some(place) => {
+                owes.under_way.remove(place);
+                owes.owed.end(now, true, &patience);
+            }
+            None => owes.owed.heard(now),
+        }
+        let [heartbeat, entries] = [owes.heartbeat.take(), owes.entries.take()]
+            .map(|waits| waits.filter(|(_, until)| now <= *until).map(|(term, _)| term));
+        if let Some(append) = heartbeat.and_then(|term| self.heartbeat_of(host, term)) {
             self.send_heartbeat(host, peer, append);
+        }
+        if entries == Some(self.hosts[host].raft.term) {
+            self.replicate(host, peer);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Faults that end nothing: a disk, a guard, a chain node that is there and does not answer, or late.
 
+use baton::core::agreed::replicated::{Command, Set};
+
 use crate::faults::Fault;
 use crate::raft::Id;
 use crate::random::Random;
@@ -18,6 +20,10 @@ pub enum Trouble {
     NodeKilled,
     /// The holder is heard, and hears nobody.
     InboundCut,
+    /// As before, and what it sends arrives all the time. It may have proposed something just then.
+    Deaf {
+        proposes: bool,
+    },
     /// Every flush of all members takes so many milliseconds more; a second later the holder's host is lost.
     SlowSyncs(u64),
     /// The whole disk: no flush ends, no link is renamed, the chain node writes nothing.
@@ -49,10 +55,12 @@ pub struct Struck {
 }
 
 impl Trouble {
-    pub const ALL: [Trouble; 16] = [
+    pub const ALL: [Trouble; 18] = [
         Trouble::HostLost,
         Trouble::NodeKilled,
         Trouble::InboundCut,
+        Trouble::Deaf { proposes: false },
+        Trouble::Deaf { proposes: true },
         Trouble::SlowSyncs(90),
         Trouble::SlowSyncs(200),
         Trouble::SlowSyncs(300),
@@ -74,6 +82,8 @@ impl Trouble {
         match self {
             // The slowest of all; most are judged by their share.
             Trouble::HostLost | Trouble::InboundCut => 3 * lease,
+            // As long again where nobody is elected before it tries again.
+            Trouble::Deaf { .. } => 6 * lease,
             Trouble::NodeKilled => 1_000 * MS,
             Trouble::SlowSyncs(more) if more > 200 => 9_000 * MS,
             // With a second round, as after a split vote.
@@ -95,7 +105,7 @@ impl Trouble {
             Trouble::SlowSyncs(90 | 200) => 3_000 * MS,
             Trouble::HostLost => TIMING.lease().as_nanos() as u64 * 14 / 10,
             // The holder signs on for nearly a lease, and one heartbeat at most leaves meanwhile.
-            Trouble::InboundCut => 600 * MS,
+            Trouble::InboundCut | Trouble::Deaf { .. } => 700 * MS,
             Trouble::NodeKilled
             | Trouble::SlowSyncs(_)
             | Trouble::DiskStuck
@@ -120,6 +130,7 @@ impl Trouble {
             Trouble::HostLost
             | Trouble::NodeKilled
             | Trouble::InboundCut
+            | Trouble::Deaf { .. }
             | Trouble::SlowSyncs(_)
             | Trouble::DiskStuck
             | Trouble::StateStuck
@@ -139,12 +150,16 @@ impl World {
             Trouble::HostLost => self.strike(Fault::Host(host)),
             Trouble::NodeKilled => self.strike(Fault::Node(host)),
             Trouble::InboundCut => {
-                for other in self.others(host) {
-                    self.cuts[other][host] = true;
-                    if lasts > UNCONFIRMED {
-                        // Nothing confirms what is sent on a connection, and it sends no more.
-                        self.plan(UNCONFIRMED, Fault::Cut { from: host, to: other, cut: true });
-                    }
+                self.deafen(host);
+                // Nothing confirms what is sent on a connection, and it sends no more.
+                for to in self.others(host).filter(|_| lasts > UNCONFIRMED) {
+                    self.plan(UNCONFIRMED, Fault::Cut { from: host, to, cut: true });
+                }
+            }
+            Trouble::Deaf { proposes } => {
+                self.deafen(host);
+                if proposes {
+                    self.order(Command::Set(Set::Priority { member: self.name(host), priority: Some(7) }));
                 }
             }
             Trouble::SlowSyncs(more) => {
@@ -181,6 +196,10 @@ impl World {
                 self.strike(Fault::Host(struck.third));
             }
         }
+    }
+
+    fn deafen(&mut self, host: Id) {
+        self.others(host).for_each(|from| self.cuts[from][host] = true);
     }
 
     pub fn clock_back(&mut self, host: Id) {

@@ -72,12 +72,14 @@ pub enum Without {
     OneSync,
     /// Liveness: a leader sends heartbeats to whoever is silent, too.
     Silence,
+    /// Liveness: it sends them entries.
+    SilentEntries,
     /// Liveness: a follower that was silent once gets no heartbeat any more, also when it is heard again.
     HeardAgain,
 }
 
 impl Without {
-    pub const ALL: [Without; 24] = [
+    pub const ALL: [Without; 25] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -101,6 +103,7 @@ impl Without {
         Without::Resigning,
         Without::OneSync,
         Without::Silence,
+        Without::SilentEntries,
         Without::HeardAgain,
     ];
 }

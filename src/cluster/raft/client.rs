@@ -103,6 +103,7 @@ impl Peer {
         };
         let (sender, answer) = Answer::from_proto(response).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
         self.identity.check_from(&sender, &self.id).map_err(|e| unreachable(e.to_string()))?;
+        self.calls.silence.heard();
         Ok(answer)
     }
 
@@ -114,6 +115,11 @@ impl Peer {
     /// at any time, and late ones do: the lease counts from the sending, and the core knows which term it leads.
     fn note_acked(&self, term: Term, sent_at: BootTime, promised: Option<Duration>) {
         self.core.step(Event::Acked { from: self.id.clone(), term, sent_at, promised });
+    }
+
+    /// Invariant (fence 1): the time of sending is taken after this wait, and before the request leaves.
+    async fn may_send(&self, patience: Duration) -> Result<(), Error> {
+        timeout(patience, self.calls.silence.over()).await.map_err(|_elapsed| self.no_answer())
     }
 
     /// Invariant (fence 1): nothing leaves in a term whose lead the core has given up, or the promises of that term
@@ -161,10 +167,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, Error> {
         let (term, is_heartbeat) = (request.vote.leader_id.term, request.entries.is_empty());
         if is_heartbeat {
-            // Invariant (fence 1): the time of sending is taken after the wait, and before the request leaves.
-            if timeout(option.soft_ttl(), self.calls.silence.over()).await.is_err() {
-                return Err(self.no_answer());
-            }
+            self.may_send(option.soft_ttl()).await?;
             let call = self.clone().append(request, BootTime::now());
             // Raft learns from the answer that it is still followed, and any answer to one of these says so. Its own
             // time limit ends before answers come that take longer than a heartbeat, each time.
@@ -177,9 +180,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
                 () = another => Ok(AppendEntriesResponse::Success),
             };
         }
-        let call = self.clone().append(request, BootTime::now());
         // As long as the peer's disk may take: asking again would not make that faster.
         let patience = option.soft_ttl().max(self.lease.lease() / 2);
+        self.may_send(patience).await?;
+        let call = self.clone().append(request, BootTime::now());
         let answered = self.calls.outlive(patience, self.lease.lease(), call).await;
         answered.unwrap_or_else(|| Err(self.no_answer()))
     }
@@ -220,6 +224,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        self.may_send(option.soft_ttl()).await?;
         let sent_at = BootTime::now();
         let request = SnapshotRequest { vote: vote.clone(), meta: snapshot.meta, data: snapshot.snapshot };
         let request = self.as_leader(vote.leader_id.term, request)?;

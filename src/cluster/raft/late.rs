@@ -124,6 +124,10 @@ impl Silence {
         Request { silence: self.clone(), answered: false }
     }
 
+    pub(super) fn heard(&self) {
+        self.owed.send_modify(|owed| owed.heard(BootTime::now()));
+    }
+
     /// Returns at once while the peer answers or owes nothing, and else once it is heard.
     pub(super) async fn over(&self) {
         let mut owed = self.owed.subscribe();

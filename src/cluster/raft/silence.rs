@@ -1,9 +1,9 @@
-//! When a follower that owes answers is sent no more heartbeats. Pure: `late` keeps what each peer owes and says when it
-//! is, and the simulation does the same with clocks of its own.
+//! When a follower that owes answers is sent nothing more. Pure: `late` keeps what each peer owes and says when it is,
+//! and the simulation does the same with clocks of its own.
 //!
-//! A heartbeat that arrives lengthens a promise, also when its answer cannot come back. A leader that hears nothing
-//! then keeps everybody loyal to a lease that it loses. So it says no more until it hears something: what is not sent
-//! is promised by nobody, and no other rule changes.
+//! A heartbeat that arrives lengthens a promise, also when its answer cannot come back, and so do entries and a
+//! snapshot. A leader that hears nothing then keeps everybody loyal to a lease that it loses. So it says no more until
+//! it hears something: what is not sent is promised by nobody, and no other rule changes.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ pub struct Patience {
     /// From the last answer on, or from one heartbeat before the first request that is owed an answer, where that is
     /// later.
     max: Duration,
-    /// Whoever might be elected has been by then, and a connection that broke is no reason to wait any longer.
+    /// Whoever might be elected has been by then, and a connection that broke is no reason to wait any longer. It is
+    /// asked again, for no longer than before.
     mute_until: Duration,
 }
 
@@ -42,7 +43,11 @@ impl Owed {
     /// A request leaves at `now`. Each is to `end` once.
     pub fn begin(&mut self, now: BootTime, patience: &Patience) {
         let earliest = now - patience.heartbeat;
-        self.silent_since.get_or_insert(self.heard_at.map_or(earliest, |heard| heard.max(earliest)));
+        let since = self.silent_since.get_or_insert(self.heard_at.map_or(earliest, |heard| heard.max(earliest)));
+        if now.since(*since) > patience.mute_until {
+            // It is tried again; were it asked for ever from now on, it would be loyal for ever.
+            *since = now;
+        }
         self.under_way += 1;
     }
 
@@ -50,15 +55,20 @@ impl Owed {
     pub fn end(&mut self, now: BootTime, answered: bool, patience: &Patience) {
         self.under_way -= 1;
         if answered {
-            self.heard_at = Some(now);
-            self.silent_since = (self.under_way > 0).then_some(now);
+            self.heard(now);
         } else if self.under_way == 0 && self.may_send(now, patience) {
             // It failed at once: nobody listens there now, and nobody promises.
             self.silent_since = None;
         }
     }
 
-    /// Whether a heartbeat may leave at `now`.
+    /// It was heard at `now` otherwise: a candidate's question, or the snapshot of a leader, was answered.
+    pub fn heard(&mut self, now: BootTime) {
+        self.heard_at = Some(now);
+        self.silent_since = (self.under_way > 0).then_some(now);
+    }
+
+    /// Whether a heartbeat, entries or a snapshot may leave at `now`.
     pub fn may_send(&self, now: BootTime, patience: &Patience) -> bool {
         let silent_for = self.silent_since.map(|since| now.since(since));
         silent_for.is_none_or(|silent_for| silent_for <= patience.max || silent_for > patience.mute_until)
@@ -118,6 +128,32 @@ mod tests {
         b.ended(1000, false);
         assert!(!b.may_be_asked(1010), "the promise of 150 ms is still alive");
         assert!(b.may_be_asked(2010), "nobody was elected: it is asked as before");
+    }
+
+    #[test]
+    fn a_follower_that_answers_nothing_is_asked_anew_every_two_leases_and_no_more() {
+        let mut b = Follower::new();
+        let mut asked = Vec::new();
+        for ms in 0..8000 {
+            if b.may_be_asked(ms) {
+                b.asked(ms);
+                asked.push(ms);
+            }
+        }
+        let pauses = asked.windows(2).filter(|two| two[1] > two[0] + 1).map(|two| (two[0], two[1]));
+        let expected = [(75, 1851), (2076, 3852), (4077, 5853), (6078, 7854)];
+        assert_eq!(pauses.collect::<Vec<(u64, u64)>>(), expected, "last before a pause, and first after it");
+    }
+
+    #[test]
+    fn a_voter_of_a_leader_is_heard_though_it_owes_answers_to_an_earlier_one() {
+        let mut b = Follower::new();
+        b.asked(0);
+        b.ended(1000, false);
+        assert!(!b.may_be_asked(1100));
+        b.owed.heard(Follower::at(1100));
+        b.asked(1100);
+        assert!(b.may_be_asked(1101));
     }
 
     #[test]

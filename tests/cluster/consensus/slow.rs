@@ -71,6 +71,30 @@ async fn a_leader_that_hears_nothing_sends_no_heartbeats_until_it_is_answered_or
     eventually("a is answered again", || cluster.lease("a").is_some()).await;
 }
 
+/// Each copy of an entry that nobody acknowledges would keep the others loyal, as a heartbeat would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_nothing_repeats_no_entries_until_it_is_answered_or_two_leases_have_passed() {
+    let ms = Duration::from_millis;
+    let timing = Timing::new(ms(150), ms(3000), ms(50), 1000).expect("safe");
+    let cluster = Cluster::led_by_a(Shape::arbiters(timing)).await;
+    let answers_late_by = |late| ["b", "c"].iter().for_each(|name| cluster.front(name).rule(|rules| rules.late = late));
+    answers_late_by(10 * LONG);
+    ["b", "c"].iter().for_each(|name| cluster.front(name).forget_seen());
+    let consensus = cluster.at("a").consensus.clone();
+    let proposed = tokio::spawn(async move { consensus.propose(release(0)).await });
+    eventually("a's lease is over", || cluster.lease("a").is_none()).await;
+    let began_at = BootTime::now();
+    let sent = |name: &str| cluster.front(name).count(|seen| seen.call == Call::Append && seen.from == "a");
+    let all = ["b", "c"].map(sent);
+    // An entry is given up after half a lease, and would be sent again.
+    eventually("half a lease more has passed", || BootTime::now().since(began_at) > timing.lease() / 2).await;
+    let later = ["b", "c"].map(sent);
+    assert!(all == later && later.iter().all(|sent| *sent <= 4), "{all:?} and then {later:?} requests in two leases");
+    answers_late_by(Duration::ZERO);
+    let committed = timeout(LONG, proposed).await.expect("an answer").expect("no panic");
+    committed.expect("b and c are asked again");
+}
+
 /// Appends and votes exclude each other; behind a disk that stands still, the appends that come later would
 /// wait for the vote, and the vote for the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
