@@ -1,7 +1,7 @@
 //! How the baton is let go: node proven inactive, `Release`, transfer; or, without a lead, only the first.
 
 use super::upgrading::InPlace;
-use super::{CRASHES_MAX, Ending, Reason, Stage};
+use super::{CRASHES_MAX, Ending, Reason, Stage, TRUSTED_AFTER};
 use crate::base::guard_frame::ExitCause;
 use crate::base::ids::{Epoch, NodeId, SignMark, Term};
 use crate::base::time::Now;
@@ -176,8 +176,18 @@ impl Core {
     pub(in crate::core) fn note_exited(&mut self, now: Now, cause: ExitCause, out: &mut Vec<Action>) {
         match cause {
             ExitCause::ByItself => {
+                let comes_back = self.settings.failback;
                 if let Some(tenure) = &mut self.tenure {
-                    tenure.ended_activating |= tenure.stage == Stage::Activating && !tenure.recorded;
+                    tenure.ended_early |= match tenure.stage {
+                        Stage::Activating => !tenure.recorded,
+                        Stage::Active => comes_back && now.boot.since(tenure.stage_since) < TRUSTED_AFTER,
+                        Stage::Claiming
+                        | Stage::Arming
+                        | Stage::Settling
+                        | Stage::Linking
+                        | Stage::Upgrading
+                        | Stage::Stopping => false,
+                    };
                 }
                 self.tenure_lost_node(now, Reason::NodeExited, out);
             }
@@ -217,10 +227,10 @@ impl Core {
         }
     }
 
-    /// Liveness: a node that ends at what was to activate it would do so again. Without a pause that grows, a preferred
-    /// host would take the baton from the others for ever.
+    /// Liveness: a node that ends at what was to activate it, or soon after, would do so again. Without a pause that
+    /// grows, a preferred host would take the baton from the others for ever.
     pub(super) fn let_go_without_node(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
-        if self.tenure.as_ref().is_some_and(|tenure| tenure.ended_activating) && self.best_target().is_some() {
+        if self.tenure.as_ref().is_some_and(|tenure| tenure.ended_early) && self.best_target().is_some() {
             self.host.distrust(now.boot);
         }
         self.let_go(now, reason, None, out);

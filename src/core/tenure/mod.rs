@@ -94,8 +94,9 @@ pub struct Tenure {
     after_upgrade: bool,
     /// Its activation stands in the history.
     recorded: bool,
-    /// The node has ended by itself before it was active in this tenure, and has not become it since.
-    ended_activating: bool,
+    /// The node has ended by itself before it was active in this tenure, or with `failback` soon after, and has not become
+    /// it since.
+    ended_early: bool,
     /// Set in `Stopping`.
     ending: Option<Ending>,
 }
@@ -224,7 +225,7 @@ impl Core {
             in_place: None,
             after_upgrade: false,
             recorded: false,
-            ended_activating: false,
+            ended_early: false,
             ending: None,
         });
         out.push(Action::WatchChain { closely: true });
@@ -304,7 +305,7 @@ impl Core {
             return;
         };
         tenure.enter(Stage::Active, now.boot);
-        (tenure.after_upgrade, tenure.ended_activating) = (false, false);
+        (tenure.after_upgrade, tenure.ended_early) = (false, false);
         out.push(Action::WatchChain { closely: false });
         if !std::mem::replace(&mut tenure.recorded, true) {
             out.push(Action::ProposeActivated { epoch, floor: tenure.floor, began_at: tenure.began_at });
