@@ -2,20 +2,19 @@
 //! enough, as the chain node of this host tells. Only neard knows such windows. It chooses a moment and
 //! nothing else: the handover is as safe without it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use crate::config::{Config, DriverKind};
 use crate::coordinator;
+use crate::host::chain::ProbeError;
 use crate::host::chain::near::Near;
-use crate::host::chain::near::windows::{Window, default_length};
+use crate::host::chain::near::windows::{Pace, Window, default_length, open_window};
 
 use super::client::Client;
 use super::{Failure, print};
-
-/// Between two questions to the node, unless a block comes sooner.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Returns within a window of which `length` is left, the default for how this host activates without one,
 /// and says what is left of `timeout`.
@@ -47,73 +46,38 @@ pub(super) async fn wait(
     let near = Near::new(chain, keys).map_err(|error| Failure::BadInput(error.into()))?;
     near.account().await.map_err(|error| Failure::BadInput(error.into()))?;
     let length = length.unwrap_or_else(|| default_length(&chain.activation));
-    Search { near, length, timeout, give_up_at, shown: None }.run().await?;
+    let (mut last, mut shown) = ("the node has not answered".to_owned(), None);
+    let note = |answer: Result<(&Pace, Option<&Window>), ProbeError>| {
+        last = match answer {
+            Ok((_, Some(window))) => {
+                // Once for each window.
+                if shown.replace(window.heights.end) != Some(window.heights.end) {
+                    show(window);
+                }
+                format!("the next one, {window}, begins in about {}", about(window.starts_in))
+            }
+            Ok((pace, None)) => {
+                let blocks = pace.blocks_in(length);
+                format!("the node knows none of {blocks} blocks after height {} in this epoch", pace.head)
+            }
+            Err(error) => error.to_string(),
+        };
+        Ok::<(), Infallible>(())
+    };
+    let Ok(opened) = open_window(give_up_at, || near.next_window(length), note).await;
+    if opened.is_none() {
+        return Err(Failure::Failed(anyhow::anyhow!(
+            "handover: not begun: no maintenance window of {length:?} within {timeout:?}: {last}; \
+             raise --timeout, ask for a shorter --window=, or leave it out"
+        )));
+    }
     Ok(give_up_at.saturating_duration_since(Instant::now()))
 }
 
-struct Search {
-    near: Near,
-    length: Duration,
-    timeout: Duration,
-    give_up_at: Instant,
-    /// The heights that were printed last.
-    shown: Option<std::ops::Range<u64>>,
-}
-
-impl Search {
-    async fn run(mut self) -> Result<(), Failure> {
-        let mut last = "the node has not answered".to_owned();
-        loop {
-            let asked = timeout_at(self.give_up_at, self.near.next_window(self.length)).await;
-            let pause = match asked {
-                Err(_) => return Err(self.none_came(&last)),
-                Ok(Ok((_, Some(window)))) if window.starts_in.is_zero() => {
-                    self.show(&window);
-                    return Ok(());
-                }
-                Ok(Ok((pace, Some(window)))) => {
-                    self.show(&window);
-                    last = format!("the next one, {window}, begins in about {}", about(window.starts_in));
-                    if Instant::now() + window.starts_in > self.give_up_at {
-                        return Err(self.none_came(&last));
-                    }
-                    pace.block_time.min(LOOK_EVERY)
-                }
-                Ok(Ok((pace, None))) => {
-                    let blocks = pace.blocks_in(self.length);
-                    last = format!("the node knows none of {blocks} blocks after height {} in this epoch", pace.head);
-                    LOOK_EVERY
-                }
-                Ok(Err(error)) => {
-                    last = error.to_string();
-                    LOOK_EVERY
-                }
-            };
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = sleep_until(self.give_up_at) => return Err(self.none_came(&last)),
-            }
-        }
-    }
-
-    /// Once for each window.
-    fn show(&mut self, window: &Window) {
-        if self.shown.as_ref().is_some_and(|shown| shown.end == window.heights.end) {
-            return;
-        }
-        let (lasts, starts) = (about(window.lasts), about(window.starts_in));
-        let begins = if window.starts_in.is_zero() { "is open".into() } else { format!("begins in about {starts}") };
-        print(&format!("maintenance window: {window}, about {lasts}; it {begins}\n"));
-        self.shown = Some(window.heights.clone());
-    }
-
-    fn none_came(&self, last: &str) -> Failure {
-        let (length, timeout) = (self.length, self.timeout);
-        Failure::Failed(anyhow::anyhow!(
-            "handover: not begun: no maintenance window of {length:?} within {timeout:?}: {last}; \
-             raise --timeout, ask for a shorter --window=, or leave it out"
-        ))
-    }
+fn show(window: &Window) {
+    let (lasts, starts) = (about(window.lasts), about(window.starts_in));
+    let begins = if window.starts_in.is_zero() { "is open".into() } else { format!("begins in about {starts}") };
+    print(&format!("maintenance window: {window}, about {lasts}; it {begins}\n"));
 }
 
 fn about(time: Duration) -> String {

@@ -1,12 +1,17 @@
-//! Maintenance windows: runs of heights at which the validator has no block and no chunk to produce, and
-//! which of them is long enough to move the baton in. Pure; who hands over asks and waits.
+//! Maintenance windows: runs of heights at which the validator has no block and no chunk to produce, which of them is
+//! long enough to move the baton in, and the wait for it. Who hands over asks, at a command or in the coordinator. A
+//! window chooses a moment and nothing else: the handover is as safe at any other.
 
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep, timeout_at};
+
 use crate::base::chain_node::Activation;
 
+/// Between two questions to the node, unless a block comes sooner.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a move takes with room to spare; a restart has to open its database first.
 const HOT: Duration = Duration::from_secs(5);
 const RESTART: Duration = Duration::from_secs(60);
@@ -62,6 +67,36 @@ impl Pace {
         let time = |blocks: u64| self.block_time.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX));
         let (starts_in, lasts) = (time(heights.start - next), time(heights.end - heights.start));
         Some(Window { heights, starts_in, lasts })
+    }
+}
+
+/// Asks again and again until a window is open; `None` when none is by `until`, as soon as that is known. `note` hears
+/// each answer, and ends the search with an error of its own.
+pub async fn open_window<AskError, Ended, A>(
+    until: Instant,
+    ask: impl Fn() -> A,
+    mut note: impl FnMut(Result<(&Pace, Option<&Window>), AskError>) -> Result<(), Ended>,
+) -> Result<Option<Window>, Ended>
+where
+    A: Future<Output = Result<(Pace, Option<Window>), AskError>>,
+{
+    loop {
+        let Ok(answer) = timeout_at(until, ask()).await else { return Ok(None) };
+        let mut pause = LOOK_EVERY;
+        match answer {
+            Err(error) => note(Err(error))?,
+            Ok((pace, window)) => {
+                note(Ok((&pace, window.as_ref())))?;
+                match window {
+                    Some(window) if window.starts_in.is_zero() => return Ok(Some(window)),
+                    Some(window) if Instant::now() + window.starts_in > until => return Ok(None),
+                    Some(_) | None => pause = pause.min(pace.block_time),
+                }
+            }
+        }
+        if timeout_at(until, sleep(pause)).await.is_err() {
+            return Ok(None);
+        }
     }
 }
 
