@@ -1,8 +1,8 @@
-//! Handovers between two hosts on a chain whose blocks come when the test says so: how many slots nobody signs is
-//! counted, and not timed.
+//! Handovers between two hosts on a chain whose blocks come when the test says so, or that waits for nobody: how many
+//! slots nobody signs is counted, and not timed.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +13,16 @@ use baton::config::OnHalt;
 use baton::core::Stage;
 use baton::core::agreed::replicated::Replicated;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::stage::Host;
+
+/// As NEAR's.
+const SLOT: Duration = Duration::from_millis(600);
+/// On the chain that waits for nobody, the account has a chunk to make at every so many heights.
+const TURN: u64 = 8;
+const HANDOVERS: u32 = 5;
 
 struct Pair {
     hosts: [Host; 2],
@@ -56,8 +64,7 @@ impl Pair {
     }
 
     fn brings(&self, line: &str) {
-        let mut file = std::fs::OpenOptions::new().append(true).open(&self.chain).expect("the chain");
-        writeln!(file, "{line}").expect("written");
+        append(&self.chain, line);
     }
 
     /// The next block, made after all that a new holder waits for.
@@ -130,19 +137,70 @@ impl Pair {
 
     /// Of both hosts, the heights that were endorsed, each with its host.
     fn endorsed(&self) -> Vec<(u64, usize)> {
+        self.signed("endorsement")
+    }
+
+    fn signed(&self, what: &str) -> Vec<(u64, usize)> {
+        let signs = format!("signs {what} ");
         let of = |at: usize| {
             let events = self.hosts[at].events();
-            let targets = events.into_iter().filter_map(|event| event.split_once("signs endorsement ")?.1.parse().ok());
-            targets.map(|target| (target, at)).collect::<Vec<(u64, usize)>>()
+            let heights = events.into_iter().filter_map(|event| event.split_once(&signs)?.1.parse().ok());
+            heights.map(|height| (height, at)).collect::<Vec<(u64, usize)>>()
         };
         let mut all = [of(0), of(1)].concat();
         all.sort_unstable();
         all
     }
 
+    /// From now on a block comes every slot, whoever signs.
+    fn run_on(&self) -> Blocks {
+        let (chain, mut head) = (self.chain.clone(), self.head);
+        Blocks(tokio::spawn(async move {
+            let mut slots = interval(SLOT);
+            slots.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                slots.tick().await;
+                head += 1;
+                append(&chain, &format!("block {head} {}", WallTime::now().as_nanos()));
+            }
+        }))
+    }
+
+    /// The next height in which `at` has a chunk to make, once it has made it.
+    async fn made_chunk(&self, at: usize) -> u64 {
+        let made = self.signed("chunk").into_iter().filter(|(_, by)| *by == at).map(|(height, _)| height);
+        let next = made.max().unwrap_or(self.head) / TURN * TURN + TURN;
+        self.hosts[at].event(0, &format!("signs chunk {next}")).await;
+        next
+    }
+
+    async fn is_ready(&self, at: usize) {
+        let ready = |host: &crate::kit::host::Host| host.core.read(|core, now| core.not_ready(now.boot).is_none());
+        self.hosts[at].until("ready again", ready).await;
+    }
+
     fn flag(&self, at: usize, name: &str) {
         std::fs::write(self.hosts[at].home(name), "").expect("a flag");
     }
+}
+
+/// Blocks come until it is dropped.
+struct Blocks(JoinHandle<()>);
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn append(chain: &Path, line: &str) {
+    let mut file = std::fs::OpenOptions::new().append(true).open(chain).expect("the chain");
+    writeln!(file, "{line}").expect("written");
+}
+
+/// Slots without anybody's endorsement at each change of the holder.
+fn pauses(endorsed: &[(u64, usize)]) -> Vec<u64> {
+    endorsed.windows(2).filter(|two| two[0].1 != two[1].1).map(|two| two[1].0 - two[0].0 - 1).collect()
 }
 
 #[tokio::test]
@@ -159,17 +217,42 @@ async fn a_handover_awaits_no_block_and_no_slot_is_missed_or_signed_twice() {
             pair.block();
             pair.endorses(1 - from, pair.head + 1).await;
         }
-        let ready = |host: &crate::kit::host::Host| host.core.read(|core, now| core.not_ready(now.boot).is_none());
-        pair.hosts[from].until("ready again", ready).await;
+        pair.is_ready(from).await;
     }
     let endorsed = pair.endorsed();
     let heights: Vec<u64> = endorsed.iter().map(|(height, _)| *height).collect();
     assert_eq!(heights, (heights[0]..=pair.head + 1).collect::<Vec<u64>>(), "{endorsed:?}");
-    let changes: Vec<_> = endorsed.windows(2).filter(|two| two[0].1 != two[1].1).collect();
-    let mut pauses: Vec<u64> = changes.iter().map(|two| two[1].0 - two[0].0 - 1).collect();
+    assert_eq!(pauses(&endorsed), [0; 3], "slots without anybody's endorsement, of {endorsed:?}");
+}
+
+/// Each begins after a chunk of the account, as a maintenance window would have it.
+#[tokio::test]
+async fn on_a_chain_that_waits_for_nobody_a_handover_pauses_for_a_slot_and_no_chunk_is_missed() {
+    let mut pair = Pair::new(OnHalt::Wait).await;
+    let first = pair.head + 1;
+    let _blocks = pair.run_on();
+    let mut holder = 0;
+    for round in 0..HANDOVERS {
+        pair.made_chunk(holder).await;
+        // At another moment of the slot each time.
+        sleep(SLOT * round / HANDOVERS).await;
+        pair.hand_over(holder).await;
+        pair.is_active(1 - holder).await;
+        pair.is_ready(holder).await;
+        holder = 1 - holder;
+    }
+    let last = pair.made_chunk(holder).await;
+    let (endorsed, chunks) = (pair.endorsed(), pair.signed("chunk"));
+    let twice = |signed: &[(u64, usize)]| signed.windows(2).any(|two| two[0].0 == two[1].0);
+    assert!(!twice(&endorsed) && !twice(&chunks), "{endorsed:?}\n{chunks:?}");
+    let made = |height: &u64| chunks.iter().any(|(at, _)| at == height);
+    let missed: Vec<u64> = (first..=last).filter(|height| height.is_multiple_of(TURN) && !made(height)).collect();
+    assert!(missed.is_empty(), "chunks {missed:?} were due and not made, of {chunks:?}");
+    let mut pauses = pauses(&endorsed);
     pauses.sort_unstable();
-    assert_eq!(pauses.len(), 3, "{endorsed:?}");
-    assert!(pauses[1] <= 1, "slots without anybody's endorsement: {pauses:?}");
+    eprintln!("{HANDOVERS} handovers, slots without anybody's endorsement: {pauses:?}");
+    assert_eq!(pauses.len(), HANDOVERS as usize, "{endorsed:?}");
+    assert!(pauses[pauses.len() / 2] <= 1, "slots without anybody's endorsement: {pauses:?}, of {endorsed:?}");
 }
 
 #[tokio::test]
