@@ -2,16 +2,19 @@
 //! that names the thing and what to do, before any link or process is touched. What the configuration
 //! alone shows is in `tests/config`, the command line in `tests/cli`.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::kit::program::{Running, TWO_MEMBERS, baton, end_with_us, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{Running, TWO_MEMBERS, baton, end_with_us, free_addresses};
+use crate::kit::stage::Stage;
 use crate::kit::storage::{apply, claim, entry, release};
 use baton::cluster::store::{Opened, Store};
 use baton::cluster::wire::Vote;
@@ -37,36 +40,30 @@ listen = "METRICS"
 /// A validator that would run if nothing were wrong. Its link leads nowhere, which every start repairs, and
 /// its configuration earns a warning (two members).
 struct Host {
-    dir: tempfile::TempDir,
+    stage: Stage,
     before: Vec<File>,
 }
 
 /// Path, inode, time of the last change, and where a link leads.
 type File = (PathBuf, u64, i64, i64, Option<PathBuf>);
 
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
 impl Host {
     fn new() -> Host {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = |name: &str| dir.path().join(name);
-        fs::create_dir(path("home")).expect("a home");
-        symlink("nowhere", path("home/validator_key.json")).expect("a dangling link");
-        fs::write(path("validator_key.json"), "{}").expect("a key");
-        fs::set_permissions(path("validator_key.json"), Permissions::from_mode(0o600)).expect("chmod");
         let [peers, metrics] = free_addresses();
         let text = [TWO_MEMBERS, CHAIN].concat().replace("PEERS", &peers).replace("METRICS", &metrics);
-        fs::write(path("baton.toml"), text).expect("a configuration");
-        let before = files(&path("home"));
-        Host { dir, before }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.path("baton.toml")).expect("readable");
-        assert!(text.contains(from), "the configuration has no {from:?}");
-        fs::write(self.path("baton.toml"), text.replacen(from, to, 1)).expect("writable");
+        let stage = Stage::new(&text);
+        symlink("nowhere", stage.path("home/validator_key.json")).expect("a dangling link");
+        write_key(&stage.path("validator_key.json"), "{}");
+        let before = files(&stage.path("home"));
+        Host { stage, before }
     }
 
     fn replace_in_home(&mut self, change: impl FnOnce(&Path)) {
@@ -85,7 +82,7 @@ impl Host {
 
         assert_eq!(files(&self.path("home")), self.before, "something was touched in the node's home: {line}");
         assert!(!self.path("run/guard.sock").exists(), "a guard was started: {line}");
-        let dir = self.dir.path().to_str().expect("UTF-8");
+        let dir = self.stage.to_str().expect("UTF-8");
         assert_eq!(processes_of(dir), Vec::<String>::new(), "left running: {line}");
         line.replace(&format!("{dir}/"), "")
     }
@@ -147,12 +144,6 @@ impl Host {
             sleep(Duration::from_millis(10));
         }
         coordinator
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        fence(self.dir.path());
     }
 }
 

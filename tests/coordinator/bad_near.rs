@@ -1,16 +1,15 @@
 //! A host of driver near with something wrong: `baton check` says all that `baton run` refuses or warns of, in the same
 //! words.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Child, Command, Output};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use crate::kit::program::{BATON, Running, TWO_MEMBERS, command, coordinator_in, end_with_us, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{BATON, Running, TWO_MEMBERS, command, coordinator_in, end_with_us, free_addresses};
+use crate::kit::stage::Stage;
 
-const BOUND: Duration = Duration::from_secs(60);
 const ACCOUNT: &str = r#"{"account_id": "node3", "public_key": "ed25519:P", "secret_key": "ed25519:S"}"#;
 const CHAIN: &str = r#"
 [chain]
@@ -26,39 +25,27 @@ url = "http://127.0.0.1:9/status"
 "#;
 
 /// A host on which nothing is wrong.
-struct Host(tempfile::TempDir);
+struct Host(Stage);
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        fence(self.0.path());
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.0
     }
 }
 
 impl Host {
     fn new() -> Host {
-        let host = Host(tempfile::tempdir().expect("a directory"));
-        fs::create_dir(host.path("home")).expect("a home");
+        let [peers] = free_addresses();
+        let host = Host(Stage::new(&[TWO_MEMBERS, CHAIN].concat().replace("PEERS", &peers)));
         fs::write(host.path("home/config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("a config.json");
         host.key("shared.json", ACCOUNT);
-        let [peers] = free_addresses();
-        let text = [&TWO_MEMBERS.replace("PEERS", &peers), CHAIN].concat();
-        fs::write(host.path("baton.toml"), text).expect("a configuration");
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn key(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a key");
-        fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).expect("chmod");
-    }
-
-    fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.path("baton.toml")).expect("readable");
-        assert!(text.contains(from), "the configuration has no {from:?}");
-        fs::write(self.path("baton.toml"), text.replacen(from, to, 1)).expect("writable");
+        write_key(&self.path(name), text);
     }
 
     fn with_standby_key(&self, text: &str) {
@@ -67,31 +54,25 @@ impl Host {
     }
 
     fn check(&self) -> Output {
-        limited(self.0.path(), "check").output().expect("it runs")
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
+        limited(&self.0, "check").output().expect("it runs")
     }
 
     /// Until what it says holds `words`; then it is killed, and what it left ends with this host.
     fn runs_and_says(&self, words: &str) -> String {
         let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("a log");
-        let mut run = limited(self.0.path(), "run");
+        let mut run = limited(&self.0, "run");
         let mut run = Running(run.stderr(log).spawn().expect("it starts"));
-        self.until(&mut run.0, words);
+        self.is_said(&mut run.0, words);
         // From here on its guard is found by `fence`.
-        self.until(&mut run.0, "guard attached");
+        self.is_said(&mut run.0, "guard attached");
         self.log()
     }
 
-    fn until(&self, run: &mut Child, words: &str) {
-        let began_at = Instant::now();
-        while !self.log().contains(words) {
+    fn is_said(&self, run: &mut Child, words: &str) {
+        self.until(&format!("said: {words:?}"), || {
             assert_eq!(run.try_wait().expect("ours"), None, "it ended: {}", self.log());
-            assert!(began_at.elapsed() < BOUND, "not said: {words:?} in\n{}", self.log());
-            sleep(Duration::from_millis(10));
-        }
+            self.log().contains(words).then_some(())
+        });
     }
 }
 
@@ -133,7 +114,7 @@ fn what_run_refuses_check_refuses_in_the_same_words() {
     for (make, words) in mistakes {
         let host = Host::new();
         make(&host);
-        let run = coordinator_in(host.0.path()).status().expect("it runs");
+        let run = coordinator_in(&host.0).status().expect("it runs");
         let (run_said, check) = (host.log(), host.check());
         assert!(run_said.contains(words) && run_said.lines().count() == 1, "{words}: {run_said}");
         assert_eq!((run.code(), check.status.code()), (Some(2), Some(2)), "{run_said}");
@@ -179,6 +160,6 @@ fn on_a_host_without_home_and_program_check_names_both_and_run_refuses() {
     {
         assert!(said.lines().any(|line| line.starts_with("warning: ") && line.contains(words)), "{words}: {said}");
     }
-    assert_eq!(coordinator_in(host.0.path()).status().expect("it runs").code(), Some(2));
+    assert_eq!(coordinator_in(&host.0).status().expect("it runs").code(), Some(2));
     assert!(host.log().contains("chain.home"), "{}", host.log());
 }

@@ -2,19 +2,18 @@
 //! either the kernel ends the node below the script, or the host never counts as ready and says why.
 
 use std::fs::{self, Permissions};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use crate::kit::program::{baton, coordinator_in, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{Running, baton, coordinator_in, free_addresses};
 use crate::kit::refuse_unshare::refuse_unshare;
+use crate::kit::stage::Stage;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-const BOUND: Duration = Duration::from_secs(60);
 
 /// The script is the guard's child; what counts is below it, in a session of its own, and hears no signal.
 const CONFIG: &str = r#"
@@ -46,37 +45,29 @@ const NODE: &str =
     "#!/bin/sh\ntrap '' TERM HUP INT\nread me _ < /proc/self/stat\necho $me > pid\nwhile :; do sleep 1; done\n";
 
 struct Host {
-    dir: tempfile::TempDir,
-    coordinator: Child,
+    // Dropped in this order: the coordinator ends before what it left is ended.
+    coordinator: Running,
+    stage: Stage,
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.coordinator.kill();
-        let _ = self.coordinator.wait();
-        fence(self.dir.path());
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
     }
 }
 
 impl Host {
     fn start(prepare: impl FnOnce(&mut Command)) -> Host {
-        let dir = tempfile::tempdir().expect("a directory");
         let [listen, other]: [String; 2] = free_addresses();
-        let config = CONFIG.replace("LISTEN", &listen).replace("OTHER", &other);
-        let home = dir.path().join("home");
-        fs::create_dir(&home).expect("a home");
-        write(&dir.path().join("baton.toml"), &config, 0o600);
-        write(&dir.path().join("key"), "{}", 0o600);
-        write(&dir.path().join("start"), START, 0o700);
-        write(&home.join("node"), NODE, 0o700);
-        let mut command = coordinator_in(dir.path());
+        let stage = Stage::new(&CONFIG.replace("LISTEN", &listen).replace("OTHER", &other));
+        write_key(&stage.path("key"), "{}");
+        write(&stage.path("start"), START);
+        write(&stage.path("home/node"), NODE);
+        let mut command = coordinator_in(&stage);
         prepare(&mut command);
-        let coordinator = command.spawn().expect("it starts");
-        Host { dir, coordinator }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        Host { coordinator: Running(command.spawn().expect("it starts")), stage }
     }
 
     /// Of `baton status`, once there is what is looked for.
@@ -86,32 +77,20 @@ impl Host {
             let output = baton(&["status", "--config", &config]).args(json).output().expect("status");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        self.await_that("a status", || {
+        self.until("a status", || {
             let (text, json) = (told(&[]), told(&["--json"]));
             let status: Value = serde_json::from_str(&json).ok()?;
             look(&text, &status["members"][0]).then_some(())
         });
     }
 
-    fn await_that<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let since = Instant::now();
-        loop {
-            if let Some(seen) = look() {
-                return seen;
-            }
-            let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(since.elapsed() < BOUND, "waited {BOUND:?} in vain for {what}: {}", log());
-            sleep(Duration::from_millis(20));
-        }
-    }
-
     /// The process that has the key when this host validates.
     fn node(&self) -> u32 {
-        self.await_that("the node", || fs::read_to_string(self.path("home/pid")).ok()?.strip_suffix('\n')?.parse().ok())
+        self.until("the node", || fs::read_to_string(self.path("home/pid")).ok()?.strip_suffix('\n')?.parse().ok())
     }
 
     fn guard(&self) -> u32 {
-        let own = self.coordinator.id();
+        let own = self.coordinator.0.id();
         let children = fs::read_dir(format!("/proc/{own}/task")).expect("tasks").flatten();
         let children = children.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
         let children: Vec<u32> = children.flat_map(|line| numbers(&line)).collect();
@@ -126,9 +105,9 @@ fn numbers(line: &str) -> Vec<u32> {
     line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
-fn write(file: &Path, text: &str, mode: u32) {
+fn write(file: &Path, text: &str) {
     fs::write(file, text).expect("a file");
-    fs::set_permissions(file, Permissions::from_mode(mode)).expect("chmod");
+    fs::set_permissions(file, Permissions::from_mode(0o700)).expect("chmod");
 }
 
 fn lives(pid: u32) -> bool {
@@ -163,10 +142,10 @@ fn a_node_below_a_script_dies_with_coordinator_and_guard_that_are_killed_at_once
         return;
     }
     let guard = host.guard();
-    kill(host.coordinator.id());
+    kill(host.coordinator.0.id());
     kill(guard);
-    host.coordinator.wait().expect("wait");
-    host.await_that("the end of the node", || (!lives(node)).then_some(()));
+    host.coordinator.0.wait().expect("wait");
+    host.until("the end of the node", || (!lives(node)).then_some(()));
 }
 
 #[test]
@@ -182,7 +161,7 @@ fn a_host_without_namespaces_is_not_ready_while_its_node_hides_below_a_script() 
     });
     assert!(lives(node));
     // The script is mended; the node's next start is one of the node itself.
-    write(&host.path("start"), "#!/bin/sh\nexec ./node\n", 0o700);
+    write(&host.path("start"), "#!/bin/sh\nexec ./node\n");
     kill(node);
     host.await_status(|text, member| {
         member["containment"] == "direct-child" && member["node_pid"] != 0 && !text.contains(below)
@@ -203,7 +182,7 @@ fn check_refuses_a_script_without_exec_only_where_nothing_else_ends_its_node() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("the last command of ") && said.contains("no PID namespace (unshare"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    write(&host.path("start"), "#!/bin/sh\nexec ./node\n", 0o700);
+    write(&host.path("start"), "#!/bin/sh\nexec ./node\n");
     let (code, said) = check(without_namespaces);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("warning: no PID namespace for the chain node here"), "{said}");

@@ -2,24 +2,18 @@
 //! outside of it, and links into a directory that comes and goes with the service.
 
 use std::fs::{self, Permissions};
+use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
-use crate::kit::program::baton;
+use crate::kit::program::{ONE_MEMBER, baton};
+use crate::kit::stage::Stage;
 use baton::base::guard_frame::LinkState;
 use baton::config::Config;
 use baton::host::key_links::KeyLinks;
 
 const CONFIG: &str = r#"
-[member]
-id = "a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "127.0.0.1:7401"
-members = [{ id = "a", addr = "127.0.0.1:7401" }]
 [chain]
 driver = "generic"
 home = "home"
@@ -32,15 +26,22 @@ standby = "$CREDENTIALS_DIRECTORY/throwaway"
 tcp = "127.0.0.1:9"
 "#;
 
-struct Host(tempfile::TempDir);
+struct Host(Stage);
+
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.0
+    }
+}
 
 impl Host {
     fn new() -> Host {
-        let host = Host(tempfile::tempdir().expect("a temporary directory"));
-        for dir in ["home", "state", "run"] {
+        let host = Host(Stage::new(&[ONE_MEMBER, CONFIG].concat().replace("PEERS", "127.0.0.1:7401")));
+        for dir in ["state", "run"] {
             fs::create_dir(host.path(dir)).expect("a directory");
         }
-        fs::write(host.path("baton.toml"), CONFIG).expect("a configuration");
         host.load_credentials();
         host
     }
@@ -61,10 +62,6 @@ impl Host {
     fn drop_credentials(&self) {
         fs::set_permissions(self.path("credentials"), Permissions::from_mode(0o700)).expect("chmod");
         fs::remove_dir_all(self.path("credentials")).expect("removed");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 
     fn baton(&self, args: &[&str], in_service: bool) -> Output {
@@ -88,7 +85,7 @@ fn check_takes_the_keys_from_the_credentials_and_says_so_when_there_are_none() {
     let file = host.path("baton.toml").display().to_string();
     assert_eq!(told(&host.baton(&["check"], true)).0, Some(0));
     let outside = format!(
-        "baton: chain.links[0].validating in {file}:16: CREDENTIALS_DIRECTORY is not set; systemd sets it for a service with \
+        "baton: chain.links[0].validating in {file}:17: CREDENTIALS_DIRECTORY is not set; systemd sets it for a service with \
          LoadCredential=validator:FILE, and by hand CREDENTIALS_DIRECTORY=DIR does\n"
     );
     assert_eq!(told(&host.baton(&["check"], false)), (Some(2), outside));

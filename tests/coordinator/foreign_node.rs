@@ -1,26 +1,18 @@
 //! What is somebody else's on a host: `baton check` names it before anything runs, and a start refuses what no later
 //! moment mends. A host that has only what is its own passes, also while it runs.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::process::Command;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::kit::program::{Running, baton, coordinator_in, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{ONE_MEMBER, Running, baton, coordinator_in, free_addresses};
+use crate::kit::stage::Stage;
 
 const BOUND: Duration = Duration::from_secs(60);
 const CONFIG: &str = r#"
-[member]
-id = "a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "CLUSTER"
-listen = "LISTEN"
-members = [{ id = "a", addr = "LISTEN" }]
 [timing]
 profile = "wan"
 [chain]
@@ -49,46 +41,38 @@ fn node_process() {
 }
 
 struct Host {
-    dir: tempfile::TempDir,
+    stage: Stage,
     node: String,
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        fence(self.dir.path());
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
     }
 }
 
 impl Host {
     fn new(cluster: &str) -> Host {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir(dir.path().join("home")).expect("a directory");
-        fs::write(dir.path().join("key.json"), "{}").expect("a key");
-        fs::set_permissions(dir.path().join("key.json"), Permissions::from_mode(0o600)).expect("chmod");
         let [listen, node] = free_addresses();
         let me = std::env::current_exe().expect("this program");
-        let text = CONFIG.replace("CLUSTER", cluster).replace("LISTEN\"", &format!("{listen}\""));
+        let text = [ONE_MEMBER, CONFIG].concat().replace("\"one\"", &format!("{cluster:?}")).replace("PEERS", &listen);
         let text = text.replace("ME\"", &format!("{}\"", me.display())).replace("\"NODE\"", &format!("{node:?}"));
-        let host = Host { dir, node };
-        fs::write(host.path("baton.toml"), text).expect("a configuration");
-        host
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        let stage = Stage::new(&text);
+        write_key(&stage.path("key.json"), "{}");
+        Host { stage, node }
     }
 
     fn set(self, from: &str, to: &str) -> Host {
-        let text = fs::read_to_string(self.path("baton.toml")).expect("a configuration");
-        assert!(text.contains(from), "{from} is not in {text}");
-        fs::write(self.path("baton.toml"), text.replacen(from, to, 1)).expect("a configuration");
+        self.edit(from, to);
         self
     }
 
     /// Exit code, and both outputs.
     fn told(&self, verb: &str) -> (Option<i32>, String) {
         let mut command = baton(&[verb, "--config", "baton.toml"]);
-        let output = command.current_dir(self.dir.path()).output().expect("it runs");
+        let output = command.current_dir(&*self.stage).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
@@ -108,14 +92,8 @@ impl Host {
 
     /// A coordinator whose chain node is up.
     fn run(&self) -> Running {
-        let running = Running(coordinator_in(self.dir.path()).spawn().expect("it starts"));
-        let since = Instant::now();
-        let up = || std::net::TcpStream::connect(&self.node).is_ok();
-        while !up() {
-            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(since.elapsed() < BOUND, "no node at {}:\n{log}", self.node);
-            sleep(Duration::from_millis(20));
-        }
+        let running = Running(coordinator_in(&self.stage).spawn().expect("it starts"));
+        self.until(&format!("a node at {}", self.node), || std::net::TcpStream::connect(&self.node).ok());
         running
     }
 }

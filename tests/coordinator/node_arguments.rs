@@ -5,22 +5,12 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use crate::kit::program::{Running, baton, end_with_us, fence, free_addresses};
-
-const BOUND: Duration = Duration::from_secs(120);
+use crate::kit::host::write_key;
+use crate::kit::program::{ONE_MEMBER, Running, baton, end_with_us, free_addresses};
+use crate::kit::stage::Stage;
 
 const CONFIG: &str = r#"
-[member]
-id = "a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "LISTEN"
-members = [{ id = "a", addr = "LISTEN" }]
 [chain]
 driver = "generic"
 home = "home"
@@ -40,35 +30,29 @@ fn executable(file: &Path, text: &str) {
     fs::set_permissions(file, Permissions::from_mode(0o755)).expect("chmod");
 }
 
-fn host(more: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
+fn host(more: &str) -> Stage {
     let [listen] = free_addresses();
-    executable(&dir.path().join("home/noded"), NODE);
-    fs::write(dir.path().join("key"), "{}").expect("a key");
-    fs::set_permissions(dir.path().join("key"), Permissions::from_mode(0o600)).expect("chmod");
-    fs::write(dir.path().join("baton.toml"), CONFIG.replace("LISTEN", &listen) + more).expect("a configuration");
-    dir
+    let stage = Stage::new(&[ONE_MEMBER, CONFIG, more].concat().replace("PEERS", &listen));
+    executable(&stage.path("home/noded"), NODE);
+    write_key(&stage.path("key"), "{}");
+    stage
 }
 
 #[test]
 fn the_chain_node_gets_what_follows_two_dashes_and_the_standard_output_and_error_of_baton() {
     let dir = host("");
-    let (out, err) = (dir.path().join("out"), dir.path().join("err"));
+    let (out, err) = (dir.path("out"), dir.path("err"));
     let mut command = baton(&["run", "--config", "baton.toml", "--", "--halt-height", "7", "-x"]);
-    command.current_dir(dir.path()).stdin(Stdio::null());
+    command.current_dir(&*dir).stdin(Stdio::null());
     command.stdout(File::create(&out).expect("a file")).stderr(File::create(&err).expect("a file"));
     end_with_us(&mut command);
     let running = Running(command.spawn().expect("it starts"));
     let read = |file: &Path| fs::read_to_string(file).expect("a file");
     let (says, moans) = ("it says start --halt-height 7 -x\n", "it moans start --halt-height 7 -x\n");
-    let began_at = Instant::now();
-    while !(read(&out).contains(says) && read(&err).contains(moans)) {
-        assert!(began_at.elapsed() < BOUND, "stdout:\n{}\nstderr:\n{}", read(&out), read(&err));
-        sleep(Duration::from_millis(20));
-    }
+    dir.until("both said", || (read(&out).contains(says) && read(&err).contains(moans)).then_some(()));
     let (out, err) = (read(&out), read(&err));
     drop(running);
-    fence(dir.path());
+    drop(dir);
     assert!(out.lines().all(|line| line.starts_with("it says ")), "{out}");
     assert!(!err.contains("it says "), "{err}");
 }
@@ -77,10 +61,10 @@ fn the_chain_node_gets_what_follows_two_dashes_and_the_standard_output_and_error
 fn a_chain_node_that_is_not_laid_out_is_told_by_check_before_anything_starts() {
     let dir = host("[upgrade]\nname = \"noded\"\n");
     let run = |verb: &str| {
-        let output = baton(&[verb, "--config", "baton.toml"]).current_dir(dir.path()).output().expect("it runs");
+        let output = baton(&[verb, "--config", "baton.toml"]).current_dir(&*dir).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let home = dir.path().canonicalize().expect("a path").join("home/cosmovisor");
+    let home = dir.canonicalize().expect("a path").join("home/cosmovisor");
     let line = format!(
         "baton: [upgrade] {} is no directory; put the node's binary at {}, or correct upgrade.root\n",
         home.display(),

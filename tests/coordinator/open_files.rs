@@ -1,14 +1,14 @@
 //! A coordinator whose file descriptors run out: it neither ends nor keeps a processor busy, its lease is renewed, its
 //! chain node runs on as the only one, and when there are some again it answers as before.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::kit::host::write_key;
 use crate::kit::program::{baton, coordinator_in, free_addresses};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
@@ -89,8 +89,7 @@ impl Cluster {
             let chain = if *id == "a" { CHAIN.replace("METRICS", &cluster.metrics) } else { String::new() };
             fs::write(cluster.dir.path().join(id).join("baton.toml"), text + &chain).expect("a configuration");
         }
-        fs::write(cluster.path("key"), "{}").expect("a key");
-        fs::set_permissions(cluster.path("key"), Permissions::from_mode(0o600)).expect("chmod");
+        write_key(&cluster.path("key"), "{}");
         cluster.coordinators = ["a", "b", "c"]
             .iter()
             .map(|id| coordinator_in(&cluster.dir.path().join(id)).spawn().expect("it starts"))

@@ -1,18 +1,20 @@
 //! The private half of the validator's key never comes into a coordinator: a running one is watched by its system
 //! calls, by its memory and by its log. The helper that does read the key file closes its memory first.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::thread;
 
 use crate::kit::crash::may_trace;
 use crate::kit::crash::trace::{Open, Recording, TraceError, record};
-use crate::kit::program::{BATON, baton, command, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{BATON, ONE_MEMBER, baton, command, free_addresses};
+use crate::kit::stage::Stage;
 use baton::base::time::WallTime;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -24,18 +26,8 @@ const ACCOUNT: &str = "shared-account-of-three-hosts.near";
 const PUBLIC: &str = "HeaBJ3xLgvZacQWmEctTeUqyfSU4SDEnEwckWxd92W2G";
 /// Of no key that anybody uses.
 const SECRET: &str = "4KdPdNgbDkCkVMMoVRhUqCbWVBPJdPZpSHwX1dJ5zQEsjKRKbVwqNsvYvAx1kEVdh3NRhFFVFcC3qX4Wq1Nn7YrA";
-/// Long enough for a busy machine under ptrace.
-const BOUND: Duration = Duration::from_secs(90);
 
 const CONFIG: &str = r#"
-[member]
-id = "a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "PEERS"
-members = [{ id = "a", addr = "PEERS" }]
 [timing]
 heartbeat = "1s"
 lease = "30s"
@@ -64,30 +56,30 @@ link = "config/priv_validator_key.json"
 validating = "keys/validator_key.json"
 "#;
 
-struct Host(tempfile::TempDir);
+struct Host(Stage);
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        fence(self.0.path());
+impl Deref for Host {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.0
     }
 }
 
 impl Host {
     fn new(driver: &str, links: &str, key: &Value) -> Host {
-        let host = Host(tempfile::tempdir().expect("a directory"));
+        let [free, addr] = free_addresses();
+        let me = std::env::current_exe().expect("this program");
+        let text = [ONE_MEMBER, CONFIG].concat().replace("PEERS", &free).replace("\"NODE\"", &format!("{addr:?}"));
+        let text = text.replace("http://NODE/", &format!("http://{addr}/")).replace("ME", me.to_str().expect("UTF-8"));
+        let text = text.replace("[chain]", &format!("[chain]\ndriver = {driver:?}"));
+        let host = Host(Stage::new(&(text + links)));
         for dir in ["home/config", "home/data", "keys"] {
             fs::create_dir_all(host.path(dir)).expect("a directory");
         }
         fs::write(host.path("home/config.json"), r#"{"tracked_shards_config": "AllShards"}"#).expect("a file");
         fs::write(host.path("home/config/config.toml"), "").expect("a file");
-        fs::write(host.path(KEY), key.to_string()).expect("a key");
-        fs::set_permissions(host.path(KEY), Permissions::from_mode(0o600)).expect("chmod");
-        let [free, addr] = free_addresses();
-        let me = std::env::current_exe().expect("this program");
-        let text = CONFIG.replace("PEERS", &free).replace("\"NODE\"", &format!("{addr:?}"));
-        let text = text.replace("http://NODE/", &format!("http://{addr}/")).replace("ME", me.to_str().expect("UTF-8"));
-        let text = text.replace("[chain]", &format!("[chain]\ndriver = {driver:?}"));
-        fs::write(host.path("baton.toml"), text + links).expect("a configuration");
+        write_key(&host.path(KEY), &key.to_string());
         host
     }
 
@@ -103,10 +95,6 @@ impl Host {
         Host::new("cometbft", COMETBFT, &key)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     /// A shell that becomes `baton run` when the tracer says go, and has written down its number.
     fn coordinator(&self) -> Command {
         let script = r#"echo $$ > pid; read go; exec "$0" run --config baton.toml 2> log"#;
@@ -115,23 +103,8 @@ impl Host {
 
     fn shell(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = command("sh");
-        command.args(["-c", script]).args(arguments).current_dir(self.0.path());
+        command.args(["-c", script]).args(arguments).current_dir(&*self.0);
         command
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
-    }
-
-    fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
-        let began_at = Instant::now();
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(began_at.elapsed() < BOUND, "not {what}:\n{}", self.log());
-            sleep(Duration::from_millis(20));
-        }
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -140,7 +113,7 @@ impl Host {
 
     fn is_active(&self) -> Option<()> {
         let mut status = baton(&["status", "--config", "baton.toml"]);
-        status.current_dir(self.0.path());
+        status.current_dir(&*self.0);
         let status = status.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs");
         status.success().then_some(())
     }
@@ -217,7 +190,7 @@ fn contains(mut bytes: &[u8], text: &[u8]) -> bool {
 /// Runs a coordinator under ptrace; `meanwhile` has it until it is told to end. `None` where nothing may be traced.
 fn traced(host: &Host, meanwhile: impl FnOnce(Pid)) -> Option<Recording> {
     let recording = thread::scope(|scope| {
-        let recorder = scope.spawn(|| record(host.0.path(), &mut host.coordinator(), |_| false));
+        let recorder = scope.spawn(|| record(&host.0, &mut host.coordinator(), |_| false));
         // No connection: the guard would take it in the place of the coordinator's.
         let up = || host.path("run/guard.sock").exists().then_some(());
         host.until("up", || if recorder.is_finished() { Some(()) } else { up() });
@@ -276,7 +249,7 @@ fn a_coordinator_of_cometbft_knows_its_keys_without_opening_them() {
 fn the_reader_of_a_key_closes_its_memory_first() {
     let host = Host::near();
     let trace = |arguments: &[&str]| -> Result<Recording, TraceError> {
-        record(host.0.path(), &mut host.shell(r#"read go; exec "$0" "$@""#, arguments), |_| false)
+        record(&host.0, &mut host.shell(r#"read go; exec "$0" "$@""#, arguments), |_| false)
     };
     let reader = trace(&[GUARD, "public-key", "--format", "near", KEY]);
     if !may_trace(&reader) {
@@ -293,13 +266,13 @@ fn the_comparer_of_keys_closes_its_memory_first_and_tells_which_are_the_same_and
     let copy = fs::read_to_string(host.path(KEY)).expect("a key").replace(',', ",\n\t");
     fs::write(host.path("keys/copy.json"), copy).expect("a copy");
     let files = [KEY, "keys/none.json", "home/config.json", "keys/copy.json"];
-    let output = Command::new(GUARD).arg("same-key").args(files).current_dir(host.0.path()).output().expect("it runs");
+    let output = Command::new(GUARD).arg("same-key").args(files).current_dir(&*host.0).output().expect("it runs");
     assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(0), &b"[[0,3]]\n"[..], &b""[..]));
     let none = Command::new(GUARD).arg("same-key").output().expect("it runs");
     assert_eq!(none.status.code(), Some(2));
 
     let comparer = [&[GUARD, "same-key"][..], &files].concat();
-    let comparer = record(host.0.path(), &mut host.shell(r#"read go; exec "$0" "$@""#, &comparer), |_| false);
+    let comparer = record(&host.0, &mut host.shell(r#"read go; exec "$0" "$@""#, &comparer), |_| false);
     if !may_trace(&comparer) {
         return;
     }

@@ -1,16 +1,16 @@
 //! What a coordinator tells the service manager that started it, here a socket of the test's: that it runs, how it is,
 //! that it lives, that it ends. One that hangs says nothing, and nobody else can say anything.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::ops::Deref;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::kit::program::{Running, baton, coordinator_in, fence, free_addresses};
+use crate::kit::host::write_key;
+use crate::kit::program::{ONE_MEMBER, Running, baton, coordinator_in, free_addresses};
+use crate::kit::stage::Stage;
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -23,14 +23,6 @@ const SILENCE: Duration = Duration::from_secs(3);
 const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 const CONFIG: &str = r#"
-[member]
-id = "a"
-state_dir = "state"
-run_dir = "run"
-[cluster]
-name = "one"
-listen = "LISTEN"
-members = [{ id = "a", addr = "LISTEN" }]
 [timing]
 profile = "wan"
 [metrics]
@@ -53,44 +45,32 @@ every = "500ms"
 struct Host {
     // Dropped in this order: the coordinator ends before what it left is ended.
     coordinator: Option<Running>,
-    left: Left,
+    stage: Stage,
     metrics: String,
     manager: UnixDatagram,
 }
 
-struct Left(tempfile::TempDir);
+impl Deref for Host {
+    type Target = Stage;
 
-impl Drop for Left {
-    fn drop(&mut self) {
-        fence(self.0.path());
+    fn deref(&self) -> &Stage {
+        &self.stage
     }
 }
 
 impl Host {
     fn new() -> Host {
-        let left = Left(tempfile::tempdir().expect("a directory"));
-        let dir = left.0.path();
-        fs::create_dir(dir.join("home")).expect("a directory");
         let [listen, metrics] = free_addresses();
-        let config = CONFIG.replace("LISTEN", &listen).replace("METRICS", &metrics);
-        fs::write(dir.join("baton.toml"), config).expect("a configuration");
-        fs::write(dir.join("key"), "{}").expect("a key");
-        fs::set_permissions(dir.join("key"), Permissions::from_mode(0o600)).expect("chmod");
-        let manager = UnixDatagram::bind(dir.join("notify")).expect("a socket");
-        Host { coordinator: None, left, metrics, manager }
-    }
-
-    fn dir(&self) -> &Path {
-        self.left.0.path()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir().join(name)
+        let config = [ONE_MEMBER, CONFIG].concat().replace("PEERS", &listen).replace("METRICS", &metrics);
+        let stage = Stage::new(&config);
+        write_key(&stage.path("key"), "{}");
+        let manager = UnixDatagram::bind(stage.path("notify")).expect("a socket");
+        Host { coordinator: None, stage, metrics, manager }
     }
 
     /// With a watchdog of `watchdog`, as a unit would have it.
     fn start(&mut self, watchdog: Duration) {
-        let mut command = coordinator_in(self.dir());
+        let mut command = coordinator_in(&self.stage);
         command.env("NOTIFY_SOCKET", self.path("notify")).env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         self.coordinator = Some(Running(command.spawn().expect("it starts")));
     }
@@ -101,10 +81,6 @@ impl Host {
 
     fn signal(&self, signal: Signal) {
         kill_process(RustixPid::from_raw(self.pid()).expect("a process"), signal).expect("it runs");
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     /// The lines of the next message, `None` when there is none within `bound`.
@@ -135,14 +111,6 @@ impl Host {
         while self.hear(Duration::from_millis(1)).is_some() {}
     }
 
-    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let began_at = Instant::now();
-        while !is_so() {
-            assert!(began_at.elapsed() < BOUND, "not {what}:\n{}", self.log());
-            sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Exit code of `baton canary`.
     fn canary(&self) -> Option<i32> {
         baton(&["canary", &self.metrics]).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs").code()
@@ -162,7 +130,7 @@ fn a_coordinator_says_that_it_runs_how_it_is_that_it_lives_and_that_it_ends() {
     assert_eq!(host.hear(BOUND), Some(vec!["WATCHDOG=1".to_owned()]), "nothing has changed, and it lives");
 
     for file in ["node.env", "probe.env"] {
-        host.until(file, || fs::metadata(host.path(file)).is_ok_and(|file| file.len() > 0));
+        host.until(file, || fs::metadata(host.path(file)).ok().filter(|file| file.len() > 0));
         let text = fs::read_to_string(host.path(file)).expect("just seen");
         let inherited: Vec<&str> = VARIABLES.into_iter().filter(|name| text.contains(name)).collect();
         assert!(inherited.is_empty(), "{file} has {inherited:?}");
@@ -187,7 +155,7 @@ fn the_next_coordinator_is_ready_with_what_the_last_one_left() {
     host.forget();
     host.start(Duration::from_secs(30));
     host.hear_until("READY=1");
-    host.until("adopted", || host.log().contains("node=Some("));
+    host.until("adopted", || host.log().contains("node=Some(").then_some(()));
     host.hear_until("STATUS=Validating: Active");
 }
 
@@ -241,7 +209,7 @@ fn a_service_manager_that_hears_nothing_holds_up_nobody() {
     let filler = UnixDatagram::unbound().expect("a socket");
     filler.set_nonblocking(true).expect("a flag");
     while filler.send_to(b"STATUS=full", host.path("notify")).is_ok() {}
-    host.until("refused", || host.log().contains("the service manager takes no message"));
+    host.until("refused", || host.log().contains("the service manager takes no message").then_some(()));
     assert_eq!(host.canary(), Some(0), "{}", host.log());
     host.forget();
     host.hear_until("WATCHDOG=1");
@@ -252,7 +220,7 @@ fn a_socket_that_is_not_there_and_a_watchdog_too_short_are_refused_in_one_line()
     let host = Host::new();
     let refused = |socket: &str, interval: &str| {
         let mut command = baton(&["run", "--config", "baton.toml"]);
-        command.current_dir(host.dir()).env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", interval);
+        command.current_dir(&*host.stage).env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", interval);
         let output = command.output().expect("it runs");
         assert_eq!(output.status.code(), Some(2), "bad input");
         String::from_utf8(output.stderr).expect("UTF-8")

@@ -10,4 +10,5 @@ pub mod host;
 pub mod links;
 pub mod program;
 pub mod refuse_unshare;
+pub mod stage;
 pub mod storage;

@@ -12,6 +12,18 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub const BATON: &str = env!("CARGO_BIN_EXE_baton");
 const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
 
+/// The host itself, which listens at PEERS, and nobody else.
+pub const ONE_MEMBER: &str = r#"
+[member]
+id = "a"
+state_dir = "state"
+run_dir = "run"
+[cluster]
+name = "one"
+listen = "PEERS"
+members = [{ id = "a", addr = "PEERS" }]
+"#;
+
 /// The host itself, which listens at PEERS, and one that never runs.
 pub const TWO_MEMBERS: &str = r#"
 [member]
