@@ -158,16 +158,13 @@ impl World {
 
     pub fn deliver(&mut self, from: Id, host: Id, peer: u32, message: Message) {
         let generation = self.hosts[host].generation;
-        if peer == generation {
-            match &message {
-                Message::Appended { sent_at, .. } => self.heard(host, from, Some(*sent_at)),
-                Message::PreVoted { .. } | Message::Voted { .. } => self.heard(host, from, None),
-                Message::Append { .. }
-                | Message::PreVote(_)
-                | Message::Vote(_)
-                | Message::Transfer { .. }
-                | Message::Gossip(_) => {}
-            }
+        match &message {
+            Message::Appended { sent_at, .. } if peer == generation => self.heard(host, from, Some(*sent_at)),
+            Message::PreVoted { .. } | Message::Voted { .. } if peer == generation => self.heard(host, from, None),
+            Message::PreVote(_) | Message::Vote(_) if self.has_lease(host) => self.heard(host, from, None),
+            Message::PreVote(_) | Message::Vote(_) => {}
+            Message::Appended { .. } | Message::PreVoted { .. } | Message::Voted { .. } => {}
+            Message::Append { .. } | Message::Transfer { .. } | Message::Gossip(_) => {}
         }
         match message {
             Message::Append { append, snapshot, sent_at, lease } => {

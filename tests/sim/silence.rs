@@ -99,6 +99,12 @@ impl World {
         kept_back
     }
 
+    pub fn has_lease(&self, host: Id) -> bool {
+        let now = self.local(host);
+        let core = self.hosts[host].coordinator.as_ref().map(|coordinator| &coordinator.core);
+        core.is_some_and(|core| core.lease_remaining(now).is_some())
+    }
+
     /// An answer has arrived, in time for Raft or not; to what was sent then, or to something else.
     pub fn heard(&mut self, host: Id, peer: Id, sent_at: Option<BootTime>) {
         let now = self.local(host);

@@ -66,6 +66,13 @@ impl LateCalls {
         lock(&self.peers).entry(peer.clone()).or_insert_with(new).clone()
     }
 
+    /// `peer` has asked something itself.
+    pub(super) fn heard(&self, peer: &NodeId) {
+        if let Some(calls) = lock(&self.peers).get(peer) {
+            calls.silence.heard();
+        }
+    }
+
     /// No request goes on after this.
     pub(super) fn end(&self) {
         self.ended.send_replace(true);

@@ -137,8 +137,8 @@ impl Consensus {
 
     /// What answers the requests of peers.
     pub fn service(&self) -> RaftServer<service::RaftService> {
-        let Consensus { raft, core, identity, promises, turn, .. } = self.clone();
-        let service = service::RaftService::new(raft, core, identity, promises, turn);
+        let Consensus { raft, core, identity, promises, turn, late, .. } = self.clone();
+        let service = service::RaftService::new(raft, core, identity, promises, turn, late);
         RaftServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

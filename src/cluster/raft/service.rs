@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, info};
 
 use super::client::accepted;
+use super::late::LateCalls;
 use super::lead::report_lead;
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
@@ -45,17 +46,19 @@ pub struct RaftService {
     promises: Arc<Mutex<PromiseFile>>,
     /// Read by appends and snapshots, written by votes and candidacies.
     turn: Arc<RwLock<()>>,
+    late: LateCalls,
 }
 
 impl RaftService {
-    pub fn new(
+    pub(super) fn new(
         raft: Raft<TypeConfig, StateMachine>,
         core: Arc<SharedCore>,
         identity: Arc<Identity>,
         promises: Arc<Mutex<PromiseFile>>,
         turn: Arc<RwLock<()>>,
+        late: LateCalls,
     ) -> Self {
-        RaftService { raft, core, identity, promises, turn }
+        RaftService { raft, core, identity, promises, turn, late }
     }
 
     /// The request in a message of somebody who may speak here.
@@ -131,6 +134,14 @@ impl RaftService {
         considered.map_err(fatal)
     }
 
+    /// Liveness: whoever hears no leader asks for votes, and is sent requests again by a leader that keeps silent to it. One
+    /// without a lease would have everybody loyal to nothing.
+    fn note_asked(&self, by: &NodeId) {
+        if self.core.read(|core, now| core.lease_remaining(now.boot)).is_some() {
+            self.late.heard(by);
+        }
+    }
+
     fn own_vote(&self) -> Vote {
         self.raft.metrics().borrow_watched().vote.clone()
     }
@@ -177,6 +188,7 @@ impl raft_server::Raft for RaftService {
     async fn vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
         let (sender, request) = self.open::<VoteRequest<TypeConfig>>(message)?;
         check_speaks_for_itself(&sender, &request.vote)?;
+        self.note_asked(&sender.member);
 
         // In a task of its own: a candidate that hangs up must not leave a vote half considered.
         let service = self.clone();
@@ -187,6 +199,7 @@ impl raft_server::Raft for RaftService {
     async fn pre_vote(&self, message: Request<proto::VoteRequest>) -> Result<Response<proto::VoteResponse>, Status> {
         let (sender, request) = self.open::<VoteRequest<TypeConfig>>(message)?;
         check_speaks_for_itself(&sender, &request.vote)?;
+        self.note_asked(&sender.member);
         if let Err(refusal) = self.gate(&sender.member) {
             debug!(candidate = %sender.member, "no pre-vote: {refusal}");
             return Ok(self.seal(&self.refusal()));

@@ -62,7 +62,7 @@ impl Owed {
         }
     }
 
-    /// It was heard at `now` otherwise: a candidate's question, or the snapshot of a leader, was answered.
+    /// It was heard at `now` otherwise: by its answer to a candidate or to a snapshot, or by its own question for a vote.
     pub fn heard(&mut self, now: BootTime) {
         self.heard_at = Some(now);
         self.silent_since = (self.under_way > 0).then_some(now);

@@ -95,6 +95,24 @@ async fn a_leader_that_hears_nothing_repeats_no_entries_until_it_is_answered_or_
     committed.expect("b and c are asked again");
 }
 
+/// Its own question says that its way to the leader is open again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_asks_for_a_vote_is_heard_while_the_lease_lives() {
+    let ms = Duration::from_millis;
+    let timing = Timing::new(ms(150), ms(6000), ms(50), 1000).expect("safe");
+    let cluster = Cluster::led_by_a(Shape::arbiters(timing)).await;
+    cluster.front("b").rule(|rules| rules.late = 10 * LONG);
+    let sent = || cluster.front("b").count(|seen| seen.call == Call::Append && seen.from == "a");
+    let began_at = BootTime::now();
+    eventually("a is silent to b", || BootTime::now().since(began_at) > timing.heartbeat() * 10).await;
+    let before = sent();
+    let asked = cluster.ask_pre_vote("a", &cluster.sender("b"), candidacy("b", 1)).await.expect("it answers");
+    assert!(!asked.vote_granted && cluster.lease("a").is_some(), "{asked:?}");
+    let asked_at = BootTime::now();
+    eventually("b is sent a heartbeat", || sent() > before).await;
+    assert!(BootTime::now().since(asked_at) < timing.lease(), "that is what it would be sent anyway");
+}
+
 /// Appends and votes exclude each other; behind a disk that stands still, the appends that come later would
 /// wait for the vote, and the vote for the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
