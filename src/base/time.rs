@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// A point on CLOCK_BOOTTIME, nanoseconds since boot. It goes on through suspend, which
 /// `std::time::Instant` (CLOCK_MONOTONIC) does not; it means nothing on another host.
@@ -105,25 +106,11 @@ impl Sub<Duration> for WallTime {
 impl fmt::Display for WallTime {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, in_day) = ((self.0 / 1_000_000_000) / 86_400, (self.0 / 1_000_000_000) % 86_400);
-        let (year, month, day) = civil_from_days(days);
-        let (hour, minute, second) = (in_day / 3600, in_day / 60 % 60, in_day % 60);
-        let millis = self.0 / 1_000_000 % 1000;
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let at = OffsetDateTime::from_unix_timestamp_nanos(self.0.into()).map_err(|_| fmt::Error)?;
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, millis) = at.to_hms_milli();
+        write!(f, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z", u8::from(month))
     }
-}
-
-/// Gregorian date of a day number, 0 = 1970-01-01, by counting in 400-year cycles that start on
-/// 1 March, so that the leap day is the last of its year.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (cycle, in_cycle) = (shifted / 146_097, shifted % 146_097);
-    let year_of_cycle = (in_cycle - in_cycle / 1460 + in_cycle / 36_524 - in_cycle / 146_096) / 365;
-    let day_of_year = in_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (cycle * 400 + year_of_cycle + u64::from(month <= 2), month, day)
 }
 
 /// The moment of an event on both clocks, read by the caller: what decides never reads a clock itself.

@@ -2,15 +2,10 @@
 //! this process alone: it ends with it, and nothing is asked of the cluster.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use rustix::io::Errno;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
 
 use super::ends::{Ends, end_by};
 use super::{Failure, print};
@@ -19,6 +14,8 @@ use crate::config::units;
 use crate::host::chain::parse_rfc3339;
 use crate::operator::explain::ago;
 
+/// Between two looks at the clock.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Later than this is worth a line: the host was asleep, or its clock was set.
 const LATE: Duration = Duration::from_secs(2);
@@ -67,15 +64,12 @@ impl At {
 }
 
 fn of_day(text: &str) -> Option<Duration> {
-    let two = |part: &str| (part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit())).then(|| part.parse());
-    let parts: Vec<u64> = text.split(':').map(|part| two(part)?.ok()).collect::<Option<_>>()?;
-    let (hour, minute, second) = match parts[..] {
-        [hour, minute] => (hour, minute, 0),
-        [hour, minute, second] => (hour, minute, second),
+    let seconds = match text.len() {
+        5 => ":00",
+        8 => "",
         _ => return None,
     };
-    let is_one = hour < 24 && minute < 60 && second < 60;
-    is_one.then(|| Duration::from_secs(hour * 3600 + minute * 60 + second))
+    parse_rfc3339(&format!("1970-01-01T{text}{seconds}Z")).map(|at| at.since(WallTime::default()))
 }
 
 /// `in 3 h 20 min`, of seconds that have begun.
@@ -93,16 +87,14 @@ pub(super) async fn wait(due: WallTime) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Failed(anyhow!("handover: not begun: wait for {due}: {error}"));
     // Before anything is said, so that nobody who reads it is too early.
     let mut ends = Ends::catch().map_err(failed)?;
-    let alarm = Alarm::new().map_err(failed)?;
     print(&format!("handover at {due}, {}; until then Ctrl-C cancels it\n", how_long(due, WallTime::now())));
-    let waited = tokio::select! {
-        waited = until(due, WallTime::now, async |due| alarm.ring(due).await) => waited,
+    tokio::select! {
+        () = until(due, LOOK_EVERY, WallTime::now) => {}
         _ = ends.next() => {
             let error = anyhow!("handover: cancelled before {due}; nothing was asked of the cluster");
             return Err(Failure::Failed(error));
         }
-    };
-    waited.map_err(failed)?;
+    }
     let now = WallTime::now();
     if now.since(due) > LATE {
         print(&format!("it is {now}, {} after that: this host slept, or its clock was set\n", ago(now.since(due))));
@@ -111,57 +103,19 @@ pub(super) async fn wait(due: WallTime) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `ring` returns at the time that it is given, or earlier when it cannot know when that is any more.
-async fn until(
-    due: WallTime,
-    now: impl Fn() -> WallTime,
-    ring: impl AsyncFn(WallTime) -> io::Result<()>,
-) -> io::Result<()> {
-    while now() < due {
-        ring(due).await?;
-    }
-    Ok(())
-}
-
-/// A timer on CLOCK_REALTIME, which counts what the host sleeps.
-struct Alarm(AsyncFd<OwnedFd>);
-
-impl Alarm {
-    #[allow(unsafe_code)]
-    fn new() -> io::Result<Alarm> {
-        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        // SAFETY: an `OwnedFd` names one file descriptor for as long as it lives, and lives in the `AsyncFd`.
-        let timer = unsafe { AsyncFd::register(timer) };
-        Ok(Alarm(timer?))
-    }
-
-    /// Returns at `due`, and whenever the clock is set.
-    async fn ring(&self, due: WallTime) -> io::Result<()> {
-        let nanos = due.as_nanos();
-        let at = Timespec { tv_sec: (nanos / 1_000_000_000) as _, tv_nsec: (nanos % 1_000_000_000) as _ };
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        match timerfd_settime(self.0.get_ref(), flags, &Itimerspec { it_interval: never, it_value: at }) {
-            // The clock was set since it was asked last; the timer is armed all the same.
-            Ok(_) | Err(Errno::CANCELED) => {}
-            Err(error) => return Err(error.into()),
+/// The clock may be set, and goes on while the host sleeps.
+async fn until(due: WallTime, every: Duration, mut now: impl FnMut() -> WallTime) {
+    loop {
+        let left = due.since(now());
+        if left.is_zero() {
+            return;
         }
-        loop {
-            let mut ready = self.0.readable().await?;
-            match rustix::io::read(self.0.get_ref(), &mut [0; 8]) {
-                Ok(_) | Err(Errno::CANCELED) => return Ok(()),
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        sleep(left.min(every)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
 
     fn moment(text: &str) -> WallTime {
@@ -234,34 +188,16 @@ mod tests {
         assert_eq!(how_long(now + Duration::from_secs(12_000), now), "in 3 h 20 min");
     }
 
-    /// Waits from 09:30:00 until 09:31:00 on a clock that shows one of `rings` after each ring; the time at which
-    /// the wait ended, and how many rings were not needed.
-    async fn waited(rings: &[&str]) -> (WallTime, usize) {
-        let clock = RefCell::new((moment("2026-06-14T09:30:00Z"), rings.iter()));
-        let ring = async |_| {
-            let mut clock = clock.borrow_mut();
-            clock.0 = moment(clock.1.next().expect("no more rings than needed"));
-            Ok(())
-        };
-        until(moment("2026-06-14T09:31:00Z"), || clock.borrow().0, ring).await.expect("waited");
-        let clock = clock.borrow();
-        (clock.0, clock.1.len())
-    }
-
     #[tokio::test]
     async fn a_clock_that_is_set_moves_the_end_of_the_wait_with_it() {
-        let back = waited(&["2026-06-14T08:00:00Z", "2026-06-14T08:00:05Z", "2026-06-14T09:31:00Z"]).await;
-        assert_eq!(back, (moment("2026-06-14T09:31:00Z"), 0));
-        let forth = waited(&["2026-06-14T12:00:00Z", "2026-06-14T12:00:01Z"]).await;
-        assert_eq!(forth, (moment("2026-06-14T12:00:00Z"), 1));
-    }
-
-    #[tokio::test]
-    async fn the_timer_rings_when_it_is_time_and_at_once_when_that_has_passed() {
-        let alarm = Alarm::new().expect("a timer");
-        let soon = WallTime::now() + Duration::from_millis(50);
-        until(soon, WallTime::now, async |due| alarm.ring(due).await).await.expect("rung");
-        assert!(WallTime::now() >= soon);
-        alarm.ring(moment("2026-06-14T09:30:00Z")).await.expect("rung");
+        let back = ["09:30:00", "08:00:00", "08:00:05", "09:30:59", "09:31:00"];
+        for times in [&back[..], &["09:30:00", "12:00:00"]] {
+            let mut looks = times.iter();
+            let now =
+                || WallTime::default() + of_day(looks.next().expect("no more looks than needed")).expect("a time");
+            let due = WallTime::default() + of_day("09:31").expect("a time");
+            until(due, Duration::from_millis(1), now).await;
+            assert_eq!(looks.len(), 0, "{times:?}");
+        }
     }
 }

@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Health, KeyState};
 use crate::base::time::WallTime;
@@ -130,66 +132,8 @@ fn as_time(value: &Value) -> Option<WallTime> {
 /// second (:60) is the last nanosecond before it, so that no head looks later than it is. Any time
 /// before 1970 is 1970: nodes without a block tell such times.
 pub fn parse_rfc3339(text: &str) -> Option<WallTime> {
-    let bytes = text.as_bytes();
-    let digits = |from: usize, to: usize| -> Option<u64> {
-        let part = bytes.get(from..to)?;
-        part.iter().try_fold(0, |n, byte| byte.is_ascii_digit().then(|| n * 10 + u64::from(byte - b'0')))
-    };
-    let is = |at: usize, among: &[u8]| bytes.get(at).is_some_and(|byte| among.contains(byte));
-    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
-        return None;
-    }
-    let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
-    let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let mut end = 19;
-    let mut nanos = 0;
-    if is(19, b".") {
-        end = 20 + bytes[20..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let counted = end.min(29);
-        nanos = digits(20, counted)? * 10_u64.pow(u32::try_from(29 - counted).ok()?);
-        if end == 20 {
-            return None;
-        }
-    }
-    let offset_minutes: i64 = match bytes.get(end)? {
-        b'Z' | b'z' if bytes.len() == end + 1 => 0,
-        sign @ (b'+' | b'-') if bytes.len() == end + 6 && is(end + 3, b":") => {
-            let (hours, minutes) = (digits(end + 1, end + 3)?, digits(end + 4, end + 6)?);
-            let offset = i64::try_from(hours * 60 + minutes).ok().filter(|_| hours < 24 && minutes < 60)?;
-            if *sign == b'+' { offset } else { -offset }
-        }
-        _ => return None,
-    };
-    if second == 60 {
-        nanos = 999_999_999;
-    }
-    let in_day = hour * 3600 + minute * 60 + second.min(59);
-    let local = i64::try_from(days_from_civil(year, month, day)? * 86_400 + in_day).ok()?;
-    let Ok(seconds) = u64::try_from(local - offset_minutes * 60) else { return Some(WallTime::default()) };
-    if year < 1970 {
-        return Some(WallTime::default());
-    }
-    Some(WallTime::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
-}
-
-/// Days since 1970-01-01 of a Gregorian date, zero before; `None` when there is no such date.
-fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
-    const BEFORE_MONTH: [u64; 13] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365];
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let index = usize::try_from(month).ok().filter(|month| (1..=12).contains(month))?;
-    let length = BEFORE_MONTH[index] - BEFORE_MONTH[index - 1] + u64::from(leap && month == 2);
-    if day == 0 || day > length {
-        return None;
-    }
-    if year < 1970 {
-        return Some(0);
-    }
-    let leap_days_before = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
-    let days_before_year = (year - 1970) * 365 + leap_days_before(year) - leap_days_before(1970);
-    Some(days_before_year + BEFORE_MONTH[index - 1] + u64::from(leap && month > 2) + day - 1)
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos().max(0)).ok().map(WallTime::from_nanos)
 }
 
 #[cfg(test)]
