@@ -1,7 +1,8 @@
 //! What the service manager that started this process is told, as sd_notify(3) has it: that it runs, in one line how it
 //! is, that it is alive, that it ends. systemd is one, and whatever else sets NOTIFY_SOCKET. The coordinator calls it from
 //! the thread that carries the lease: nothing here waits, and nothing is opened after the start. A service manager that
-//! hangs costs a message, and a coordinator without a file descriptor left is still known to live.
+//! hangs costs a message, and a coordinator without a file descriptor left is still known to live. The crate for this opens
+//! a socket for each message.
 
 use std::env::VarError;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,6 @@
 //! One answer for everybody who asked the same thing meanwhile, so that what clients ask costs the same however
-//! many they are. Knows neither questions nor answers; `admin` and `exporter` use it for what is asked often.
+//! many they are. Knows neither questions nor answers; `admin` and `exporter` use it for what is asked often. What is
+//! published anyway may be older than the question.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A log line as one JSON object. The first fields are the same in every line, and none of an event's own can take
-//! their place; docs/logs.md has the names that programs may rely on.
+//! their place; docs/logs.md has the names that programs may rely on. tracing-subscriber's own format has no field of ours.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
 //! One GET over HTTP/1.1 or HTTPS, redirects followed, up to the headers of the answer. Every wait is bounded and ends
-//! when the download is not wanted any more. No proxies and no users; TLS 1.3 alone, as everywhere in baton.
+//! when the download is not wanted any more. No proxies and no users; TLS 1.3 alone, as everywhere in baton. Probes have a
+//! client of their own: it keeps one connection to this host, and knows neither TLS nor redirects.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
