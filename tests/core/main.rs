@@ -14,9 +14,11 @@ use std::time::Duration;
 use baton::base::chain_node::{FloorBasis, Health, KeyLook, KeyState, MetFloor, SignFloor};
 use baton::base::guard_frame::{Armed, Containment, ExitCause, NodeProcess};
 use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
+use baton::base::signing::{Custody, Hrs, SignTime};
 use baton::base::time::{BootTime, Now, WallTime};
 use baton::base::timing::{LeaseSpan, Timing};
-use baton::core::agreed::replicated::{Baton, Command, Replicated, Set};
+use baton::core::agreed::replicated::{Baton, Command, Replicated, Set, Signing};
+use baton::core::agreed::sign_log::Grant;
 use baton::core::tenure::{Halt, Reason};
 use baton::core::{Action, ClockOffset, Core, Descendant, Event, Memory, Peer, Settings, Stage, Unheld};
 
@@ -149,7 +151,7 @@ impl Story {
             stop_timeout: Duration::from_secs(30),
             settle_max: None,
             sees_key_on_chain: false,
-            custody: baton::base::signing::Custody::Links,
+            custody: Custody::Links,
         };
         let replicated = Replicated::default();
         let memory = Memory { view: replicated.view(), ..Memory::fresh() };
@@ -196,6 +198,7 @@ impl Story {
     fn set(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
             ["me", me] => self.settings.me = (*me).into(),
+            ["custody", "signer"] => self.settings.custody = Custody::Signer,
             ["node_refuses"] => self.settings.node_refuses = true,
             ["arbiter"] => self.settings.role = Role::Arbiter,
             ["failback"] => self.settings.failback = true,
@@ -246,6 +249,13 @@ impl Story {
             ["floor", of, "above", above] => {
                 Command::LayFloor { epoch: epoch(of)?, above: number(above)?, because: "test".into(), at }
             }
+            ["open_sign_log", "above", height] => Command::Signing(Signing::Open {
+                chain: "c-1".into(),
+                key: "ed25519:AAAA".into(),
+                last: Grant { place: Hrs::new(number(height)?, 0, 0), digest: None, time: SignTime::default() },
+                at,
+            }),
+            ["close_sign_log"] => Command::Signing(Signing::Close { at }),
             ["pause"] => Command::Set(Set::Pause { on: true, at }),
             ["resume"] => Command::Set(Set::Pause { on: false, at }),
             ["priority", member, priority] => {

@@ -196,6 +196,11 @@ impl Host {
         self.proven = false;
     }
 
+    /// The node never has the key, and goes on as it is.
+    pub fn key_was_never_here(&mut self) {
+        self.proven = true;
+    }
+
     /// The node was proven stopped, or keyless with the links in standby.
     pub fn key_is_gone(&mut self) {
         self.proven = true;

@@ -4,6 +4,7 @@ use super::upgrading::InPlace;
 use super::{CRASHES_MAX, Ending, Reason, Stage, TRUSTED_AFTER};
 use crate::base::guard_frame::ExitCause;
 use crate::base::ids::{Epoch, NodeId, SignMark, Term};
+use crate::base::signing::Custody;
 use crate::base::time::Now;
 use crate::core::event::Action;
 use crate::core::{Core, Lead};
@@ -83,7 +84,10 @@ impl Core {
     }
 
     pub(in crate::core) fn note_inactive(&mut self, now: Now, recorded: Option<SignMark>, out: &mut Vec<Action>) {
-        self.host.key_is_gone();
+        match self.settings.custody {
+            Custody::Links => self.host.key_is_gone(),
+            Custody::Signer => self.host.key_was_never_here(),
+        }
         if self.stage().is_some_and(|stage| matches!(stage, Stage::Linking | Stage::Activating | Stage::Active)) {
             // Rule (c): the answer to an order of before the key was given, which proves nothing about what came after.
             self.host.give_key();
