@@ -112,7 +112,7 @@ pub const KEYS: &[Key] = &[
     default(
         "chain.custody",
         r#"custody = "links""#,
-        r#"Who has the key: "links", the holder's chain node; "signer", none, and the log decides: docs/signer.md"#,
+        r#"Who has the key: "links", the holder's chain node; "signer", none of them"#,
     ),
     default("chain.stop_timeout", r#"stop_timeout = "30s""#, "From SIGTERM to SIGKILL"),
     default(
@@ -278,7 +278,7 @@ pub const KEYS: &[Key] = &[
         "signer.node",
         r#"node = "unix:///run/baton/privval.sock""#,
         "privval.sock in member.run_dir",
-        "Where the chain node waits for its signer: its priv_validator_laddr",
+        "The chain node's priv_validator_laddr",
     ),
     optional(
         "metrics.listen",

@@ -372,8 +372,8 @@ impl Page {
     fn more(&mut self, driver: DriverKind) {
         match driver {
             DriverKind::CometBft => {
-                let condition = "Only with chain.custody = \"signer\", in place of links";
-                let _ = writeln!(self.text, "\n# {condition}: docs/signer.md.\n##[signer]");
+                let condition = "Only with chain.custody = \"signer\"";
+                let _ = writeln!(self.text, "\n# {condition}: in place of links, see docs/signer.md.\n##[signer]");
                 self.show_with("signer.key", condition);
                 self.show_with("signer.node", condition);
             }

@@ -91,11 +91,22 @@ impl Page {
             }
             None => {
                 page.meet(&choice.condition, choice.lines[0], &mut taken);
+                if choice.condition.contains("chain.custody") {
+                    page.leave_out("chain.links");
+                }
                 let without = page.text(&taken);
                 taken.extend(&choice.lines);
                 let all_default = choice.lines.iter().all(|line| self.is_default(*line));
                 (all_default.then_some(without), page.text(&taken))
             }
+        }
+    }
+
+    /// The tables of this path are commented out.
+    fn leave_out(&mut self, path: &str) {
+        let paths = self.paths();
+        for (line, _) in self.lines.iter_mut().zip(paths).filter(|(_, of)| of.starts_with(path)) {
+            line.insert(0, '#');
         }
     }
 
