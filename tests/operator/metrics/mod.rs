@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use baton::base::ids::NodeId;
+use baton::base::signing::Hrs;
 use baton::base::time::{BootTime, WallTime};
-use baton::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
+use baton::operator::metrics::{
+    BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, SignOutcome, SignTook, Snapshot,
+};
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 39] = [
+const CONTRACT: [(&str, &str, &[&str]); 43] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -52,6 +55,10 @@ const CONTRACT: [(&str, &str, &[&str]); 39] = [
     ("baton_key_in_use_elsewhere", "gauge", &[]),
     ("baton_build_info", "gauge", &["version"]),
     ("baton_foreign_node", "gauge", &[]),
+    ("baton_sign_requests_total", "counter", &["outcome"]),
+    ("baton_sign_seconds", "histogram", &["part"]),
+    ("baton_sign_answered_timestamp_seconds", "gauge", &[]),
+    ("baton_signed_height", "gauge", &[]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -85,7 +92,7 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         binaries: Some(BinariesSeen { missing: true, failed: true }),
         foreign_node: Some(true),
         key_elsewhere: true,
-        signed: Some(baton::base::signing::Hrs::new(1_200, 0, 3)),
+        signed: Some(Hrs::new(1_200, 0, 3)),
     }
 }
 
@@ -103,6 +110,9 @@ fn lively() -> Metrics {
     metrics.moved("first", "operator", None);
     metrics.disk_hangs("chain.home", true);
     metrics.disk_hangs("member.state_dir", false);
+    metrics.sees_signing();
+    let took = SignTook { commit: Duration::from_millis(3), sign: Duration::from_millis(1) };
+    metrics.sign_ended(SignOutcome::Granted, Some(took));
     metrics
 }
 

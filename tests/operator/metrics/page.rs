@@ -50,7 +50,8 @@ fn the_page_lists_every_metric_with_its_type_and_labels_and_no_other() {
     for (name, kind, labels) in CONTRACT {
         let row = &rows[name];
         assert_eq!(row.kind, kind, "{name}");
-        let labels = if kind == "histogram" { &["le"] } else { labels };
+        let le = (kind == "histogram").then_some("le");
+        let labels: Vec<&str> = labels.iter().copied().chain(le).collect();
         assert_eq!(row.labels, labels, "{name}");
     }
 }
