@@ -30,7 +30,7 @@ const BOUND: Duration = Duration::from_secs(60);
 const START_BOUND: Duration = Duration::from_secs(20);
 
 /// Commands of the page that no prompt shows, and the test that runs each.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("status --json", include_str!("../../../tests/cli/shown.rs")),
     ("status --watch --every", include_str!("../../../tests/cli/watch.rs")),
     ("floor --above --because", include_str!("../../../tests/cli/orders.rs")),
@@ -38,6 +38,8 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("run --key-signed-outside", include_str!("../../../tests/coordinator/bad_input.rs")),
     ("member add --addr --priority", include_str!("../../../tests/cli/orders.rs")),
     ("upgrade plan status rollback", include_str!("upgrade.rs")),
+    ("signer import --state", include_str!("../e2e_cometbft.rs")),
+    ("signer close", include_str!("../e2e_cometbft.rs")),
 ];
 
 struct Walk {
