@@ -103,7 +103,9 @@ fn every_query_of_the_dashboard_has_an_answer() {
     common::said(&t, &standby, &["upgrade", "plan", "v2", "--height", "1000000"], 0);
     t.active(&standby);
 
-    let queries = dashboard::queries();
+    // On this chain nobody asks a signer.
+    let of_signer = |query: &String| query.contains("baton_sign_") || query.contains("baton_signed_");
+    let queries: Vec<String> = dashboard::queries().into_iter().filter(|query| !of_signer(query)).collect();
     assert!(queries.len() > 20, "{queries:#?}");
     let start = Instant::now();
     loop {
