@@ -5,7 +5,6 @@ use super::signing::Signing;
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::sign_log_change::Change;
 use crate::cluster::wire::proto::{OpenSignLog, SignLogChange};
-use crate::core::agreed::replicated::knows::KNOWS_SIGNING;
 use crate::core::agreed::replicated::{Command, Signing as Step};
 
 /// The order with the chain and the key of this host, where it names none.
@@ -41,17 +40,6 @@ pub(super) fn read(reporter: &Reporter, change: &SignLogChange) -> Result<Comman
             Step::Open { chain: chain.clone(), key: key.clone(), last, at }
         }
     }))
-}
-
-/// # Errors
-/// Somebody could not follow a log with requests to sign.
-pub(super) fn check(reporter: &Reporter) -> Result<(), String> {
-    match reporter.members_below(KNOWS_SIGNING).first() {
-        Some(older) => {
-            Err(format!("{older} runs a baton that could not read this in the log: upgrade baton on {older} first"))
-        }
-        None => Ok(()),
-    }
 }
 
 /// What is so once it is committed.

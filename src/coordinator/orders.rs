@@ -22,7 +22,7 @@ use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{LayFloor, MemberChangeRequest, SetMaintenance, SetPause, SetPriority};
 use crate::config::{Member, PRIORITY_MAX};
 use crate::core::agreed::orders::Orders;
-use crate::core::agreed::replicated::knows::KNOWS_LAID_FLOORS;
+use crate::core::agreed::replicated::knows::{KNOWS_LAID_FLOORS, KNOWS_SIGNING};
 use crate::core::agreed::replicated::{Applied, Command, Set};
 use crate::operator::admin::{Asker, NotDone};
 use crate::operator::order::{Answer, Order};
@@ -150,7 +150,7 @@ async fn commit(reporter: &Reporter, command: Command) -> Result<String, NotDone
         }
         Command::Signing(_) => {
             let changing = reporter.changing.lock().await;
-            custody::check(reporter).map_err(NotDone::Refused)?;
+            check_read_by_all(reporter, KNOWS_SIGNING).map_err(NotDone::Refused)?;
             Some(changing)
         }
         Command::Baton(_) | Command::Join { .. } | Command::Set(_) | Command::Upgrade(_) => None,
@@ -184,7 +184,13 @@ fn check_floor(reporter: &Reporter, above: u64) -> Result<(), String> {
         return Err(format!("the key has signed at height {signed}, above {above}; name that height or a higher one"));
     }
     // Whoever has not been heard is not waited for: the chain may stand still because that host is gone for good.
-    match reporter.members_below(KNOWS_LAID_FLOORS).first() {
+    check_read_by_all(reporter, KNOWS_LAID_FLOORS)
+}
+
+/// # Errors
+/// Somebody could not follow a log with what asks for `knows`.
+fn check_read_by_all(reporter: &Reporter, knows: u32) -> Result<(), String> {
+    match reporter.members_below(knows).first() {
         Some(older) => {
             Err(format!("{older} runs a baton that could not read this in the log: upgrade baton on {older} first"))
         }

@@ -267,7 +267,7 @@ impl Reporter {
             floor,
             upgrade: newest,
             sign_log: self.applied.borrow().replicated.sign_log.as_ref().map(Into::into),
-            signed_at_ns: self.signing.as_ref().and_then(Signing::last_answer).map_or(0, |last| last.at.as_nanos()),
+            signed_at_ns: self.signing.as_ref().and_then(Signing::signed_at).map_or(0, WallTime::as_nanos),
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
         };

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::base::signing::{Hrs, PublicKey};
+use crate::base::signing::PublicKey;
 use crate::base::time::WallTime;
 use crate::base::timing::Timing;
 use crate::cluster::raft::Consensus;
@@ -42,18 +42,11 @@ pub(super) struct Identity {
     pub key: String,
 }
 
-/// The last signature that left this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LastAnswer {
-    pub place: Hrs,
-    pub at: WallTime,
-}
-
 /// What the reporter tells of it. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Signing {
     identity: watch::Receiver<Option<Identity>>,
-    last: Arc<Mutex<Option<LastAnswer>>>,
+    signed_at: Arc<Mutex<Option<WallTime>>>,
 }
 
 impl Signing {
@@ -62,8 +55,9 @@ impl Signing {
         self.identity.borrow().clone()
     }
 
-    pub(super) fn last_answer(&self) -> Option<LastAnswer> {
-        *lock(&self.last)
+    /// When a signature last left this host.
+    pub(super) fn signed_at(&self) -> Option<WallTime> {
+        *lock(&self.signed_at)
     }
 }
 
@@ -84,8 +78,8 @@ pub(super) struct Setup {
 pub(super) fn start(setup: Setup) -> Signing {
     setup.metrics.sees_signing();
     let (known, identity) = watch::channel(None);
-    let last = Arc::default();
-    let signing = Signing { identity, last: Arc::clone(&last) };
+    let signed_at = Arc::default();
+    let signing = Signing { identity, signed_at: Arc::clone(&signed_at) };
     let desk = Arc::new(Desk {
         signer: setup.signer,
         // An election and a claim fit in, so that the next holder's request is waiting when its host has won.
@@ -94,7 +88,7 @@ pub(super) fn start(setup: Setup) -> Signing {
         consensus: setup.consensus,
         applied: setup.applied,
         metrics: setup.metrics,
-        last,
+        signed_at,
     });
     tokio::spawn(serve(desk, setup.chain, setup.node, known));
     signing
@@ -124,7 +118,7 @@ struct Desk {
     /// For a request to be admitted.
     hold_max: Duration,
     metrics: Metrics,
-    last: Arc<Mutex<Option<LastAnswer>>>,
+    signed_at: Arc<Mutex<Option<WallTime>>>,
 }
 
 impl Desk {
@@ -164,7 +158,7 @@ impl Desk {
         let (took, answered) = match signed {
             Ok((signed, took)) => {
                 debug!(%node, %place, %digest, outcome = outcome_said, ?took, "signed");
-                *lock(&self.last) = Some(LastAnswer { place, at: WallTime::now() });
+                *lock(&self.signed_at) = Some(WallTime::now());
                 (Some(took), Ok(signed))
             }
             Err(reason) => {
@@ -333,6 +327,6 @@ fn defect(identity: &Identity, log: Option<&SignLog>, signer: &SignerState, link
 }
 
 /// No code panics while it holds it.
-fn lock(last: &Mutex<Option<LastAnswer>>) -> MutexGuard<'_, Option<LastAnswer>> {
-    last.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(signed_at: &Mutex<Option<WallTime>>) -> MutexGuard<'_, Option<WallTime>> {
+    signed_at.lock().unwrap_or_else(PoisonError::into_inner)
 }
