@@ -275,10 +275,15 @@ fn outcome_of(verdict: &Verdict) -> SignOutcome {
 /// Tells the core what keeps this host from signing, once that has lasted for [`GONE_MAX`].
 async fn tell_usable(desk: Arc<Desk>, identity: Identity, mut link: watch::Receiver<Link>) {
     let (mut signer, mut applied) = (desk.signer.state(), desk.applied.clone());
+    let mut admitted = 0;
     let (mut told, mut since) = (None, Instant::now());
     let mut found_before: Option<String> = None;
     loop {
         let log = applied.borrow_and_update().replicated.sign_log.clone();
+        if let Some(log) = log.as_ref().filter(|log| !log.closed && log.last.place.height > admitted) {
+            admitted = log.last.place.height;
+            desk.core.step(Event::Admitted { height: admitted });
+        }
         let found = defect(&identity, log.as_ref(), &signer.borrow_and_update(), &link.borrow_and_update());
         if found.is_some() != found_before.is_some() {
             since = Instant::now();

@@ -59,6 +59,18 @@ pub fn best_target<'a>(
         .map(|standing| standing.id)
 }
 
+/// More members than that need not be kept apart.
+const PLACES_MAX: u32 = 8;
+
+/// Which of the candidates this member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It may hold the baton: its [`rank`].
+    Rank(u32),
+    /// It may not, and is at this place of the roster.
+    Ineligible { place: u32 },
+}
+
 /// When to campaign next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Campaigns {
@@ -85,13 +97,16 @@ impl Campaigns {
     /// Two candidates of neighbouring rank are two heartbeats apart, so that the first one's votes are
     /// out before the second one asks. A member that could not hold the baton waits half a lease: no longer,
     /// since it may be the only one whose log the others vote for, and everybody waits for it then.
-    pub fn due_at(&self, opens_at: BootTime, rank: Option<u32>, timing: &Timing) -> BootTime {
-        let delay = match rank {
-            Some(rank) => 2 * timing.heartbeat() * rank,
-            None => timing.lease() / 2,
+    ///
+    /// Such members have no rank to tell them apart. Each waits a heartbeat longer than the one before it in the roster,
+    /// every time anew: whatever sets two of them off at the same moment, their next campaigns are apart.
+    pub fn due_at(&self, opens_at: BootTime, turn: Turn, timing: &Timing) -> BootTime {
+        let (delay, apart) = match turn {
+            Turn::Rank(rank) => (2 * timing.heartbeat() * rank, Duration::ZERO),
+            Turn::Ineligible { place } => (timing.lease() / 2, timing.heartbeat() * place.min(PLACES_MAX)),
         };
         let votes_come_until = self.asked.as_ref().map_or(self.not_before, |asked| asked.until);
-        self.not_before.max(votes_come_until).max(opens_at.max(self.started_at) + delay)
+        self.not_before.max(votes_come_until).max(opens_at.max(self.started_at) + delay) + apart
     }
 
     /// Another candidate has this member's vote: it has its time to win and to say so.
@@ -121,8 +136,12 @@ impl Campaigns {
 
     /// A campaign starts at `now`. The next one may come after this one's pre-votes, which wait for no disk; from
     /// [`Campaigns::asked`] on it waits for the votes.
-    pub fn started(&mut self, now: BootTime, rank: Option<u32>, timing: &Timing) {
-        let spread: Duration = timing.heartbeat() * rank.unwrap_or(1).min(8);
+    pub fn started(&mut self, now: BootTime, turn: Turn, timing: &Timing) {
+        let spread: Duration = timing.heartbeat()
+            * match turn {
+                Turn::Rank(rank) => rank.min(PLACES_MAX),
+                Turn::Ineligible { .. } => 1,
+            };
         self.not_before = now + 2 * timing.heartbeat() + spread;
     }
 }
@@ -181,14 +200,16 @@ mod tests {
     fn ranks_are_two_heartbeats_apart_and_the_ineligible_come_last() {
         let campaigns = Campaigns::new(BootTime::from_nanos(0));
         let opens_at = BootTime::from_nanos(5_000_000_000);
-        let due = |rank| campaigns.due_at(opens_at, rank, &Timing::LAN).since(opens_at).as_millis();
-        assert_eq!((due(Some(0)), due(Some(1)), due(Some(2)), due(None)), (0, 300, 600, 500));
+        let due = |turn| campaigns.due_at(opens_at, turn, &Timing::LAN).since(opens_at).as_millis();
+        assert_eq!([0, 1, 2].map(|rank| due(Turn::Rank(rank))), [0, 300, 600]);
+        assert_eq!([0, 1, 2].map(|place| due(Turn::Ineligible { place })), [500, 650, 800]);
     }
 
     #[test]
     fn a_member_that_just_started_leaves_the_eligible_their_time() {
         let started_at = BootTime::from_nanos(7_000_000_000);
-        let due = Campaigns::new(started_at).due_at(BootTime::from_nanos(0), None, &Timing::LAN);
+        let due =
+            Campaigns::new(started_at).due_at(BootTime::from_nanos(0), Turn::Ineligible { place: 0 }, &Timing::LAN);
         assert_eq!(due.since(started_at), Timing::LAN.lease() / 2);
     }
 
@@ -196,8 +217,32 @@ mod tests {
     fn a_campaign_is_not_repeated_before_its_votes_can_have_come() {
         let mut campaigns = Campaigns::new(BootTime::from_nanos(0));
         let now = BootTime::from_nanos(1_000_000_000);
-        campaigns.started(now, Some(0), &Timing::LAN);
-        assert_eq!(campaigns.due_at(now, Some(0), &Timing::LAN).since(now), 2 * Timing::LAN.heartbeat());
+        campaigns.started(now, Turn::Rank(0), &Timing::LAN);
+        assert_eq!(campaigns.due_at(now, Turn::Rank(0), &Timing::LAN).since(now), 2 * Timing::LAN.heartbeat());
+    }
+
+    /// Three members that could not hold the baton campaign, and each denies the others its vote within 20 ms of its own
+    /// campaign.
+    #[test]
+    fn members_that_cannot_hold_the_baton_do_not_keep_step() {
+        let ms = |millis: u64| BootTime::from_nanos(millis * 1_000_000);
+        let turns = [0, 1, 2].map(|place| Turn::Ineligible { place });
+        // All of them voted for one that was lost, at the same moment.
+        let mut members = turns.map(|_| Campaigns::new(ms(0)));
+        members.iter_mut().for_each(|member| member.voted(ms(1000), &Timing::LAN));
+        let mut begun: Vec<(u64, usize)> = Vec::new();
+        for now in 1000..4000 {
+            for (index, member) in members.iter_mut().enumerate() {
+                if ms(now) >= member.due_at(ms(0), turns[index], &Timing::LAN) {
+                    member.started(ms(now), turns[index], &Timing::LAN);
+                    begun.push((now, index));
+                }
+            }
+        }
+        let alone = begun
+            .iter()
+            .filter(|(at, who)| !begun.iter().any(|(other_at, other)| other != who && other_at.abs_diff(*at) <= 40));
+        assert!(alone.count() >= begun.len() / 2, "{begun:?}");
     }
 
     /// When the next campaign is due, in milliseconds after votes of term 7 were asked for in the one at hand, and
@@ -206,14 +251,14 @@ mod tests {
         let voters = vec![["a", "b", "c", "d", "e"].map(NodeId::from).into()];
         let mut campaigns = Campaigns::new(BootTime::from_nanos(0));
         let now = BootTime::from_nanos(1_000_000_000);
-        campaigns.started(now, Some(0), &Timing::LAN);
+        campaigns.started(now, Turn::Rank(0), &Timing::LAN);
         campaigns.asked(now, 7, &Timing::LAN);
         for (by, term) in denials {
             // It is told for every peer, and begins no wait anew.
             campaigns.asked(now + Timing::LAN.heartbeat(), 7, &Timing::LAN);
             campaigns.denied((*by).into(), *term, &voters, |id| id.as_str() == gone);
         }
-        campaigns.due_at(now, Some(0), &Timing::LAN).since(now).as_millis()
+        campaigns.due_at(now, Turn::Rank(0), &Timing::LAN).since(now).as_millis()
     }
 
     #[test]

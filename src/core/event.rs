@@ -230,6 +230,10 @@ pub enum Event {
     KeysUnusable {
         reason: Option<String>,
     },
+    /// The log has admitted a request to sign at this height, and is applied here so far.
+    Admitted {
+        height: u64,
+    },
 
     /// This member's vote of `term` for itself is on its disk, and the others are asked for theirs. Told once for each.
     VotesAsked {

@@ -42,7 +42,7 @@ use crate::base::ids::{NodeId, Role, SignMark, Term};
 use crate::base::time::{BootTime, Now};
 use crate::base::timing::LeaseSpan;
 use degraded::CatchUp;
-use election::Campaigns;
+use election::{Campaigns, Turn};
 use fences::lease::VoterSets;
 use fences::votes::{Refusal, VoteGate};
 use host::Host;
@@ -318,6 +318,7 @@ impl Core {
             Event::DiskBack { dir } => self.host.disk_back(&dir),
             Event::DiskFull { room } => self.host.note_disk_full(room),
             Event::KeysUnusable { reason } => self.host.note_keys_unusable(reason),
+            Event::Admitted { height } => self.host.note_admitted(height),
             Event::VotesAsked { term } => self.campaigns.asked(now.boot, term, &self.settings.timing),
             Event::VoteDenied { by, term } => {
                 let gone = |id: &NodeId| self.peers.get(id).is_some_and(|peer| !peer.reachable);
@@ -374,9 +375,8 @@ impl Core {
             // Its own vote would wait for that disk.
             return;
         }
-        let rank = self.rank(now.boot);
         if now.boot >= self.campaign_due(now.boot) && self.may_campaign(now.boot).is_ok() {
-            self.campaigns.started(now.boot, rank, &self.settings.timing);
+            self.campaigns.started(now.boot, self.turn(now.boot), &self.settings.timing);
             out.push(Action::Campaign);
         }
     }
@@ -407,20 +407,18 @@ impl Core {
 
     fn campaign_due(&self, now: BootTime) -> BootTime {
         let opens_at = self.gate.promise_end().unwrap_or(BootTime::from_nanos(0));
-        let rank = self.rank(now);
-        // Members that could not hold the baton would otherwise all campaign at the same moment.
-        let place = self.configured.keys().position(|id| *id == self.settings.me).unwrap_or(0) as u32;
-        let place = if rank.is_some() { 0 } else { place };
-        self.campaigns.due_at(opens_at + self.settings.timing.heartbeat() * place, rank, &self.settings.timing)
+        self.campaigns.due_at(opens_at, self.turn(now), &self.settings.timing)
     }
 
-    /// Place in the order of candidates; `None` for a member that could not hold the baton.
-    fn rank(&self, now: BootTime) -> Option<u32> {
-        self.may_hold(now).then(|| {
-            let lost = self.gate.last_leader().filter(|leader| **leader != self.settings.me);
-            let may_claim = |id: &NodeId| self.stays_voter(id) && self.view.may_claim(id).is_ok();
-            election::rank(&self.settings.me, self.host.height(), &self.priorities, &self.peers, may_claim, lost)
-        })
+    fn turn(&self, now: BootTime) -> Turn {
+        let me = &self.settings.me;
+        if !self.may_hold(now) {
+            let place = self.configured.keys().position(|id| id == me).unwrap_or(0) as u32;
+            return Turn::Ineligible { place };
+        }
+        let lost = self.gate.last_leader().filter(|leader| *leader != me);
+        let may_claim = |id: &NodeId| self.stays_voter(id) && self.view.may_claim(id).is_ok();
+        Turn::Rank(election::rank(me, self.host.height(), &self.priorities, &self.peers, may_claim, lost))
     }
 
     /// Ready, a voter, and no order of an operator forbids it.

@@ -473,6 +473,7 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
         ["disk-full"] => Event::DiskFull { room: Some("the disk of state_dir is full".into()) },
         ["disk-full", "gone"] => Event::DiskFull { room: None },
         ["keys-unusable"] => Event::KeysUnusable { reason: Some("key.json does not exist".into()) },
+        ["admitted", height] => Event::Admitted { height: number(height)? },
         ["keys-unusable", "gone"] => Event::KeysUnusable { reason: None },
         ["key-defect"] => Event::KeyDefect { reason: Some("standby.json is the validator key".into()) },
         ["key-defect", "gone"] => Event::KeyDefect { reason: None },

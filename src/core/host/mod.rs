@@ -3,6 +3,7 @@
 //! Invariant (rule (c)): `is_proven` is true only while the chain node was proven stopped or was
 //! started keyless and never given the key since, nor has said that it has one (`host/key_seen.rs`).
 
+mod behind;
 mod descendant;
 mod disks;
 mod foreign;
@@ -18,6 +19,7 @@ use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::base::ids::Epoch;
 use crate::base::time::BootTime;
 use crate::core::Action;
+use behind::Behind;
 pub use descendant::Descendant;
 use disks::Disks;
 use guard_answers::GuardAnswers;
@@ -70,6 +72,7 @@ pub struct Host {
     /// A process below the running node, where the kernel would end the node alone.
     below: Option<Descendant>,
     disks: Disks,
+    behind: Behind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +112,7 @@ impl Host {
             key_seen: None,
             below: None,
             disks: Disks::default(),
+            behind: Behind::default(),
         }
     }
 
@@ -339,6 +343,7 @@ impl Host {
             self.synced_at = now;
         }
         self.probe_failures = 0;
+        self.compare_with_log(health.height);
         self.health = Some(health);
         if self.few_peers().is_none() {
             self.enough_peers_at = now;
@@ -406,7 +411,10 @@ impl Host {
             Some(_) if self.probe_failures > 0 => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             None => Some(NotReady::NoAnswer { reason: self.probe_error.clone() }),
             Some(health) if !health.synced => Some(NotReady::Syncing { lag: None }),
-            Some(_) => self.few_peers().map(|(peers, min)| NotReady::FewPeers { peers, min }),
+            Some(_) => {
+                let few_peers = || self.few_peers().map(|(peers, min)| NotReady::FewPeers { peers, min });
+                self.behind_log().map(|blocks| NotReady::BehindLog { blocks }).or_else(few_peers)
+            }
         }
     }
 

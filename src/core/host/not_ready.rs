@@ -30,6 +30,10 @@ pub enum NotReady {
         /// `None` while no other host is known to be ahead.
         lag: Option<Lag>,
     },
+    /// Of what the log has admitted.
+    BehindLog {
+        blocks: u64,
+    },
     FewPeers {
         peers: u32,
         min: u32,
@@ -119,6 +123,9 @@ impl fmt::Display for NotReady {
             NotReady::NoAnswer { reason } => write!(f, "the chain node does not answer: {reason}"),
             NotReady::Syncing { lag: None } => write!(f, "the chain node is syncing"),
             NotReady::Syncing { lag: Some(lag) } => write!(f, "the chain node is syncing, {lag}"),
+            NotReady::BehindLog { blocks } => {
+                write!(f, "the chain node is {blocks} blocks behind what the validator's key has signed")
+            }
             NotReady::FewPeers { peers, min } => {
                 write!(f, "the chain node has {peers} peers, and chain.probe.min_peers is {min}")
             }
