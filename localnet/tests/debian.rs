@@ -200,8 +200,11 @@ fn configure_alone(host: &Host, chain: &Chain) {
 fn assert_documented(host: &Host) {
     let commands = host.sh("baton --help | sed -n '/^Commands:/,/^$/s/^  \\([a-z-]*\\) .*/\\1/p'");
     let commands = commands.lines().filter(|name| *name != "help").map(|name| format!("man1/baton-{name}.1"));
-    let pages: Vec<String> =
-        ["man1/baton.1", "man8/baton-guard.8"].map(str::to_owned).into_iter().chain(commands).collect();
+    let pages: Vec<String> = ["man1/baton.1", "man8/baton-guard.8", "man8/baton-signer.8"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(commands)
+        .collect();
     assert!(pages.len() > 10, "{pages:?}");
     for page in pages {
         let told = host.sh(&format!("gunzip -c /usr/share/man/{page}.gz"));

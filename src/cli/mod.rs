@@ -226,7 +226,7 @@ enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page of a command, or write all pages
     Man {
-        /// Write baton.1, a page for every command and baton-guard.8 to this directory, made when it is missing
+        /// Write baton.1, a page for every command, baton-guard.8 and baton-signer.8 to this directory, made when it is missing
         #[arg(long, value_name = "DIR", conflicts_with = "command")]
         dir: Option<PathBuf>,
         /// The command, as `cert issue`; without it, baton itself

@@ -14,7 +14,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{Cli, Failure, print};
 
-const SEE_ALSO: [&str; 2] = ["baton", "baton-guard"];
+const SEE_ALSO: [&str; 3] = ["baton", "baton-guard", "baton-signer"];
 
 /// What `baton --help` has no room for.
 const EXIT_STATUS: [(&str, &str); 3] = [
@@ -71,7 +71,7 @@ struct Page {
 fn pages() -> io::Result<Vec<Page>> {
     let mut baton = Cli::command().disable_help_subcommand(true);
     baton.build();
-    let mut pages = vec![page(&guard(), "8")?];
+    let mut pages = vec![page(&guard(), "8")?, page(&signer(), "8")?];
     let mut open = vec![baton];
     while let Some(command) = open.pop() {
         open.extend(command.get_subcommands().cloned());
@@ -131,11 +131,16 @@ fn more(name: &str, text: &mut Vec<u8>) -> io::Result<()> {
     roff.to_writer(text as &mut dyn Write)
 }
 
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn help() -> Arg {
+    Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print how it is called")
+}
+
 /// The guard's command line, which it reads without clap to stay small.
 fn guard() -> Command {
-    let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
     let mut guard = Command::new("baton-guard")
         .about("Parent of a chain node, which kills it when the lease of its host ends")
         .long_about(
@@ -146,7 +151,26 @@ fn guard() -> Command {
         )
         .disable_help_flag(true)
         .arg(option("socket", "PATH", "The socket on which the coordinator talks to it; an absolute path").required(true))
-        .arg(Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print how it is called"));
+        .arg(help());
     guard.build();
     guard
+}
+
+/// The signer's, for the same reason.
+fn signer() -> Command {
+    let mut signer = Command::new("baton-signer")
+        .about("The only process that opens the validator's key where chain.custody is \"signer\"")
+        .long_about(
+            "The small process between baton run and the validator's key. It is started by baton run, ends with it, and is \
+             started again when it ends by itself. It signs what its coordinator has had admitted by the Raft log, unless \
+             its own mark says that something else was signed there or above. It has no network; its memory is closed to \
+             debuggers and locked where the limits allow it. Nobody starts it by hand.",
+        )
+        .disable_help_flag(true)
+        .arg(option("key", "FILE", "signer.key: CometBFT's priv_validator_key.json or tmkms' softsign key, mode 0600").required(true))
+        .arg(option("mark", "FILE", "What was signed last; synced before a signature leaves").required(true))
+        .arg(Arg::new("json-lines").long("json-lines").action(ArgAction::SetTrue).help("Log in JSON, a line each"))
+        .arg(help());
+    signer.build();
+    signer
 }

@@ -11,5 +11,6 @@ mod orders;
 mod pages;
 mod refusals;
 mod shown;
+mod signer;
 mod watch;
 mod windows;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use crate::kit::program::baton;
 
 const GUARD: &str = env!("CARGO_BIN_EXE_baton-guard");
+const SIGNER: &str = env!("CARGO_BIN_EXE_baton-signer");
 
 fn said(args: &[&str]) -> String {
     let output = baton(args).stdin(Stdio::null()).output().expect("the baton program starts");
@@ -45,7 +46,7 @@ fn pages() -> BTreeMap<String, String> {
 fn every_command_has_a_page_with_all_its_options() {
     let pages = pages();
     let mut open = vec![Vec::new()];
-    let mut expected = vec!["baton-guard.8".to_owned()];
+    let mut expected = vec!["baton-guard.8".to_owned(), "baton-signer.8".to_owned()];
     while let Some(words) = open.pop() {
         let args: Vec<&str> = words.iter().map(String::as_str).collect();
         let (commands, options) = help(&args);
@@ -67,14 +68,31 @@ fn every_command_has_a_page_with_all_its_options() {
     }
 }
 
-/// The guard's page is written by hand, since the guard has no parser that could tell.
+/// What `program --help` says, and its options.
+fn usage(program: &str) -> (String, Vec<String>) {
+    let output = Command::new(program).arg("--help").output().expect("it starts");
+    let usage = String::from_utf8(output.stdout).expect("UTF-8");
+    let words = usage.split([' ', '\n', ';', '|', '[', ']']).filter(|word| word.starts_with("--"));
+    let options = words.map(str::to_owned).collect();
+    (usage, options)
+}
+
+/// The pages of guard and signer are written by hand, since neither has a parser that could tell.
+#[test]
+fn the_page_of_the_signer_has_what_its_usage_has() {
+    let (usage, options) = usage(SIGNER);
+    let page = pages()["baton-signer.8"].replace("\\-", "-");
+    assert_eq!(options, ["--json-lines", "--key", "--mark"], "the usage has changed: {usage}");
+    for option in options {
+        assert!(page.contains(&option), "{option}: {page}");
+    }
+}
+
 #[test]
 fn the_page_of_the_guard_has_what_its_usage_has() {
-    let output = Command::new(GUARD).arg("--help").output().expect("the guard starts");
-    let usage = String::from_utf8(output.stdout).expect("UTF-8");
+    let (usage, options) = usage(GUARD);
     let page = pages()["baton-guard.8"].replace("\\-", "-");
-    let words: Vec<&str> = usage.split([' ', '\n', ';', '|']).filter(|word| word.starts_with("--")).collect();
-    assert_eq!(words, ["--socket", "--format"], "the usage has changed: {usage}");
+    assert_eq!(options, ["--json-lines", "--socket", "--format"], "the usage has changed: {usage}");
     assert!(page.contains("--socket"), "{page}");
     assert!(page.contains("public-key --format near|cometbft FILE"), "{page}");
 }
