@@ -67,11 +67,11 @@ mod tests {
     use crate::cluster::wire::proto::OrderRequest;
     use crate::cluster::wire::proto::admin_client::AdminClient;
     use crate::config::Tls;
-    use crate::operator::exporter::Vitals;
+    use crate::operator::exporter::{Place, Vitals};
     use crate::operator::metrics::Metrics;
 
     fn published(node_pid: Option<u32>) -> Published {
-        let vitals = Vitals { beat: BootTime::now(), ready: Ok(()), node_pid };
+        let vitals = Vitals { beat: BootTime::now(), ready: Ok(()), place: Place::Holder, node_pid };
         let overview = watch::Sender::new(Default::default()).subscribe();
         Published { metrics: Metrics::new(BootTime::now()), vitals: watch::Sender::new(vitals).subscribe(), overview }
     }

@@ -35,7 +35,7 @@ use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, GuardState, Seen};
 use crate::operator::explain::{key_alarm, timing_differences, upgrades};
-use crate::operator::exporter::{NO_QUORUM, Overview, Published, Vitals};
+use crate::operator::exporter::{NO_QUORUM, Overview, Place, Published, Vitals};
 use crate::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 
 /// Between two gossip records while much happens.
@@ -383,7 +383,7 @@ impl Reporter {
             None => Err("this host is not a member".to_string()),
         };
         let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
-        Vitals { beat: BootTime::now(), ready, node_pid }
+        Vitals { beat: BootTime::now(), ready, place: Place::of(status), node_pid }
     }
 
     /// A guard is there and every link is in its place; of a host without a chain node, always.

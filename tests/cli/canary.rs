@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use baton::base::time::BootTime;
-use baton::operator::exporter::{self, NO_QUORUM, Published, Vitals};
+use baton::operator::exporter::{self, NO_QUORUM, Place, Published, Vitals};
 use baton::operator::metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,7 +27,12 @@ impl Host {
     async fn ready() -> Host {
         let listener = exporter::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
         let addr = listener.local_addr().expect("an address");
-        let vitals = watch::Sender::new(Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(77) });
+        let vitals = watch::Sender::new(Vitals {
+            beat: BootTime::now(),
+            ready: Ok(()),
+            place: Place::Holder,
+            node_pid: Some(77),
+        });
         let mut tasks = JoinSet::new();
         let metrics = Metrics::new(BootTime::now());
         let overview = watch::Sender::default().subscribe();
@@ -38,7 +43,12 @@ impl Host {
 
     /// With a driver that has just come round and says this.
     fn say(&self, ready: Result<(), &str>, node_pid: Option<u32>) {
-        self.vitals.send_replace(Vitals { beat: BootTime::now(), ready: ready.map_err(str::to_owned), node_pid });
+        self.vitals.send_replace(Vitals {
+            beat: BootTime::now(),
+            ready: ready.map_err(str::to_owned),
+            place: Place::Holder,
+            node_pid,
+        });
     }
 }
 

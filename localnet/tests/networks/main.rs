@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod balancer;
 mod degraded;
 mod e2e;
 mod e2e_members;

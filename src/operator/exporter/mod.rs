@@ -1,9 +1,10 @@
-//! HTTP for people and monitors: the status page at `/`, and `/metrics`, `/health`, `/ready` and `/node-pid`, on
-//! `metrics.listen`. It reads what the coordinator has published and can ask nothing of it, so that no client,
+//! HTTP for people and monitors: the status page at `/`, and `/metrics`, `/health`, `/ready`, `/node-pid` and the
+//! roles of `roles`, on `metrics.listen`. It reads what the coordinator has published and can ask nothing of it, so that no client,
 //! however slow or many, holds up a heartbeat. The coordinator binds it at start and runs `serve` on a thread of its own.
 
 mod html;
 mod page;
+mod roles;
 
 use std::convert::Infallible;
 use std::io;
@@ -31,6 +32,7 @@ use crate::base::time::{BootTime, WallTime};
 use crate::cluster::wire::proto::{Move, StatusResponse};
 use crate::operator::metrics::Metrics;
 use crate::operator::shared_answer::SharedAnswer;
+pub use roles::Place;
 
 /// More wait in the kernel's queue until one is done.
 const CONNECTIONS_MAX: usize = 64;
@@ -61,6 +63,7 @@ pub struct Vitals {
     pub beat: BootTime,
     /// Why this member could not take the baton now, or that it could.
     pub ready: Result<(), String>,
+    pub place: Place,
     pub node_pid: Option<u32>,
 }
 
@@ -103,9 +106,10 @@ pub async fn serve(listener: TcpListener, published: Published) {
     let routes = Router::new()
         .route("/", get(show_page))
         .route("/metrics", get(show_metrics))
-        .route("/health", get(show_health))
-        .route("/ready", get(show_ready))
+        .route("/health", get(show_health).options(show_health))
+        .route("/ready", get(show_ready).options(show_ready))
         .route("/node-pid", get(show_node_pid))
+        .merge(roles::routes())
         .with_state(Shown { published, text: shared(), page: shared() });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton::base::time::BootTime;
-use baton::operator::exporter::{self, Overview, Published, Vitals};
+use baton::cluster::wire::proto::{MemberStatus, StatusResponse};
+use baton::operator::exporter::{self, Overview, Place, Published, Vitals};
 use baton::operator::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,7 +28,7 @@ struct Exporter {
 }
 
 fn healthy() -> Vitals {
-    Vitals { beat: BootTime::now(), ready: Ok(()), node_pid: Some(4242) }
+    Vitals { beat: BootTime::now(), ready: Ok(()), place: Place::Holder, node_pid: Some(4242) }
 }
 
 fn loopback() -> SocketAddr {
@@ -118,6 +119,67 @@ async fn a_member_that_is_not_ready_is_healthy() {
     exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now() + GENEROUS);
     assert_eq!(get(exporter.addr, "/ready").await.0, 503);
     assert_eq!(get(exporter.addr, "/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn each_role_has_an_address_that_is_200_on_its_hosts_alone() {
+    let roles = ["/holder", "/standby", "/arbiter"];
+    let exporter = exporter(healthy()).await;
+    let holder = (Place::Holder, [200, 503, 503]);
+    let standby = (Place::Beside { behind: 0 }, [503, 200, 503]);
+    for (place, expected) in [holder, standby, (Place::Arbiter, [503, 503, 200])] {
+        exporter.vitals.send_modify(|vitals| vitals.place = place);
+        for (path, expected) in roles.into_iter().zip(expected) {
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                let (code, _, body) = request(exporter.addr, method, path).await;
+                assert_eq!(code, expected, "{method} {path} of {place:?}: {body}");
+                assert_eq!(body.is_empty(), method == "HEAD", "{method} {path}: {body:?}");
+            }
+        }
+    }
+    exporter.vitals.send_modify(|vitals| vitals.beat = BootTime::now() - Duration::from_secs(5));
+    for path in roles {
+        let (code, _, body) = get(exporter.addr, path).await;
+        assert!(code == 503 && body.contains("the coordinator hangs"), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_standby_counts_as_one_while_it_is_ready_and_near_enough() {
+    let exporter = exporter(Vitals { place: Place::Beside { behind: 3 }, ..healthy() }).await;
+    let standby = async |query: &str| {
+        let (code, _, body) = get(exporter.addr, &format!("/standby{query}")).await;
+        (code, body)
+    };
+    assert_eq!(standby("").await, (200, "standby\n".to_owned()));
+    assert_eq!(standby("?lag=3").await, (200, "standby\n".to_owned()));
+    assert_eq!(standby("?lag=2").await, (503, "3 blocks behind another host, more than 2\n".to_owned()));
+    for wrong in ["?lag=two", "?lags=2"] {
+        assert_eq!(standby(wrong).await.0, 400, "{wrong}");
+    }
+    exporter.vitals.send_modify(|vitals| vitals.ready = Err("the chain node is syncing".to_owned()));
+    assert_eq!(standby("?lag=3").await, (503, "the chain node is syncing\n".to_owned()));
+}
+
+#[test]
+fn the_place_of_a_host_is_read_from_its_status() {
+    let member = |id: &str, role: &str, height| MemberStatus {
+        id: id.to_owned(),
+        role: role.to_owned(),
+        reachable: true,
+        height,
+        ..MemberStatus::default()
+    };
+    let mut active = member("a", "validator", 40);
+    active.phase = "Active".to_owned();
+    let mut lost = member("lost", "validator", 90);
+    lost.reachable = false;
+    let members = vec![active, member("b", "validator", 38), member("c", "arbiter", 0), lost];
+    let seen_at = |id: &str| {
+        let status = StatusResponse { member: id.to_owned(), members: members.clone(), ..StatusResponse::default() };
+        Place::of(&status)
+    };
+    assert_eq!(["a", "b", "c"].map(seen_at), [Place::Holder, Place::Beside { behind: 2 }, Place::Arbiter]);
 }
 
 #[tokio::test]
