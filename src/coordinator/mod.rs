@@ -22,6 +22,7 @@ mod report;
 mod signing;
 mod sources;
 mod standbys;
+mod turns;
 mod upgrades;
 
 use std::collections::BTreeMap;

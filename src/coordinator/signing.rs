@@ -27,6 +27,8 @@ use crate::host::sign_bytes::SignBytes;
 use crate::host::signer_client::{SignerClient, SignerError, SignerState};
 use crate::operator::metrics::{Metrics, SignOutcome, SignTook};
 
+use super::turns::Turns;
+
 /// A signer that ends, or a connection that is lost, for a shorter time costs a holder nothing but that.
 const GONE_MAX: Duration = Duration::from_millis(500);
 /// A chain node pings its signer every 3.3 s.
@@ -87,6 +89,7 @@ pub(super) fn start(setup: Setup) -> Signing {
         core: setup.core,
         consensus: setup.consensus,
         applied: setup.applied,
+        proposals: Turns::default(),
         metrics: setup.metrics,
         signed_at,
     });
@@ -117,6 +120,7 @@ struct Desk {
     signer: SignerClient,
     /// For a request to be admitted.
     hold_max: Duration,
+    proposals: Turns,
     metrics: Metrics,
     signed_at: Arc<Mutex<Option<WallTime>>>,
 }
@@ -140,7 +144,7 @@ impl Desk {
         }
     }
 
-    async fn answer(&self, ask: Ask) {
+    async fn answer(self: &Arc<Self>, ask: Ask) {
         let Ask { node, bytes, extension, asked_at, answer } = ask;
         let (place, digest) = (bytes.place, bytes.digest);
         let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time };
@@ -215,21 +219,25 @@ impl Desk {
     ///
     /// Invariant: only what is committed and applied here is signed. What was admitted once may be signed at any later
     /// time, since it is the same to the last byte.
-    async fn admitted(&self, request: &SignRequest, bytes: &SignBytes, asked_at: Instant) -> Option<Verdict> {
+    async fn admitted(
+        self: &Arc<Self>,
+        request: &SignRequest,
+        bytes: &SignBytes,
+        asked_at: Instant,
+    ) -> Option<Verdict> {
         let deadline = tokio::time::Instant::from_std(asked_at) + self.hold_max;
         let mut applied = self.applied.clone();
         let mut news = self.core.news();
         loop {
             news.mark_unchanged();
-            let verdict = match &applied.borrow_and_update().replicated.sign_log {
-                Some(log) => log.weigh(request),
-                None => Verdict::NotHere { chain: None },
-            };
+            let verdict = weigh(&applied.borrow_and_update(), request);
             if verdict != Verdict::Granted {
                 return Some(verdict);
             }
             if self.core.read(|core, _| core.is_active()) {
-                match timeout_at(deadline, self.propose(request, bytes)).await {
+                let (desk, theirs) = (Arc::clone(self), (request.clone(), bytes.clone()));
+                let proposal = self.proposals.take(async move { desk.propose(&theirs.0, &theirs.1).await });
+                match timeout_at(deadline, proposal).await {
                     Ok(Ok(verdict)) => return Some(verdict),
                     // It may be committed all the same, or by another leader.
                     Ok(Err(reason)) => debug!("{reason}"),
@@ -245,7 +253,14 @@ impl Desk {
     }
 
     /// The signer writes its mark beside the members that write the entry.
+    ///
+    /// Invariant: one proposal after the other, each weighed by what the one before came to. Of two at one place, the
+    /// signer could mark the one and the log admit the other; then neither would ever be signed.
     async fn propose(&self, request: &SignRequest, bytes: &SignBytes) -> Result<Verdict, String> {
+        let verdict = weigh(&self.applied.borrow(), request);
+        if verdict != Verdict::Granted {
+            return Ok(verdict);
+        }
         let command = Command::Signing(Step::Sign(request.clone()));
         let (committed, reserved) = tokio::join!(self.consensus.propose(command), self.signer.reserve(bytes));
         if let Err(error) = reserved {
@@ -259,6 +274,14 @@ impl Desk {
             | Applied::Recorded
             | Applied::Rejected { .. }) => Err(format!("a request to sign came to {other:?}")),
         }
+    }
+}
+
+/// What the log, as far as it is applied here, says to `request`.
+fn weigh(applied: &AppliedState, request: &SignRequest) -> Verdict {
+    match &applied.replicated.sign_log {
+        Some(log) => log.weigh(request),
+        None => Verdict::NotHere { chain: None },
     }
 }
 

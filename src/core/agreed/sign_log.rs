@@ -100,6 +100,13 @@ impl SignLog {
         if last.place < self.last.place {
             return Err(format!("{} was signed, which is above {}", self.last.place, last.place));
         }
+        // What is repeated there is what was admitted, and nothing that only an operator has told of.
+        if last.place == self.last.place && last.digest.is_some() && *last != self.last {
+            return Err(format!(
+                "{} was signed, and not with this content and time as far as the log knows",
+                last.place
+            ));
+        }
         Ok(())
     }
 

@@ -404,6 +404,28 @@ fn the_log_begins_above_what_the_last_holder_signed_and_never_forgets() {
     assert_rejected(&closed, 1, Command::Signing(other), "signs for chain c-1 with the key k");
 }
 
+/// Otherwise a request for what the record says would be repeated, beside what was signed there.
+#[test]
+fn an_import_at_the_last_place_brings_no_other_content_there() {
+    let admitted = Grant { place: place(9), digest: Some(SignDigest([1; 32])), time: SignTime::default() };
+    let open_with = |last| Command::Signing(Signing::Open { chain: "c-1".into(), key: "k".into(), last, at: at(0) });
+    let signed = after(&[(1, open(7)), (1, sign(9))]);
+    let other = Grant { digest: Some(SignDigest([2; 32])), ..admitted };
+    let later = Grant { time: SignTime { seconds: 1, nanos: 0 }, ..admitted };
+    for last in [other, later] {
+        assert_rejected(&signed, 1, open_with(last), "9/0/3 was signed, and not with this content");
+    }
+    assert_rejected(&after(&[(1, open(9))]), 1, open_with(admitted), "9/0/3 was signed, and not with this content");
+    for (last, expected) in [
+        (admitted, Verdict::Repeated { time: SignTime::default() }),
+        (Grant { digest: None, ..admitted }, Verdict::Conflict { place: place(9) }),
+    ] {
+        let mut state = signed.clone();
+        assert_eq!(state.apply(1, &open_with(last)), Applied::Recorded);
+        assert_eq!(state.apply(1, &sign(9)), Applied::Weighed(expected));
+    }
+}
+
 #[test]
 fn a_chain_node_that_gets_the_key_back_starts_above_all_that_the_log_admitted() {
     let mut state = after(&[(1, open(7)), (2, claim(2, "a", 0)), (2, sign(9)), (2, release(2, None, 1)), (3, close())]);
