@@ -21,9 +21,9 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 }
 
 /// What an operator should know of a lease that only a real-time priority keeps on a busy host, where the user who asks
-/// may not take one.
-pub(super) fn priority_warning(timing: &Timing) -> Option<String> {
-    if timing.lease() >= Timing::LAN.lease() {
+/// may not take one. Where the log decides what is signed, a lease that is lost and won again costs no signature.
+pub(super) fn priority_warning(timing: &Timing, by_log: bool) -> Option<String> {
+    if timing.lease() >= Timing::LAN.lease() || by_log {
         return None;
     }
     // On a thread that ends: nothing else is to have it.

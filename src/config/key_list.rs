@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
     default(
         "timing.profile",
         r#"profile = "lan""#,
-        r#""lan", "wan" for members far apart, "fast" for hosts in one place with real-time priority"#,
+        r#""lan", "wan" for members far apart, "fast" with real-time priority, "signer" for that custody"#,
     ),
     default("timing.heartbeat", r#"heartbeat = "150ms""#, "The leader's pace"),
     default("timing.lease", r#"lease = "1s""#, "How long a quorum's acknowledgement lets the holder sign"),

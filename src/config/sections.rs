@@ -167,7 +167,7 @@ fn not_a_member(doc: &Document, id: &NodeId, members: &[Member]) -> ConfigError 
 }
 
 fn timing(doc: &Document) -> Result<Timing, ConfigError> {
-    let profiles = [("fast", Timing::FAST), ("lan", Timing::LAN), ("wan", Timing::WAN)];
+    let profiles = [("fast", Timing::FAST), ("lan", Timing::LAN), ("signer", Timing::SIGNER), ("wan", Timing::WAN)];
     let profile = doc.choice("timing.profile", &profiles)?.unwrap_or(Timing::LAN);
     let heartbeat = doc.duration("timing.heartbeat")?.unwrap_or(profile.heartbeat());
     let lease = doc.duration("timing.lease")?.unwrap_or(profile.lease());

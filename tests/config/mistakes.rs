@@ -116,7 +116,7 @@ fn wrong_types_units_and_ranges_say_what_to_write() {
         (
             "profile = \"lan\"",
             "profile = \"man\"",
-            "timing.profile in baton.toml:16: \"man\" is not known; use fast or lan or wan",
+            "timing.profile in baton.toml:16: \"man\" is not known; use fast or lan or signer or wan",
         ),
         (
             "profile = \"lan\"",
@@ -204,6 +204,8 @@ fn timings_that_cannot_be_safe_are_refused_with_their_numbers() {
     ]);
     let wan = load(&edited("profile = \"lan\"", "profile = \"wan\"\nlease = \"4s\"")).expect("sound").timing;
     assert_eq!((wan.heartbeat(), wan.lease()), (Timing::WAN.heartbeat(), Duration::from_secs(4)));
+    let signer = load(&edited("profile = \"lan\"", "profile = \"signer\"")).expect("sound").timing;
+    assert_eq!(signer, Timing::SIGNER);
 }
 
 #[test]

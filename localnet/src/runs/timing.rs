@@ -19,6 +19,8 @@ use crate::process::procs::{self, Awaited};
 pub enum Timing {
     /// 1 s, as the localnet is laid out.
     Lan,
+    /// 450 ms, of a network that is laid out with it; no fault gives it to a host.
+    Signer,
     /// 2 s at the pace of `Lan`.
     Lengthened,
     /// 3 s.
@@ -26,11 +28,14 @@ pub enum Timing {
 }
 
 impl Timing {
+    /// What a host can be given.
     pub const ALL: [Timing; 3] = [Timing::Lan, Timing::Lengthened, Timing::Wan];
+    const KNOWN: [Timing; 4] = [Timing::Lan, Timing::Signer, Timing::Lengthened, Timing::Wan];
 
     pub fn lease(self) -> Duration {
         match self {
             Timing::Lan => Duration::from_secs(1),
+            Timing::Signer => Duration::from_millis(450),
             Timing::Lengthened => Duration::from_secs(2),
             Timing::Wan => Duration::from_secs(3),
         }
@@ -39,6 +44,7 @@ impl Timing {
     fn section(self) -> &'static str {
         match self {
             Timing::Lan => "[timing]\nprofile = \"lan\"\n",
+            Timing::Signer => "[timing]\nprofile = \"signer\"\n",
             Timing::Lengthened => "[timing]\nprofile = \"lan\"\nlease = \"2s\"\n",
             Timing::Wan => "[timing]\nprofile = \"wan\"\n",
         }
@@ -48,6 +54,7 @@ impl Timing {
     fn lease_max_s(self) -> f64 {
         match self {
             Timing::Lan => 0.849,
+            Timing::Signer => 0.369_55,
             Timing::Lengthened => 1.848,
             Timing::Wan => 2.697,
         }
@@ -62,7 +69,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub fn written(net: &Net, host: &str) -> Result<Timing> {
     let (file, text) = read(net, host)?;
     let section = section_of(&text).with_context(|| format!("{} has no [timing]", file.display()))?;
-    let found = Timing::ALL.into_iter().find(|timing| timing.section() == section);
+    let found = Timing::KNOWN.into_iter().find(|timing| timing.section() == section);
     found.with_context(|| format!("{}: nobody here wrote {section:?}", file.display()))
 }
 
@@ -125,7 +132,7 @@ pub fn in_force(net: &Net, host: &str) -> Result<Timing> {
     let line = text.lines().find_map(|line| line.strip_prefix("baton_lease_max_seconds"));
     let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse::<f64>().ok());
     let seconds = value.with_context(|| format!("{host} tells no baton_lease_max_seconds"))?;
-    let found = Timing::ALL.into_iter().find(|timing| (timing.lease_max_s() - seconds).abs() < 0.01);
+    let found = Timing::KNOWN.into_iter().find(|timing| (timing.lease_max_s() - seconds).abs() < 0.01);
     found.with_context(|| format!("{host} counts on {seconds} s of a lease, which no timing here gives"))
 }
 
@@ -157,7 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
         hosts::write_all(&net).unwrap();
-        for timing in [Timing::Wan, Timing::Lengthened, Timing::Lan, Timing::Wan] {
+        for timing in [Timing::Wan, Timing::Signer, Timing::Lengthened, Timing::Lan, Timing::Wan] {
             write(&net, "host-a", timing).unwrap();
             assert_eq!(written(&net, "host-a").unwrap(), timing);
             let read = Config::load(&net.config_file("host-a"), std::iter::empty()).unwrap().timing;
