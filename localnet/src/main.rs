@@ -4,11 +4,13 @@
 
 mod cli;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use localnet::chains::stand_in;
 use localnet::judge::check::check;
 use localnet::net::wires::{Request, Way};
 use localnet::net::{ChainKind, Net, Shape, Usage};
@@ -18,10 +20,10 @@ use localnet::runs::demo;
 use rustix::process::Signal;
 
 use crate::cli::args::{
-    BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, Slot, SoakArgs, Target, UpArgs, UpgradeArgs,
+    BenchArgs, ChainArgs, IdleArgs, LoadArgs, NemesisArgs, RequestsArgs, Slot, SoakArgs, Target, UpArgs, UpgradeArgs,
 };
 use crate::cli::code;
-use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_soak, serve_wires, up};
+use crate::cli::runs::{run_bench, run_idle, run_load, run_nemesis, run_requests, run_soak, serve_wires, up};
 use crate::cli::slips::{self, SlipArgs};
 use crate::cli::verbs::{down, exec, hand_over, reset, show_logs, show_status, start, strike, tell_wires, upgrade};
 
@@ -76,6 +78,8 @@ enum Command {
     Check,
     /// Measure how long nobody signs after a fault
     Bench(BenchArgs),
+    /// Measure how long a chain node waits for its signatures: `requests --chain cometbft --custody signer`
+    Requests(RequestsArgs),
     /// Measure what every process costs while nothing happens: memory, CPU, wake-ups, bytes written and sent
     Idle(IdleArgs),
     /// Put the holder under load on a starved machine and count the leases that it loses
@@ -108,6 +112,14 @@ enum Command {
     Keeper,
     #[command(hide = true)]
     Wires,
+    #[command(hide = true, name = stand_in::COMMAND)]
+    StandIn {
+        #[arg(long)]
+        rpc: SocketAddr,
+        /// By which baton knows its chain node
+        #[arg(long)]
+        home: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -153,6 +165,8 @@ fn perform(cli: Cli) -> Result<ExitCode> {
         Command::Nemesis(args) => run_nemesis(&dir, args),
         Command::Keeper => keeper::keep(&dir).map(|()| ExitCode::SUCCESS),
         Command::Wires => serve_wires(&dir),
+        Command::StandIn { rpc, home: _ } => stand_in::serve(rpc).map(|()| ExitCode::SUCCESS),
+        Command::Requests(args) => run_requests(&dir, args),
         Command::Down => down(&dir),
         Command::Status => show_status(&Net::load(&dir)?),
         Command::Kill(target) => strike(&Net::load(&dir)?, &target, Signal::KILL),

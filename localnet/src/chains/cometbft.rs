@@ -73,7 +73,7 @@ pub fn write(net: &Net) -> Result<String> {
         }
         edit_config(&homes[name].join("config/config.toml"), &settings)?;
     }
-    if net.custody == Custody::Links {
+    if net.custody != Custody::Signer {
         for host in net.signers() {
             let home = &homes[host.id.as_str()];
             rename(&home.join(KEY_LINK), &home.join(STANDBY_KEY))?;
@@ -190,7 +190,7 @@ pub fn section(net: &Net, host: &Host) -> String {
     }
     let key = quoted(shared_key_file(net));
     let custody = match net.custody {
-        Custody::Links => format!(
+        Custody::Links | Custody::Single => format!(
             "\n[[chain.links]]\nlink = {KEY_LINK:?}\nvalidating = {key}\n\n[chain.activate]\nhow = \"restart\"\n"
         ),
         Custody::Signer => {
@@ -221,11 +221,22 @@ fn node_argv(net: &Net, home: &Path) -> Vec<String> {
 /// The settings of a host's stopped chain node are those of the network's custody.
 pub fn lay_custody(net: &Net, host: &Host) -> Result<()> {
     let address = match net.custody {
-        Custody::Links => String::new(),
+        Custody::Links | Custody::Single => String::new(),
         Custody::Signer => signer_address(host),
     };
     let file = net.chain_home(&host.id).join("config/config.toml");
     edit_config(&file, &[("", "priv_validator_laddr", quoted(address))])
+}
+
+/// The node of `host` signs for itself, from the validator's first mark on.
+pub fn give_shared_key(net: &Net, host: &str) -> Result<()> {
+    let home = net.chain_home(host);
+    let copies =
+        [(shared_key_file(net), home.join(KEY_LINK)), (first_mark(net), home.join("data/priv_validator_state.json"))];
+    for (from, to) in copies {
+        fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 /// Where a host's chain node waits for its signer.

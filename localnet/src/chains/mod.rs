@@ -3,3 +3,4 @@
 pub mod cometbft;
 pub mod cosmovisor;
 pub mod sim;
+pub mod stand_in;

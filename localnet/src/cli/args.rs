@@ -106,9 +106,27 @@ pub(crate) struct BenchArgs {
     /// Then do the same with what a user would pick instead of baton
     #[arg(long, value_enum)]
     pub(crate) against: Option<Against>,
+    /// One way, between a host and all others
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub(crate) delay_ms: u64,
     /// Draw the gaps of each fault as DIR/bench-FAULT.svg
     #[arg(long, value_name = "DIR")]
     pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct RequestsArgs {
+    /// At the holder and at its standby, one after the other
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) requests: u64,
+    /// One way, between a host and all others
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub(crate) delay_ms: u64,
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) chain: ChainArgs,
 }

@@ -21,9 +21,10 @@ use localnet::runs::bench::{self, Against, Comparison, Plan};
 use localnet::runs::idle;
 use localnet::runs::load;
 use localnet::runs::nemesis::{self, Kind};
+use localnet::runs::requests;
 use localnet::runs::soak;
 
-use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, On, SoakArgs, UpArgs};
+use super::args::{BenchArgs, IdleArgs, LoadArgs, NemesisArgs, On, RequestsArgs, SoakArgs, UpArgs};
 use super::code;
 
 pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
@@ -44,11 +45,11 @@ pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
 }
 
 pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
-    let shape = args.chain.shape();
+    let shape = Shape { delay_ms: args.delay_ms, ..args.chain.shape() };
     let plan = Arc::new(Plan {
         shape,
         rounds: usize::try_from(args.rounds)?,
-        faults: bench::distinct(args.faults, shape.chain)?,
+        faults: bench::distinct(args.faults, shape)?,
         seed: args.seed.unwrap_or_else(rand::random),
     });
     let ours = plan.clone();
@@ -75,6 +76,15 @@ pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
         bench::plot::write_all(&folder, &drawn)?;
     }
     Ok(code(clean))
+}
+
+pub(crate) fn run_requests(dir: &Path, args: RequestsArgs) -> Result<ExitCode> {
+    let shape = Shape { delay_ms: args.delay_ms, ..args.chain.shape() };
+    let plan = requests::Plan { shape, requests: args.requests };
+    let report = foreground(dir, Afterwards::Sweep, move |dir| requests::run(dir, &plan))?;
+    let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    print!("{text}");
+    Ok(code(report.is_good()))
 }
 
 pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
@@ -177,6 +187,6 @@ pub(crate) fn serve_wires(dir: &Path) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    runtime.block_on(proxy::serve(net.routes, &socket))?;
+    runtime.block_on(proxy::serve(net.routes, Duration::from_millis(net.delay_ms), &socket))?;
     Ok(ExitCode::SUCCESS)
 }

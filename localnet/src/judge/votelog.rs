@@ -100,7 +100,7 @@ pub fn read(net: &Net) -> Result<Vec<Vote>> {
 /// vote, as long as it is the same to the last byte, and in whatever turns.
 pub fn check(votes: &[Vote], custody: Custody) -> KeyReport {
     match custody {
-        Custody::Links => check_turns(votes),
+        Custody::Links | Custody::Single => check_turns(votes),
         Custody::Signer => check_contents(votes),
     }
 }

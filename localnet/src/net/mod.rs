@@ -52,6 +52,7 @@ pub enum Profile {
     Fast,
     #[default]
     Lan,
+    Signer,
     Wan,
 }
 
@@ -60,6 +61,7 @@ impl Profile {
         match self {
             Profile::Fast => "fast",
             Profile::Lan => "lan",
+            Profile::Signer => "signer",
             Profile::Wan => "wan",
         }
     }
@@ -74,6 +76,8 @@ pub enum Custody {
     Links,
     /// No chain node has it: the log decides what is signed (CometBFT alone).
     Signer,
+    /// One chain node alone, without baton (`bench` on CometBFT).
+    Single,
 }
 
 /// What a network is like.
@@ -90,6 +94,8 @@ pub struct Shape {
     pub tls: bool,
     pub profile: Profile,
     pub custody: Custody,
+    /// One way between a host and whatever is none of its own, on loopback.
+    pub delay_ms: u64,
 }
 
 impl Shape {
@@ -104,6 +110,7 @@ impl Shape {
             tls: false,
             profile: Profile::Lan,
             custody: Custody::Links,
+            delay_ms: 0,
         }
     }
 
@@ -246,6 +253,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub custody: Custody,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub delay_ms: u64,
 }
 
 impl Net {
@@ -294,7 +304,7 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody, delay_ms } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -311,6 +321,7 @@ impl Net {
             tls,
             profile,
             custody,
+            delay_ms,
         })
     }
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use crate::net::wires::{self, Board, Request, Wires};
 
@@ -52,7 +54,8 @@ pub fn carried(socket: &Path) -> Result<Vec<Carried>> {
 }
 
 /// Serves until the process is killed. The socket appears once every route listens.
-pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
+/// Every piece takes `way` at least.
+pub async fn serve(routes: Vec<Route>, way: Duration, socket: &Path) -> Result<()> {
     let board = Arc::new(Board::new(Default::default()));
     let mut counts = Vec::new();
     for route in routes {
@@ -61,7 +64,7 @@ pub async fn serve(routes: Vec<Route>, socket: &Path) -> Result<()> {
             .with_context(|| format!("listen on 127.0.0.1:{} for {} to {}", route.listen, route.from, route.to))?;
         let count = Arc::new(Count::default());
         counts.push((route.clone(), count.clone()));
-        tokio::spawn(accept(listener, route, board.clone(), count));
+        tokio::spawn(accept(listener, route, way, board.clone(), count));
     }
     board.serve(socket, || Ok(count(&counts))).await
 }
@@ -86,11 +89,11 @@ fn count(counts: &[(Route, Arc<Count>)]) -> Vec<Carried> {
     counts.iter().flat_map(both).collect()
 }
 
-async fn accept(listener: TcpListener, route: Route, board: Arc<Board>, count: Arc<Count>) {
+async fn accept(listener: TcpListener, route: Route, way: Duration, board: Arc<Board>, count: Arc<Count>) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(carry(client, route.clone(), board.clone(), count.clone()));
+                tokio::spawn(carry(client, route.clone(), way, board.clone(), count.clone()));
             }
             Err(error) => {
                 // Out of descriptors, for one: others may be freed.
@@ -102,8 +105,8 @@ async fn accept(listener: TcpListener, route: Route, board: Arc<Board>, count: A
 }
 
 /// Connects one client with the target, once both directions are open, and copies until both ended.
-async fn carry(client: TcpStream, route: Route, board: Arc<Board>, count: Arc<Count>) {
-    let [there, back] = [(&route.from, &route.to), (&route.to, &route.from)].map(|(from, to)| Flow { from, to });
+async fn carry(client: TcpStream, route: Route, way: Duration, board: Arc<Board>, count: Arc<Count>) {
+    let [there, back] = [(&route.from, &route.to), (&route.to, &route.from)].map(|(from, to)| Flow { from, to, way });
     if !there.opens(&board).await || !back.opens(&board).await {
         return;
     }
@@ -121,10 +124,21 @@ async fn carry(client: TcpStream, route: Route, board: Arc<Board>, count: Arc<Co
     );
 }
 
+/// Pieces of one flow between its ends.
+const UNDER_WAY_MAX: usize = 256;
+
+/// Empty at the end of the stream.
+struct Piece {
+    due: Instant,
+    bytes: Vec<u8>,
+}
+
 /// Bytes on their way from one host to another.
 struct Flow<'a> {
     from: &'a str,
     to: &'a str,
+    /// What everything takes, slow hosts or not.
+    way: Duration,
 }
 
 impl Flow<'_> {
@@ -149,23 +163,39 @@ impl Flow<'_> {
         slow.into_iter().map(wait).sum()
     }
 
-    /// The end of the stream is held back by a cut like its bytes.
-    async fn copy(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, board: &Board, count: &AtomicU64) {
+    /// The end of the stream is held back by a cut like its bytes. What comes while something is on its way is not held
+    /// up by that, and arrives after it.
+    async fn copy(&self, from: OwnedReadHalf, to: OwnedWriteHalf, board: &Board, count: &AtomicU64) {
+        let (send, queue) = mpsc::channel(UNDER_WAY_MAX);
+        tokio::join!(self.depart(from, send, board), self.arrive(queue, to, board, count));
+    }
+
+    async fn depart(&self, mut from: OwnedReadHalf, send: mpsc::Sender<Piece>, board: &Board) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let read = from.read(&mut buffer).await.unwrap_or(0);
-            let wait = self.wait(board);
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read.unwrap_or(0),
+                // The other end takes no more.
+                () = send.closed() => return,
+            };
+            let due = Instant::now() + self.way + self.wait(board);
+            if send.send(Piece { due, bytes: buffer[..read].to_vec() }).await.is_err() || read == 0 {
+                return;
             }
-            if !self.opens(board).await || read == 0 {
-                break;
-            }
-            if to.write_all(&buffer[..read]).await.is_err() {
-                break;
-            }
-            count.fetch_add(read as u64, Ordering::Relaxed);
         }
+    }
+
+    async fn arrive(&self, mut queue: mpsc::Receiver<Piece>, mut to: OwnedWriteHalf, board: &Board, count: &AtomicU64) {
+        while let Some(Piece { due, bytes }) = queue.recv().await {
+            if due > Instant::now() {
+                sleep_until(due).await;
+            }
+            if !self.opens(board).await || bytes.is_empty() || to.write_all(&bytes).await.is_err() {
+                break;
+            }
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        queue.close();
         // Fails only when the other end is gone already.
         let _ = to.shutdown().await;
     }

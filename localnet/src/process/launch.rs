@@ -24,7 +24,7 @@ use crate::judge::status::{self, Status};
 use crate::net::http;
 use crate::net::namespaces;
 use crate::net::wires::{self, Request};
-use crate::net::{ChainKind, Custody, Ground, Net, Shape};
+use crate::net::{ChainKind, Custody, Ground, Net, Shape, Usage};
 use crate::process::keeper;
 use crate::process::limits::Confined;
 use crate::process::procs::{HOST_MARKER, MARKER, describe, marked};
@@ -96,8 +96,19 @@ pub fn start(net: &Net, seen: impl FnMut(&Status)) -> Result<()> {
 /// # Errors
 /// As [`up`].
 pub fn start_confined(net: &Net, confined: &Confined, seen: impl FnMut(&Status)) -> Result<()> {
+    if net.custody == Custody::Single {
+        return Err(Usage("--custody single has no hosts of baton: it is for `localnet bench`".into()).into());
+    }
     start_wires(net)?;
     start_validators(net)?;
+    start_hosts(net, confined, seen)
+}
+
+/// Beside wires, and a chain if one is wanted: the coordinators run, and a holder is Active.
+///
+/// # Errors
+/// As [`up`].
+pub fn start_hosts(net: &Net, confined: &Confined, seen: impl FnMut(&Status)) -> Result<()> {
     for host in &net.hosts {
         spawn_coordinator(net, &host.id, &host.id, confined)?;
         // What puts it within its limits becomes the coordinator a moment later.

@@ -8,6 +8,7 @@ pub mod flood;
 pub mod idle;
 pub mod load;
 pub mod nemesis;
+pub mod requests;
 pub mod slip;
 pub mod soak;
 pub mod timing;

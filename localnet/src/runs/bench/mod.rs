@@ -3,6 +3,7 @@
 //! ends the bench with what was seen: it is a finding, not an outlier.
 
 pub mod plot;
+mod single;
 mod summary;
 mod with_baton;
 mod with_etcd;
@@ -17,11 +18,12 @@ use rand::{RngExt, SeedableRng};
 use crate::hosts::clock;
 use crate::judge::check::{check, evidence_on_cometbft};
 use crate::judge::measure::{self, Watch};
-use crate::net::{ChainKind, Net, Shape, Usage};
+use crate::net::{ChainKind, Custody, Net, Shape, Usage};
 use crate::process::launch::{self, with_diagnosis};
 use crate::runs::cost::{self, Cost};
 use crate::runs::demo::Pair;
 use crate::runs::etcd::EtcdNet;
+pub(crate) use summary::percentile;
 pub use summary::{Comparison, Entry, Missed, Results, Row, rows_table};
 pub use with_baton::await_steady;
 
@@ -57,6 +59,14 @@ pub enum Fault {
     SignerKill,
     /// All of the standby's processes are killed. Until the next signature of the holder.
     StandbyHost,
+    /// All of an arbiter's processes are killed. Until the next signature, by whichever host.
+    ArbiterHost,
+    /// As `coordinator-stop`, for 20 s
+    CoordinatorStop20,
+    /// As `cut`, for 20 s
+    Cut20,
+    /// SIGSTOP of every process of the holder's host for 30 s, as of a frozen guest
+    HostStop,
 }
 
 impl Fault {
@@ -85,6 +95,10 @@ impl Fault {
             Fault::GuardAndNodeStop => "guard-and-node-stop",
             Fault::SignerKill => "signer-kill",
             Fault::StandbyHost => "standby-host",
+            Fault::ArbiterHost => "arbiter-host",
+            Fault::CoordinatorStop20 => "coordinator-stop20",
+            Fault::Cut20 => "cut20",
+            Fault::HostStop => "host-stop",
         }
     }
 
@@ -94,13 +108,14 @@ impl Fault {
             Fault::HostSyncs90 => Some(Duration::from_millis(90)),
             Fault::HostSyncs200 => Some(Duration::from_millis(200)),
             Fault::Host | Fault::Node | Fault::Handover | Fault::CoordinatorStop | Fault::CoordinatorKill => None,
-            Fault::Cut | Fault::CutIn | Fault::SlowFollower => None,
+            Fault::Cut | Fault::CutIn | Fault::Cut20 | Fault::SlowFollower => None,
+            Fault::ArbiterHost | Fault::CoordinatorStop20 | Fault::HostStop => None,
             Fault::NodeStop | Fault::GuardAndNodeStop | Fault::SignerKill | Fault::StandbyHost => None,
         }
     }
 
     fn needs_proxies(self) -> bool {
-        matches!(self, Fault::Cut | Fault::CutIn | Fault::SlowFollower)
+        matches!(self, Fault::Cut | Fault::CutIn | Fault::Cut20 | Fault::SlowFollower)
     }
 }
 
@@ -143,6 +158,11 @@ trait Contender {
 
 /// Brings a network up under `dir` and runs the plan on it. Progress goes to standard error.
 pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
+    if plan.shape.custody == Custody::Single {
+        let single = single::Single::up(dir, plan.shape)?;
+        let rows = rows(&single, plan)?;
+        return Ok(Results { rows, clean: check(single.net())?.is_clean() });
+    }
     let net = up(dir, plan)?;
     run_on(&net, plan)
 }
@@ -263,10 +283,13 @@ fn gap_since(watch: &mut Watch, at_ns: u64, old: &str) -> Result<Duration> {
 }
 
 /// # Errors
-/// Says which faults there are; a fault that is named twice is refused, as it would have one row.
-pub fn distinct(faults: Vec<Fault>, chain: ChainKind) -> Result<Vec<Fault>> {
+/// A fault that is named twice is refused, as it would have one row; so is one that a single node cannot have.
+pub fn distinct(faults: Vec<Fault>, shape: Shape) -> Result<Vec<Fault>> {
+    if shape.custody == Custody::Single {
+        return single::only(faults, shape.chain);
+    }
     if faults.is_empty() {
-        return Ok(Fault::usual(chain).to_vec());
+        return Ok(Fault::usual(shape.chain).to_vec());
     }
     for (i, fault) in faults.iter().enumerate() {
         if faults[..i].contains(fault) {
@@ -301,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_named_once_and_etcd_is_asked_only_for_what_it_can_do() {
-        assert!(distinct(vec![Fault::Host, Fault::Host], ChainKind::Sim).is_err());
+        assert!(distinct(vec![Fault::Host, Fault::Host], Shape::usual(ChainKind::Sim)).is_err());
         let plan = |shape, faults| Plan { shape, rounds: 1, faults, seed: 1 };
         let error = can_enter(Against::EtcdLock, &plan(Shape::usual(ChainKind::Cometbft), vec![Fault::Host]));
         assert!(error.unwrap_err().to_string().contains("sim chain"));

@@ -60,6 +60,10 @@ fn title(fault: Fault) -> &'static str {
         Fault::SignerKill => "Signer killed",
         Fault::StandbyHost => "Standby's host lost",
         Fault::GuardAndNodeStop => "Guard and chain node stopped (SIGSTOP)",
+        Fault::ArbiterHost => "Arbiter's host lost",
+        Fault::CoordinatorStop20 => "Coordinator stopped for 20 s (SIGSTOP)",
+        Fault::Cut20 => "Holder's host cut off for 20 s",
+        Fault::HostStop => "Holder's host stopped for 30 s (SIGSTOP)",
     }
 }
 

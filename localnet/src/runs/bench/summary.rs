@@ -152,7 +152,7 @@ fn ms(duration: Duration) -> f64 {
 }
 
 /// Nearest rank: the smallest value that at least `percent` of the sorted values do not exceed.
-fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }

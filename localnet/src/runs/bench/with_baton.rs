@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use baton::base::ids::Role;
 use rustix::process::Signal;
 
 use super::{Contender, Fault, Round, SIGN_BOUND, gap_since};
@@ -16,6 +17,10 @@ use crate::process::procs;
 use crate::runs::demo::{Pair, await_pair, measured_hand_over};
 
 const STOPPED_FOR: Duration = Duration::from_secs(10);
+const STOPPED_FOR_LONG: Duration = Duration::from_secs(20);
+const CUT_FOR_LONG: Duration = Duration::from_secs(20);
+/// A guest that a hypervisor had stopped.
+const FROZEN_FOR: Duration = Duration::from_secs(30);
 const SLOW_FOR: Duration = Duration::from_secs(10);
 
 pub(super) struct WithBaton<'a>(pub &'a Net);
@@ -70,14 +75,7 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
     let holder = pair.holder.as_str();
     match fault {
         Fault::Handover => Ok(measured_hand_over(net, pair, watch)?.pause),
-        Fault::Host => {
-            let targets = faults::find(net, holder, What::Host)?;
-            let at = watch.now_ns();
-            faults::kill_host(net, holder, &targets)?;
-            let gap = gap_since(watch, at, holder)?;
-            launch::start_coordinator(net, holder)?;
-            Ok(gap)
-        }
+        Fault::Host => lose(net, holder, watch),
         Fault::Node => {
             let targets = faults::find(net, holder, What::Node)?;
             let at = watch.now_ns();
@@ -93,8 +91,11 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
             Ok(gap)
         }
         Fault::CoordinatorStop => stop(net, holder, &[What::Coordinator], STOPPED_FOR, watch),
-        Fault::Cut => cut(net, holder, &[Way::In, Way::Out], watch),
-        Fault::CutIn => cut(net, holder, &[Way::In], watch),
+        Fault::CoordinatorStop20 => stop(net, holder, &[What::Coordinator], STOPPED_FOR_LONG, watch),
+        Fault::HostStop => stop(net, holder, &[What::Host], FROZEN_FOR, watch),
+        Fault::Cut => cut(net, holder, &[Way::In, Way::Out], Duration::ZERO, watch),
+        Fault::CutIn => cut(net, holder, &[Way::In], Duration::ZERO, watch),
+        Fault::Cut20 => cut(net, holder, &[Way::In, Way::Out], CUT_FOR_LONG, watch),
         Fault::HostSyncs90 | Fault::HostSyncs200 => {
             let longer = fault.syncs_take().context("a fault of syncs")?;
             net.hosts.iter().try_for_each(|host| clock::slow_syncs(net, &host.id, longer))?;
@@ -110,17 +111,23 @@ fn strike(net: &Net, fault: Fault, pair: &Pair, watch: &mut Watch) -> Result<Dur
             faults::kill(&targets)?;
             gap_since(watch, at, "nobody")
         }
-        Fault::StandbyHost => {
-            let standby = pair.standby.as_str();
-            let targets = faults::find(net, standby, What::Host)?;
-            let at = watch.now_ns();
-            faults::kill_host(net, standby, &targets)?;
-            let gap = gap_since(watch, at, standby)?;
-            launch::start_coordinator(net, standby)?;
-            Ok(gap)
+        Fault::StandbyHost => lose(net, &pair.standby, watch),
+        Fault::ArbiterHost => {
+            let arbiter = net.hosts.iter().find(|host| host.role == Role::Arbiter).context("no arbiter")?;
+            lose(net, &arbiter.id, watch)
         }
         Fault::GuardAndNodeStop => stop(net, holder, &[What::Guard, What::Node], Duration::ZERO, watch),
     }
+}
+
+/// Everything of `host` is killed. Until another one signs.
+fn lose(net: &Net, host: &str, watch: &mut Watch) -> Result<Duration> {
+    let targets = faults::find(net, host, What::Host)?;
+    let at = watch.now_ns();
+    faults::kill_host(net, host, &targets)?;
+    let gap = gap_since(watch, at, host)?;
+    launch::start_coordinator(net, host)?;
+    Ok(gap)
 }
 
 /// What of it is still there goes on when another host signs, and not before `at_least` has passed.
@@ -137,10 +144,12 @@ fn stop(net: &Net, holder: &str, what: &[What], at_least: Duration, watch: &mut 
     gap
 }
 
-fn cut(net: &Net, holder: &str, ways: &[Way], watch: &mut Watch) -> Result<Duration> {
-    let at = watch.now_ns();
+/// Healed when another host signs, and not before `at_least` has passed.
+fn cut(net: &Net, holder: &str, ways: &[Way], at_least: Duration, watch: &mut Watch) -> Result<Duration> {
+    let (at, cut) = (watch.now_ns(), Instant::now());
     wires::ask(&net.wires_socket(), &Request::Cut { host: holder.into(), ways: ways.to_vec() })?;
     let gap = gap_since(watch, at, holder);
+    std::thread::sleep(at_least.saturating_sub(cut.elapsed()));
     wires::ask(&net.wires_socket(), &Request::Heal { host: holder.into() })?;
     gap
 }

@@ -71,11 +71,14 @@ impl Contender for EtcdNet {
                 self.notice(holder)?;
                 gap
             }
-            Fault::Cut | Fault::CutIn | Fault::SlowFollower => {
+            Fault::Cut | Fault::CutIn | Fault::Cut20 | Fault::SlowFollower => {
                 bail!("members of etcd reach each other without the proxies: there is nothing to cut")
             }
             Fault::SignerKill => bail!("etcdctl lock has no signer"),
             Fault::StandbyHost => bail!("etcdctl lock is measured by what its holder loses"),
+            Fault::ArbiterHost | Fault::CoordinatorStop20 | Fault::HostStop => {
+                bail!("{} is measured where the log decides what is signed", fault.name())
+            }
             Fault::NodeStop | Fault::GuardAndNodeStop => bail!("etcdctl lock looks at no chain node and has no guard"),
             Fault::HostSyncs90 | Fault::HostSyncs200 => bail!("etcd's syncs cannot be made slow"),
         }
