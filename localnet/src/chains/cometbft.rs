@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::chains::cosmovisor;
+use crate::hosts::folders::copy_dir;
 use crate::hosts::{make_dir, quoted};
 use crate::judge::status::run_bounded;
 use crate::net::{ChainKind, ChainNode, Custody, Host, Net, write_file};
@@ -59,7 +60,8 @@ pub fn write(net: &Net) -> Result<String> {
     }
     for (from, to) in homes.values() {
         make_dir(to.parent().context("a home without a parent")?)?;
-        rename(from, to)?;
+        // A host's home may be a disk of its own.
+        if to.exists() { copy_dir(from, to)? } else { rename(from, to)? }
     }
     let homes: BTreeMap<&str, PathBuf> = homes.into_iter().map(|(id, (_, home))| (id, home)).collect();
     let ids = node_ids(net, &homes)?;

@@ -219,6 +219,9 @@ pub(crate) struct NemesisArgs {
     /// Of the faults and of their moments; a random one unless given
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// These kinds of faults alone; some need --custody signer
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "without")]
+    pub(crate) faults: Vec<Kind>,
     /// Kinds of faults that shall not strike
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) without: Vec<Kind>,

@@ -37,7 +37,13 @@ pub fn give_to(net: &Net, host: &str, command: &mut Command) {
     let file = file(net, host);
     if file.exists() {
         command.env("LD_PRELOAD", &net.programs.stepped_clock).env("STEPPED_CLOCK", file);
+        command.env("RECORDED_STREAM", signer_stream(net, host));
     }
+}
+
+/// What the signers of `host` were asked and answered, as `stepped-clock/` records it.
+pub fn signer_stream(net: &Net, host: &str) -> PathBuf {
+    net.host_dir(host).join("signer-stream")
 }
 
 /// The clock of `host` is `step_ns` off from now on.

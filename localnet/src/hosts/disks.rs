@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
@@ -23,6 +24,9 @@ const HOME_BYTES: u64 = 64 << 20;
 const RUN_BYTES: u64 = 8 << 20;
 /// Of memory, for all images; they are sparse.
 const IMAGES_BYTES: u64 = 1 << 30;
+
+/// For the last process on a file system to be gone.
+const UNUSED_BOUND: Duration = Duration::from_secs(5);
 
 /// From linux/fs.h.
 const FIFREEZE: Opcode = 0xc004_5877;
@@ -44,20 +48,74 @@ pub fn mount_all(net: &Net) -> Result<()> {
     for host in &net.hosts {
         for (dir, bytes) in of_host(net, host).iter().zip([STATE_BYTES, RUN_BYTES, HOME_BYTES]) {
             make_dir(dir)?;
-            let kind = dir.file_name().unwrap_or_default().to_string_lossy();
-            mount(dir, &images.join(format!("{}-{kind}.img", host.id)), bytes)?;
+            make(dir, &image(net, host, dir), bytes)?;
         }
     }
     Ok(())
 }
 
-fn mount(dir: &Path, image: &Path, bytes: u64) -> Result<()> {
+fn image(net: &Net, host: &Host, dir: &Path) -> PathBuf {
+    // As on a host, where it is run/baton or the like.
+    let kind = if *dir == host.run_dir { "run".into() } else { dir.file_name().unwrap_or_default().to_string_lossy() };
+    net.dir.join("disks").join(format!("{}-{kind}.img", host.id))
+}
+
+fn make(dir: &Path, image: &Path, bytes: u64) -> Result<()> {
     let file = File::create(image).with_context(|| format!("create {}", image.display()))?;
     file.set_len(bytes).with_context(|| format!("size {}", image.display()))?;
     run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", "nodiscard"]).arg(image))?;
-    run(Command::new("mount").args(["-o", "loop,nodev,nosuid"]).arg(image).arg(dir))?;
+    mount(dir, image)?;
     freeze(dir)?;
     thaw(dir)
+}
+
+/// What nobody syncs is written after five minutes, not after seconds: a power cut loses it.
+fn mount(dir: &Path, image: &Path) -> Result<()> {
+    run(Command::new("mount").args(["-o", "loop,nodev,nosuid,commit=300"]).arg(image).arg(dir))
+}
+
+/// From now on nothing of `dir` reaches its disk, not even what was written before and not synced, as when the power is
+/// cut. Nobody can use it before [`mount_again`].
+pub fn cut_power(dir: &Path) -> Result<()> {
+    /// From the kernel's ext4.h: at once, without the journal that is still in memory.
+    const EXT4_IOC_SHUTDOWN: Opcode = 0x8004_587d;
+    const NO_LOG_FLUSH: u32 = 2;
+    if !is_own(dir) {
+        bail!("{} is no file system of a host's own", dir.display());
+    }
+    let what = || format!("cut the power of {}", dir.display());
+    let dir = File::open(dir).with_context(what)?;
+    // SAFETY: The kernel reads the one number that it is given.
+    #[allow(unsafe_code)]
+    unsafe {
+        ioctl(&dir, Setter::<EXT4_IOC_SHUTDOWN, u32>::new(NO_LOG_FLUSH)).with_context(what)
+    }
+}
+
+/// What was written so far outlives a power cut, as what an operator has installed does.
+pub fn sync_all(net: &Net) -> Result<()> {
+    for dir in net.hosts.iter().flat_map(|host| of_host(net, host)).filter(|dir| is_own(dir)) {
+        let what = || format!("sync {}", dir.display());
+        rustix::fs::syncfs(File::open(&dir).with_context(what)?).with_context(what)?;
+    }
+    Ok(())
+}
+
+/// `dir` has what had reached its disk.
+///
+/// # Errors
+/// Somebody still uses it.
+pub fn mount_again(net: &Net, host: &Host, dir: &Path) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match unmount(dir, UnmountFlags::empty()) {
+            Ok(()) => break,
+            // Of a process that ends.
+            Err(Errno::BUSY) if began.elapsed() < UNUSED_BOUND => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error).with_context(|| format!("unmount {}", dir.display())),
+        }
+    }
+    mount(dir, &image(net, host, dir))
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disks;
 pub mod faults;
 pub mod folders;
+pub mod power;
 
 use std::fmt::Write;
 use std::fs;

@@ -200,3 +200,46 @@ impl Flow<'_> {
         let _ = to.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAY: Duration = Duration::from_millis(20);
+    const PIECES: u64 = 20;
+
+    /// The pieces leave 2 ms apart, and would take `PIECES` ways if each waited for the one before.
+    #[tokio::test]
+    async fn each_piece_takes_its_way_and_none_waits_for_the_one_before() {
+        let there = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = there.local_addr().unwrap().port();
+        let route = Route { from: "a".into(), to: "b".into(), plane: Plane::Raft, listen: 0, target };
+        let board = Arc::new(Board::new(Default::default()));
+        let address = here.local_addr().unwrap();
+        tokio::spawn(accept(here, route, WAY, board, Arc::default()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (mut server, _) = there.accept().await.unwrap();
+        let began = Instant::now();
+        let sent = tokio::spawn(async move {
+            let mut at = Vec::new();
+            for n in 0..PIECES {
+                at.push(Instant::now());
+                client.write_all(&[n as u8]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            (client, at)
+        });
+        let mut byte = [0];
+        let mut came = Vec::new();
+        for n in 0..PIECES {
+            server.read_exact(&mut byte).await.unwrap();
+            assert_eq!(u64::from(byte[0]), n, "in order");
+            came.push(Instant::now());
+        }
+        let took = began.elapsed();
+        let (_client, at) = sent.await.unwrap();
+        assert!(at.iter().zip(&came).all(|(sent, came)| *came - *sent >= WAY), "{at:?} {came:?}");
+        assert!(took < WAY * PIECES as u32, "{took:?}");
+    }
+}

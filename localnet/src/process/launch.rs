@@ -174,6 +174,7 @@ pub fn prepare(dir: &Path, shape: Shape) -> Result<Net> {
     if net.cosmovisor {
         cosmovisor::write(&net)?;
     }
+    disks::sync_all(&net)?;
     net.save()?;
     Ok(net)
 }

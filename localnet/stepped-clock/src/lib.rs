@@ -7,11 +7,14 @@
 //! It stands before `fsync` and `fdatasync` as well (`syncs.rs`): each takes longer by as many nanoseconds as the same
 //! file says, as on a slow disk.
 //!
+//! And before `recv` and `send`, for what is signed (`streams.rs`).
+//!
 //! The file is four little words, shared by all who map it: the step, how often anybody read a stepped clock, what a
 //! sync takes longer, and how many did.
 
 #![allow(unsafe_code)] // What it does is the C interface of a libc.
 
+mod streams;
 mod syncs;
 
 use std::ffi::{c_int, c_void};

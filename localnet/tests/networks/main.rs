@@ -16,6 +16,7 @@ mod frozen_disk;
 mod logs;
 mod namespaces;
 mod operating;
+mod power;
 mod ready_host;
 mod realtime;
 mod sabotage;

@@ -18,10 +18,11 @@ use super::retimed::{self, Retimed};
 use crate::hosts::clock;
 use crate::hosts::disks;
 use crate::hosts::faults::{self, What};
+use crate::hosts::power;
 use crate::hosts::{make_dir, quoted};
 use crate::net::ports;
 use crate::net::wires::{self, Request, Slow, Way};
-use crate::net::{Ground, Net, write_file};
+use crate::net::{Custody, Ground, Net, write_file};
 use crate::process::launch;
 use crate::process::procs::{self, Proc};
 use crate::runs::flood::Flood;
@@ -67,10 +68,15 @@ pub enum Kind {
     HungIdleGuard,
     /// Strangers begin TLS handshakes at the host, or at all hosts, and finish none.
     HandshakeFlood,
+    /// Every process that signs for the host ends, and a new one is started.
+    KillSigner,
+    StopSigner,
+    /// All hosts lose their power at once, and with it what they had not synced; they start at once.
+    PowerCut,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 29] = [
         Kind::Cut,
         Kind::CutIn,
         Kind::CutOut,
@@ -97,7 +103,25 @@ impl Kind {
         Kind::FrozenHome,
         Kind::HungIdleGuard,
         Kind::HandshakeFlood,
+        Kind::KillSigner,
+        Kind::StopSigner,
+        Kind::PowerCut,
     ];
+
+    /// Where no chain node has the key, somebody else signs; and only there the record of what was signed is synced.
+    pub fn is_possible_with(self, custody: Custody) -> bool {
+        custody == Custody::Signer || !matches!(self, Kind::KillSigner | Kind::StopSigner | Kind::PowerCut)
+    }
+
+    /// Of all hosts: no other fault strikes beside it.
+    pub fn is_of_all(self) -> bool {
+        self == Kind::PowerCut
+    }
+
+    /// It needs file systems of the hosts' own.
+    pub fn needs_disks(self) -> bool {
+        self.freezes() || self == Kind::PowerCut
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -127,6 +151,9 @@ impl Kind {
             Kind::FrozenHome => "frozen disk of the node",
             Kind::HungIdleGuard => "hung idle guard",
             Kind::HandshakeFlood => "flood of handshakes",
+            Kind::KillSigner => "SIGKILL signer",
+            Kind::StopSigner => "SIGSTOP signer",
+            Kind::PowerCut => "power cut",
         }
     }
 
@@ -138,6 +165,8 @@ impl Kind {
     pub fn can_strike(self, role: Role) -> bool {
         match self {
             Kind::KillGuard | Kind::KillNode | Kind::StopGuard | Kind::StopNode => role == Role::Validator,
+            Kind::KillSigner | Kind::StopSigner => role == Role::Validator,
+            Kind::PowerCut => true,
             Kind::FrozenHome | Kind::HungIdleGuard => role == Role::Validator,
             Kind::FrozenDisk | Kind::FrozenState => true,
             // The second coordinator would run the same chain node.
@@ -157,7 +186,7 @@ impl Kind {
 
     pub fn is_possible_on(self, ground: Ground) -> bool {
         // Elsewhere the store lies on this machine's disk.
-        self != Kind::DiskFull || ground == Ground::Namespaces
+        !matches!(self, Kind::DiskFull | Kind::PowerCut) || ground == Ground::Namespaces
     }
 
     /// Nothing else strikes the same host: what waits for its disk cannot be killed.
@@ -170,7 +199,8 @@ impl Kind {
     pub fn ends_the_coordinator(self) -> bool {
         match self {
             Kind::DiskFull | Kind::TornStore | Kind::WipedMember | Kind::KillCoordinator | Kind::KillHost => true,
-            Kind::ChangedTiming => true,
+            Kind::ChangedTiming | Kind::PowerCut => true,
+            Kind::KillSigner | Kind::StopSigner => false,
             Kind::Cut | Kind::CutIn | Kind::CutOut | Kind::Delay | Kind::Loss | Kind::ClockStep => false,
             Kind::KillGuard | Kind::KillNode | Kind::DuplicateMember => false,
             Kind::StopCoordinator | Kind::StopGuard | Kind::StopNode | Kind::StopHost => false,
@@ -210,6 +240,9 @@ pub enum Struck {
     /// With the slow syncs of each of these hosts before.
     Syncs(Vec<(String, u64)>),
     Flood(Flood),
+    Power {
+        lost: bool,
+    },
 }
 
 /// Of what the wall clock is put off by, either way.
@@ -241,6 +274,13 @@ impl Fault {
             Kind::KillGuard => self.kill(net, What::Guard),
             Kind::KillNode => self.kill(net, What::Node),
             Kind::KillHost => self.kill(net, What::Host),
+            Kind::KillSigner => self.kill(net, What::Signer),
+            Kind::StopSigner => self.stop(net, What::Signer),
+            Kind::PowerCut => {
+                let lost = power::cut(net)?;
+                net.hosts.iter().try_for_each(|host| launch::start_coordinator(net, &host.id))?;
+                Ok(Struck::Power { lost })
+            }
             Kind::StopCoordinator => self.stop(net, What::Coordinator),
             Kind::StopGuard | Kind::HungIdleGuard => self.stop(net, What::Guard),
             Kind::StopNode => self.stop(net, What::Node),
@@ -274,6 +314,7 @@ impl Fault {
         match struck {
             Struck::Nothing => Ok(false),
             Struck::Killed => Ok(true),
+            Struck::Power { lost } => Ok(lost),
             Struck::Wires => {
                 let wires = wires::ask(&net.wires_socket(), &Request::List)?;
                 wires::ask(&net.wires_socket(), &Request::Heal { host: self.host.clone() })?;

@@ -45,6 +45,10 @@ fn good_under(kind: Kind) -> Good {
         Kind::ClockStep | Kind::ChangedTiming => Good::ForNothing,
         Kind::KillGuard | Kind::KillNode | Kind::StopGuard | Kind::StopNode | Kind::HungIdleGuard => Good::ToVote,
         Kind::FrozenHome => Good::ToVote,
+        // Its coordinator leads on, and may hand over.
+        Kind::KillSigner | Kind::StopSigner => Good::ToVote,
+        // By the time anybody looks, it has power again.
+        Kind::PowerCut => Good::ToSign,
         Kind::HandshakeFlood => Good::ToSign,
     }
 }
@@ -66,6 +70,10 @@ fn limit_of(kind: Kind, lease: Duration) -> Duration {
         // As a lost holder at worst, with an election over slow wires.
         Kind::Delay | Kind::Loss | Kind::SlowFollower | Kind::ClockStep => lease + ms(2_000),
         Kind::DiskFull | Kind::DuplicateMember | Kind::ChangedTiming => lease + ms(2_000),
+        Kind::KillSigner => lease + ms(500),
+        Kind::StopSigner => lease + ms(3_000),
+        // Every program starts, and the chain nodes find their peers.
+        Kind::PowerCut => 2 * lease + ms(10_000),
         // It may cost no lease.
         Kind::HandshakeFlood => lease,
     }

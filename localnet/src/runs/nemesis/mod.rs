@@ -25,9 +25,10 @@ use crate::hosts::disks;
 use crate::hosts::faults::{self, What};
 use crate::judge::check::check;
 use crate::judge::measure::Watch;
+use crate::judge::signers;
 use crate::net::namespaces;
 use crate::net::wires::{self, Request};
-use crate::net::{Ground, Host, Net, Shape, Usage, write_file};
+use crate::net::{Custody, Ground, Host, Net, Shape, Usage, write_file};
 use crate::process::launch::{self, with_diagnosis};
 use crate::process::procs;
 use crate::runs::bench::await_steady;
@@ -36,8 +37,8 @@ use crate::runs::timing::Timing;
 pub use fault::Kind;
 use fault::{Fault, Struck};
 use liveness::{Limit, Mute};
-pub use report::Results;
 use report::Tallies;
+pub use report::{HANDOVER, Results};
 use rustix::process::Signal;
 pub use sabotage::Sabotage;
 
@@ -66,6 +67,9 @@ impl Plan {
     /// A kind that is asked for cannot be done on this ground, or the sabotage not on this chain.
     pub fn check(&self) -> Result<()> {
         self.sabotage.map_or(Ok(()), |sabotage| sabotage.check(self.shape.chain))?;
+        if let Some(kind) = self.kinds.iter().find(|kind| !kind.is_possible_with(self.shape.custody)) {
+            bail!(Usage(format!("{} needs --chain cometbft --custody signer", kind.name())));
+        }
         let impossible = |kind: &&Kind| !kind.is_possible_on(self.shape.ground);
         match self.kinds.iter().find(impossible) {
             None => Ok(()),
@@ -134,13 +138,17 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
         }
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
-    Ok(Results { tallies: attack.tallies, violated, silent, verdict: check(&net)? })
+    let made_by_signers = match net.custody {
+        Custody::Signer => Some(signers::read(&net)?.len()),
+        Custody::Links | Custody::Single => None,
+    };
+    Ok(Results { tallies: attack.tallies, violated, silent, made_by_signers, verdict: check(&net)? })
 }
 
 /// Without those of disks that cannot be frozen here; why not was said when they were made.
 fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
     let can_freeze = disks::of_host(net, &net.hosts[0]).iter().all(|dir| disks::is_own(dir));
-    let (possible, left_out): (Vec<Kind>, Vec<Kind>) = kinds.iter().partition(|kind| can_freeze || !kind.freezes());
+    let (possible, left_out): (Vec<Kind>, Vec<Kind>) = kinds.iter().partition(|kind| can_freeze || !kind.needs_disks());
     for kind in left_out {
         eprintln!("nemesis: left out, since no disk of a host can be frozen here: {}", kind.name());
     }
@@ -214,7 +222,8 @@ impl<'a> Attack<'a> {
         let second = self.next_fault(holder);
         let both_end_it = first.kind.ends_the_coordinator() && second.kind.ends_the_coordinator();
         let alone = first.kind.freezes() || second.kind.freezes();
-        let in_the_way = first.kind == second.kind || first.host == second.host && (both_end_it || alone);
+        let of_all = first.kind.is_of_all() || second.kind.is_of_all();
+        let in_the_way = of_all || first.kind == second.kind || first.host == second.host && (both_end_it || alone);
         if in_the_way { vec![first] } else { vec![first, second] }
     }
 
@@ -295,7 +304,8 @@ impl<'a> Attack<'a> {
         self.recover()?;
         watch.poll()?;
         let report = watch.report().context("a round without signatures")?;
-        if report.is_clean() {
+        let doubles = signers::doubles(&signers::read(self.net)?);
+        if report.is_clean() && doubles.is_empty() {
             return Ok(verdict);
         }
         let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
@@ -305,7 +315,7 @@ impl<'a> Attack<'a> {
         for kind in kinds {
             self.tallies.faults.entry(kind).or_default().violated += 1;
         }
-        Ok(Verdict { signed: Some(format!("{report:?}")), ..verdict })
+        Ok(Verdict { signed: Some(format!("{report:?} {}", doubles.join("; "))), ..verdict })
     }
 
     /// A holder that has signed for a while, and a ready standby.

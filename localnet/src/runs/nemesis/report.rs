@@ -8,7 +8,7 @@ use super::liveness::Silence;
 use crate::judge::check::Verdict;
 use crate::judge::table::table;
 
-const HANDOVER: &str = "handover under a fault";
+pub const HANDOVER: &str = "handover under a fault";
 
 /// Of one kind of fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Results {
     pub violated: Vec<usize>,
     /// Rounds in which nobody signed for too long, or the baton was given to a host with a hung guard, by number.
     pub silent: Vec<usize>,
+    /// Where no chain node has the key: each round has judged them.
+    pub made_by_signers: Option<usize>,
     /// By the checker, over everything that was signed.
     pub verdict: Verdict,
 }
@@ -97,7 +99,8 @@ mod tests {
         let mut faults: BTreeMap<Kind, Tally> = Kind::ALL.map(|kind| (kind, once)).into();
         faults.insert(Kind::TornStore, Tally { tried: 3, violated: 2, ..Tally::default() });
         let tallies = Tallies { faults, handovers: once };
-        let results = Results { tallies, violated: vec![7], silent: vec![], verdict: Verdict::default() };
+        let results =
+            Results { tallies, violated: vec![7], silent: vec![], made_by_signers: None, verdict: Verdict::default() };
         assert_eq!(results.missed(), ["torn store"]);
         assert_eq!(results.failure().as_deref(), Some("rounds [7] were violated"));
         let table = results.tallies.table();
@@ -119,7 +122,13 @@ mod tests {
         assert_eq!((tally.judged, tally.silent), (3, 1), "12 s are within 2 s and 10 s for noise");
         assert_eq!(tally.closest.map(|silence| silence.to_string()).as_deref(), Some("13.0 s of 2.0 s"));
         let tallies = Tallies::default();
-        let results = Results { tallies, violated: vec![], silent: vec![2, 5], verdict: Verdict::default() };
+        let results = Results {
+            tallies,
+            violated: vec![],
+            silent: vec![2, 5],
+            made_by_signers: None,
+            verdict: Verdict::default(),
+        };
         assert_eq!(results.failure().as_deref(), Some("in rounds [2, 5] somebody had to sign"));
     }
 }
