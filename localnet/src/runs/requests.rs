@@ -236,7 +236,7 @@ impl Node {
 /// The prevotes and precommits of one height after the other, for a block, at the present time.
 fn vote(n: u64) -> Result<Vote> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?;
-    let kind = if n % 2 == 0 { SignedMsgType::Prevote } else { SignedMsgType::Precommit };
+    let kind = if n.is_multiple_of(2) { SignedMsgType::Prevote } else { SignedMsgType::Precommit };
     let height = 1 + i64::try_from(n / 2)?;
     let mut hash = vec![7; 24];
     hash.extend(height.to_be_bytes());

@@ -376,7 +376,9 @@ mod tests {
     }
 
     fn plan(seed: u64) -> Plan {
-        let shape = Shape { ground: Ground::Namespaces, ..Shape::usual(ChainKind::Sim) };
+        // On which every kind is possible.
+        let usual = Shape::usual(ChainKind::Cometbft);
+        let shape = Shape { ground: Ground::Namespaces, custody: Custody::Signer, ..usual };
         Plan { shape, rounds: 1, seed, kinds: Kind::ALL.to_vec(), sabotage: None }
     }
 
@@ -417,5 +419,8 @@ mod tests {
         plan.shape.ground = Ground::Loopback;
         let error = plan.check().unwrap_err().to_string();
         assert!(error.contains("--without disk-full"), "{error}");
+        plan.shape.custody = Custody::Links;
+        let error = plan.check().unwrap_err().to_string();
+        assert!(error.contains("--custody signer"), "{error}");
     }
 }
