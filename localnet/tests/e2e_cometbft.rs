@@ -126,7 +126,7 @@ fn the_custody_of_the_key_changes_on_a_running_cluster_and_back() {
                 let state = state.to_str().unwrap();
                 said(&t, &before.holder, &["signer", "import", "--state", state], 0);
             }
-            Custody::Links => drop(said(&t, &before.holder, &["signer", "close"], 0)),
+            Custody::Links | Custody::Single => drop(said(&t, &before.holder, &["signer", "close"], 0)),
         }
         let after = t.pair();
         let mut watch = Watch::begin(&t.net).unwrap();
