@@ -51,6 +51,8 @@ struct SignerObject<'a> {
     height: u64,
     round: u32,
     step: u32,
+    /// The host whose chain node asked for it; null when that is not known.
+    by: Option<&'a str>,
     /// Whether the log decides now.
     open: bool,
 }
@@ -151,7 +153,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
 
 fn signer_object(log: &SignLog) -> SignerObject<'_> {
     let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
-    SignerObject { chain: &log.chain, key: &log.key, height, round, step, open: !log.closed }
+    SignerObject { chain: &log.chain, key: &log.key, height, round, step, by: some(&log.by), open: !log.closed }
 }
 
 fn member_object(member: &MemberStatus) -> MemberObject<'_> {
@@ -221,7 +223,8 @@ fn signer_line(status: &StatusResponse) -> String {
         Hrs::PRECOMMIT => "precommit",
         _ => "start",
     };
-    format!("signed by the log on {}: up to height {height}, round {round}, {step}\n", log.chain)
+    let by = some(&log.by).map(|host| format!(", asked by the node of {host}")).unwrap_or_default();
+    format!("signed by the log on {}: up to height {height}, round {round}, {step}{by}\n", log.chain)
 }
 
 /// Below a table, in lines of the width of one.

@@ -192,6 +192,7 @@ impl Prepared {
         let signing = config.chain.as_ref().and_then(|chain| chain.signer.as_ref()).zip(signs_for);
         let signing = match signing {
             Some((section, chain)) => Some(signing::start(signing::Setup {
+                me: config.id.clone(),
                 chain,
                 signer: SignerClient::start(signer_settings(&config, section, guard_says)?),
                 node: PrivvalSettings { address: Address::Unix(section.node.clone()), node: config.id.to_string() },

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
+use crate::base::ids::NodeId;
 use crate::base::signing::PublicKey;
 use crate::base::time::WallTime;
 use crate::base::timing::Timing;
@@ -65,6 +66,7 @@ impl Signing {
 
 /// What the requests of a chain node are answered with.
 pub(super) struct Setup {
+    pub me: NodeId,
     pub chain: String,
     pub signer: SignerClient,
     /// Where the chain node waits for its signer.
@@ -83,6 +85,7 @@ pub(super) fn start(setup: Setup) -> Signing {
     let signed_at = Arc::default();
     let signing = Signing { identity, signed_at: Arc::clone(&signed_at) };
     let desk = Arc::new(Desk {
+        me: setup.me,
         signer: setup.signer,
         // An election and a claim fit in, so that the next holder's request is waiting when its host has won.
         hold_max: setup.timing.lease() * 2,
@@ -114,6 +117,7 @@ async fn serve(desk: Arc<Desk>, chain: String, node: PrivvalSettings, known: wat
 }
 
 struct Desk {
+    me: NodeId,
     core: Arc<SharedCore>,
     consensus: Consensus,
     applied: watch::Receiver<AppliedState>,
@@ -147,7 +151,8 @@ impl Desk {
     async fn answer(self: &Arc<Self>, ask: Ask) {
         let Ask { node, bytes, extension, asked_at, answer } = ask;
         let (place, digest) = (bytes.place, bytes.digest);
-        let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time };
+        let by = Some(self.me.clone());
+        let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by };
         let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
             Some(verdict) => match verdict.admits(bytes.time) {

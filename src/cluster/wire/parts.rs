@@ -234,7 +234,8 @@ impl From<&Command> for proto::Command {
             }),
             Command::Signing(Signing::Close { at }) => Kind::CloseSignLog(proto::CloseSignLog { at_ns: at.as_nanos() }),
             Command::Signing(Signing::Sign(request)) => {
-                Kind::Sign(proto::Sign { chain: request.chain.clone(), wanted: Some((&request.wanted()).into()) })
+                let (chain, by) = (request.chain.clone(), name_or_empty(&request.by));
+                Kind::Sign(proto::Sign { chain, wanted: Some((&request.wanted()).into()), by })
             }
         };
         proto::Command { command: Some(kind) }
@@ -321,7 +322,8 @@ impl TryFrom<proto::Command> for Command {
             Kind::Sign(sign) => {
                 let Grant { place, digest, time } = required(sign.wanted, "Sign", "wanted")?.try_into()?;
                 let digest = required(digest, "Grant", "digest")?;
-                Command::Signing(Signing::Sign(SignRequest { chain: sign.chain, place, digest, time }))
+                let by = some_name(sign.by);
+                Command::Signing(Signing::Sign(SignRequest { chain: sign.chain, place, digest, time, by }))
             }
         })
     }

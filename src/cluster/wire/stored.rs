@@ -105,8 +105,9 @@ impl TryFrom<proto::Replicated> for Replicated {
 
 impl From<&SignLog> for proto::SignLog {
     fn from(log: &SignLog) -> Self {
-        let SignLog { chain, key, last, closed } = log;
-        proto::SignLog { chain: chain.clone(), key: key.clone(), last: Some(last.into()), closed: *closed }
+        let SignLog { chain, key, last, by, closed } = log;
+        let by = name_or_empty(by);
+        proto::SignLog { chain: chain.clone(), key: key.clone(), last: Some(last.into()), closed: *closed, by }
     }
 }
 
@@ -114,8 +115,9 @@ impl TryFrom<proto::SignLog> for SignLog {
     type Error = WireError;
 
     fn try_from(log: proto::SignLog) -> Result<Self, WireError> {
-        let proto::SignLog { chain, key, last, closed } = log;
-        Ok(SignLog { chain, key, last: required(last, "SignLog", "last")?.try_into()?, closed })
+        let proto::SignLog { chain, key, last, closed, by } = log;
+        let last = required(last, "SignLog", "last")?.try_into()?;
+        Ok(SignLog { chain, key, last, by: some_name(by), closed })
     }
 }
 

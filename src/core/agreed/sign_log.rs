@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::ids::SignMark;
+use crate::base::ids::{NodeId, SignMark};
 use crate::base::signing::{Hrs, SignDigest, SignTime};
 
 /// What the log has admitted.
@@ -19,6 +19,8 @@ pub struct SignLog {
     /// The validator's public key in words: its type, and Base64.
     pub key: String,
     pub last: Grant,
+    /// The host whose request was admitted last; `None` of what was signed before the log decided.
+    pub by: Option<NodeId>,
     /// Chain nodes have the key again, and nothing is admitted any more.
     pub closed: bool,
 }
@@ -39,6 +41,9 @@ pub struct SignRequest {
     pub place: Hrs,
     pub digest: SignDigest,
     pub time: SignTime,
+    /// The host whose chain node asks, for people: it takes no part in what becomes of the request. `None` from a
+    /// member that does not say it.
+    pub by: Option<NodeId>,
 }
 
 impl SignRequest {
@@ -85,6 +90,7 @@ impl SignLog {
         let verdict = self.weigh(request);
         if verdict == Verdict::Granted {
             self.last = request.wanted();
+            self.by.clone_from(&request.by);
         }
         verdict
     }
@@ -154,11 +160,11 @@ mod tests {
     }
 
     fn request(place: Hrs, content: u8, at: i64) -> SignRequest {
-        SignRequest { chain: "c-1".into(), place, digest: digest(content), time: time(at) }
+        SignRequest { chain: "c-1".into(), place, digest: digest(content), time: time(at), by: None }
     }
 
     fn log(last: Grant) -> SignLog {
-        SignLog { chain: "c-1".into(), key: "k".into(), last, closed: false }
+        SignLog { chain: "c-1".into(), key: "k".into(), last, by: None, closed: false }
     }
 
     fn places() -> Vec<Hrs> {
@@ -200,6 +206,19 @@ mod tests {
         let mut known = log(Grant { place, digest: Some(digest(1)), time: time(9) });
         assert_eq!(known.admit(&request(place, 1, 1)), Verdict::Repeated { time: time(9) });
         assert_eq!(known.admit(&request(place, 2, 9)), Verdict::Conflict { place });
+    }
+
+    #[test]
+    fn who_asks_takes_no_part_in_what_is_admitted_and_who_asked_first_is_remembered() {
+        let place = Hrs::new(7, 0, Hrs::PREVOTE);
+        let by = |host: &str| Some(NodeId::from(host));
+        let mut log = log(Grant { place: Hrs::default(), digest: None, time: time(0) });
+        let first = SignRequest { by: by("a"), ..request(place, 1, 1) };
+        assert_eq!(log.admit(&first), Verdict::Granted);
+        for (content, expected) in [(1, Verdict::Repeated { time: time(1) }), (2, Verdict::Conflict { place })] {
+            assert_eq!(log.admit(&SignRequest { by: by("b"), ..request(place, content, 2) }), expected);
+        }
+        assert_eq!(log.by, by("a"));
     }
 
     #[test]

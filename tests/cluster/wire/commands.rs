@@ -36,7 +36,13 @@ fn commands() -> Vec<Command> {
             to: to.clone(),
         }),
         Command::Baton(Baton::Release { epoch, last_signed: None, reason: "shutdown".into(), at, to: None }),
-        Command::Baton(Baton::Release { epoch, last_signed: Some(approved), reason: "operator".into(), at, to }),
+        Command::Baton(Baton::Release {
+            epoch,
+            last_signed: Some(approved),
+            reason: "operator".into(),
+            at,
+            to: to.clone(),
+        }),
         Command::Baton(Baton::Activated {
             epoch,
             at,
@@ -67,7 +73,8 @@ fn commands() -> Vec<Command> {
         Command::Upgrade(Upgrade::End { name, failed: Some((member, "no space left".into())), at }),
         Command::Signing(Signing::Open { chain: "c-1".into(), key: "ed25519:AAAA".into(), last: grant(None), at }),
         Command::Signing(Signing::Close { at }),
-        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time })),
+        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: None })),
+        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: to })),
     ]
 }
 

@@ -154,9 +154,11 @@ fn commands() -> impl Strategy<Value = Command> {
             at
         })),
         times().prop_map(|at| Command::Signing(Signing::Close { at })),
-        (".{1,9}", grants(), any::<[u8; 32]>()).prop_map(|(chain, Grant { place, time, .. }, digest)| {
-            Command::Signing(Signing::Sign(SignRequest { chain, place, digest: SignDigest(digest), time }))
-        }),
+        (".{1,9}", grants(), any::<[u8; 32]>(), option::of(names())).prop_map(
+            |(chain, Grant { place, time, .. }, digest, by)| {
+                Command::Signing(Signing::Sign(SignRequest { chain, place, digest: SignDigest(digest), time, by }))
+            }
+        ),
     ]
 }
 
@@ -290,12 +292,8 @@ fn moves() -> impl Strategy<Value = Move> {
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    let sign_logs = (".{1,9}", ".{1,9}", grants(), any::<bool>()).prop_map(|(chain, key, last, closed)| SignLog {
-        chain,
-        key,
-        last,
-        closed,
-    });
+    let sign_logs = (".{1,9}", ".{1,9}", grants(), option::of(names()), any::<bool>())
+        .prop_map(|(chain, key, last, by, closed)| SignLog { chain, key, last, by, closed });
     let wishes = (option::of(names()), orders(), btree_set(names(), 0..4), plans(), option::of(sign_logs));
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(
         |(people, (epoch, claimed_in_term, gap_from, release_reason), (last_release, let_go), wishes)| {

@@ -254,7 +254,7 @@ impl Replicated {
         if let Some(mark) = released.filter(|mark| !SignMark::from(last.place).covers(mark)) {
             return Err(format!("the last holder signed {mark}, which is above {}", last.place));
         }
-        let log = SignLog { chain: chain.to_owned(), key: key.to_owned(), last: *last, closed: false };
+        let log = SignLog { chain: chain.to_owned(), key: key.to_owned(), last: *last, by: None, closed: false };
         if begins {
             self.begin_custody();
         }

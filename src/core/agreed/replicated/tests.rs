@@ -351,7 +351,7 @@ fn open(height: u64) -> Command {
 
 fn sign(height: u64) -> Command {
     let (digest, time) = (SignDigest([1; 32]), SignTime::default());
-    Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place: place(height), digest, time }))
+    Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place: place(height), digest, time, by: None }))
 }
 
 fn close() -> Command {
