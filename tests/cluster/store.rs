@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::kit::storage::{apply, blank, claim, entry, filled, id, observed, open, release, reopened, vote};
+use crate::kit::storage::{
+    apply, blank, claim, entry, filled, id, observed, open, open_sign_log, release, reopened, sign, vote,
+};
 use baton::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use baton::base::ids::{Epoch, NodeId, Role, SignMark, UpgradeName};
 use baton::base::time::WallTime;
@@ -244,6 +246,71 @@ async fn an_installed_snapshot_survives_a_restart_that_comes_before_the_purge() 
     follower.log.blocking_append([blank(2, 2)]).await.unwrap();
     drop(follower);
     assert_eq!(open(to.path()).log.get_log_state().await.unwrap().last_log_id, Some(id(2, 2)));
+}
+
+/// A log of eight requests to sign behind its opening, in a store that was closed before anything was applied.
+async fn with_requests(dir: &Path) -> Vec<Entry> {
+    let mut opened = open(dir);
+    opened.log.save_vote(&vote(1, "a")).await.unwrap();
+    let requests = (1..9).map(|index| entry(1, index, sign(7 + index)));
+    let entries: Vec<Entry> = [entry(1, 0, open_sign_log())].into_iter().chain(requests).collect();
+    opened.log.blocking_append(entries.clone()).await.unwrap();
+    entries
+}
+
+/// Each costs the sync of its entry, and no other.
+#[tokio::test]
+async fn requests_to_sign_alone_write_no_state_and_are_applied_again_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let entries = with_requests(dir.path()).await;
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = syncs.clone();
+    let mut opened = observed(dir.path(), move |file| {
+        counted.fetch_add(usize::from(file.ends_with("db")), Ordering::SeqCst);
+        Ok(())
+    });
+    apply(&mut opened.state_machine, entries[..1].to_vec()).await;
+    for request in &entries[1..] {
+        apply(&mut opened.state_machine, vec![request.clone()]).await;
+    }
+    let state = opened.store.applied().borrow().clone();
+    assert_eq!(state.last_applied, Some(id(1, 8)));
+    drop(opened);
+    assert_eq!(syncs.load(Ordering::SeqCst), 1, "that of the opening");
+
+    let mut again = open(dir.path());
+    assert_eq!(again.state_machine.applied_state().await.unwrap().0, Some(id(1, 0)));
+    apply(&mut again.state_machine, again.log.try_get_log_entries(1..9).await.unwrap()).await;
+    assert_eq!(*again.store.applied().borrow(), state);
+}
+
+#[tokio::test]
+async fn requests_to_sign_are_in_the_state_before_they_are_purged() {
+    let dir = TempDir::new().unwrap();
+    let entries = with_requests(dir.path()).await;
+    let mut opened = open(dir.path());
+    apply(&mut opened.state_machine, entries).await;
+    let state = opened.store.applied().borrow().clone();
+    let mut builder = opened.state_machine.get_snapshot_builder().await;
+    builder.build_snapshot().await.unwrap();
+    opened.log.purge(id(1, 8)).await.unwrap();
+    drop(opened);
+    assert_eq!(*open(dir.path()).store.applied().borrow(), state);
+}
+
+/// The next other entry brings them along.
+#[tokio::test]
+async fn requests_to_sign_are_in_the_state_that_another_entry_writes() {
+    let dir = TempDir::new().unwrap();
+    let entries = with_requests(dir.path()).await;
+    let mut opened = open(dir.path());
+    opened.log.blocking_append([blank(1, 9)]).await.unwrap();
+    apply(&mut opened.state_machine, entries[..1].to_vec()).await;
+    apply(&mut opened.state_machine, entries[1..].to_vec()).await;
+    apply(&mut opened.state_machine, vec![blank(1, 9)]).await;
+    let state = opened.store.applied().borrow().clone();
+    drop(opened);
+    assert_eq!(*open(dir.path()).store.applied().borrow(), state);
 }
 
 #[tokio::test]

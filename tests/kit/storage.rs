@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use baton::base::ids::{Epoch, SignMark};
+use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::base::time::WallTime;
 use baton::cluster::store::{Opened, StateMachine, Store};
 use baton::cluster::wire::{Entry, LogId, Vote};
-use baton::core::agreed::replicated::{Baton, Command};
+use baton::core::agreed::replicated::{Baton, Command, Signing};
+use baton::core::agreed::sign_log::{Grant, SignRequest};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::vote::leader_id_std::CommittedLeaderId;
@@ -53,6 +55,19 @@ pub fn claim_because(epoch: u64, member: &str, reason: String) -> Command {
 pub fn release(epoch: u64, height: u64) -> Command {
     let (last_signed, at) = (Some(SignMark::at_height(height)), WallTime::from_nanos(2_000));
     Command::Baton(Baton::Release { epoch: Epoch(epoch), last_signed, reason: "test".into(), at, to: None })
+}
+
+/// The log begins to decide what is signed, above height 7.
+pub fn open_sign_log() -> Command {
+    let last = Grant { place: Hrs::new(7, 0, Hrs::PRECOMMIT), digest: None, time: SignTime::default() };
+    let (chain, key, at) = ("c-1".into(), "k".into(), WallTime::from_nanos(3_000));
+    Command::Signing(Signing::Open { chain, key, last, at })
+}
+
+/// A request for the precommit of `height`.
+pub fn sign(height: u64) -> Command {
+    let (place, digest, time) = (Hrs::new(height, 0, Hrs::PRECOMMIT), SignDigest([1; 32]), SignTime::default());
+    Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: None }))
 }
 
 pub async fn apply(state_machine: &mut StateMachine, entries: Vec<Entry>) {

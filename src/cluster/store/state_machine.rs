@@ -5,6 +5,12 @@
 //! durable on a quorum already, the queue keeps the state behind them and before the purge that
 //! removes them, and after a crash openraft applies the rest again. So a snapshot need not be kept
 //! either: the stored state is one. Installing a snapshot is awaited, because a leader counts it.
+//!
+//! Requests to sign come several times a block and change one place of the state. They alone do not make it be written:
+//! that would be a second sync for each. It is written with the next other entry, or once a snapshot is asked for.
+//!
+//! Invariant: the state on disk is never behind what was purged from the log. openraft purges what a snapshot has, and
+//! the state is queued before the builder of that snapshot is handed out.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -29,6 +35,8 @@ type CurrentSnapshot = Arc<Mutex<Option<(SnapshotMeta, SnapshotData)>>>;
 pub struct StateMachine {
     shared: Arc<Shared>,
     state: AppliedState,
+    /// The state on disk, or on its way there, lacks requests to sign.
+    unwritten: bool,
     published: watch::Sender<AppliedState>,
     news: mpsc::UnboundedSender<News>,
     snapshot: CurrentSnapshot,
@@ -41,7 +49,7 @@ impl StateMachine {
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
         let state = published.borrow().clone();
-        StateMachine { shared, state, published, news, snapshot: CurrentSnapshot::default() }
+        StateMachine { shared, state, unwritten: false, published, news, snapshot: CurrentSnapshot::default() }
     }
 
     /// Applies one entry and tells everyone but its proposer.
@@ -80,6 +88,12 @@ impl StateMachine {
         result
     }
 
+    /// Behind all that is queued, and before all that will be.
+    fn queue_state(&mut self) {
+        self.shared.writer.queue(self.state_write());
+        self.unwritten = false;
+    }
+
     fn state_write(&self) -> Write {
         let bytes = proto::StoredState::from(&self.state).encode_to_vec();
         Write { changes: vec![(APPLIED.into(), Some(bytes))], ..Write::default() }
@@ -98,18 +112,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
+        let mut changed = false;
         while let Some(item) = entries.next().await {
             let (entry, proposer) = item?;
             let result = self.apply_one(entry);
+            let weighed = matches!(result, Applied::Weighed(_));
+            self.unwritten |= weighed;
+            changed |= !weighed;
             if let Some(proposer) = proposer {
                 proposer.send(result);
             }
         }
-        self.shared.writer.queue(self.state_write());
+        if changed {
+            self.queue_state();
+        }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        if self.unwritten {
+            self.queue_state();
+        }
         SnapshotBuilder { state: self.state.clone(), snapshot: Arc::clone(&self.snapshot) }
     }
 
@@ -123,6 +146,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             from_snapshot: true,
         };
         self.shared.writer.write(self.state_write()).await?;
+        self.unwritten = false;
         *lock(&self.snapshot) = Some((meta.clone(), data));
         self.published.send_replace(self.state.clone());
         self.shared.note_members();
