@@ -17,6 +17,7 @@ mod raft;
 mod rules;
 mod settings;
 mod shift;
+mod signing;
 mod stage;
 mod table;
 mod world;
