@@ -148,7 +148,12 @@ impl Limit {
                 return Good::ForNothing;
             }
             let struck = faults.iter().filter(|fault| fault.host == host);
-            struck.map(|fault| good_under(fault.kind)).min().unwrap_or(Good::ToSign)
+            let good = |fault: &Fault| match fault.kind {
+                // SIGKILL waits for that disk, and without the proof that its node is dead a holder votes for nobody.
+                Kind::FrozenHome if pair.holder == host => Good::ForNothing,
+                kind => good_under(kind),
+            };
+            struck.map(good).min().unwrap_or(Good::ToSign)
         };
         let votes = net.hosts.iter().filter(|host| good(&host.id) >= Good::ToVote).count();
         let signs = [&pair.holder, &pair.standby].into_iter().any(|host| good(host) == Good::ToSign);
@@ -264,6 +269,8 @@ mod tests {
     #[test]
     fn without_a_quorum_or_a_standby_nothing_is_asked() {
         assert_eq!(goal(&[(Kind::KillHost, "host-a"), (Kind::Cut, "host-c")]), None, "no quorum");
+        assert_eq!(goal(&[(Kind::FrozenHome, "host-a"), (Kind::WipedMember, "host-c")]), None, "no proof, no vote");
+        assert!(goal(&[(Kind::FrozenHome, "host-b"), (Kind::WipedMember, "host-c")]).is_some(), "it had no key");
         assert_eq!(goal(&[(Kind::StopNode, "host-a"), (Kind::KillNode, "host-b")]), None, "no host with a node");
         assert!(goal(&[(Kind::StopNode, "host-a"), (Kind::Cut, "host-c")]).is_some(), "the holder's coordinator votes");
         assert!(goal(&[(Kind::KillHost, "host-a"), (Kind::HandshakeFlood, "host-b")]).is_some());
