@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -10,13 +11,15 @@ use std::time::{Duration, Instant};
 use common::{Ground, TestNet, said};
 use localnet::chains::cometbft;
 use localnet::hosts;
+use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::status::{Status, await_status};
 use localnet::net::http;
 use localnet::net::{ChainKind, Custody, Shape};
 use localnet::process::launch;
-use localnet::process::procs::MARKER;
+use localnet::process::procs::{self, MARKER};
 use localnet::runs::bench::{self, Fault, Plan};
+use localnet::runs::demo::{Pair, ask_baton};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -98,6 +101,68 @@ fn what_the_log_admits_survives_every_fault_and_no_step_is_signed_twice() {
         assert_eq!((row.rounds, row.double), (plan.rounds, 0), "{fault:?}: {row:?}");
         assert!(row.missed.is_some(), "{fault:?}: {row:?}");
     }
+}
+
+/// The sentries as `host` shows them, and who asked for what was signed last.
+fn sentries_of(t: &TestNet, host: &str) -> Value {
+    let text = t.or_logs(ask_baton(&t.net, host, &["status", "--json"])).stdout;
+    serde_json::from_str::<Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))["signer"].take()
+}
+
+fn await_signer(t: &TestNet, host: &str, what: &str, reached: impl Fn(&Value) -> bool) {
+    let start = Instant::now();
+    loop {
+        let seen = sentries_of(t, host);
+        if reached(&seen) {
+            return;
+        }
+        assert!(start.elapsed() < MOVE_BOUND, "{host}: not {what}: {seen:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+#[ignore = "needs cometbft; see README"]
+fn a_sentry_asks_whoever_holds_the_baton_and_signs_on_while_the_holders_node_does_not() {
+    let ports = tempfile::tempdir().unwrap();
+    let picked = localnet::net::ports::pick(ports.path(), 3).unwrap();
+    let free = [0, 1, 2].map(|i| SocketAddr::from(([127, 0, 0, 1], picked[i])));
+    let address = format!("tcp://{}", free[2]);
+    let shape = Shape { custody: Custody::Signer, ..Shape::usual(ChainKind::Cometbft) };
+    let named = |config: String| config.replace("[signer]\n", &format!("[signer]\nsentries = [\"{address}\"]\n"));
+    let t = TestNet::prepared(shape, named);
+    let home = t.net.dir.join("sentry");
+    cometbft::lay_sentry(&t.net, "host-a", &home, free).unwrap();
+    launch::start(&t.net, |_| ()).unwrap();
+    let Pair { holder, standby } = t.pair();
+    await_signer(&t, &holder, "told that nobody listens", |signer| {
+        signer["sentries"][0]["lost_because"].as_str().is_some_and(|why| why.contains("no chain node is reached"))
+    });
+    let why = said(&t, &holder, &["why"], 0);
+    assert!(why.contains(&format!("The sentry {address} asks for no signatures")), "{why}");
+
+    let mut command = cometbft::node_command(&t.net, &home);
+    // Marked, so that it ends with the network even when the test is killed.
+    command.env(MARKER, &t.net.dir).stdout(Stdio::null()).stderr(Stdio::null());
+    let _node = Node(command.spawn().unwrap());
+    for (host, other) in [(&holder, &standby), (&standby, &holder)] {
+        if t.pair().holder != *host {
+            said(&t, other, &["handover", "--to", host], 0);
+        }
+        let asks =
+            |signer: &Value| signer["sentries"][0]["lost_because"].is_null() && signer["sentries"][0].is_object();
+        await_signer(&t, host, "served by its sentry", asks);
+        assert_eq!(sentries_of(&t, other)["sentries"], serde_json::json!([]), "{other} does not hold the baton");
+    }
+    // So that it stays there.
+    said(&t, &standby, &["pause"], 0);
+    let node = t.or_logs(faults::find(&t.net, &standby, What::Node));
+    t.or_logs(procs::signal(&node, Signal::STOP));
+    await_signer(&t, &standby, "signing for its sentry", |signer| signer["sentry"] == address.as_str());
+    t.or_logs(procs::signal(&node, Signal::CONT));
+    said(&t, &standby, &["resume"], 0);
+    t.pair();
+    t.assert_nothing_signed_twice();
 }
 
 /// As "Change the custody of the key" in docs/operating.md has it.

@@ -5,6 +5,7 @@ pub mod closed_memory;
 pub mod guard_frame;
 pub mod ids;
 pub mod private_file;
+pub mod privval_address;
 pub mod processes;
 pub mod public_key;
 pub mod realtime;

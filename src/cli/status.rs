@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::base::signing::Hrs;
 use crate::base::time::WallTime;
-use crate::cluster::wire::proto::{Grant, MemberStatus, SignLog, StatusResponse, Timing};
-use crate::operator::explain::{active_holder, certificate_until, notes, or_dash};
+use crate::cluster::wire::proto::{Grant, MemberStatus, Sentry, SignLog, StatusResponse, Timing};
+use crate::operator::explain::{active_holder, certificate_until, notes, or_dash, signed};
 
 use super::history::floor_line;
 use super::table::{folded, render};
@@ -53,8 +52,19 @@ struct SignerObject<'a> {
     step: u32,
     /// The host whose chain node asked for it; null when that is not known.
     by: Option<&'a str>,
+    /// Where that node waits for its signer, when it is none that the host runs.
+    sentry: Option<&'a str>,
     /// Whether the log decides now.
     open: bool,
+    /// What the member that was asked dials beside its own node: none unless it is the holder.
+    sentries: Vec<SentryObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct SentryObject<'a> {
+    address: &'a str,
+    /// Null while it asks.
+    lost_because: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -143,7 +153,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
             met_at_height: floor.met_at_height,
             settled_in_ms: floor.settled_in_ns / 1_000_000,
         }),
-        signer: status.sign_log.as_ref().map(signer_object),
+        signer: status.sign_log.as_ref().map(|log| signer_object(log, &status.sentries)),
         members: status.members.iter().map(member_object).collect(),
         warnings: &status.warnings,
     };
@@ -151,9 +161,21 @@ pub(super) fn json(status: &StatusResponse) -> String {
     format!("{text}\n")
 }
 
-fn signer_object(log: &SignLog) -> SignerObject<'_> {
+fn signer_object<'a>(log: &'a SignLog, sentries: &'a [Sentry]) -> SignerObject<'a> {
     let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
-    SignerObject { chain: &log.chain, key: &log.key, height, round, step, by: some(&log.by), open: !log.closed }
+    let sentry =
+        |sentry: &'a Sentry| SentryObject { address: &sentry.address, lost_because: some(&sentry.lost_because) };
+    SignerObject {
+        chain: &log.chain,
+        key: &log.key,
+        height,
+        round,
+        step,
+        by: some(&log.by),
+        sentry: some(&log.sentry),
+        open: !log.closed,
+        sentries: sentries.iter().map(sentry).collect(),
+    }
 }
 
 fn member_object(member: &MemberStatus) -> MemberObject<'_> {
@@ -202,7 +224,7 @@ pub(super) fn table(status: &StatusResponse) -> String {
         let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
         out.push_str(&format!("sign floor of epoch {epoch}, {source}:\n  {line}\n"));
     }
-    out.push_str(&signer_line(status));
+    out.extend(signed(status).map(|signed| folded(&signed)));
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
     let now = WallTime::now();
@@ -211,20 +233,6 @@ pub(super) fn table(status: &StatusResponse) -> String {
     out.push_str(&render(&HEADS, &rows));
     out.push_str(&warnings(status));
     out
-}
-
-/// What the log has admitted, where it decides what is signed.
-fn signer_line(status: &StatusResponse) -> String {
-    let Some(log) = status.sign_log.as_ref().filter(|log| !log.closed) else { return String::new() };
-    let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
-    let step = match step {
-        Hrs::PROPOSAL => "proposal",
-        Hrs::PREVOTE => "prevote",
-        Hrs::PRECOMMIT => "precommit",
-        _ => "start",
-    };
-    let by = some(&log.by).map(|host| format!(", asked by the node of {host}")).unwrap_or_default();
-    format!("signed by the log on {}: up to height {height}, round {round}, {step}{by}\n", log.chain)
 }
 
 /// Below a table, in lines of the width of one.

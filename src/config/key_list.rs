@@ -281,6 +281,13 @@ pub const KEYS: &[Key] = &[
         "The chain node's priv_validator_laddr",
     ),
     optional(
+        "signer.sentries",
+        r#"sentries = ["tcp://10.0.0.5:26659"]"#,
+        "none",
+        "Nodes that baton does not run and that ask the holder too",
+    )
+    .compound(),
+    optional(
         "metrics.listen",
         r#"listen = "127.0.0.1:2233""#,
         "nothing is served",

@@ -30,6 +30,7 @@ pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
 use crate::base::chain_node::Activation;
 use crate::base::guard_frame::LinkSpec;
 use crate::base::ids::{NodeId, Role};
+use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::Custody;
 use crate::base::timing::Timing;
 
@@ -193,6 +194,8 @@ pub struct Signer {
     pub key: PathBuf,
     /// The unix socket at which the chain node waits for its signer.
     pub node: PathBuf,
+    /// Chain nodes that baton does not run, and that ask for signatures too. Each address once.
+    pub sentries: Vec<PrivvalAddress>,
 }
 
 /// How binaries of the chain node follow one another, in cosmovisor's layout.

@@ -143,14 +143,7 @@ impl Document {
     /// A program and its arguments. A program named by a relative path with a slash is counted from
     /// the file's directory, one without is looked up in PATH.
     pub(super) fn argv(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
-        let Some(entry) = self.entry(key) else { return Ok(None) };
-        let wrong = || self.wrong_type(key, entry, "a list of strings");
-        let Raw::List(words) = &entry.value else { return Err(wrong()) };
-        let mut argv = Vec::with_capacity(words.len());
-        for word in words {
-            let Raw::Text(word) = word else { return Err(wrong()) };
-            argv.push(word.clone());
-        }
+        let Some(mut argv) = self.texts(key)? else { return Ok(None) };
         let example = schema::key(key).map_or("", |key| key.example);
         match argv.first_mut() {
             Some(program) if !program.trim().is_empty() => {
@@ -161,6 +154,17 @@ impl Document {
             }
             Some(_) | None => Err(self.bad(key, format!("is empty; for example: {example}"))),
         }
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        let wrong = || self.wrong_type(key, entry, "a list of strings");
+        let Raw::List(words) = &entry.value else { return Err(wrong()) };
+        let text = |word: &Raw| match word {
+            Raw::Text(word) => Ok(word.clone()),
+            Raw::Integer(_) | Raw::Bool(_) | Raw::List(_) | Raw::Table(_) | Raw::Other(_) => Err(wrong()),
+        };
+        words.iter().map(text).collect::<Result<_, _>>().map(Some)
     }
 
     /// A list or a table as JSON, of text, whole numbers, booleans, lists and tables.

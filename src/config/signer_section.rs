@@ -6,10 +6,13 @@ use super::error::ConfigError;
 use super::file::Document;
 use super::key_list::KEYS;
 use super::{DriverKind, Signer};
+use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::Custody;
 
 /// The socket of a chain node that is named nowhere, below `member.run_dir`.
 const USUAL_SOCKET: &str = "privval.sock";
+/// Each is a connection that the holder keeps, and may ask for every vote.
+const SENTRIES_MAX: usize = 16;
 /// What means nothing without key links.
 const OF_LINKS: [&str; 3] = ["chain.on_halt", "chain.halt_after", "chain.keys_on_tmpfs"];
 
@@ -35,7 +38,9 @@ pub(super) fn signer(doc: &Document, driver: DriverKind) -> Result<Option<Signer
                     "means nothing with chain.custody = \"signer\", where no chain node has the key; remove it";
                 return Err(doc.bad(key, problem));
             }
-            Ok(Some(Signer { key: doc.required_key_path("signer.key")?, node: node(doc)? }))
+            let (key, node) = (doc.required_key_path("signer.key")?, node(doc)?);
+            let sentries = sentries(doc, &node)?;
+            Ok(Some(Signer { key, node, sentries }))
         }
     }
 }
@@ -52,4 +57,25 @@ fn node(doc: &Document) -> Result<PathBuf, ConfigError> {
             format!("{address:?} is not unix:// and an absolute path; write \"unix:///run/baton/privval.sock\"");
         doc.bad(key, problem)
     })
+}
+
+/// Chain nodes elsewhere that ask for signatures.
+fn sentries(doc: &Document, node: &Path) -> Result<Vec<PrivvalAddress>, ConfigError> {
+    let key = "signer.sentries";
+    let mut sentries = Vec::new();
+    for address in doc.texts(key)?.unwrap_or_default() {
+        let sentry: PrivvalAddress =
+            address.parse().map_err(|bad| doc.bad(key, format!("{bad}; write \"tcp://10.0.0.5:26659\"")))?;
+        if sentries.contains(&sentry) {
+            return Err(doc.bad(key, format!("{address:?} stands there twice: a node has one signer at a time")));
+        }
+        if sentry == PrivvalAddress::Unix(node.to_owned()) {
+            return Err(doc.bad(key, format!("{address:?} is signer.node already, the node that baton runs")));
+        }
+        sentries.push(sentry);
+    }
+    if sentries.len() > SENTRIES_MAX {
+        return Err(doc.bad(key, format!("has {} addresses; at most {SENTRIES_MAX} are served", sentries.len())));
+    }
+    Ok(sentries)
 }

@@ -376,6 +376,7 @@ impl Page {
                 let _ = writeln!(self.text, "\n# {condition}: in place of links, see docs/signer.md.\n##[signer]");
                 self.show_with("signer.key", condition);
                 self.show_with("signer.node", condition);
+                self.show_with("signer.sentries", condition);
             }
             DriverKind::Near => {
                 let condition = "Only with chain.activate.how = \"restart\"";

@@ -19,6 +19,7 @@ mod prepare;
 mod proposals;
 mod pulse;
 mod report;
+mod sentries;
 mod signing;
 mod sources;
 mod standbys;
@@ -39,6 +40,7 @@ use tracing::{error, info, warn};
 
 use crate::base::guard_frame::LinesAs;
 use crate::base::ids::{NodeId, Role};
+use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::Custody;
 use crate::base::time::{BootTime, WallTime};
 use crate::cluster::gossip::Gossip;
@@ -57,7 +59,7 @@ use crate::host::chain::{Driver, KeyReader};
 use crate::host::effects::{self, Effects};
 use crate::host::guard_client::{GuardSettings, default_binary};
 use crate::host::key_links::KeyLinks;
-use crate::host::privval::{Address, PrivvalSettings};
+use crate::host::privval::PrivvalSettings;
 use crate::host::signer_client::{self, SignerClient, SignerSettings};
 use crate::host::upgrade::Upgrades;
 use crate::operator::admin::{self, Ask};
@@ -195,7 +197,11 @@ impl Prepared {
                 me: config.id.clone(),
                 chain,
                 signer: SignerClient::start(signer_settings(&config, section, guard_says)?),
-                node: PrivvalSettings { address: Address::Unix(section.node.clone()), node: config.id.to_string() },
+                node: PrivvalSettings {
+                    address: PrivvalAddress::Unix(section.node.clone()),
+                    node: config.id.to_string(),
+                },
+                sentries: section.sentries.clone(),
                 timing: config.timing,
                 core: core.clone(),
                 consensus: consensus.clone(),

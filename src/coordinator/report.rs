@@ -34,7 +34,7 @@ use crate::core::tenure::Halt;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, GuardState, Seen};
-use crate::operator::explain::{key_alarm, timing_differences, upgrades};
+use crate::operator::explain::{key_alarm, lost_sentries, timing_differences, upgrades};
 use crate::operator::exporter::{NO_QUORUM, Overview, Place, Published, Vitals};
 use crate::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 
@@ -268,10 +268,12 @@ impl Reporter {
             upgrade: newest,
             sign_log: self.applied.borrow().replicated.sign_log.as_ref().map(Into::into),
             signed_at_ns: self.signing.as_ref().and_then(Signing::signed_at).map_or(0, WallTime::as_nanos),
+            sentries: self.signing.as_ref().map(Signing::sentries).unwrap_or_default(),
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
         };
         status.warnings.extend(timing_differences(&status));
+        status.warnings.extend(lost_sentries(&status.sentries));
         status
     }
 

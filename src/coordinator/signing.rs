@@ -5,6 +5,9 @@
 //! held back otherwise, until the holder's node has asked, or its own host holds the baton, or it is refused. So one
 //! node decides what is voted, and after a loss the next host's request is waiting already. Safety rests on none of
 //! this, but on the log alone (`core/agreed/sign_log.rs`).
+//!
+//! A sentry, a node that baton does not run, asks the holder, and steps back behind the node that the holder runs: its
+//! request becomes an entry when that one has not asked within [`SENTRY_WAITS`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,20 +17,22 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::base::ids::NodeId;
+use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::PublicKey;
 use crate::base::time::WallTime;
 use crate::base::timing::Timing;
 use crate::cluster::raft::Consensus;
-use crate::cluster::wire::AppliedState;
+use crate::cluster::wire::{AppliedState, proto};
 use crate::core::Event;
 use crate::core::agreed::replicated::{Applied, Command, Signing as Step};
-use crate::core::agreed::sign_log::{SignLog, SignRequest, Verdict};
+use crate::core::agreed::sign_log::{Requester, SignLog, SignRequest, Verdict};
 use crate::core_handle::SharedCore;
 use crate::host::privval::{Ask, Link, Privval, PrivvalSettings, Refusal, Signed};
 use crate::host::sign_bytes::SignBytes;
 use crate::host::signer_client::{SignerClient, SignerError, SignerState};
 use crate::operator::metrics::{Metrics, SignOutcome, SignTook};
 
+use super::sentries::{self, Sentries};
 use super::turns::Turns;
 
 /// A signer that ends, or a connection that is lost, for a shorter time costs a holder nothing but that.
@@ -35,6 +40,8 @@ const GONE_MAX: Duration = Duration::from_millis(500);
 /// A chain node pings its signer every 3.3 s.
 const UNASKED_MAX: Duration = Duration::from_secs(7);
 const NOBODY_ADMITS: &str = "another host's chain node is the one that is answered, or no quorum is there";
+/// Nodes of one chain ask within this time of each other, and one vote more late than that is still in time for a block.
+const SENTRY_WAITS: Duration = Duration::from_millis(200);
 /// Requests of one chain node come one after the other.
 const ASKS_MAX: usize = 4;
 
@@ -50,6 +57,7 @@ pub(super) struct Identity {
 pub(super) struct Signing {
     identity: watch::Receiver<Option<Identity>>,
     signed_at: Arc<Mutex<Option<WallTime>>>,
+    sentries: Sentries,
 }
 
 impl Signing {
@@ -62,6 +70,11 @@ impl Signing {
     pub(super) fn signed_at(&self) -> Option<WallTime> {
         *lock(&self.signed_at)
     }
+
+    /// The nodes that this host dials beside its own, while it is Active.
+    pub(super) fn sentries(&self) -> Vec<proto::Sentry> {
+        self.sentries.seen()
+    }
 }
 
 /// What the requests of a chain node are answered with.
@@ -71,6 +84,8 @@ pub(super) struct Setup {
     pub signer: SignerClient,
     /// Where the chain node waits for its signer.
     pub node: PrivvalSettings,
+    /// Nodes that ask while this host is Active.
+    pub sentries: Vec<PrivvalAddress>,
     pub timing: Timing,
     pub core: Arc<SharedCore>,
     pub consensus: Consensus,
@@ -82,8 +97,8 @@ pub(super) struct Setup {
 pub(super) fn start(setup: Setup) -> Signing {
     setup.metrics.sees_signing();
     let (known, identity) = watch::channel(None);
-    let signed_at = Arc::default();
-    let signing = Signing { identity, signed_at: Arc::clone(&signed_at) };
+    let (signed_at, sentries) = (Arc::default(), Sentries::default());
+    let signing = Signing { identity, signed_at: Arc::clone(&signed_at), sentries: sentries.clone() };
     let desk = Arc::new(Desk {
         me: setup.me,
         signer: setup.signer,
@@ -96,23 +111,59 @@ pub(super) fn start(setup: Setup) -> Signing {
         metrics: setup.metrics,
         signed_at,
     });
-    tokio::spawn(serve(desk, setup.chain, setup.node, known));
+    let nodes = Nodes { own: setup.node, elsewhere: setup.sentries, sentries };
+    tokio::spawn(serve(desk, setup.chain, nodes, known));
     signing
 }
 
-/// Dials the chain node once the key is known that it is told of.
-async fn serve(desk: Arc<Desk>, chain: String, node: PrivvalSettings, known: watch::Sender<Option<Identity>>) {
+struct Nodes {
+    own: PrivvalSettings,
+    elsewhere: Vec<PrivvalAddress>,
+    sentries: Sentries,
+}
+
+/// Dials the chain nodes once the key is known that they are told of.
+async fn serve(desk: Arc<Desk>, chain: String, nodes: Nodes, known: watch::Sender<Option<Identity>>) {
     let key = desk.await_key().await;
     let identity = Identity { chain, key: key.to_string() };
     info!(chain = %identity.chain, key = %identity.key, "the signer is there");
     known.send_replace(Some(identity.clone()));
     desk.core.step(Event::KeysUnusable { reason: None });
     let (asks_in, mut asks) = mpsc::channel(ASKS_MAX);
-    let node = Privval::dial(node, key, asks_in);
+    let node = Privval::dial(nodes.own, key.clone(), asks_in);
     tokio::spawn(tell_usable(Arc::clone(&desk), identity, node.link()));
-    while let Some(ask) = asks.recv().await {
+    let (sentries_in, mut sentries_ask) = mpsc::channel(ASKS_MAX);
+    let (active, is_active) = watch::channel(false);
+    let setup = sentries::Setup {
+        addresses: nodes.elsewhere,
+        public_key: key,
+        asks: sentries_in,
+        is_active,
+        metrics: desk.metrics.clone(),
+    };
+    sentries::start(setup, nodes.sentries);
+    tokio::spawn(tell_active(Arc::clone(&desk.core), active));
+    loop {
+        let (ask, is_sentry) = tokio::select! {
+            Some(ask) = asks.recv() => (ask, false),
+            Some(ask) = sentries_ask.recv() => (ask, true),
+            else => return,
+        };
+        let sentry = is_sentry.then(|| ask.node.clone());
+        let by = Requester { host: desk.me.clone(), sentry };
         let desk = Arc::clone(&desk);
-        tokio::spawn(async move { desk.answer(ask).await });
+        tokio::spawn(async move { desk.answer(ask, by).await });
+    }
+}
+
+async fn tell_active(core: Arc<SharedCore>, active: watch::Sender<bool>) {
+    let mut news = core.news();
+    loop {
+        let is_active = core.read(|core, _| core.is_active());
+        active.send_if_modified(|told| std::mem::replace(told, is_active) != is_active);
+        if news.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -148,15 +199,14 @@ impl Desk {
         }
     }
 
-    async fn answer(self: &Arc<Self>, ask: Ask) {
+    async fn answer(self: &Arc<Self>, ask: Ask, by: Requester) {
         let Ask { node, bytes, extension, asked_at, answer } = ask;
         let (place, digest) = (bytes.place, bytes.digest);
-        let by = Some(self.me.clone());
-        let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by };
+        let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by: Some(by) };
         let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
             Some(verdict) => match verdict.admits(bytes.time) {
-                None => (self.refused_by(&verdict), Err(verdict.to_string())),
+                None => (self.refused_by(&verdict, &request), Err(verdict.to_string())),
                 Some(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
                     Ok(signed) => (outcome_of(&verdict), Ok(signed)),
                     Err(error) => (SignOutcome::NotSigned, Err(error.to_string())),
@@ -191,10 +241,14 @@ impl Desk {
         let _ = answer.send(answered);
     }
 
-    /// Every node makes up its own mind: that another host's wanted something else is no conflict of the holder's.
-    fn refused_by(&self, verdict: &Verdict) -> SignOutcome {
+    /// Every node makes up its own mind: that another one wanted something else is no conflict.
+    fn refused_by(&self, verdict: &Verdict, request: &SignRequest) -> SignOutcome {
+        let by_another = || {
+            let applied = self.applied.borrow();
+            applied.replicated.sign_log.as_ref().is_some_and(|log| log.by.is_some() && log.by != request.by)
+        };
         match outcome_of(verdict) {
-            SignOutcome::Conflict if !self.core.read(|core, _| core.is_active()) => SignOutcome::Outvoted,
+            SignOutcome::Conflict if by_another() => SignOutcome::Outvoted,
             outcome => outcome,
         }
     }
@@ -230,7 +284,10 @@ impl Desk {
         bytes: &SignBytes,
         asked_at: Instant,
     ) -> Option<Verdict> {
-        let deadline = tokio::time::Instant::from_std(asked_at) + self.hold_max;
+        let asked_at = tokio::time::Instant::from_std(asked_at);
+        let is_sentry = request.by.as_ref().is_some_and(|by| by.sentry.is_some());
+        let (turn, deadline) =
+            (asked_at + if is_sentry { SENTRY_WAITS } else { Duration::ZERO }, asked_at + self.hold_max);
         let mut applied = self.applied.clone();
         let mut news = self.core.news();
         loop {
@@ -239,7 +296,8 @@ impl Desk {
             if verdict != Verdict::Granted {
                 return Some(verdict);
             }
-            if self.core.read(|core, _| core.is_active()) {
+            let is_its_turn = turn <= tokio::time::Instant::now();
+            if is_its_turn && self.core.read(|core, _| core.is_active()) {
                 let (desk, theirs) = (Arc::clone(self), (request.clone(), bytes.clone()));
                 let proposal = self.proposals.take(async move { desk.propose(&theirs.0, &theirs.1).await });
                 match timeout_at(deadline, proposal).await {
@@ -252,6 +310,7 @@ impl Desk {
             tokio::select! {
                 changed = applied.changed() => changed.ok()?,
                 changed = news.changed() => changed.ok()?,
+                () = sleep_until(turn), if !is_its_turn => {}
                 () = sleep_until(deadline) => return None,
             }
         }

@@ -283,6 +283,11 @@ impl Metrics {
         self.lock().signing.ended(outcome, took, WallTime::now());
     }
 
+    /// Whether a sentry of this host asks it; `None` while nobody dials it.
+    pub fn sees_sentry(&self, sentry: &str, is_connected: Option<bool>) {
+        self.lock().signing.sentry(sentry, is_connected);
+    }
+
     /// Prometheus text format 0.0.4, one consistent moment.
     pub fn encode(&self) -> String {
         let all = self.lock();

@@ -218,6 +218,7 @@ pub fn two_members() -> Coordinator {
         upgrade_stuck: false,
         sign_log: None,
         signed_at_ns: 0,
+        sentries: Vec::new(),
     };
     let first = Move {
         epoch: 1,

@@ -6,6 +6,7 @@ mod credentials;
 mod keys;
 mod meaning;
 mod mistakes;
+mod signer;
 mod upgrade;
 
 use std::fs;

@@ -7,11 +7,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use baton::base::ids::NodeId;
 use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::base::time::WallTime;
 use baton::core::agreed::replicated::{Applied, Command, Replicated, Signing};
-use baton::core::agreed::sign_log::{Grant, SignRequest, Verdict};
+use baton::core::agreed::sign_log::{Grant, Requester, SignRequest, Verdict};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 const HOSTS: usize = 2;
@@ -69,7 +68,7 @@ fn request(ask: Ask) -> SignRequest {
         place: Hrs::new(ask.height, 0, Hrs::PRECOMMIT),
         digest: SignDigest([ask.content; 32]),
         time: SignTime { seconds: ask.time.into(), nanos: 0 },
-        by: Some(NodeId::from("a")),
+        by: Some(Requester { host: "a".into(), sentry: None }),
     }
 }
 

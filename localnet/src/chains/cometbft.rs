@@ -230,6 +230,17 @@ pub fn lay_custody(net: &Net, host: &Host) -> Result<()> {
     edit_config(&file, &[("", "priv_validator_laddr", quoted(address))])
 }
 
+/// A node of no host, which asks whoever dials it at `laddr` for the shared validator's signatures. It dials the peers of
+/// `host`, whose node has not run yet.
+pub fn lay_sentry(net: &Net, host: &str, home: &Path, [rpc, p2p, laddr]: [SocketAddr; 3]) -> Result<()> {
+    copy_dir(&net.chain_home(host), home)?;
+    let node_key = home.join("config/node_key.json");
+    fs::remove_file(&node_key).with_context(|| format!("remove {}", node_key.display()))?;
+    let tcp = |addr: SocketAddr| quoted(format!("tcp://{addr}"));
+    let settings = [("rpc", "laddr", tcp(rpc)), ("p2p", "laddr", tcp(p2p)), ("", "priv_validator_laddr", tcp(laddr))];
+    edit_config(&home.join("config/config.toml"), &settings)
+}
+
 /// The node of `host` signs for itself, from the validator's first mark on.
 pub fn give_shared_key(net: &Net, host: &str) -> Result<()> {
     let home = net.chain_home(host);

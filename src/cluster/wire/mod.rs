@@ -18,6 +18,7 @@ pub use upgrades::upgrade_name;
 use crate::base::ids::NodeId;
 use crate::base::timing::Timing;
 use crate::core::agreed::replicated::{Applied, Command};
+use crate::core::agreed::sign_log::Requester;
 
 /// The generated messages and services.
 #[allow(clippy::all)]
@@ -82,6 +83,16 @@ fn name_or_empty(name: &Option<NodeId>) -> String {
 
 fn some_name(name: String) -> Option<NodeId> {
     if name.is_empty() { None } else { Some(NodeId::from(name)) }
+}
+
+/// Host and sentry, each empty when there is none.
+fn asked_by(by: &Option<Requester>) -> (String, String) {
+    let sentry = by.as_ref().and_then(|by| by.sentry.clone()).unwrap_or_default();
+    (by.as_ref().map(|by| by.host.to_string()).unwrap_or_default(), sentry)
+}
+
+fn requester(by: String, sentry: String) -> Option<Requester> {
+    some_name(by).map(|host| Requester { host, sentry: Some(sentry).filter(|sentry| !sentry.is_empty()) })
 }
 
 impl From<Timing> for proto::Timing {

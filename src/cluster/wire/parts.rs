@@ -9,7 +9,7 @@ use openraft::vote::leader_id_std::CommittedLeaderId;
 use super::proto;
 use super::upgrades::upgrade_name;
 use super::{Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, WireError};
-use super::{member, name_or_empty, nanos, required, some_name};
+use super::{asked_by, member, name_or_empty, nanos, requester, required, some_name};
 use crate::base::chain_node::{FloorBasis, MetFloor, SignFloor};
 use crate::base::ids::{Epoch, NodeId, Role, SignMark};
 use crate::base::signing::{Hrs, SignDigest, SignTime};
@@ -234,8 +234,9 @@ impl From<&Command> for proto::Command {
             }),
             Command::Signing(Signing::Close { at }) => Kind::CloseSignLog(proto::CloseSignLog { at_ns: at.as_nanos() }),
             Command::Signing(Signing::Sign(request)) => {
-                let (chain, by) = (request.chain.clone(), name_or_empty(&request.by));
-                Kind::Sign(proto::Sign { chain, wanted: Some((&request.wanted()).into()), by })
+                let (by, sentry) = asked_by(&request.by);
+                let wanted = Some((&request.wanted()).into());
+                Kind::Sign(proto::Sign { chain: request.chain.clone(), wanted, by, sentry })
             }
         };
         proto::Command { command: Some(kind) }
@@ -322,7 +323,7 @@ impl TryFrom<proto::Command> for Command {
             Kind::Sign(sign) => {
                 let Grant { place, digest, time } = required(sign.wanted, "Sign", "wanted")?.try_into()?;
                 let digest = required(digest, "Grant", "digest")?;
-                let by = some_name(sign.by);
+                let by = requester(sign.by, sign.sentry);
                 Command::Signing(Signing::Sign(SignRequest { chain: sign.chain, place, digest, time, by }))
             }
         })

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::proto;
 use super::{LogId, StoredMembership, WireError};
-use super::{approvals_part, from_parts, member, name_or_empty, nanos, required, signed_part, some_name};
+use super::{
+    approvals_part, asked_by, from_parts, member, name_or_empty, nanos, requester, required, signed_part, some_name,
+};
 use crate::base::chain_node::MetFloor;
 use crate::base::ids::Epoch;
 use crate::base::time::WallTime;
@@ -106,8 +108,8 @@ impl TryFrom<proto::Replicated> for Replicated {
 impl From<&SignLog> for proto::SignLog {
     fn from(log: &SignLog) -> Self {
         let SignLog { chain, key, last, by, closed } = log;
-        let by = name_or_empty(by);
-        proto::SignLog { chain: chain.clone(), key: key.clone(), last: Some(last.into()), closed: *closed, by }
+        let (by, sentry) = asked_by(by);
+        proto::SignLog { chain: chain.clone(), key: key.clone(), last: Some(last.into()), closed: *closed, by, sentry }
     }
 }
 
@@ -115,9 +117,9 @@ impl TryFrom<proto::SignLog> for SignLog {
     type Error = WireError;
 
     fn try_from(log: proto::SignLog) -> Result<Self, WireError> {
-        let proto::SignLog { chain, key, last, closed, by } = log;
+        let proto::SignLog { chain, key, last, closed, by, sentry } = log;
         let last = required(last, "SignLog", "last")?.try_into()?;
-        Ok(SignLog { chain, key, last, by: some_name(by), closed })
+        Ok(SignLog { chain, key, last, by: requester(by, sentry), closed })
     }
 }
 

@@ -19,8 +19,8 @@ pub struct SignLog {
     /// The validator's public key in words: its type, and Base64.
     pub key: String,
     pub last: Grant,
-    /// The host whose request was admitted last; `None` of what was signed before the log decided.
-    pub by: Option<NodeId>,
+    /// Whose request was admitted last; `None` of what was signed before the log decided.
+    pub by: Option<Requester>,
     /// Chain nodes have the key again, and nothing is admitted any more.
     pub closed: bool,
 }
@@ -34,6 +34,15 @@ pub struct Grant {
     pub time: SignTime,
 }
 
+/// The chain node that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Requester {
+    /// The host that was asked.
+    pub host: NodeId,
+    /// Where the node waits for its signer, when it is none that the host runs.
+    pub sentry: Option<String>,
+}
+
 /// A chain node's request to sign.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SignRequest {
@@ -41,9 +50,8 @@ pub struct SignRequest {
     pub place: Hrs,
     pub digest: SignDigest,
     pub time: SignTime,
-    /// The host whose chain node asks, for people: it takes no part in what becomes of the request. `None` from a
-    /// member that does not say it.
-    pub by: Option<NodeId>,
+    /// For people: it takes no part in what becomes of the request. `None` from a member that does not say it.
+    pub by: Option<Requester>,
 }
 
 impl SignRequest {
@@ -211,7 +219,7 @@ mod tests {
     #[test]
     fn who_asks_takes_no_part_in_what_is_admitted_and_who_asked_first_is_remembered() {
         let place = Hrs::new(7, 0, Hrs::PREVOTE);
-        let by = |host: &str| Some(NodeId::from(host));
+        let by = |host: &str| Some(Requester { host: host.into(), sentry: None });
         let mut log = log(Grant { place: Hrs::default(), digest: None, time: time(0) });
         let first = SignRequest { by: by("a"), ..request(place, 1, 1) };
         assert_eq!(log.admit(&first), Verdict::Granted);

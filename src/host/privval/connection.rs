@@ -5,22 +5,23 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::messages::{self, Next, Wanted};
 use super::proto::Message;
-use super::{ANSWER_MAX, Ask, FrameBuffer, Link, Refusal, Signed, encode};
+use super::{ANSWER_MAX, Ask, Link, Refusal, Signed};
 use crate::base::signing::PublicKey;
 
-/// For the rest of a message that has begun, and for the node to take an answer.
-const MESSAGE_TIME: Duration = Duration::from_secs(5);
+/// For the node to take an answer.
+const ANSWER_TAKEN_MAX: Duration = Duration::from_secs(5);
 
-/// Whatever the node's address leads to.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+/// A stream to a chain node, cut into messages.
+pub trait Channel: Send {
+    /// Cancelled, it has lost nothing.
+    fn next(&mut self) -> impl Future<Output = Result<Message, Lost>> + Send;
+    fn send(&mut self, message: Message) -> impl Future<Output = Result<(), Lost>> + Send;
+}
 
 /// What a connection needs to answer.
 pub struct Desk<'a> {
@@ -42,7 +43,7 @@ pub enum Lost {
 
 impl Lost {
     /// A node that ends has rarely read all that it was told.
-    fn by(what: &str, error: io::Error) -> Lost {
+    pub(super) fn by(what: &str, error: &io::Error) -> Lost {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Lost::Closed,
             _ => Lost::Broken(format!("{what}: {error}")),
@@ -50,26 +51,28 @@ impl Lost {
     }
 }
 
-pub async fn serve(stream: impl Stream, desk: &Desk<'_>) -> Lost {
-    let connection = Connection { stream, unread: FrameBuffer::default(), chunk: vec![0; 4 << 10], desk };
-    match connection.run().await {
+pub async fn serve(channel: impl Channel, desk: &Desk<'_>) -> Lost {
+    match (Connection { channel, early: None, desk }).run().await {
         Ok(never) => match never {},
         Err(lost) => lost,
     }
 }
 
-struct Connection<'a, S> {
-    stream: S,
-    unread: FrameBuffer,
-    chunk: Vec<u8>,
+struct Connection<'a, C> {
+    channel: C,
+    /// What was said while an answer was awaited. What is said after it stays in the channel.
+    early: Option<Message>,
     desk: &'a Desk<'a>,
 }
 
-impl<S: Stream> Connection<'_, S> {
+impl<C: Channel> Connection<'_, C> {
     async fn run(mut self) -> Result<Infallible, Lost> {
         let mut has_refused = false;
         loop {
-            let message = self.next().await?;
+            let message = match self.early.take() {
+                Some(message) => message,
+                None => self.channel.next().await?,
+            };
             self.heard();
             let answer = match messages::read(message, self.desk.public_key) {
                 Next::Answer(answer) => answer,
@@ -85,12 +88,9 @@ impl<S: Stream> Connection<'_, S> {
                     wanted.answer(signed)
                 }
             };
-            let bytes = encode(&answer);
-            match timeout(MESSAGE_TIME, self.stream.write_all(&bytes)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Lost::by("an answer could not be written", error)),
-                Err(_) => return Err(Lost::Broken(format!("it has not taken an answer within {MESSAGE_TIME:?}"))),
-            }
+            timeout(ANSWER_TAKEN_MAX, self.channel.send(answer))
+                .await
+                .map_err(|_| Lost::Broken(format!("it has not taken an answer within {ANSWER_TAKEN_MAX:?}")))??;
         }
     }
 
@@ -105,32 +105,6 @@ impl<S: Stream> Connection<'_, S> {
         });
         if is_first {
             tracing::info!(node = self.desk.node, "the chain node asks this coordinator for its signatures");
-        }
-    }
-
-    async fn next(&mut self) -> Result<Message, Lost> {
-        loop {
-            if let Some(message) = self.unread.take().map_err(|error| Lost::Broken(error.to_string()))? {
-                return Ok(message);
-            }
-            if self.unread.is_empty() {
-                self.fill().await?;
-            } else {
-                let rest = timeout(MESSAGE_TIME, self.fill()).await;
-                rest.map_err(|_| Lost::Broken(format!("the rest of a message has not come within {MESSAGE_TIME:?}")))??;
-            }
-        }
-    }
-
-    /// Reads what is there, at least one byte. Cancelled, it has read nothing.
-    async fn fill(&mut self) -> Result<(), Lost> {
-        match self.stream.read(&mut self.chunk).await {
-            Ok(0) => Err(Lost::Closed),
-            Ok(read) => {
-                self.unread.push(&self.chunk[..read]);
-                Ok(())
-            }
-            Err(error) => Err(Lost::by("it cannot be read", error)),
         }
     }
 
@@ -150,7 +124,7 @@ impl<S: Stream> Connection<'_, S> {
             tokio::select! {
                 signed = &mut signed => return Ok(signed),
                 // A node asks one thing at a time; whatever comes is kept for after the answer.
-                read = self.fill(), if !self.unread.is_full() => read?,
+                message = self.channel.next(), if self.early.is_none() => self.early = Some(message?),
             }
         }
     }

@@ -38,11 +38,6 @@ impl FrameBuffer {
         self.unread().is_empty()
     }
 
-    /// Whether there are more bytes than the longest message has.
-    pub(super) fn is_full(&self) -> bool {
-        self.unread().len() > MESSAGE_MAX + VARINT_MAX
-    }
-
     /// The next whole message; `None` until the rest of it was pushed.
     ///
     /// # Errors

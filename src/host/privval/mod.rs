@@ -3,7 +3,8 @@
 //! signed, and the signature, are somebody else's. No key comes here. Called by the coordinator.
 //!
 //! The versions of the protocol need not be told apart, see proto/cometbft/privval.proto. `messages` and `frames` are
-//! pure; `connection` serves one stream of any kind; `socket` is what is particular to `unix://`.
+//! pure; `connection` serves a channel of any kind; `plain` and `socket` are what is particular to `unix://`, `secret`
+//! to `tcp://`.
 //!
 //! One connection at a time, without a spare one that waits behind it: with either, CometBFT 0.38.19 asked again 0.1 to
 //! 0.3 s after the first was lost, since its queue takes the next one at once.
@@ -12,6 +13,8 @@ mod connection;
 mod frames;
 mod key;
 mod messages;
+mod plain;
+mod secret;
 mod socket;
 
 use std::time::{Duration, Instant};
@@ -20,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::{PublicKey, SignTime};
 use crate::host::sign_bytes::SignBytes;
 use crate::host::sign_bytes::proto as canonical;
@@ -27,8 +31,9 @@ use crate::host::sign_bytes::proto as canonical;
 use connection::Lost;
 pub use frames::{BadMessage, FrameBuffer, MESSAGE_MAX, encode};
 pub use messages::{NODE_READS_MAX, Next, Wanted, read};
+use plain::Plain;
 use socket::NotDialled;
-pub use socket::{Address, BadAddress, StaleSocketError, remove_stale_socket};
+pub use socket::{StaleSocketError, remove_stale_socket};
 
 #[allow(clippy::all)]
 pub mod proto {
@@ -37,6 +42,8 @@ pub mod proto {
 
 /// Between attempts to dial. A node that starts waits about 3 s for its signer.
 const REDIAL: Duration = Duration::from_millis(100);
+/// Over a network, where each costs a handshake.
+const REDIAL_FAR: Duration = Duration::from_millis(500);
 /// A connection that lived for so long is dialled again at once.
 const SETTLED: Duration = Duration::from_secs(1);
 /// For an answer. Then the node drops the connection and asks again on the next one.
@@ -48,7 +55,7 @@ const _: () = assert!(ANSWER_MAX.as_secs() < NODE_WAITS.as_secs(), "the node lea
 
 #[derive(Clone, Debug)]
 pub struct PrivvalSettings {
-    pub address: Address,
+    pub address: PrivvalAddress,
     /// By which log lines and asks name the chain node.
     pub node: String,
 }
@@ -136,15 +143,14 @@ impl Dialler {
         loop {
             let since = Instant::now();
             let why = match &self.settings.address {
-                Address::Unix(path) => match socket::dial(path).await {
-                    Ok(stream) => self.serve(stream).await,
+                PrivvalAddress::Unix(path) => match socket::dial(path).await {
+                    Ok(stream) => self.serve(Plain::new(stream)).await,
                     Err(NotDialled::Absent(why)) => why,
-                    Err(NotDialled::Problem(why)) => {
-                        if self.said.as_ref().is_none_or(|(said, _)| *said != why) {
-                            self.warn(&why);
-                        }
-                        why
-                    }
+                    Err(NotDialled::Problem(why)) => self.not_dialled(why),
+                },
+                PrivvalAddress::Tcp(endpoint) => match secret::dial(endpoint).await {
+                    Ok(channel) => self.serve(channel).await,
+                    Err(why) => self.not_dialled(why),
                 },
             };
             self.state.send_if_modified(|link| {
@@ -154,13 +160,25 @@ impl Dialler {
                 is_other
             });
             if since.elapsed() < SETTLED {
-                sleep(REDIAL).await;
+                sleep(match self.settings.address {
+                    PrivvalAddress::Unix(_) => REDIAL,
+                    PrivvalAddress::Tcp(_) => REDIAL_FAR,
+                })
+                .await;
             }
         }
     }
 
+    /// Says it once, however often it happens.
+    fn not_dialled(&mut self, why: String) -> String {
+        if self.said.as_ref().is_none_or(|(said, _)| *said != why) {
+            self.warn(&why);
+        }
+        why
+    }
+
     /// Returns why the connection is over.
-    async fn serve(&mut self, stream: impl connection::Stream) -> String {
+    async fn serve(&mut self, channel: impl connection::Channel) -> String {
         self.state.send_replace(Link::Waiting { since: Instant::now() });
         let desk = connection::Desk {
             node: &self.settings.node,
@@ -168,7 +186,7 @@ impl Dialler {
             asks: &self.asks,
             state: &self.state,
         };
-        let lost = connection::serve(stream, &desk).await;
+        let lost = connection::serve(channel, &desk).await;
         let was_up = matches!(*self.state.borrow(), Link::Up { .. });
         let why = lost.to_string();
         // A node that closes each connection at once would fill the log.

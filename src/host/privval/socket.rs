@@ -1,56 +1,13 @@
-//! `unix://`: the address, who listens there, and the file that a node leaves behind.
+//! `unix://`: who listens there, and the file that a node leaves behind.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use rustix::io::Errno;
 use rustix::process::getuid;
 use tokio::net::UnixStream;
-
-/// Longest path of a socket, without the zero byte behind it (`sun_path` of unix(7)).
-const PATH_MAX: usize = 107;
-const SCHEME: &str = "unix://";
-
-/// Where a chain node listens for its signer; written as in its `priv_validator_laddr`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    Unix(PathBuf),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address:?} {problem}; write \"unix:///run/NODE/privval.sock\"")]
-pub struct BadAddress {
-    address: String,
-    problem: String,
-}
-
-impl FromStr for Address {
-    type Err = BadAddress;
-
-    fn from_str(address: &str) -> Result<Address, BadAddress> {
-        let bad = |problem: String| BadAddress { address: address.to_owned(), problem };
-        let path = address.strip_prefix(SCHEME).ok_or_else(|| bad("is no unix:// address".into()))?;
-        if !path.starts_with('/') {
-            return Err(bad("has no absolute path".into()));
-        }
-        if path.len() > PATH_MAX {
-            return Err(bad(format!("has a path of {} bytes, and a socket's has at most {PATH_MAX}", path.len())));
-        }
-        Ok(Address::Unix(path.into()))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Unix(path) => write!(f, "{SCHEME}{}", path.display()),
-        }
-    }
-}
 
 /// Why there is no connection.
 pub(super) enum NotDialled {
@@ -124,22 +81,5 @@ mod tests {
     fn only_this_user_and_root_are_served() {
         assert!(is_served(1000, 1000) && is_served(0, 1000) && is_served(0, 0));
         assert!(!is_served(1001, 1000) && !is_served(1000, 0));
-    }
-
-    #[test]
-    fn an_address_is_a_unix_socket_with_a_whole_path() {
-        let address: Address = "unix:///run/node/privval.sock".parse().expect("an address");
-        assert_eq!(address, Address::Unix("/run/node/privval.sock".into()));
-        assert_eq!(address.to_string(), "unix:///run/node/privval.sock");
-        let long = format!("unix:///{}", "x".repeat(PATH_MAX));
-        for (bad, expected) in [
-            ("tcp://127.0.0.1:26659", "is no unix:// address"),
-            ("/run/node/privval.sock", "is no unix:// address"),
-            ("unix://privval.sock", "has no absolute path"),
-            (long.as_str(), "has a path of 108 bytes"),
-        ] {
-            let refused = bad.parse::<Address>().expect_err(bad).to_string();
-            assert!(refused.contains(expected), "{refused}");
-        }
     }
 }

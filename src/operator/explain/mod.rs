@@ -2,11 +2,13 @@
 //! wrong. In sentences that `baton why`, `baton status` and the status page share. Reads the answers and nothing else,
 //! and judges nothing that the coordinators do not judge themselves.
 
+mod signer;
 mod timings;
 pub mod upgrades;
 mod why;
 mod words;
 
+pub use signer::{lost_sentries, signed};
 pub use timings::{differences_to, timing_differences};
 pub use why::{Why, in_words};
 pub use words::{

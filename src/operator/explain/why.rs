@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::signer::{lost_sentries, signed};
 use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
 use super::words::{active_holder, ago, defects, is_active, is_good_news, key_alarm, refusal, settling};
@@ -22,6 +23,8 @@ pub struct Why {
     holder_because: String,
     this_host: String,
     failover: Failover,
+    /// How far the log has admitted signatures, and at whose request; null where a chain node has the key.
+    signed: Option<String>,
     /// Nothing in it when all is well.
     wrong: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Why {
             holder_because: seen.holder(),
             this_host: seen.this_host(),
             failover: seen.failover(),
+            signed: signed(status),
             wrong: seen.wrong(),
         }
     }
@@ -85,6 +89,7 @@ impl Why {
 
     pub fn text(&self) -> String {
         let mut out = self.sentences().map(|sentence| format!("{sentence}\n")).concat();
+        out.extend(self.signed.iter().map(|signed| format!("{signed}.\n")));
         match self.wrong.as_slice() {
             [] => out.push_str("Nothing is wrong.\n"),
             wrong => {
@@ -252,6 +257,7 @@ impl Seen<'_> {
             wrong.extend(self.wrong_with(member));
         }
         wrong.extend(timing_differences(self.status));
+        wrong.extend(lost_sentries(&self.status.sentries));
         wrong.extend(upgrade_troubles(self.status));
         if let Some(since) = self.status.paused_since_ns.map(WallTime::from_nanos) {
             let since = ago(self.now.since(since));

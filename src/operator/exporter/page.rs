@@ -14,7 +14,7 @@ use super::html::Html;
 use crate::base::ids::Role;
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{MemberState, MemberStatus, Move, TenureStage};
-use crate::operator::explain::{Why, active_holder, ago, finished, in_words, is_good_news, notes, or_dash};
+use crate::operator::explain::{Why, active_holder, ago, finished, in_words, is_good_news, notes, or_dash, signed};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -142,6 +142,9 @@ impl Page<'_> {
         html.raw("</h2>\n");
         let [holder, _, failover] = self.why.sentences();
         html.raw("<p>").text(holder, SENTENCE_MAX).raw("</p>\n<p>").text(failover, SENTENCE_MAX).raw("</p>\n");
+        if let Some(signed) = signed(status) {
+            html.raw("<p>").text(&signed, SENTENCE_MAX).raw("</p>\n");
+        }
         let reachable = status.members.iter().filter(|member| member.reachable).count() as u64;
         html.raw("<dl>\n<div><dt>Quorum</dt><dd>").raw(if status.quorum { "✓ yes" } else { "✕ NO" });
         html.raw(", ").number(reachable).raw(" of ").number(status.members.len() as u64).raw("</dd></div>\n");

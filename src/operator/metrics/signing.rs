@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
-use super::{NO_LABEL, add, counters, gauges, show, whole};
+use super::{NO_LABEL, add, counters, forget, gauges, show, whole};
 use crate::base::signing::Hrs;
 use crate::base::time::WallTime;
 
@@ -17,9 +17,9 @@ pub enum SignOutcome {
     Granted,
     /// The same was granted before, here or on another host.
     Repeated,
-    /// Something else was granted at the same place, and this host's chain node is the one that is answered.
+    /// Something else was granted at the same place, to the same chain node or to one that is not known.
     Conflict,
-    /// Something else was granted at the same place, to another host's chain node.
+    /// Something else was granted at the same place, to another chain node.
     Outvoted,
     /// Something was granted above.
     Stale,
@@ -71,6 +71,7 @@ pub(super) struct OfSigning {
     seconds: HistogramVec,
     height: IntGaugeVec,
     answered_at: IntGaugeVec,
+    sentries: IntGaugeVec,
 }
 
 impl OfSigning {
@@ -94,6 +95,12 @@ impl OfSigning {
                 &NO_LABEL,
             ),
             answered_at: gauges(r, "baton_sign_answered_timestamp_seconds", answered, &NO_LABEL),
+            sentries: gauges(
+                r,
+                "baton_sentry_connected",
+                "Whether that sentry asks this host, which holds the baton, for signatures, 1 or 0",
+                &["sentry"],
+            ),
         }
     }
 
@@ -111,6 +118,13 @@ impl OfSigning {
             self.seconds.with_label_values(&[part]).observe(took.as_secs_f64());
         }
         show(&self.answered_at, Some(whole(at.as_nanos() / 1_000_000_000)));
+    }
+
+    pub(super) fn sentry(&self, sentry: &str, is_connected: Option<bool>) {
+        match is_connected {
+            Some(is_connected) => self.sentries.with_label_values(&[sentry]).set(is_connected.into()),
+            None => forget(self.sentries.remove_label_values(&[sentry])),
+        }
     }
 
     pub(super) fn admitted(&self, place: Option<Hrs>) {

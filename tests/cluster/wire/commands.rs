@@ -11,7 +11,7 @@ use baton::base::signing::{Hrs, SignDigest, SignTime};
 use baton::base::time::WallTime;
 use baton::cluster::wire::{decode, proto};
 use baton::core::agreed::replicated::{Baton, Command, Set, Signing, Upgrade};
-use baton::core::agreed::sign_log::{Grant, SignRequest};
+use baton::core::agreed::sign_log::{Grant, Requester, SignRequest};
 
 /// One command a line: its bytes, then its words.
 const WRITTEN: &str = include_str!("../../data/commands.txt");
@@ -26,6 +26,8 @@ fn commands() -> Vec<Command> {
     let (place, digest) = (Hrs::new(906, 1, Hrs::PRECOMMIT), SignDigest([0xab; 32]));
     let time = SignTime { seconds: -62_135_596_800, nanos: 7 };
     let grant = |digest| Grant { place, digest, time };
+    let by = |sentry| Some(Requester { host: "host-b".into(), sentry });
+    let sentry = "tcp://10.0.0.5:26659".to_owned();
     vec![
         Command::Baton(Baton::Claim { epoch, member: member.clone(), reason: "lease-lost".into(), at }),
         Command::Baton(Baton::Release {
@@ -74,7 +76,8 @@ fn commands() -> Vec<Command> {
         Command::Signing(Signing::Open { chain: "c-1".into(), key: "ed25519:AAAA".into(), last: grant(None), at }),
         Command::Signing(Signing::Close { at }),
         Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: None })),
-        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: to })),
+        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: by(None) })),
+        Command::Signing(Signing::Sign(SignRequest { chain: "c-1".into(), place, digest, time, by: by(Some(sentry)) })),
     ]
 }
 

@@ -21,7 +21,7 @@ use baton::core::agreed::orders::Orders;
 use baton::core::agreed::replicated::{
     Baton, Command, LaidFloor, Move, MoveEnd, MoveKind, ReleaseInfo, Replicated, Set, Signing, Upgrade,
 };
-use baton::core::agreed::sign_log::{Grant, SignLog, SignRequest};
+use baton::core::agreed::sign_log::{Grant, Requester, SignLog, SignRequest};
 use baton::core::upgrades::{BinaryReport, Failed, Plan, PlanStage, Plans, Step, UnderWay, UpgradeReport};
 use openraft::EntryPayload;
 use openraft::raft::{
@@ -154,7 +154,7 @@ fn commands() -> impl Strategy<Value = Command> {
             at
         })),
         times().prop_map(|at| Command::Signing(Signing::Close { at })),
-        (".{1,9}", grants(), any::<[u8; 32]>(), option::of(names())).prop_map(
+        (".{1,9}", grants(), any::<[u8; 32]>(), option::of(requesters())).prop_map(
             |(chain, Grant { place, time, .. }, digest, by)| {
                 Command::Signing(Signing::Sign(SignRequest { chain, place, digest: SignDigest(digest), time, by }))
             }
@@ -289,10 +289,14 @@ fn moves() -> impl Strategy<Value = Move> {
     )
 }
 
+fn requesters() -> impl Strategy<Value = Requester> {
+    (names(), option::of(".{1,9}")).prop_map(|(host, sentry)| Requester { host, sentry })
+}
+
 fn states() -> impl Strategy<Value = Replicated> {
     let people = (option::of(names()), btree_map(names(), any::<u64>(), 0..4), vec(moves(), 0..5));
     let numbers = (epochs(), any::<u64>(), times(), ".{0,20}");
-    let sign_logs = (".{1,9}", ".{1,9}", grants(), option::of(names()), any::<bool>())
+    let sign_logs = (".{1,9}", ".{1,9}", grants(), option::of(requesters()), any::<bool>())
         .prop_map(|(chain, key, last, by, closed)| SignLog { chain, key, last, by, closed });
     let wishes = (option::of(names()), orders(), btree_set(names(), 0..4), plans(), option::of(sign_logs));
     (people, numbers, (option::of(releases()), option::of(releases())), wishes).prop_map(

@@ -5,6 +5,7 @@ mod connection;
 mod known;
 mod real_cometbft;
 mod requests;
+mod sentry;
 mod stale_socket;
 
 use std::cell::RefCell;
@@ -12,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use baton::base::privval_address::PrivvalAddress;
 use baton::base::signing::{KeyKind, PublicKey, SignTime};
 use baton::host::privval::proto::message::Sum;
 use baton::host::privval::proto::{self, Message};
-use baton::host::privval::{Address, Ask, FrameBuffer, Link, Privval, PrivvalSettings, Refusal, Signed, encode};
+use baton::host::privval::{Ask, FrameBuffer, Link, Privval, PrivvalSettings, Refusal, Signed, encode};
 use baton::host::sign_bytes::proto as canonical;
 use canonical::SignedMsgType as Kind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -104,7 +106,7 @@ impl Stage {
     fn with_key(public_key: PublicKey) -> Stage {
         keep_logs();
         let folder = tempfile::tempdir().expect("folder");
-        let address = Address::Unix(folder.path().join("privval.sock"));
+        let address = PrivvalAddress::Unix(folder.path().join("privval.sock"));
         let (wanted, asks) = mpsc::channel(1);
         let privval = Privval::dial(PrivvalSettings { address, node: "gaiad".into() }, public_key, wanted);
         Stage { folder, privval: Some(privval), asks }

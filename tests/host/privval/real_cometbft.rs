@@ -49,14 +49,22 @@ impl Validator {
 struct Home {
     folder: tempfile::TempDir,
     binary: PathBuf,
+    /// Where it waits for its signer.
+    laddr: PrivvalAddress,
     key: PublicKey,
     validator: Arc<Validator>,
     asks: mpsc::Sender<Ask>,
 }
 
 impl Home {
-    fn made_by(binary: &Path) -> Home {
+    fn made_by(binary: &Path, far: bool) -> Home {
         let folder = tempfile::tempdir().expect("folder");
+        let laddr = if far {
+            let [free] = free_addresses::<1>();
+            PrivvalAddress::Tcp(free.to_string())
+        } else {
+            PrivvalAddress::Unix(folder.path().join("privval.sock"))
+        };
         let made = Command::new(binary).args(["init", "--home"]).arg(folder.path()).output();
         let made = made.unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
         assert!(made.status.success(), "{made:?}");
@@ -76,10 +84,10 @@ impl Home {
                 signing.sign(ask);
             }
         });
-        let home = Home { folder, binary: binary.to_owned(), key, validator, asks };
+        let home = Home { folder, binary: binary.to_owned(), laddr, key, validator, asks };
         let config = home.path("config/config.toml");
         let text = std::fs::read_to_string(&config).expect("config.toml");
-        let laddr = format!("priv_validator_laddr = \"unix://{}\"", home.socket().display());
+        let laddr = format!("priv_validator_laddr = \"{}\"", home.laddr);
         let written = text
             .replace("priv_validator_laddr = \"\"", &laddr)
             .replace("timeout_commit = \"1s\"", "timeout_commit = \"200ms\"");
@@ -98,12 +106,16 @@ impl Home {
         self.folder.path().join(name)
     }
 
-    fn socket(&self) -> PathBuf {
-        self.path("privval.sock")
+    /// What a node that has ended leaves behind, where that keeps the next one from starting.
+    fn leaves_socket(&self) -> bool {
+        match &self.laddr {
+            PrivvalAddress::Unix(path) => remove_stale_socket(path).expect("nobody listens"),
+            PrivvalAddress::Tcp(_) => false,
+        }
     }
 
     fn dial(&self) -> Privval {
-        let settings = PrivvalSettings { address: Address::Unix(self.socket()), node: "cometbft".into() };
+        let settings = PrivvalSettings { address: self.laddr.clone(), node: "cometbft".into() };
         Privval::dial(settings, self.key.clone(), self.asks.clone())
     }
 
@@ -132,9 +144,9 @@ impl Home {
     }
 }
 
-async fn signs_through_baton(binary: &Path) {
-    let home = Home::made_by(binary);
-    assert!(!remove_stale_socket(&home.socket()).expect("nothing is there yet"));
+async fn signs_through_baton(binary: &Path, far: bool) {
+    let home = Home::made_by(binary, far);
+    assert!(!home.leaves_socket(), "nothing is there yet");
     let dialled = home.dial();
     let node = home.start();
     home.blocks(4, "a start").await;
@@ -159,7 +171,7 @@ async fn signs_through_baton(binary: &Path) {
         let mut link = dialled.link();
         let lost = timeout(SOON, link.wait_for(|link| matches!(link, Link::Down { .. }))).await;
         lost.expect("noticed").expect("it dials");
-        println!("{signal:?} leaves a socket: {}", remove_stale_socket(&home.socket()).expect("nobody listens"));
+        println!("{signal:?} leaves a socket: {}", home.leaves_socket());
         node = home.start();
         home.blocks(3, "another start").await;
     }
@@ -171,14 +183,24 @@ async fn signs_through_baton(binary: &Path) {
 #[tokio::test]
 #[ignore = "needs cometbft in PATH and ten seconds"]
 async fn a_real_node_without_a_key_makes_blocks_with_the_signatures_of_baton() {
-    signs_through_baton(Path::new("cometbft")).await;
+    signs_through_baton(Path::new("cometbft"), false).await;
+}
+
+#[tokio::test]
+#[ignore = "needs cometbft in PATH and ten seconds"]
+async fn a_real_node_elsewhere_makes_blocks_with_the_signatures_of_baton() {
+    signs_through_baton(Path::new("cometbft"), true).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a cometbft of 1.0, whose path is in BATON_COMETBFT_V1, and ten seconds"]
 async fn a_real_node_of_version_1_does_so_too() {
     match std::env::var_os("BATON_COMETBFT_V1") {
-        Some(binary) => signs_through_baton(Path::new(&binary)).await,
+        Some(binary) => {
+            for far in [false, true] {
+                signs_through_baton(Path::new(&binary), far).await;
+            }
+        }
         None => println!("skipped: BATON_COMETBFT_V1 names no cometbft of 1.0"),
     }
 }

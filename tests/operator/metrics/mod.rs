@@ -15,7 +15,7 @@ use baton::operator::metrics::{
 };
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 43] = [
+const CONTRACT: [(&str, &str, &[&str]); 44] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -58,6 +58,7 @@ const CONTRACT: [(&str, &str, &[&str]); 43] = [
     ("baton_sign_requests_total", "counter", &["outcome"]),
     ("baton_sign_seconds", "histogram", &["part"]),
     ("baton_sign_answered_timestamp_seconds", "gauge", &[]),
+    ("baton_sentry_connected", "gauge", &["sentry"]),
     ("baton_signed_height", "gauge", &[]),
 ];
 
@@ -111,6 +112,7 @@ fn lively() -> Metrics {
     metrics.disk_hangs("chain.home", true);
     metrics.disk_hangs("member.state_dir", false);
     metrics.sees_signing();
+    metrics.sees_sentry("tcp://10.0.0.5:26659", Some(true));
     let took = SignTook { commit: Duration::from_millis(3), sign: Duration::from_millis(1) };
     metrics.sign_ended(SignOutcome::Granted, Some(took));
     metrics

@@ -1,0 +1,58 @@
+//! Where the log decides what is signed: how far it has admitted, at whose request, and which sentries ask for nothing.
+
+use crate::base::signing::Hrs;
+use crate::cluster::wire::proto::{Grant, Sentry, StatusResponse};
+
+/// How far the key has signed; `None` where a chain node has it.
+pub fn signed(status: &StatusResponse) -> Option<String> {
+    let log = status.sign_log.as_ref().filter(|log| !log.closed)?;
+    let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
+    let step = match step {
+        Hrs::PROPOSAL => "proposal",
+        Hrs::PREVOTE => "prevote",
+        Hrs::PRECOMMIT => "precommit",
+        _ => "start",
+    };
+    let by = match (log.by.as_str(), log.sentry.as_str()) {
+        ("", _) => String::new(),
+        (host, "") => format!(", asked by the node of {host}"),
+        (host, sentry) => format!(", asked by {sentry} of {host}"),
+    };
+    Some(format!("Signed by the log on {}: up to height {height}, round {round}, {step}{by}", log.chain))
+}
+
+/// A sentence for each sentry that does not ask.
+pub fn lost_sentries(sentries: &[Sentry]) -> impl Iterator<Item = String> {
+    let lost = sentries.iter().filter(|sentry| !sentry.lost_because.is_empty());
+    lost.map(|sentry| format!("The sentry {} asks for no signatures: {}.", sentry.address, sentry.lost_because))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::wire::proto::SignLog;
+
+    #[test]
+    fn what_was_signed_is_told_with_whose_request_it_was() {
+        let said = |by: &str, sentry: &str, closed| {
+            let last = Grant { height: 12, round: 1, step: 3, ..Default::default() };
+            let (chain, by, sentry) = ("c-1".to_owned(), by.to_owned(), sentry.to_owned());
+            let log = SignLog { chain, last: Some(last), by, sentry, closed, ..Default::default() };
+            signed(&StatusResponse { sign_log: Some(log), ..Default::default() })
+        };
+        let up_to = "Signed by the log on c-1: up to height 12, round 1, precommit";
+        assert_eq!(said("", "", false).expect("open"), up_to);
+        assert_eq!(said("host-a", "", false).expect("open"), format!("{up_to}, asked by the node of host-a"));
+        let by_sentry = format!("{up_to}, asked by tcp://s:1 of host-a");
+        assert_eq!(said("host-a", "tcp://s:1", false).expect("open"), by_sentry);
+        assert_eq!(said("host-a", "", true), None);
+        assert_eq!(signed(&StatusResponse::default()), None);
+    }
+
+    #[test]
+    fn a_sentry_that_asks_is_not_told_of() {
+        let sentry = |address: &str, lost: &str| Sentry { address: address.into(), lost_because: lost.into() };
+        let lost: Vec<String> = lost_sentries(&[sentry("tcp://s:1", ""), sentry("tcp://s:2", "no route")]).collect();
+        assert_eq!(lost, ["The sentry tcp://s:2 asks for no signatures: no route."]);
+    }
+}
