@@ -18,7 +18,7 @@ use std::path::Path;
 pub use crate::base::signing::{KeyKind, PublicKey};
 pub use key::SigningKey;
 pub use mark::{BeforeSync, Mark, MarkError, MarkFile};
-pub use rules::{Refusal, Signer};
+pub use rules::{Refusal, Signer, has_to_move};
 pub use say::{say, speak};
 
 use crate::base::closed_memory::{close_memory, lock_memory};

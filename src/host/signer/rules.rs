@@ -10,8 +10,7 @@ use super::frames::proto::request::Ask;
 use super::frames::proto::{self, RefusedKind};
 use super::key::SigningKey;
 use super::mark::{Mark, MarkFile};
-use crate::base::signing::Hrs;
-use crate::base::signing::PublicKey;
+use crate::base::signing::{Hrs, PublicKey, SignDigest};
 use crate::host::sign_bytes::{SignBytes, check_extension};
 
 /// Why nothing was signed.
@@ -109,19 +108,11 @@ impl Signer {
         if let Some(chain) = mark.chain.as_ref().filter(|chain| **chain != asked.chain) {
             return refuse(RefusedKind::OtherChain, format!("chain {:?}; the mark is of {chain:?}", asked.chain));
         }
-        match asked.place.cmp(&mark.place) {
-            Ordering::Less => {
-                refuse(RefusedKind::Stale, format!("{} is below the mark, which is at {}", asked.place, mark.place))
-            }
-            Ordering::Equal if mark.digest == Some(asked.digest) => Ok(()),
-            Ordering::Equal => {
-                let had = mark.digest.map_or("content that is not known".into(), |digest| format!("content {digest}"));
-                refuse(RefusedKind::Conflict, format!("{}: {had} is marked there, not {}", asked.place, asked.digest))
-            }
-            Ordering::Greater => {
-                self.advance(Mark { chain: Some(asked.chain.clone()), place: asked.place, digest: Some(asked.digest) })
-            }
+        if has_to_move(mark, asked.place, asked.digest)? {
+            let (chain, place, digest) = (Some(asked.chain.clone()), asked.place, Some(asked.digest));
+            self.advance(Mark { chain, place, digest })?;
         }
+        Ok(())
     }
 
     /// Where the mark is now: at `place`, or above it already.
@@ -141,6 +132,26 @@ impl Signer {
 
     fn advance(&mut self, mark: Mark) -> Result<(), Refusal> {
         self.mark.advance(mark).map_err(|error| Refusal::new(RefusedKind::Mark, error))
+    }
+}
+
+/// Whether the mark has to be at `place`, with this content, before it is signed.
+///
+/// # Errors
+/// The mark is above it, or at it with another content: it is not signed.
+pub fn has_to_move(mark: &Mark, place: Hrs, digest: SignDigest) -> Result<bool, Refusal> {
+    match place.cmp(&mark.place) {
+        Ordering::Greater => Ok(true),
+        Ordering::Equal if mark.digest == Some(digest) => Ok(false),
+        Ordering::Equal => {
+            let had = mark.digest.map_or("content that is not known".into(), |digest| format!("content {digest}"));
+            let text = format!("{place}: {had} is marked there, not {digest}");
+            Err(Refusal::new(RefusedKind::Conflict, text))
+        }
+        Ordering::Less => {
+            let text = format!("{place} is below the mark, which is at {}", mark.place);
+            Err(Refusal::new(RefusedKind::Stale, text))
+        }
     }
 }
 
