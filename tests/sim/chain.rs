@@ -60,6 +60,11 @@ impl Chain {
         Chain { slot, homes, log: Vec::new(), plan: None }
     }
 
+    /// The highest block at `host`'s node.
+    pub fn head(&self, host: Id) -> u64 {
+        self.homes[host].head
+    }
+
     /// Strikes that were made.
     pub fn struck(&self) -> u32 {
         self.plan.as_ref().map_or(0, |plan| DEATHS - plan.left)

@@ -47,6 +47,7 @@ impl World {
                 let after = PROPOSE_AGAIN + self.moment();
                 self.own(host, after, Stage::ProposalFailed);
             }
+            self.sign_proposals_fail(host);
         }
         if now_leads && !led_before {
             let term = self.hosts[host].raft.term;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use baton::base::guard_frame::Armed;
-use baton::base::ids::NodeId;
+use baton::base::ids::{Epoch, NodeId};
 use baton::base::time::{BootTime, Now};
 use baton::base::timing::{LeaseSpan, Timing};
 use baton::core::agreed::replicated::{Baton, Command};
@@ -16,6 +16,7 @@ use crate::disk::Dir;
 use crate::members::Members;
 use crate::network::Message;
 use crate::raft::{Append, Appended, Ballot, Id};
+use crate::signing::{Desk, Step};
 use crate::silence::Owes;
 use crate::worker::{Doing, Job};
 use crate::world::{MS, World};
@@ -113,6 +114,13 @@ pub enum Stage {
         vote: (u64, Option<Id>),
     },
     Worker(u64),
+    /// What an order about the key comes to where no chain node has it.
+    WithoutKey(Event),
+    /// The chain node answers, or is asked again.
+    AwaitAnswer {
+        epoch: Epoch,
+    },
+    Sign(Step),
     Finish {
         stop_node: bool,
     },
@@ -153,6 +161,7 @@ pub struct Coordinator {
     pub closely: bool,
     pub tick: u64,
     pub owes: BTreeMap<Id, Owes>,
+    pub desk: Desk,
     pub heard: BTreeMap<Id, (u64, Peer)>,
     pub told_peers: BTreeMap<NodeId, Peer>,
     pub told_clocks: BTreeMap<NodeId, ClockOffset>,
@@ -188,6 +197,7 @@ impl Coordinator {
             closely: false,
             tick: 0,
             owes: BTreeMap::new(),
+            desk: Desk::default(),
             heard: BTreeMap::new(),
             told_peers: BTreeMap::new(),
             told_clocks: BTreeMap::new(),
@@ -281,6 +291,9 @@ impl World {
                 self.leave_turn(host, true);
             }
             Stage::Worker(id) => self.worker_wakes(host, id),
+            Stage::WithoutKey(event) => self.step(host, event),
+            Stage::AwaitAnswer { epoch } => self.await_answer(host, epoch),
+            Stage::Sign(step) => self.sign(host, step),
             Stage::Finish { stop_node } => {
                 self.note(|| format!("{host} coordinator ends"));
                 if stop_node {

@@ -122,6 +122,13 @@ impl Disk {
         write.then
     }
 
+    /// Nothing is on its way to it, and it has an older log.
+    pub fn set_back(&mut self, log: Vec<Entry>, applied: usize) {
+        self.queued.terms = log.iter().map(|entry| entry.term).collect();
+        self.queued.applied = applied;
+        (self.log, self.applied) = (log, applied);
+    }
+
     /// A vote is on its way to it.
     pub fn is_voting(&self) -> bool {
         self.queued.vote != self.vote

@@ -55,6 +55,8 @@ pub enum Fault {
     Siege,
     /// A step of `scene`.
     Scene(Scene),
+    /// See `signing`.
+    SetBack,
     Cut {
         from: Id,
         to: Id,
@@ -379,6 +381,7 @@ impl World {
             Fault::Trouble { kind, host, last } => self.any_trouble(kind, host, last),
             Fault::Siege => self.besiege(),
             Fault::Scene(scene) => self.play_scene(scene),
+            Fault::SetBack => self.set_back(),
             Fault::Cut { from, to, cut } => self.cuts[from][to] = cut,
             Fault::Weather { loss, delay } => (self.loss, self.delay) = (loss, delay),
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use baton::base::ids::Role;
+use baton::base::signing::Custody;
 use baton::base::time::BootTime;
 use baton::base::timing::Timing;
 use baton::cluster::store::LongestPromise;
@@ -80,6 +81,19 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Its disk is a copy from when the log had so many entries.
+    pub fn set_back(&mut self, entries: usize) {
+        let vote = (self.raft.term, self.raft.voted_for);
+        let mut log = std::mem::take(&mut self.raft.log);
+        log.truncate(entries);
+        let applied = self.raft.applied.min(log.len());
+        self.disk.set_back(log.clone(), applied);
+        self.raft.crash(vote, log, applied);
+        self.purged = self.purged.min(applied);
+    }
+}
+
 impl World {
     pub fn start(&mut self, host: Id) {
         if self.hosts[host].coordinator.is_some() {
@@ -140,7 +154,7 @@ impl World {
             stop_timeout: Duration::from_nanos(self.stop_timeout),
             settle_max: None,
             sees_key_on_chain: false,
-            custody: baton::base::signing::Custody::Links,
+            custody: if self.signing.is_some() { Custody::Signer } else { Custody::Links },
         }
     }
 
@@ -185,6 +199,7 @@ impl World {
         if let Some(coordinator) = &mut self.hosts[host].coordinator {
             coordinator.pending.retain(|(pending, _)| *pending != index + 1);
         }
+        self.weighed(host, index + 1, entry.term, &outcome);
         let released = command.is_release();
         let event = Event::Applied { term: entry.term, command, outcome, view };
         if self.without == Without::NoSecondClaim && released && leads {
@@ -202,6 +217,7 @@ impl World {
         if matches!(coordinator.doing, Some(Doing::Upgrading { .. })) {
             self.tally.note(Kind::UpgradeCut);
         }
+        self.lose_signer(host);
         if !self.hosts[host].is_off {
             self.hang_up(host);
         }

@@ -9,7 +9,9 @@ use crate::tally::Kind;
 use crate::trial::{failover, trial};
 use crate::trouble::Trouble;
 use crate::world::Without;
-use crate::{DEATH_SEEDS, Story, approvals, chain, complaint, faults, left_out, lively, number, plot, run_all, scene};
+use crate::{
+    DEATH_SEEDS, Story, approvals, chain, complaint, faults, left_out, lively, number, plot, run_all, scene, signing,
+};
 
 /// What makes a history of a seed, if it makes the cluster that is needed.
 type SomeStory = fn(u64, Without, bool) -> Option<End>;
@@ -28,6 +30,8 @@ pub fn story(name: &str) -> Story {
         "release_of_an_earlier_term" => found(plot::release_of_an_earlier_term),
         "shorter_lease_after_a_restart" => found(plot::shorter_lease_after_a_restart),
         "guard_that_is_late" => found(plot::guard_that_is_late),
+        "signers" => Box::new(signing::signers),
+        "set_back" => found(signing::set_back),
         "series" => found(lively::series),
         "failover" => found(failover),
         name => panic!("STORY={name} is not known; see tests/sim/left_out.rs"),

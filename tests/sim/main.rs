@@ -31,6 +31,7 @@ mod raft;
 mod random;
 mod scene;
 mod schedule;
+mod signing;
 #[allow(dead_code)] // The judge of the localnet; the simulation writes no log.
 #[path = "../../localnet/src/judge/signlog.rs"]
 mod signlog;
@@ -87,6 +88,9 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 fn complaint(end: &End) -> Option<String> {
     if !end.verdict.is_clean() {
         return Some(format!("{}", end.verdict));
+    }
+    if let Some(missigned) = &end.missigned {
+        return Some(missigned.clone());
     }
     if let Some(conflict) = &end.conflict {
         return Some(format!("no single node signs {conflict}"));

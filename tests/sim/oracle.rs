@@ -10,6 +10,7 @@ use crate::faults::Fault;
 use crate::host::Host;
 use crate::raft::Id;
 use crate::schedule::What;
+use crate::signing::Signing;
 use crate::signlog::{self, Report};
 use crate::tally::{Kind, Tally};
 use crate::trial::Strike;
@@ -34,6 +35,10 @@ pub struct End {
     pub verdict: Report,
     /// Approvals that no single node would have made, on a chain that has any.
     pub conflict: Option<String>,
+    /// What is wrong with what was signed where the log decides it.
+    pub missigned: Option<String>,
+    /// Requests that came to a signature there.
+    pub answered: u64,
     /// Marks of approvals that were passed on.
     pub marks: u32,
     pub signatures: usize,
@@ -80,6 +85,8 @@ impl World {
             tally: world.tally,
             verdict: signlog::check(&world.chain.log),
             conflict: world.approvals.as_ref().and_then(Approvals::conflict),
+            missigned: world.signing.as_ref().and_then(Signing::complaint),
+            answered: world.signing.as_ref().map_or(0, Signing::answered),
             marks: world.approvals.as_ref().map_or(0, |approvals| approvals.marks),
             signatures: world.chain.log.len(),
             signed_at: world.chain.log.iter().map(|signature| signature.at.as_nanos()).collect(),
@@ -95,6 +102,9 @@ impl World {
             let after = self.random.between(0, 300 * MS);
             self.later(after, What::Fault(Fault::Restart(host)));
             self.later(0, What::Block { host });
+            if self.signing.is_some() {
+                self.later(0, What::Wants { host });
+            }
         }
         while let Some(Reverse(due)) = self.due.pop() {
             self.at = due.at;
@@ -103,7 +113,7 @@ impl World {
             }
             if self.at > self.faults_end {
                 let since = self.eligible_since();
-                if self.somebody_is_active() {
+                if self.somebody_is_active() && self.somebody_signs(since) {
                     return Some(Live { eligible: since - self.faults_end, active: self.at - since });
                 }
                 if self.at > self.faults_end + PATIENCE {
@@ -122,8 +132,10 @@ impl World {
     }
 
     fn somebody_is_active(&self) -> bool {
-        let active =
-            |host: &Host| host.machine.may_sign() && host.coordinator.as_ref().is_some_and(|c| c.core.is_active());
+        let key = self.signing.is_some();
+        let active = |host: &Host| {
+            (key || host.machine.may_sign()) && host.coordinator.as_ref().is_some_and(|c| c.core.is_active())
+        };
         self.hosts.iter().any(active)
     }
 

@@ -69,6 +69,10 @@ pub enum What {
     Approve {
         host: Id,
     },
+    /// A chain node without key looks what it wants signed next.
+    Wants {
+        host: Id,
+    },
     Fault(Fault),
 }
 
@@ -145,7 +149,7 @@ pub fn for_coordinator(what: &What) -> Option<Id> {
         What::Own { host, .. } | What::Heard { host, .. } => Some(*host),
         What::Ask { .. } | What::Deadline { .. } | What::Killed { .. } | What::Resume { .. } | What::Fault(_) => None,
         What::Backstop { .. } | What::GuardGoesOn { .. } | What::Flushed { .. } => None,
-        What::Block { .. } | What::Lag { .. } | What::Approve { .. } => None,
+        What::Block { .. } | What::Lag { .. } | What::Approve { .. } | What::Wants { .. } => None,
     }
 }
 

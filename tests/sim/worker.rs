@@ -74,6 +74,10 @@ impl World {
     }
 
     pub fn perform_here(&mut self, host: Id, action: Action) {
+        let action = match self.perform_without_key(host, action) {
+            Some(action) => action,
+            None => return,
+        };
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
         match action {
             Action::Arm { epoch, deadline } => return self.ask(host, ToMachine::Arm { epoch, deadline }),

@@ -21,6 +21,7 @@ use crate::plot::Plot;
 use crate::raft::Id;
 use crate::random::Random;
 use crate::schedule::{Due, What, for_coordinator};
+use crate::signing::Signing;
 use crate::snapshots::Snapshots;
 use crate::tally::{Kind, Tally};
 use crate::trial::Strikes;
@@ -76,10 +77,20 @@ pub enum Without {
     SilentEntries,
     /// Liveness: a follower that was silent once gets no heartbeat any more, also when it is heard again.
     HeardAgain,
+    /// A signature waits until its entry is committed and applied.
+    Commit,
+    /// Nothing is signed below what the log has admitted.
+    LowerPlaces,
+    /// What is signed again keeps the time that was admitted.
+    FirstTime,
+    /// The signer's mark is on its disk before the signature leaves.
+    MarkFirst,
+    /// Liveness: the digest of a request leaves its time out.
+    TimelessDigest,
 }
 
 impl Without {
-    pub const ALL: [Without; 25] = [
+    pub const ALL: [Without; 30] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -105,6 +116,11 @@ impl Without {
         Without::Silence,
         Without::SilentEntries,
         Without::HeardAgain,
+        Without::Commit,
+        Without::LowerPlaces,
+        Without::FirstTime,
+        Without::MarkFirst,
+        Without::TimelessDigest,
     ];
 }
 
@@ -134,6 +150,8 @@ pub struct World {
     pub patience: u64,
     pub chain: Chain,
     pub approvals: Option<Approvals>,
+    /// Where no chain node has the key.
+    pub signing: Option<Signing>,
     /// Apart from `random`, so that a history without what is drawn from it is what it was.
     pub odd: Random,
     /// Each coordinator starts with a timing of its own.
@@ -196,6 +214,7 @@ impl World {
             patience: u64::MAX,
             chain: Chain::new(BLOCK, count),
             approvals: None,
+            signing: None,
             odd: Random::new(seed.rotate_left(32) ^ 0x6f64_6473),
             mixed: false,
             longest_lease: TIMING.lease().as_nanos() as u64,
@@ -285,6 +304,7 @@ impl World {
             What::Block { host } => self.block(host),
             What::Lag { host, lag } => self.set_lag(host, lag),
             What::Approve { host } => self.approve(host),
+            What::Wants { host } => self.wants(host),
             What::Fault(fault) => self.strike(fault),
         }
     }
