@@ -4,9 +4,10 @@
 //! `deaf` (SIGHUP changes nothing), `slow-handlers` (they come only after a SIGTERM was lost), `ends` (it ends at once
 //! with these words), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a
 //! key it does not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign`
-//! (another node signs with the key, a chunk a block), `mute` (its `/metrics` tell nothing of approvals), `slow` (it
+//! (another node signs with the key, a chunk a block), `loads-late` (a key is there long after the reload that read it), `mute` (its `/metrics` tell nothing of approvals), `slow` (it
 //! gives up no height while the file is there). What it signs is an event, by the facts in `slots.rs`.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ const DEAF_FOR: Duration = Duration::from_millis(300);
 const LOSES_TERM_FOR: Duration = Duration::from_millis(6);
 /// From SIGTERM to the end, with all connections open.
 pub const ENDS_IN: Duration = Duration::from_millis(600);
+/// From the reload to the key, with `loads-late`.
+const LOADS_IN: Duration = Duration::from_secs(2);
 /// From a loaded key to the first chunk on the chain.
 pub const FIRST_CHUNK_AFTER: Duration = Duration::from_millis(900);
 /// No test takes so long; nothing outlives it by more.
@@ -45,6 +48,8 @@ struct Neard {
     http: FakeNode,
     key: Option<String>,
     loaded_at: Option<Instant>,
+    /// Keys that were read, and when they are loaded.
+    loading: VecDeque<(Instant, Option<String>)>,
     config_correct: bool,
     /// When the handlers are there again.
     hears_term_at: Instant,
@@ -96,6 +101,7 @@ pub async fn run(addr: &str) {
         http,
         key,
         loaded_at,
+        loading: VecDeque::new(),
         config_correct: true,
         hears_term_at: Instant::now(),
         loses_next_term: false,
@@ -124,6 +130,9 @@ pub async fn run(addr: &str) {
                 }
             }
             _ = tick.tick() => {
+                while let Some((_, key)) = neard.loading.pop_front_if(|(at, _)| *at <= Instant::now()) {
+                    neard.load(key);
+                }
                 neard.follow();
                 neard.answer();
             }
@@ -157,7 +166,16 @@ impl Neard {
             println!("{REFUSED}\n\nCaused by:\n    {problem} }}]");
             return event(&self.home, "hup refused");
         }
-        self.key = read_key(&self.home);
+        let key = read_key(&self.home);
+        if self.is("loads-late") {
+            event(&self.home, &format!("hup reads {}", key.as_deref().unwrap_or("-")));
+            return self.loading.push_back((Instant::now() + LOADS_IN, key));
+        }
+        self.load(key);
+    }
+
+    fn load(&mut self, key: Option<String>) {
+        self.key = key;
         self.loaded_at = self.key.is_some().then(Instant::now);
         self.slots.has_key = self.key.is_some();
         event(&self.home, &format!("hup key={}", self.key.as_deref().unwrap_or("-")));

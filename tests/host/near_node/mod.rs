@@ -170,6 +170,20 @@ async fn a_refused_reload_keeps_the_old_key_so_the_node_is_stopped_before_the_re
 }
 
 #[tokio::test]
+async fn a_node_that_may_still_be_loading_the_key_is_stopped_whatever_it_says() {
+    let mut host = Host::new(HOT).await;
+    std::fs::write(host.home("loads-late"), "").expect("a flag");
+    host.obey(true);
+    let read = host.event(0, "hup reads node3").await;
+    // It says that it has no key, and that is so, for a while.
+    host.core.step(Event::ShutdownWanted { stop_node: false });
+    let released = host.event(read, "raft Release").await;
+    let ended = host.event_after(read, " end").unwrap_or(usize::MAX);
+    assert!(ended < released, "released while it may still load the key: {:?}", host.events());
+    assert_eq!(host.event_after(read, "key=node3"), None, "{:?}", host.events());
+}
+
+#[tokio::test]
 async fn a_restart_switches_node_key_and_network_address_together_and_back() {
     let host = Host::holding(Activation::Restart).await;
     let events = host.events();
