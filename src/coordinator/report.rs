@@ -22,7 +22,7 @@ use crate::cluster::roster::Roster;
 use crate::cluster::store::AppliedState;
 use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{
-    ChainHealth, HistoryResponse, MemberState, MemberStatus, MoveFloor, Record, StatusResponse, TenureStage,
+    ChainHealth, HistoryResponse, Meaning, MemberState, MemberStatus, MoveFloor, Record, StatusResponse, TenureStage,
 };
 use crate::cluster::wire::{approvals_part, proto, signed_part};
 use crate::config::{Config, Member};
@@ -177,6 +177,8 @@ impl Reporter {
             (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch, maintenance)
         });
         let (key_alarm, unheld) = self.core.read(|core, now| (core.key_alarm(), core.unheld(now)));
+        let needs_mending = not_ready.as_ref().is_some_and(NotReady::needs_mending);
+        let disk_full = matches!(not_ready, Some(NotReady::DiskFull { .. }));
         let effects = self.effects.as_ref();
         let record = Record {
             state: state.into(),
@@ -220,7 +222,8 @@ impl Reporter {
             unheld_until_ns: unheld.map_or(0, |unheld| unheld.until.as_nanos()),
             ..Record::default()
         };
-        Record { meaning: Some(record.meaning()), ..record }
+        let meaning = Meaning { needs_mending, disk_full, ..record.meaning() };
+        Record { meaning: Some(meaning), ..record }
     }
 
     /// The others learn that this member is no standby any more, and need not find out.

@@ -58,7 +58,7 @@ impl Core {
         let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| by_clock)? });
         let lost = || Some(NotReady::PromiseLost { left: self.votes_for_nobody(now)? });
         let of_host = || match self.host.not_ready(now) {
-            Some(NotReady::Arbiter) => lost().or(Some(NotReady::Arbiter)),
+            told if !self.host.runs_node() => lost().or(told),
             Some(NotReady::Syncing { lag: None }) => Some(NotReady::Syncing { lag: self.lag(now) }),
             told => told,
         };

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -32,12 +32,12 @@ impl Reserve {
         let kept = fs::metadata(&file).is_ok_and(|found| found.len() >= RESERVE_BYTES);
         let full = watch::Sender::new(None);
         let reserve = Reserve { state_dir: state_dir.to_path_buf(), file, kept: Mutex::new(kept), full };
-        reserve.restore();
+        reserve.keep_beside(LOW_BYTES);
         reserve.before_write();
         reserve
     }
 
-    /// `None` while the reserve is there; else how it stands, in words.
+    /// `None` while the reserve is there; else why it is not, in words.
     pub fn full(&self) -> watch::Receiver<Option<String>> {
         self.full.subscribe()
     }
@@ -52,39 +52,54 @@ impl Reserve {
         {
             tracing::warn!("remove {}: {error}", self.file.display());
         }
-        self.full.send_if_modified(|full| {
-            let changed = full.is_none();
-            if changed {
-                *full = Some(format!(
-                    "the disk of member.state_dir ({}) is full, {free} bytes were left; this host only votes as long as the \
-                     {RESERVE_BYTES} bytes last that were kept for that: make room",
-                    self.state_dir.display()
-                ));
-            }
-            changed
+        self.is_gone(|dir| {
+            format!(
+                "the disk of member.state_dir ({dir}) is full, {free} bytes were left; this host only votes as long as the \
+                 {RESERVE_BYTES} bytes last that were kept for that: make room"
+            )
         });
     }
 
     /// Makes the reserve again once there is room. May block.
     pub fn restore(&self) {
+        self.keep_beside(ENOUGH_BYTES);
+    }
+
+    /// Makes the reserve, where that leaves as much as `rest`.
+    fn keep_beside(&self, rest: u64) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !*kept {
-            if self.free().is_none_or(|free| free < RESERVE_BYTES + ENOUGH_BYTES) {
-                return;
+            if let Some(free) = self.free().filter(|free| *free < RESERVE_BYTES + rest) {
+                let least = RESERVE_BYTES + ENOUGH_BYTES;
+                return self.is_gone(|dir| {
+                    format!(
+                        "the disk of member.state_dir ({dir}) is full, {free} bytes are left, and none are kept for votes: make room \
+                         for {least}"
+                    )
+                });
             }
-            match self.make() {
-                Ok(()) => *kept = true,
-                Err(error) => {
-                    let _ = fs::remove_file(&self.file);
-                    tracing::warn!("no room is kept for votes, {}: {error}", self.file.display());
-                    return;
-                }
+            if let Err(error) = self.make() {
+                let _ = fs::remove_file(&self.file);
+                return self
+                    .is_gone(|dir| format!("no room could be kept for votes in member.state_dir ({dir}): {error}"));
             }
+            *kept = true;
         }
         drop(kept);
-        if self.free().is_some_and(|free| free >= LOW_BYTES) {
+        if self.free().is_none_or(|free| free >= LOW_BYTES) {
             self.full.send_if_modified(|full| full.take().is_some());
         }
+    }
+
+    /// What was said first stands until there is a reserve again.
+    fn is_gone(&self, why: impl FnOnce(Display<'_>) -> String) {
+        self.full.send_if_modified(|full| {
+            let changed = full.is_none();
+            if changed {
+                *full = Some(why(self.state_dir.display()));
+            }
+            changed
+        });
     }
 
     fn make(&self) -> io::Result<()> {
@@ -121,5 +136,18 @@ mod tests {
         drop(reserve);
         Reserve::open(dir.path());
         assert!(dir.path().join("reserve").exists());
+    }
+
+    #[test]
+    fn a_reserve_that_cannot_be_made_is_missed_until_it_is_there() {
+        let dir = tempfile::tempdir().expect("dir");
+        let in_its_place = dir.path().join("reserve");
+        fs::create_dir(&in_its_place).expect("a directory");
+        let reserve = Reserve::open(dir.path());
+        let said = reserve.full().borrow().clone().expect("said");
+        assert!(said.starts_with("no room could be kept for votes in member.state_dir"), "{said}");
+        fs::remove_dir(&in_its_place).expect("removed");
+        reserve.restore();
+        assert_eq!(*reserve.full().borrow(), None);
     }
 }

@@ -29,6 +29,9 @@ impl Words<'_> {
             insecure: self.transport == "insecure",
             direct_child: self.containment == "direct-child",
             good_news: self.node_note.starts_with("first ") && self.node_note.contains(" on chain "),
+            // No word said these.
+            needs_mending: false,
+            disk_full: false,
         }
     }
 }

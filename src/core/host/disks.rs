@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Host;
+use super::{Host, NotReady};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Disks {
@@ -38,8 +38,8 @@ impl Host {
         self.disks.full = full;
     }
 
-    pub(super) fn disk_full(&self) -> Option<&String> {
-        self.disks.full.as_ref()
+    pub(super) fn disk_full(&self) -> Option<NotReady> {
+        self.disks.full.clone().map(|room| NotReady::DiskFull { room })
     }
 
     pub fn note_keys_unusable(&mut self, reason: Option<String>) {

@@ -373,11 +373,11 @@ impl Host {
 
     /// Why the running standby could not become the holder now; `None` when it could.
     pub fn not_ready(&self, now: BootTime) -> Option<NotReady> {
-        if !self.runs_node {
-            return Some(NotReady::Arbiter);
-        }
         if let Some(dirs) = self.hung_disks() {
             return Some(NotReady::DiskHung { dirs });
+        }
+        if !self.runs_node {
+            return Some(self.disk_full().unwrap_or(NotReady::Arbiter));
         }
         if let Some(name) = self.upgrading() {
             return Some(NotReady::Upgrading { name: name.clone() });
@@ -391,8 +391,8 @@ impl Host {
         if let Some(reason) = self.keys_unusable() {
             return Some(NotReady::Keys { reason: reason.clone() });
         }
-        if let Some(room) = self.disk_full() {
-            return Some(NotReady::DiskFull { room: room.clone() });
+        if let Some(full) = self.disk_full() {
+            return Some(full);
         }
         if !self.guard || self.guard_answers != GuardAnswers::Promptly {
             return Some(NotReady::NoGuard);

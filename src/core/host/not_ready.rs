@@ -102,6 +102,11 @@ pub enum NotReady {
 }
 
 impl NotReady {
+    /// Whether it is to be mended, also at a host that is there for its vote alone.
+    pub fn needs_mending(&self) -> bool {
+        !matches!(self, NotReady::Arbiter | NotReady::NoVoter | NotReady::Maintenance | NotReady::Leaving)
+    }
+
     /// Whether it also keeps the member from voting for anybody.
     pub fn gives_no_vote(&self) -> bool {
         matches!(self, NotReady::PromiseLost { .. })

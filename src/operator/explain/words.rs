@@ -44,12 +44,17 @@ pub fn notes(member: &MemberStatus, paused: bool, now: WallTime) -> Vec<String> 
         _ if member.maintenance => Some("in maintenance".to_owned()),
         "" => None,
         // It never is, and is not meant to be; but it is there for its vote.
-        _ if member.role == Role::Arbiter.as_str() && !member.gives_no_vote => None,
+        _ if member.role == Role::Arbiter.as_str() && !needs_mending(member) => None,
         reason => Some(format!("not ready: {reason}")),
     };
     let learner = (member.vote == Vote::Learner.as_str()).then(|| "a learner: it has no vote".to_owned());
     let said = settling(member).into_iter().chain(learner).chain(fitness).chain(refusal(member));
     said.chain(defects(member, now)).collect()
+}
+
+/// Whether what keeps it from taking the baton is to be mended, also where it is not meant to take it.
+pub fn needs_mending(member: &MemberStatus) -> bool {
+    member.gives_no_vote || member.meaning().needs_mending
 }
 
 /// Why the member that was asked does not listen to who speaks as this one.

@@ -164,7 +164,7 @@ async fn good_news_of_a_member_is_no_warning() {
     assert_says(
         &page,
         &[
-            "Warnings host-b: nothing signed here is on chain yet, long after activation Hosts",
+            "Warnings host-b: nothing signed here is on chain yet, long after activation. Hosts",
             "✓ first block on chain 0.6 s after activation began",
             "! nothing signed here is on chain yet",
         ],
