@@ -476,10 +476,10 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    let timings = running::timing_warnings(&config)?;
+    let of_members = running::warnings(&config)?;
     let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
     let priority = threads::priority_warning(&config.timing, by_log);
-    let of_host = of_chain.iter().chain(&on_host).chain(&timings).chain(&priority);
+    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority);
     for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
         text.push_str(&format!("warning: {warning}\n"));
     }

@@ -22,7 +22,8 @@ use crate::cluster::roster::Roster;
 use crate::cluster::store::AppliedState;
 use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{
-    ChainHealth, HistoryResponse, Meaning, MemberState, MemberStatus, MoveFloor, Record, StatusResponse, TenureStage,
+    ChainHealth, HistoryResponse, Meaning, MemberState, MemberStatus, MoveFloor, Record, SettlingRules, StatusResponse,
+    TenureStage,
 };
 use crate::cluster::wire::{approvals_part, proto, signed_part};
 use crate::config::{Config, Member};
@@ -34,7 +35,7 @@ use crate::core::tenure::Halt;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, GuardState, Seen};
-use crate::operator::explain::{key_alarm, lost_sentries, timing_differences, upgrades};
+use crate::operator::explain::{differences, key_alarm, lost_sentries, upgrades};
 use crate::operator::exporter::{NO_QUORUM, Overview, Place, Published, Vitals};
 use crate::operator::metrics::{BinariesSeen, DiskSpace, Metrics, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 
@@ -216,6 +217,7 @@ impl Reporter {
             upgrade: self.upgrade_report().as_ref().map(Into::into),
             node_crashes: self.core.read(|core, _| core.host().crashes()),
             timing: Some(self.config.timing.into()),
+            settling_rules: self.config.chain.as_ref().and_then(SettlingRules::of),
             foreign_node: foreign.unwrap_or_default(),
             key_alarm: key_alarm.map(|alarm| alarm.to_string()).unwrap_or_default(),
             unheld_since_ns: unheld.map_or(0, |unheld| unheld.since.as_nanos()),
@@ -275,7 +277,7 @@ impl Reporter {
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
         };
-        status.warnings.extend(timing_differences(&status));
+        status.warnings.extend(differences(&status));
         status.warnings.extend(lost_sentries(&status.sentries));
         status
     }
@@ -356,6 +358,7 @@ impl Reporter {
             incarnation: self.known_store(&member.id),
             upgrade: record.upgrade,
             timing: record.timing,
+            settling_rules: record.settling_rules,
             foreign_node: record.foreign_node,
             key_alarm: record.key_alarm,
             meaning: Some(meaning),

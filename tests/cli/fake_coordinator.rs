@@ -153,6 +153,7 @@ pub fn two_members() -> Coordinator {
     let active = MemberStatus {
         meaning: None,
         timing: None,
+        settling_rules: None,
         id: "host-a".to_owned(),
         addr: "127.0.0.1:7401".to_owned(),
         role: "validator".to_owned(),

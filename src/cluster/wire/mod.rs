@@ -17,6 +17,7 @@ pub use upgrades::upgrade_name;
 
 use crate::base::ids::NodeId;
 use crate::base::timing::Timing;
+use crate::config::{Chain, OnHalt};
 use crate::core::agreed::replicated::{Applied, Command};
 use crate::core::agreed::sign_log::Requester;
 
@@ -103,6 +104,19 @@ impl From<Timing> for proto::Timing {
             kill_max_ns: nanos(timing.kill_max()),
             drift_ppm: timing.drift_ppm(),
         }
+    }
+}
+
+impl proto::SettlingRules {
+    /// `None` where the log decides what is signed: nobody settles there.
+    pub fn of(chain: &Chain) -> Option<proto::SettlingRules> {
+        let replica_on_halt = chain.on_halt == OnHalt::Replica;
+        let halt_after = if replica_on_halt { chain.halt_after } else { std::time::Duration::ZERO };
+        chain.signer.is_none().then(|| proto::SettlingRules {
+            clock_skew_ns: nanos(chain.clock_skew),
+            replica_on_halt,
+            halt_after_ns: nanos(halt_after),
+        })
     }
 }
 

@@ -2,14 +2,14 @@
 //! wrong. In sentences that `baton why`, `baton status` and the status page share. Reads the answers and nothing else,
 //! and judges nothing that the coordinators do not judge themselves.
 
+mod differences;
 mod signer;
-mod timings;
 pub mod upgrades;
 mod why;
 mod words;
 
+pub use differences::{differences, differences_to};
 pub use signer::{lost_sentries, signed};
-pub use timings::{differences_to, timing_differences};
 pub use why::{Why, in_words};
 pub use words::{
     active_holder, ago, certificate_until, defects, finished, gap, is_active, is_good_news, key_alarm, notes, or_dash,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::differences::differences;
 use super::signer::{lost_sentries, signed};
-use super::timings::timing_differences;
 use super::upgrades::upgrade_troubles;
 use super::words::{active_holder, ago, defects, is_active, is_good_news, key_alarm, needs_mending, refusal, settling};
 use crate::base::ids::{Role, Vote};
@@ -261,7 +261,7 @@ impl Seen<'_> {
         for member in &self.status.members {
             wrong.extend(self.wrong_with(member));
         }
-        wrong.extend(timing_differences(self.status));
+        wrong.extend(differences(self.status));
         wrong.extend(lost_sentries(&self.status.sentries));
         wrong.extend(upgrade_troubles(self.status));
         if let Some(since) = self.status.paused_since_ns.map(WallTime::from_nanos) {
