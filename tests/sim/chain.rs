@@ -54,6 +54,14 @@ pub fn deaths(seed: u64, without: Without, traced: bool) -> End {
     World::deaths(seed, without, traced).run_to_end()
 }
 
+/// As `deaths`, and the wall clock of one host is behind by much more than `clock_skew`.
+pub fn deaths_beside_a_late_clock(seed: u64, without: Without, traced: bool) -> End {
+    let mut world = World::deaths(seed, without, traced);
+    let host = world.random.between(0, world.count() as u64) as Id;
+    world.hosts[host].clock.wall_offset -= world.random.between(200, 3_000) as i64 * MS as i64;
+    world.run_to_end()
+}
+
 impl Chain {
     pub fn new(slot: u64, hosts: usize) -> Chain {
         let homes = (0..hosts).map(|_| Home { lag: 10 * MS, ..Home::default() }).collect();

@@ -30,6 +30,7 @@ pub fn story(name: &str) -> Story {
         "release_of_an_earlier_term" => found(plot::release_of_an_earlier_term),
         "shorter_lease_after_a_restart" => found(plot::shorter_lease_after_a_restart),
         "guard_that_is_late" => found(plot::guard_that_is_late),
+        "late_clock" => Box::new(chain::deaths_beside_a_late_clock),
         "signers" => Box::new(signing::signers),
         "set_back" => found(signing::set_back),
         "series" => found(lively::series),
@@ -63,6 +64,18 @@ fn without_the_sign_floor_the_checker_finds_heights_signed_twice() {
 #[test]
 fn with_a_stale_sign_state_restored_the_checker_finds_heights_signed_twice() {
     assert!(seeds_with_doubles(Without::FreshMark) > 0);
+}
+
+#[test]
+fn without_a_look_at_its_clock_a_host_that_is_late_signs_a_height_again() {
+    let story = chain::deaths_beside_a_late_clock;
+    let doubles = |seed: &u64| story(*seed, Without::Clock, false).verdict.keys.values().any(|key| key.doubles > 0);
+    let found = || (1..=400).filter(doubles).collect::<Vec<u64>>();
+    assert!(doubles(&37), "not in the history of 37, and in those of {:?}", found());
+    for seed in 1..=60 {
+        let complaint = complaint(&story(seed, Without::Nothing, false));
+        assert!(complaint.is_none(), "SEED={seed}: {complaint:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::coordinator::Stage;
 use crate::raft::{Append, Appended, Ballot, Id};
 use crate::schedule::What;
 use crate::tally::Kind;
-use crate::world::{MS, World};
+use crate::world::{MS, Without, World};
 
 pub const GOSSIP: u64 = 400 * MS;
 const SILENT: u64 = 1200 * MS;
@@ -116,16 +116,18 @@ impl World {
             coordinator.told_peers.clone_from(&peers);
             self.step(host, Event::Peers(peers));
         }
-        self.tell_clocks(host);
+        if self.without != Without::Clock {
+            self.tell_clocks(host);
+        }
     }
 
     /// What gossip measured of the clocks of those in reach, to the length of a way.
     fn tell_clocks(&mut self, host: Id) {
-        let (at, mine) = (self.at, self.hosts[host].clock.wall_offset as i64);
+        let (at, mine) = (self.at, self.hosts[host].clock.wall_offset);
         let error = Duration::from_nanos(self.delay);
         let Some(coordinator) = &self.hosts[host].coordinator else { return };
         let reached = coordinator.heard.iter().filter(|(_, (heard_at, _))| at - heard_at < SILENT).map(|(id, _)| *id);
-        let offset = |id: Id| ClockOffset { nanos: self.hosts[id].clock.wall_offset as i64 - mine, error };
+        let offset = |id: Id| ClockOffset { nanos: self.hosts[id].clock.wall_offset - mine, error };
         let offsets: BTreeMap<NodeId, ClockOffset> = reached.map(|id| (self.name(id), offset(id))).collect();
         if offsets != coordinator.told_clocks {
             if let Some(coordinator) = &mut self.hosts[host].coordinator {

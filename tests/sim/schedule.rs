@@ -106,14 +106,14 @@ pub struct Clock {
     offset: u64,
     /// Parts per million faster than real time.
     ppm: i64,
-    pub wall_offset: u64,
+    pub wall_offset: i64,
 }
 
 impl Clock {
     /// Within what is assumed of clocks, and often at the very limit.
     pub fn skewed(random: &mut Random) -> Clock {
         let ppm = Clock::rate(random, TIMING.drift_ppm());
-        Clock { offset: random.between(0, 1_000_000 * MS), ppm, wall_offset: random.between(0, 8 * MS) }
+        Clock { offset: random.between(0, 1_000_000 * MS), ppm, wall_offset: random.between(0, 8 * MS) as i64 }
     }
 
     fn rate(random: &mut Random, drift_ppm: u32) -> i64 {

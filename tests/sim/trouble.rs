@@ -10,7 +10,7 @@ use crate::world::{MS, TIMING, World};
 
 /// For so long TCP sends what is new while nothing is confirmed.
 const UNCONFIRMED: u64 = 300 * MS;
-const HOUR: u64 = 3_600_000 * MS;
+const HOUR: i64 = 3_600_000 * MS as i64;
 /// Three probes that fail, one every 250 ms, and the one before them.
 const PROBE_LIMIT: u64 = 1_000 * MS;
 

@@ -77,6 +77,8 @@ pub enum Without {
     SilentEntries,
     /// Liveness: a follower that was silent once gets no heartbeat any more, also when it is heard again.
     HeardAgain,
+    /// A host whose wall clock is off does not take the baton.
+    Clock,
     /// A signature waits until its entry is committed and applied.
     Commit,
     /// Nothing is signed below what the log has admitted.
@@ -90,7 +92,7 @@ pub enum Without {
 }
 
 impl Without {
-    pub const ALL: [Without; 30] = [
+    pub const ALL: [Without; 31] = [
         Without::Nothing,
         Without::Quarantine,
         Without::Promise,
@@ -116,6 +118,7 @@ impl Without {
         Without::Silence,
         Without::SilentEntries,
         Without::HeardAgain,
+        Without::Clock,
         Without::Commit,
         Without::LowerPlaces,
         Without::FirstTime,
@@ -252,7 +255,7 @@ impl World {
 
     pub fn now(&self, host: Id) -> Now {
         let clock = &self.hosts[host].clock;
-        Now { boot: clock.read(self.at), wall: WallTime::from_nanos(self.at + clock.wall_offset) }
+        Now { boot: clock.read(self.at), wall: WallTime::from_nanos(self.at.saturating_add_signed(clock.wall_offset)) }
     }
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
