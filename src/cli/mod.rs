@@ -476,7 +476,11 @@ fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    let of_members = running::warnings(&config)?;
+    let of_members = match running::ask(&config)? {
+        Some(status) => running::differing(&config, &status),
+        // Whatever it would take is free, or another one has it.
+        None => runtime()?.block_on(coordinator::rehearse(&config)).map_err(Failure::BadInput)?,
+    };
     let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
     let priority = threads::priority_warning(&config.timing, by_log);
     let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority);

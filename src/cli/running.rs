@@ -4,19 +4,24 @@
 use super::client::Client;
 use super::reach::Place;
 use super::{Failure, runtime};
-use crate::cluster::wire::proto::SettlingRules;
+use crate::cluster::wire::proto::{SettlingRules, StatusResponse};
 use crate::config::Config;
 use crate::operator::admin::SOCKET_NAME;
 use crate::operator::explain::differences_to;
 
-/// A line for each member that is configured otherwise.
-pub(super) fn warnings(config: &Config) -> Result<Vec<String>, Failure> {
+/// What the coordinator that runs with this configuration answers; `None` when none does.
+pub(super) fn ask(config: &Config) -> Result<Option<StatusResponse>, Failure> {
     let socket = config.run_dir.join(SOCKET_NAME);
     if !socket.exists() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let asked = runtime()?.block_on(async { Client::connect(Place::Socket(socket)).await?.status().await });
-    // The own coordinator counts as well: it runs with what its file said when it was started.
+    Ok(asked.ok().filter(|status| status.member == config.id.as_str()))
+}
+
+/// A line for each member that is configured otherwise. The own coordinator counts as well: it runs with what its file
+/// said when it was started.
+pub(super) fn differing(config: &Config, status: &StatusResponse) -> Vec<String> {
     let (timing, settling) = (config.timing.into(), config.chain.as_ref().and_then(SettlingRules::of));
-    Ok(asked.map(|status| differences_to(&timing, settling.as_ref(), "this file", &status.members)).unwrap_or_default())
+    differences_to(&timing, settling.as_ref(), "this file", &status.members)
 }

@@ -18,6 +18,7 @@ mod place;
 mod prepare;
 mod proposals;
 mod pulse;
+mod rehearsal;
 mod report;
 mod sentries;
 mod signing;
@@ -73,6 +74,7 @@ use marks::Marks;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
 use proposals::Proposals;
+pub use rehearsal::rehearse;
 use report::Reporter;
 
 /// A hot activation is proven within milliseconds, a restarted node may have to replay first.

@@ -1,6 +1,8 @@
 //! What a coordinator checks and opens before it runs: keys, links, store, addresses. It touches no link and no
 //! process, and refuses with one sentence. `cli` calls [`prepare`], then [`Prepared::run`].
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,10 @@ use tokio::net::{TcpListener, UnixListener};
 use super::check;
 use super::links::HostLinks;
 use super::place::{self, Place};
+use crate::base::ids::SignMark;
 use crate::base::service_manager::ServiceManager;
 use crate::base::time::BootTime;
-use crate::cluster::store::{MarkFile, Opened, PromiseFile, Reserve, Store, check_origin, count_start};
+use crate::cluster::store::{MarkFile, Opened, PromiseFile, Reserve, Store, StoreError, check_origin, count_start};
 use crate::cluster::transport::Certificates;
 use crate::config::Config;
 use crate::host::chain::Driver;
@@ -80,10 +83,8 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
     warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
-    let listen = config.cluster.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|error| {
-        anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
-    })?;
+    let listener =
+        TcpListener::bind(config.cluster.listen).await.map_err(|error| not_bound(config.cluster.listen, &error))?;
     let metrics = match config.metrics_listen {
         Some(addr) => Some(exporter::bind(addr).await?),
         None => None,
@@ -95,18 +96,13 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     opened.store.keep(reserve.clone());
     let start = count_start(&config.state_dir)?;
     if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
-        check_signed(driver, &opened.store).await?;
+        check_signed(driver, opened.store.released_mark()).await?;
     }
     let (mark_file, unreadable) = MarkFile::open(&config.state_dir);
-    warnings.extend(unreadable.map(|error| {
-        format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
-    }));
+    warnings.extend(unreadable.map(|error| mark_ignored(&error)));
     let (mut promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());
     let promise_lost = unreadable.is_some();
-    warnings.extend(unreadable.map(|error| {
-        let longest = promises.kept().as_secs();
-        format!("{error}; this member votes for nobody for {longest} s, the longest promise that it may have made")
-    }));
+    warnings.extend(unreadable.map(|error| promise_lost_by(&error, &promises)));
     let remembered = promises.kept();
     promises.note(config.timing.promise(), BootTime::now())?;
     Ok(Prepared {
@@ -130,14 +126,31 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
 }
 
 pub(super) fn create_dir(key: &str, dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir)
-        .map_err(|error| anyhow!("create {key} {}: {error}; make it for this user, or correct {key}", dir.display()))
+    std::fs::create_dir_all(dir).map_err(|error| not_created(key, dir, &error))
+}
+
+pub(super) fn not_created(key: &str, dir: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!("create {key} {}: {error}; make it for this user, or correct {key}", dir.display())
+}
+
+pub(super) fn not_bound(listen: SocketAddr, error: &io::Error) -> anyhow::Error {
+    anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
+}
+
+pub(super) fn mark_ignored(error: &StoreError) -> String {
+    format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
+}
+
+pub(super) fn promise_lost_by(error: &StoreError, promises: &PromiseFile) -> String {
+    let longest = promises.kept().as_secs();
+    format!("{error}; this member votes for nobody for {longest} s, the longest promise that it may have made")
 }
 
 /// Invariant (fence 3): the mark of a `Release` is the highest that the key signed. What this host has on record tells
 /// when that is not so any more.
-async fn check_signed(driver: &Driver, store: &Store) -> Result<()> {
-    let (Some(released), Some(signed)) = (store.released_mark(), driver.last_signed().await?) else { return Ok(()) };
+pub(super) async fn check_signed(driver: &Driver, released: Option<SignMark>) -> Result<()> {
+    let Some(released) = released else { return Ok(()) };
+    let Some(signed) = driver.last_signed().await? else { return Ok(()) };
     if released.covers(&signed) {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::kit::program::{Running, coordinator_in, free_addresses};
+use crate::kit::program::{Running, baton, coordinator_in, free_addresses};
 use rustix::process::{Pid, Signal, kill_process};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -60,8 +60,10 @@ impl Arbiter {
         running.0.wait().expect("it ended");
     }
 
-    /// What a start says that is refused as bad input.
+    /// What a start says that is refused as bad input, and `baton check` before.
     fn refusal(&self) -> String {
+        let check = baton(&["check", "--config"]).arg(self.path("baton.toml")).output().expect("it runs");
+        let checked = String::from_utf8(check.stderr).expect("UTF-8");
         let mut running = Running(coordinator_in(self.dir.path()).spawn().expect("it runs"));
         let (began_at, log) = (Instant::now(), || fs::read_to_string(self.path("log")).unwrap_or_default());
         let status = loop {
@@ -72,7 +74,9 @@ impl Arbiter {
             sleep(Duration::from_millis(20));
         };
         assert_eq!(status.code(), Some(2), "{}", log());
-        log().lines().last().expect("a line").to_string()
+        let refusal = log().lines().last().expect("a line").to_string();
+        assert_eq!((check.status.code(), checked.trim_end()), (Some(2), refusal.as_str()), "of baton check");
+        refusal
     }
 }
 

@@ -42,6 +42,7 @@
 
 mod disk;
 mod log;
+mod look;
 mod mark_file;
 mod origin_file;
 mod promise_file;
@@ -63,6 +64,7 @@ use openraft::EntryPayload;
 use tokio::sync::{mpsc, watch};
 
 pub use self::log::LogStore;
+pub use self::look::{Look, look};
 pub use self::mark_file::MarkFile;
 pub use self::origin_file::{ORIGIN_FILE, check_origin};
 pub use self::promise_file::{LongestPromise, PromiseFile};
@@ -118,6 +120,24 @@ pub enum StoreError {
 impl StoreError {
     fn io(operation: &'static str, path: &Path, error: impl ToString) -> Self {
         StoreError::Io { operation, path: path.to_path_buf(), reason: error.to_string() }
+    }
+
+    /// What was found in the `copy` of a directory, said of the `original`.
+    fn seen_in(self, copy: &Path, original: &Path) -> Self {
+        let place = |path: PathBuf| path.strip_prefix(copy).map(|below| original.join(below)).unwrap_or(path);
+        match self {
+            StoreError::InUse { dir, lock } => StoreError::InUse { dir: place(dir), lock: place(lock) },
+            StoreError::Foreign { dir, cluster, member, our_cluster, our_member } => {
+                StoreError::Foreign { dir: place(dir), cluster, member, our_cluster, our_member }
+            }
+            StoreError::Format { dir, found } => StoreError::Format { dir: place(dir), found },
+            StoreError::Damaged { dir, reason } => {
+                let [copy, original] = [copy, original].map(|dir| dir.display().to_string());
+                StoreError::Damaged { dir: place(dir), reason: reason.replace(&copy, &original) }
+            }
+            StoreError::Copied { dir, now, then } => StoreError::Copied { dir: place(dir), now, then },
+            StoreError::Io { operation, path, reason } => StoreError::Io { operation, path: place(path), reason },
+        }
     }
 }
 

@@ -31,7 +31,7 @@ const NUMBERS_ANEW: [i64; 2] = [0x6573_5546, 0x0102_1997];
 
 /// How a file is known again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mark {
+pub(super) enum Mark {
     /// Nanoseconds since 1970 at which it was made, as its file system says.
     Made(u64),
     Inode(u64),
@@ -95,21 +95,30 @@ impl fmt::Display for Mark {
 /// It is a copy, or the record cannot be read or written. Nothing has changed then; removing the record lets the next
 /// start take the store as it is.
 pub fn check_origin(state_dir: &Path, incarnation: u64) -> Result<(), StoreError> {
+    let Some(mark) = compare_origin(state_dir, incarnation)? else { return Ok(()) };
+    let body = [&incarnation.to_le_bytes()[..], &mark.bytes()].concat();
+    let file = SealedFile::new(state_dir.join(ORIGIN_FILE), MAGIC);
+    file.write(&body).map_err(|error| StoreError::io("replace", file.path(), error))
+}
+
+/// What is to be recorded of it; `None` when that stands there, or nothing is known of the file.
+///
+/// # Errors
+/// As of [`check_origin`].
+pub(super) fn compare_origin(state_dir: &Path, incarnation: u64) -> Result<Option<Mark>, StoreError> {
     let (file, data) = (SealedFile::new(state_dir.join(ORIGIN_FILE), MAGIC), state_dir.join("store/db"));
-    let Some(mark) = Mark::of(&data).map_err(|error| StoreError::io("look at", &data, error))? else { return Ok(()) };
+    let Some(mark) = Mark::of(&data).map_err(|error| StoreError::io("look at", &data, error))? else { return Ok(None) };
     let body = file.read().map_err(|error| unread(state_dir, &error.to_string()))?;
     let recorded = body.map(|body| read(&body).ok_or_else(|| unread(state_dir, "origin has another form")));
     match recorded.transpose()? {
         Some((of, recorded)) if of == incarnation && !recorded.may_be(mark) => {
             let (now, then) = (mark.to_string(), recorded.to_string());
-            return Err(StoreError::Copied { dir: state_dir.to_path_buf(), now, then });
+            Err(StoreError::Copied { dir: state_dir.to_path_buf(), now, then })
         }
-        Some(same) if same == (incarnation, mark) => return Ok(()),
+        Some(same) if same == (incarnation, mark) => Ok(None),
         // Another store, made since; another kind of mark; or a store of before there were records.
-        Some(_) | None => {}
+        Some(_) | None => Ok(Some(mark)),
     }
-    let body = [&incarnation.to_le_bytes()[..], &mark.bytes()].concat();
-    file.write(&body).map_err(|error| StoreError::io("replace", file.path(), error))
 }
 
 fn read(body: &[u8]) -> Option<(u64, Mark)> {

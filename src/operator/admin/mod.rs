@@ -135,6 +135,18 @@ pub fn bind(run_dir: &Path) -> Result<UnixListener, AdminError> {
     UnixListener::from_std(socket.into()).map_err(failed("listen at"))
 }
 
+/// As [`bind`] would find the place, which is left as it is.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn look(run_dir: &Path) -> Result<(), AdminError> {
+    let path = run_dir.join(SOCKET_NAME);
+    let failed = |what, source: io::Error| AdminError::Os { what, path: path.clone(), source };
+    let addr = SocketAddrUnix::new(&path).map_err(|error| failed("name the socket", error.into()))?;
+    let answered = something_lies_at(&path)? && answers(&addr).map_err(|error| failed("ask who listens at", error))?;
+    if answered { Err(AdminError::Live { path }) } else { Ok(()) }
+}
+
 /// An exclusive lock on the directory itself; it ends with the returned file.
 fn lock(run_dir: &Path) -> Result<OwnedFd, AdminError> {
     let failed = |what, e: Errno| AdminError::Os { what, path: run_dir.to_owned(), source: e.into() };
