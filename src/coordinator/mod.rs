@@ -14,6 +14,7 @@ mod marks;
 mod members;
 mod moment;
 mod orders;
+mod performer;
 mod place;
 mod prepare;
 mod proposals;
@@ -21,29 +22,25 @@ mod pulse;
 mod rehearsal;
 mod report;
 mod sentries;
+mod settings;
 mod signing;
 mod sources;
 mod standbys;
 mod turns;
 mod upgrades;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::base::guard_frame::LinesAs;
-use crate::base::ids::{NodeId, Role};
+use crate::base::ids::Role;
 use crate::base::privval_address::PrivvalAddress;
-use crate::base::signing::Custody;
-use crate::base::time::{BootTime, WallTime};
+use crate::base::time::BootTime;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::identity::{Identity, Known};
 use crate::cluster::introduce::{Doorbell, cluster_exists};
@@ -51,17 +48,16 @@ use crate::cluster::raft::{self, Consensus, Origin, SNAPSHOT_EVERY};
 use crate::cluster::roster::Roster;
 use crate::cluster::store::Store;
 use crate::cluster::transport::{self, Entrance, Homes};
-use crate::config::{self, Config, OnHalt};
+use crate::config::{self, Config};
 use crate::core::agreed::members::Member;
-use crate::core::agreed::replicated::{Baton, Command};
-use crate::core::{Action, Core, Event, Memory, Settings};
+use crate::core::{Core, Memory};
 use crate::core_handle::SharedCore;
-use crate::host::chain::{Driver, KeyReader};
+use crate::host::chain::Driver;
 use crate::host::effects::{self, Effects};
-use crate::host::guard_client::{GuardSettings, default_binary};
+use crate::host::guard_client::GuardSettings;
 use crate::host::key_links::KeyLinks;
 use crate::host::privval::PrivvalSettings;
-use crate::host::signer_client::{self, SignerClient, SignerSettings};
+use crate::host::signer_client::SignerClient;
 use crate::host::upgrade::Upgrades;
 use crate::operator::admin::{self, Ask};
 use crate::operator::metrics::Metrics;
@@ -71,25 +67,13 @@ pub use check::check;
 pub use fence::fence;
 use links::HostLinks;
 use marks::Marks;
+use performer::Performer;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
-use proposals::Proposals;
 pub use rehearsal::rehearse;
 use report::Reporter;
-
-/// A hot activation is proven within milliseconds, a restarted node may have to replay first.
-const ACTIVATION_MAX_HOT: Duration = Duration::from_secs(10);
-const ACTIVATION_MAX_RESTART: Duration = Duration::from_secs(120);
-/// A holder's head stands still for longer than this only when something is wrong with it.
-const HEAD_STILL_MIN: Duration = Duration::from_secs(10);
-/// Pause before the core hears of a failed claim, which it repeats. openraft takes none before it has seen
-/// the acknowledgement by which we know of our lease.
-const CLAIM_AGAIN: Duration = Duration::from_millis(2);
-/// The same for every other proposal.
-const PROPOSE_AGAIN: Duration = Duration::from_millis(200);
-
-/// The signer's mark, in `state_dir`.
-const SIGNER_MARK: &str = "signer_mark";
+pub use settings::key_reader;
+use settings::{core_settings, guard_settings, own_member, signer_settings};
 
 /// Connections of admins that wait for the desk.
 const CALLERS_MAX: usize = 16;
@@ -280,118 +264,6 @@ impl Prepared {
     }
 }
 
-/// Performs the core's actions: what is about this host through [`Effects`], the rest through Raft.
-struct Performer {
-    me: NodeId,
-    core: Arc<SharedCore>,
-    consensus: Consensus,
-    effects: Option<Effects>,
-    answers: Answers,
-    proposals: Arc<Mutex<Proposals>>,
-}
-
-impl Performer {
-    /// Ends with [`Action::Finish`]; whether the chain node is to end too.
-    async fn perform_all(&self, mut actions: mpsc::UnboundedReceiver<Action>) -> bool {
-        while let Some(action) = actions.recv().await {
-            let left = match &self.effects {
-                Some(effects) => effects.perform(action),
-                None => Some(action),
-            };
-            match left {
-                None => {}
-                Some(Action::Finish { stop_node }) => return stop_node,
-                Some(action) => self.perform(action),
-            }
-        }
-        true
-    }
-
-    fn perform(&self, action: Action) {
-        let at = WallTime::now();
-        match action {
-            Action::ProposeClaim { epoch, reason } => {
-                self.propose(Baton::Claim { epoch, member: self.me.clone(), reason, at });
-            }
-            Action::ProposeRelease { epoch, last_signed, reason, to } => {
-                self.propose(Baton::Release { epoch, last_signed, reason, at, to });
-            }
-            Action::ProposeActivated { epoch, floor, began_at } => {
-                let took = BootTime::now().since(began_at);
-                self.propose(Baton::Activated { epoch, at, floor, took });
-            }
-            Action::Campaign => {
-                let consensus = self.consensus.clone();
-                tokio::spawn(async move { consensus.campaign().await });
-            }
-            Action::TransferLead { to } => {
-                info!(%to, epoch = self.core.read(|core, _| core.epoch().0), "offering the lead");
-                let consensus = self.consensus.clone();
-                tokio::spawn(async move { consensus.transfer_lead(to).await });
-            }
-            Action::AnswerHandover(answer) => self.answers.handover_ended(&self.me, answer),
-            Action::StartStandby
-            | Action::Arm { .. }
-            | Action::Disarm { .. }
-            | Action::LinkValidating { .. }
-            | Action::Activate { .. }
-            | Action::Deactivate { .. }
-            | Action::WatchChain { .. }
-            | Action::Upgrade { .. }
-            | Action::EndGuard
-            | Action::Finish { .. } => error!(?action, "a host without a chain node was asked for this"),
-        }
-    }
-
-    fn propose(&self, command: Baton) {
-        let epoch = command.epoch().0;
-        if lock(&self.proposals).begins(&command) {
-            info!(epoch, "proposing {command}");
-        }
-        let (consensus, core, proposals) = (self.consensus.clone(), self.core.clone(), self.proposals.clone());
-        let again = if matches!(command, Baton::Claim { .. }) { CLAIM_AGAIN } else { PROPOSE_AGAIN };
-        tokio::spawn(async move {
-            let Err(reason) = consensus.propose(Command::Baton(command.clone())).await else {
-                if let Some(line) = lock(&proposals).committed(&command, BootTime::now()) {
-                    info!(epoch, "{line}");
-                }
-                return;
-            };
-            let (times, is_new) = lock(&proposals).failed(&command, BootTime::now());
-            if is_new {
-                warn!("{reason}");
-            }
-            sleep(again).await;
-            core.step(Event::ProposalFailed { reason });
-            sleep(proposals::GIVEN_UP_AFTER).await;
-            if let Some(line) = lock(&proposals).given_up(&command, times, BootTime::now()) {
-                info!(epoch, "{line}");
-            }
-        });
-    }
-
-    /// Leaves no chain node behind, or a standby.
-    async fn leave(&self, stop_node: bool) {
-        match &self.effects {
-            Some(effects) if stop_node => effects.stop(false).await,
-            Some(effects) => effects.leave_standby().await,
-            None => {}
-        }
-    }
-
-    /// Leaves no chain node behind and waits for none to end by itself.
-    async fn leave_at_once(&self) {
-        if let Some(effects) = &self.effects {
-            effects.stop(true).await;
-        }
-    }
-}
-
-/// No code panics while it holds it.
-fn lock(proposals: &Mutex<Proposals>) -> MutexGuard<'_, Proposals> {
-    proposals.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What this host's store begins with, if it is empty.
 async fn origin(config: &Config, fresh: bool, roster: &Roster, identity: &Arc<Identity>) -> Origin {
     if config.join {
@@ -423,10 +295,6 @@ fn doorbell(config: &Config, joins: bool, identity: Arc<Identity>, store: Store)
     }
 }
 
-fn own_member(config: &Config) -> Option<&config::Member> {
-    config.cluster.members.iter().find(|member| member.id == config.id)
-}
-
 fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListener, services: Routes) {
     if let Some(Entrance { homes, .. }) = &entrance {
         let (homes, names) = (homes.clone(), config.cluster.members.iter().map(|member| member.addr.clone()));
@@ -441,36 +309,6 @@ fn serve_peers(config: &Config, entrance: Option<Entrance>, listener: TcpListene
             error!("peers are not answered any more: {error}");
         }
     });
-}
-
-fn guard_binary() -> Result<PathBuf> {
-    default_binary().context("find baton-guard beside baton")
-}
-
-/// What reads key files for this process, which does not.
-pub fn key_reader() -> Result<KeyReader> {
-    Ok(KeyReader::new(guard_binary()?))
-}
-
-fn guard_settings(config: &Config, links: &HostLinks) -> Result<GuardSettings> {
-    Ok(GuardSettings {
-        binary: guard_binary()?,
-        socket: effects::guard_socket(&config.run_dir),
-        member: config.id.clone(),
-        links: links.switched.clone(),
-        log: None,
-        lines_as: LinesAs::Text,
-        kill_max: config.timing.kill_max(),
-    })
-}
-
-fn signer_settings(config: &Config, section: &config::Signer, lines_as: LinesAs) -> Result<SignerSettings> {
-    Ok(SignerSettings {
-        binary: signer_client::default_binary().context("find baton-signer beside baton")?,
-        key: section.key.clone(),
-        mark: config.state_dir.join(SIGNER_MARK),
-        lines_as,
-    })
 }
 
 async fn start_effects(
@@ -495,28 +333,4 @@ async fn start_effects(
         custody: section.custody(),
     };
     Ok(Effects::start(setup).await?)
-}
-
-fn core_settings(config: &Config, driver: Option<&Driver>) -> Settings {
-    let own = own_member(config);
-    let chain = config.chain.as_ref();
-    let restarts = chain.is_some_and(|chain| chain.activation == crate::base::chain_node::Activation::Restart);
-    Settings {
-        me: config.id.clone(),
-        role: own.map_or(Role::Arbiter, |member| member.role),
-        priorities: config.cluster.members.iter().map(|m| (m.id.clone(), m.priority)).collect::<BTreeMap<_, _>>(),
-        timing: config.timing,
-        unstated_lease: config.older_members_lease,
-        failback: config.cluster.failback,
-        clock_skew: chain.map_or(Duration::ZERO, |chain| chain.clock_skew),
-        node_refuses: driver.is_some_and(Driver::enforces_floor),
-        probe_failures_max: chain.map_or(1, |chain| chain.probe.failures),
-        min_peers: chain.and_then(|chain| chain.probe.min_peers),
-        head_still_max: chain.map_or(HEAD_STILL_MIN, |chain| HEAD_STILL_MIN.max(3 * chain.probe.every)),
-        stop_timeout: chain.map_or(Duration::ZERO, |chain| chain.stop_timeout),
-        activation_max: if restarts { ACTIVATION_MAX_RESTART } else { ACTIVATION_MAX_HOT },
-        settle_max: chain.filter(|chain| chain.on_halt == OnHalt::Replica).map(|chain| chain.halt_after),
-        sees_key_on_chain: driver.is_some_and(Driver::sees_key_on_chain),
-        custody: chain.map_or(Custody::Links, |chain| chain.custody()),
-    }
 }
