@@ -18,6 +18,7 @@ mod performer;
 mod place;
 mod prepare;
 mod proposals;
+mod publisher;
 mod pulse;
 mod rehearsal;
 mod report;
@@ -70,6 +71,7 @@ use marks::Marks;
 use performer::Performer;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
+use publisher::Publisher;
 pub use rehearsal::rehearse;
 use report::Reporter;
 pub use settings::key_reader;
@@ -218,7 +220,7 @@ impl Prepared {
             certificates: certificates.clone(),
             signing,
         };
-        let (publisher, published) = report::Publisher::new(reporter.clone(), manager.clone());
+        let (publisher, published) = Publisher::new(reporter.clone(), manager.clone());
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
