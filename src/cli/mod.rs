@@ -20,6 +20,7 @@ mod pages;
 mod reach;
 mod running;
 mod signer;
+mod start;
 mod status;
 mod table;
 mod threads;
@@ -39,10 +40,9 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::base::ids::NodeId;
 use crate::base::time::WallTime;
-use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
-use crate::config::{Config, check_keys, units};
-use crate::coordinator::{self, KeyUse};
+use crate::config::units;
+use crate::coordinator::KeyUse;
 use crate::operator::explain::{Why, active_holder};
 use crate::operator::order::{Order, WantedHandover};
 
@@ -51,6 +51,7 @@ use client::Client;
 use config_file::ConfigFile;
 use log::LogFormat;
 use reach::Reach;
+use start::{check, run};
 
 /// Several hosts share one validator identity; exactly one of them signs at any time.
 #[derive(Debug, Parser)]
@@ -439,59 +440,6 @@ fn order(reach: &Reach, what: &str, order: Order) -> Result<ExitCode, Failure> {
         print(&format!("{}\n", client.order::<String>(what, order).await?));
         Ok(ExitCode::SUCCESS)
     })
-}
-
-fn run(config: Config, stop_node: bool, key_use: KeyUse, log_format: Option<LogFormat>) -> Result<ExitCode, Failure> {
-    check_keys(&config).map_err(bad_input)?;
-    let filter = log::filter().map_err(Failure::BadInput)?;
-    let log_format = LogFormat::chosen(log_format).map_err(Failure::BadInput)?;
-    let member = config.id.clone();
-    let mixed = log_format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
-    let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
-    runtime.block_on(async {
-        let prepared = coordinator::prepare(config, key_use).await.map_err(Failure::BadInput)?;
-        // Not earlier: a start that is refused says why in one line, and nothing before it.
-        let _log = log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
-        // Not earlier either: the store's threads begin where they are started from.
-        threads::carry_the_lease();
-        for warning in prepared.warnings() {
-            tracing::warn!("{warning}");
-        }
-        if mixed {
-            tracing::warn!("chain.log is not set: what the chain node says stands between these lines, and is no JSON");
-        }
-        prepared.run(stop_node, log_format.of_guard()).await.map_err(Failure::Failed)
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
-    let config = file.load()?;
-    check_keys(&config).map_err(bad_input)?;
-    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
-    let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
-    let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
-    let on_host = coordinator::check_host(&config).map_err(Failure::BadInput)?;
-    let contained = config.chain.as_ref().map(containment::check).transpose();
-    let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
-    let mut text = String::new();
-    let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    let of_members = match running::ask(&config)? {
-        Some(status) => running::differing(&config, &status),
-        // Whatever it would take is free, or another one has it.
-        None => runtime()?.block_on(coordinator::rehearse(&config)).map_err(Failure::BadInput)?,
-    };
-    let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
-    let priority = threads::priority_warning(&config.timing, by_log);
-    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority);
-    for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
-        text.push_str(&format!("warning: {warning}\n"));
-    }
-    contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));
-    let (path, members) = (file.path(), config.cluster.members.len());
-    text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
-    print(&text);
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows what is so after a change or, after a dry run, would be.

@@ -10,6 +10,7 @@
 
 mod answer;
 pub mod cometbft;
+mod error;
 mod exec;
 mod files;
 pub mod generic;
@@ -20,6 +21,7 @@ mod log_text;
 pub mod near;
 mod owner;
 pub mod process;
+mod settings;
 mod targets;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use crate::base::ids::SignMark;
 use crate::config::{Chain, DriverKind, OnHalt};
 use crate::core::fences::floor;
 pub use answer::parse_rfc3339;
+pub use error::{DriverError, ProbeError};
 pub use home::foreign_user;
 pub use key_reader::KeyReader;
 pub use log_text::last_lines;
@@ -38,6 +41,7 @@ pub use near::Reload;
 use near::windows::{Pace, Window};
 pub use owner::{Endpoint, Owner};
 use process::{Misplaced, Process};
+use settings::{check_command, check_home, check_settings};
 pub use targets::Stamps;
 
 /// What a driver says of its kind of chain node, filled with this host's settings. The suite in
@@ -446,108 +450,5 @@ impl Driver {
     /// returned future is dropped, the command and its process group are killed.
     pub async fn run_exec(&self, argv: &[String], timeout: Duration) -> Result<(), DriverError> {
         exec::run_activation(self.chain(), argv, timeout).await
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProbeError {
-    #[error("probe {target}: no answer within {timeout:?}")]
-    Timeout { target: String, timeout: Duration },
-    #[error("probe {target}: {reason}")]
-    Unreachable { target: String, reason: String },
-    #[error("probe {target}: {reason}")]
-    BadAnswer { target: String, reason: String },
-}
-
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DriverError {
-    #[error("{setting}: {reason}")]
-    Setting { setting: String, reason: String },
-    #[error("{operation} {}: {reason}", path.display())]
-    File { operation: &'static str, path: PathBuf, reason: String },
-    #[error("command `{command}`: {reason}")]
-    Command { command: String, reason: String },
-    #[error("sign floor {floor:?} is not met by {seen}; the chain node has to follow the chain further first")]
-    FloorNotMet { floor: SignFloor, seen: String },
-}
-
-impl DriverError {
-    fn setting(setting: impl Into<String>, reason: impl Into<String>) -> DriverError {
-        DriverError::Setting { setting: setting.into(), reason: reason.into() }
-    }
-
-    fn file(operation: &'static str, path: &Path, reason: impl ToString) -> DriverError {
-        DriverError::File { operation, path: path.to_owned(), reason: reason.to_string() }
-    }
-
-    fn floor_not_met(floor: &SignFloor, settled: Option<&Health>) -> DriverError {
-        let seen = match settled {
-            Some(Health { height, head_time: Some(time), .. }) => format!("head {height} of {time}"),
-            Some(Health { height, head_time: None, .. }) => format!("head {height} of unknown time"),
-            None => "an unknown head".to_owned(),
-        };
-        DriverError::FloorNotMet { floor: *floor, seen }
-    }
-}
-
-fn check_settings(chain: &Chain) -> Result<(), DriverError> {
-    if chain.command.first().is_none_or(String::is_empty) {
-        return Err(DriverError::setting("chain.command", "is empty; give the chain node's argv"));
-    }
-    if chain.probe.timeout.is_zero() {
-        return Err(DriverError::setting("chain.probe.timeout", "is zero; no answer can come in no time"));
-    }
-    let has_mark = match chain.driver {
-        DriverKind::Near | DriverKind::CometBft => true,
-        DriverKind::Generic => chain.last_signed.is_some(),
-    };
-    if chain.on_halt == OnHalt::Replica && !has_mark {
-        return Err(DriverError::setting(
-            "chain.on_halt",
-            "\"replica\" goes by the last mark that gossip told of, and driver \"generic\" has none without \
-             [chain.last_signed]; add that section, or set on_halt = \"wait\"",
-        ));
-    }
-    match &chain.activation {
-        Activation::Restart => Ok(()),
-        Activation::Signal(1..=64) => Ok(()),
-        Activation::Signal(signal) => {
-            Err(DriverError::setting("chain.activate.signal", format!("{signal} is no signal number (1 to 64)")))
-        }
-        Activation::Exec { activate, deactivate } if activate.is_empty() || deactivate.is_empty() => {
-            Err(DriverError::setting("chain.activate", "exec needs both `activate` and `deactivate`, each an argv"))
-        }
-        Activation::Exec { .. } => Ok(()),
-    }
-}
-
-fn check_home(chain: &Chain) -> Result<(), DriverError> {
-    if chain.home.is_dir() {
-        return Ok(());
-    }
-    let reason = format!("{} is not a directory; initialise the chain node there first", chain.home.display());
-    Err(DriverError::setting("chain.home", reason))
-}
-
-/// The guard would find out too, but only after the lease was won.
-fn check_command(chain: &Chain) -> Result<(), DriverError> {
-    if chain.upgrade.is_some() {
-        // What runs is a binary of cosmovisor's layout, which is checked where that is known.
-        return Ok(());
-    }
-    let program = &chain.command[0];
-    let runs = |path: PathBuf| path.is_file() && rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_ok();
-    let found = if program.contains('/') {
-        runs(chain.home.join(program))
-    } else {
-        let path = chain.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| runs(folder.join(program)))
-    };
-    if found {
-        Ok(())
-    } else {
-        let place = if program.contains('/') { "at that path" } else { "in PATH" };
-        let reason = format!("{program} is no executable file {place}; install the chain node or correct the command");
-        Err(DriverError::setting("chain.command", reason))
     }
 }

@@ -1,0 +1,70 @@
+//! `baton run`, and `baton check`, which says what that would be refused for.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::config_file::ConfigFile;
+use super::log::{self, LogFormat};
+use super::{Failure, bad_input, containment, print, running, runtime, threads};
+use crate::cluster::transport::Certificates;
+use crate::config::{Config, check_keys};
+use crate::coordinator::{self, KeyUse};
+
+pub(super) fn run(
+    config: Config,
+    stop_node: bool,
+    key_use: KeyUse,
+    log_format: Option<LogFormat>,
+) -> Result<ExitCode, Failure> {
+    check_keys(&config).map_err(bad_input)?;
+    let filter = log::filter().map_err(Failure::BadInput)?;
+    let log_format = LogFormat::chosen(log_format).map_err(Failure::BadInput)?;
+    let member = config.id.clone();
+    let mixed = log_format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
+    let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
+    runtime.block_on(async {
+        let prepared = coordinator::prepare(config, key_use).await.map_err(Failure::BadInput)?;
+        // Not earlier: a start that is refused says why in one line, and nothing before it.
+        let _log = log::start(log_format, filter, &member).map_err(Failure::BadInput)?;
+        // Not earlier either: the store's threads begin where they are started from.
+        threads::carry_the_lease();
+        for warning in prepared.warnings() {
+            tracing::warn!("{warning}");
+        }
+        if mixed {
+            tracing::warn!("chain.log is not set: what the chain node says stands between these lines, and is no JSON");
+        }
+        prepared.run(stop_node, log_format.of_guard()).await.map_err(Failure::Failed)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
+    let config = file.load()?;
+    check_keys(&config).map_err(bad_input)?;
+    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
+    let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
+    let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
+    let on_host = coordinator::check_host(&config).map_err(Failure::BadInput)?;
+    let contained = config.chain.as_ref().map(containment::check).transpose();
+    let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
+    let mut text = String::new();
+    let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
+    let of_members = match running::ask(&config)? {
+        Some(status) => running::differing(&config, &status),
+        // Whatever it would take is free, or another one has it.
+        None => runtime()?.block_on(coordinator::rehearse(&config)).map_err(Failure::BadInput)?,
+    };
+    let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
+    let priority = threads::priority_warning(&config.timing, by_log);
+    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority);
+    for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+    let (path, members) = (file.path(), config.cluster.members.len());
+    text.push_str(&format!("{}: ok; {} of {members} members\n", path.display(), config.id));
+    print(&text);
+    Ok(ExitCode::SUCCESS)
+}
