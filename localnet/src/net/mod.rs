@@ -5,6 +5,7 @@ pub mod http;
 pub mod namespaces;
 pub mod ports;
 pub mod proxy;
+pub mod shape;
 pub mod switch;
 pub mod tls;
 pub mod wires;
@@ -13,7 +14,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -23,110 +23,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::compose::Containers;
 use crate::net::proxy::{Plane, Route};
+pub use shape::{ChainKind, Custody, HOSTS, Profile, Shape};
 
 pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
 /// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
 const RUN_DIR_MAX: usize = 70;
 
-/// As many hosts as a cluster has at least, and as baton is measured with at most.
-pub const HOSTS: RangeInclusive<usize> = 3..=9;
-
 /// Bad input: the command ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ChainKind {
-    /// The stand-in chain of this crate: short slots, a signature log, reload by SIGHUP.
-    Sim,
-    /// Real CometBFT v0.38, activated by restart.
-    Cometbft,
-}
-
-/// `timing.profile` of all hosts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    Fast,
-    #[default]
-    Lan,
-    Signer,
-    Wan,
-}
-
-impl Profile {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Profile::Fast => "fast",
-            Profile::Lan => "lan",
-            Profile::Signer => "signer",
-            Profile::Wan => "wan",
-        }
-    }
-}
-
-/// `chain.custody` of all hosts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Custody {
-    /// The holder's chain node has the key.
-    #[default]
-    Links,
-    /// No chain node has it: the log decides what is signed (CometBFT alone).
-    Signer,
-    /// One chain node alone, without baton (`bench` on CometBFT).
-    Single,
-}
-
-/// What a network is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub ground: Ground,
-    pub chain: ChainKind,
-    pub slot_ms: u64,
-    /// Within [`HOSTS`]. The smallest majority of them runs a chain node, the others are arbiters.
-    pub hosts: usize,
-    /// The hosts have homes in which upgrades swap the chain node's binary.
-    pub cosmovisor: bool,
-    /// Members prove themselves to each other on loopback too. Elsewhere they always do.
-    pub tls: bool,
-    pub profile: Profile,
-    pub custody: Custody,
-    /// One way between a host and whatever is none of its own, on loopback.
-    pub delay_ms: u64,
-}
-
-impl Shape {
-    /// Three hosts on loopback, and slots of 50 ms where the chain has slots.
-    pub fn usual(chain: ChainKind) -> Shape {
-        Shape {
-            ground: Ground::Loopback,
-            chain,
-            slot_ms: 50,
-            hosts: *HOSTS.start(),
-            cosmovisor: false,
-            tls: false,
-            profile: Profile::Lan,
-            custody: Custody::Links,
-            delay_ms: 0,
-        }
-    }
-
-    fn signers(self) -> usize {
-        self.hosts / 2 + 1
-    }
-
-    fn ports(self) -> usize {
-        let (hosts, signers, validators) = (self.hosts, self.signers(), VALIDATORS.len());
-        let wires = match self.ground {
-            Ground::Loopback => hosts * (hosts - 1) + signers * (signers - 1) + 2 * signers * validators,
-            Ground::Namespaces | Ground::Containers => 0,
-        };
-        2 * hosts + 2 * signers + 2 * validators + wires
-    }
-}
 
 /// Absolute paths of what runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
