@@ -293,6 +293,11 @@ impl<'a> Attack<'a> {
             for fault in faults {
                 self.tallies.faults.entry(fault.kind).or_default().judge(silence);
             }
+            if let [fault] = faults
+                && (fault.host == pair.holder || fault.kind.is_of_followers())
+            {
+                self.tallies.faults.entry(fault.kind).or_default().alone.push(silence.lasted);
+            }
         }
         struck.shuffle(&mut self.rng);
         for (fault, began) in struck {

@@ -2,6 +2,7 @@
 //! long nobody signed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::fault::Kind;
 use super::liveness::Silence;
@@ -11,7 +12,7 @@ use crate::judge::table::table;
 pub const HANDOVER: &str = "handover under a fault";
 
 /// Of one kind of fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub tried: usize,
     pub in_force: usize,
@@ -23,6 +24,8 @@ pub struct Tally {
     pub silent: usize,
     /// Of these, the one whose longest silence was the largest part of its limit.
     pub closest: Option<Silence>,
+    /// The longest silence of each round with this fault alone, at the holder where it can strike there.
+    pub alone: Vec<Duration>,
 }
 
 impl Tally {
@@ -30,6 +33,15 @@ impl Tally {
         self.judged += 1;
         self.silent += usize::from(silence.is_too_long());
         self.closest = self.closest.into_iter().chain([silence]).max_by_key(|silence| silence.permille());
+    }
+
+    /// Median, longest and number of rounds.
+    fn alone(&self) -> String {
+        let mut sorted = self.alone.clone();
+        sorted.sort_unstable();
+        let Some(longest) = sorted.last() else { return "-".into() };
+        let median = sorted[sorted.len() / 2];
+        format!("{:.2} s, {:.2} s of {}", median.as_secs_f64(), longest.as_secs_f64(), sorted.len())
     }
 }
 
@@ -42,16 +54,25 @@ pub struct Tallies {
 
 impl Tallies {
     pub fn table(&self) -> String {
-        let titles = ["fault", "tried", "in force", "rounds violated", "judged while it lasted", "silent", "closest"];
+        let titles = [
+            "fault",
+            "tried",
+            "in force",
+            "rounds violated",
+            "judged while it lasted",
+            "silent",
+            "closest",
+            "alone, at the holder: median, longest",
+        ];
         let mut rows = vec![titles.map(String::from).to_vec()];
-        let mut row = |name: &str, tally: Tally| {
+        let mut row = |name: &str, tally: &Tally| {
             let numbers = [tally.tried, tally.in_force, tally.violated, tally.judged, tally.silent];
             let closest = tally.closest.map_or("-".into(), |silence| silence.to_string());
             let numbers = numbers.map(|number| number.to_string());
-            rows.push([name.to_string()].into_iter().chain(numbers).chain([closest]).collect());
+            rows.push([name.to_string()].into_iter().chain(numbers).chain([closest, tally.alone()]).collect());
         };
-        self.faults.iter().for_each(|(kind, tally)| row(kind.name(), *tally));
-        row(HANDOVER, self.handovers);
+        self.faults.iter().for_each(|(kind, tally)| row(kind.name(), tally));
+        row(HANDOVER, &self.handovers);
         table(&rows)
     }
 }
@@ -81,8 +102,8 @@ impl Results {
 
     /// Kinds of faults that were never in force: of these the run says nothing.
     pub fn missed(&self) -> Vec<&'static str> {
-        let faults = self.tallies.faults.iter().map(|(kind, tally)| (kind.name(), *tally));
-        let all = faults.chain([(HANDOVER, self.tallies.handovers)]);
+        let faults = self.tallies.faults.iter().map(|(kind, tally)| (kind.name(), tally));
+        let all = faults.chain([(HANDOVER, &self.tallies.handovers)]);
         all.filter(|(_, tally)| tally.in_force == 0).map(|(name, _)| name).collect()
     }
 }
@@ -91,13 +112,13 @@ impl Results {
 mod tests {
     use super::super::liveness::Limit;
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_kind_that_was_never_in_force_is_named() {
         let once = Tally { tried: 1, in_force: 1, ..Tally::default() };
-        let mut faults: BTreeMap<Kind, Tally> = Kind::ALL.map(|kind| (kind, once)).into();
-        faults.insert(Kind::TornStore, Tally { tried: 3, violated: 2, ..Tally::default() });
+        let mut faults: BTreeMap<Kind, Tally> = Kind::ALL.map(|kind| (kind, once.clone())).into();
+        let alone = [3, 1, 2].map(Duration::from_secs).to_vec();
+        faults.insert(Kind::TornStore, Tally { tried: 3, violated: 2, alone, ..Tally::default() });
         let tallies = Tallies { faults, handovers: once };
         let results =
             Results { tallies, violated: vec![7], silent: vec![], made_by_signers: None, verdict: Verdict::default() };
@@ -105,11 +126,8 @@ mod tests {
         assert_eq!(results.failure().as_deref(), Some("rounds [7] were violated"));
         let table = results.tallies.table();
         let row = table.lines().find(|line| line.starts_with("torn store")).expect("a row");
-        assert_eq!(
-            row.split_whitespace().collect::<Vec<_>>(),
-            ["torn", "store", "3", "0", "2", "0", "0", "-"],
-            "{table}"
-        );
+        let words = row.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words, "torn store 3 0 2 0 0 - 2.00 s, 3.00 s of 3", "{table}");
     }
 
     #[test]
