@@ -15,7 +15,7 @@ use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::status::{Status, await_status};
 use localnet::net::http;
-use localnet::net::{ChainKind, Custody, Shape};
+use localnet::net::{ChainKind, Custody, Profile, Shape};
 use localnet::process::launch;
 use localnet::process::procs::{self, MARKER};
 use localnet::runs::bench::{self, Fault, Plan};
@@ -162,6 +162,45 @@ fn a_sentry_asks_whoever_holds_the_baton_and_signs_on_while_the_holders_node_doe
     t.or_logs(procs::signal(&node, Signal::CONT));
     said(&t, &standby, &["resume"], 0);
     t.pair();
+    t.assert_nothing_signed_twice();
+}
+
+/// Requests of `host`'s chain node that were answered without a signature.
+fn refused_at(t: &TestNet, host: &str) -> u64 {
+    let page = http::get(t.net.host(host).unwrap().metrics(), "/metrics").unwrap();
+    let text = String::from_utf8(page).unwrap();
+    let counted =
+        text.lines().filter_map(|line| line.strip_prefix("baton_sign_requests_total{outcome=\"")?.split_once("\"} "));
+    let refused = counted.filter(|(outcome, _)| !["granted", "repeated"].contains(outcome));
+    refused.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+#[ignore = "needs cometbft; see README"]
+fn without_a_quorum_requests_are_refused_no_node_ends_and_signing_goes_on_by_itself() {
+    let shape = Shape { custody: Custody::Signer, profile: Profile::Signer, ..Shape::usual(ChainKind::Cometbft) };
+    let t = TestNet::prepared(shape, |config| config);
+    launch::start(&t.net, |_| ()).unwrap();
+    let Pair { holder, standby } = t.pair();
+    let nodes = || [&holder, &standby].map(|host| t.or_logs(faults::find(&t.net, host, What::Node)));
+    let before = nodes();
+    let others: Vec<&str> = t.net.hosts.iter().map(|host| host.id.as_str()).filter(|id| *id != holder).collect();
+    others.iter().for_each(|other| t.end_coordinator(other, Signal::KILL));
+    let (refused, began) = (refused_at(&t, &holder), Instant::now());
+    while refused_at(&t, &holder) < refused + 5 {
+        assert!(
+            began.elapsed() < MOVE_BOUND,
+            "{} requests refused in {MOVE_BOUND:?}",
+            refused_at(&t, &holder) - refused
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(nodes(), before, "a chain node has ended");
+    let mut watch = Watch::begin(&t.net).unwrap();
+    others.iter().for_each(|other| t.or_logs(launch::start_coordinator(&t.net, other)));
+    // So many steps that a block has some of them.
+    t.or_logs(watch.await_by(&t.pair().holder, 8, MOVE_BOUND));
+    assert_eq!(nodes(), before, "a chain node has ended");
     t.assert_nothing_signed_twice();
 }
 
