@@ -11,7 +11,7 @@ use crate::base::ids::SignMark;
 use crate::base::time::WallTime;
 
 /// One answer of the chain node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Health {
     /// The node says that it follows the head of the chain.
     pub synced: bool,
@@ -29,7 +29,7 @@ pub struct Health {
 }
 
 /// Whether the node says that it holds the validator key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyState {
     Loaded,
     Absent,
@@ -82,7 +82,7 @@ pub enum Shown {
 }
 
 /// One look at what the shared key signed, as far as it stands on the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyLook {
     /// The newest block that was looked at.
     pub height: u64,

@@ -114,7 +114,7 @@ impl fmt::Display for WallTime {
 }
 
 /// The moment of an event on both clocks, read by the caller: what decides never reads a clock itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Now {
     pub boot: BootTime,
     pub wall: WallTime,

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::BootTime;
 
 /// How long a leader's lease is, and by which error of the clocks it is measured. It travels with every request of a
 /// leader, since its followers may be configured with another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseSpan {
     lease: Duration,
     drift_ppm: u32,
@@ -61,7 +63,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///   kill before the shortest promise that any clock can measure runs out;
 /// - a member keeps its promise for `lease·(1+ρ)` by its own clock;
 /// - `3·heartbeat + kill_max < lease·(1−ρ)`: two lost heartbeats in a row cost no lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
     heartbeat: Duration,
     lease: Duration,

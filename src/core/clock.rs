@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Core;
 use super::event::Action;
 use super::fences::floor;
@@ -20,7 +22,7 @@ const BLOCKS_TO_SETTLE: u64 = 3;
 const TIME_TO_SETTLE: Duration = Duration::from_secs(2);
 
 /// A member's wall clock minus this host's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClockOffset {
     pub nanos: i64,
     /// The true offset is at most this much larger or smaller.

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::signing::Custody;
 use crate::base::time::{BootTime, Now};
 use crate::core::Core;
@@ -37,7 +39,7 @@ impl fmt::Display for Lag {
 }
 
 /// Where a syncing node was when it was farthest behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::core) struct CatchUp {
     since: BootTime,
     blocks: u64,

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
 use crate::base::timing::Timing;
@@ -72,7 +74,7 @@ pub enum Turn {
 }
 
 /// When to campaign next.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Campaigns {
     started_at: BootTime,
     not_before: BootTime,
@@ -80,7 +82,7 @@ pub struct Campaigns {
 }
 
 /// The votes of one term that this member has asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Asked {
     term: Term,
     /// They may come until then.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::chain_node::{Health, KeyLook, MetFloor, SignFloor};
 use crate::base::guard_frame::{Armed, ExitCause, NodeProcess};
 use crate::base::ids::{Epoch, NodeId, SignMark, Term, UpgradeName};
@@ -16,7 +18,7 @@ use crate::core::peers::Peer;
 use crate::core::tenure::Reason;
 
 /// Something that happened. The shell reports each once, in the order in which it learnt of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// Nothing but time.
     Tick,
@@ -248,7 +250,7 @@ pub enum Event {
 
 /// Something to do. The shell starts each in the given order; what has an outcome reports it as an
 /// [`Event`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// → `NodeStarted`, `NodeStartFailed` or `StartWithheld`. The guard puts the links into standby first.
     StartStandby,
@@ -316,7 +318,7 @@ pub enum Action {
 }
 
 /// A handover that came to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     pub to: NodeId,
     pub epoch: Epoch,

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Action;
 use super::{Core, NotReady, Tenure};
 use crate::base::chain_node::KeyLook;
@@ -24,13 +26,13 @@ const CLAIM_LOOKS_MAX: Duration = Duration::from_secs(30);
 const TOLD_LATELY: Duration = Duration::from_secs(5);
 
 /// No host of the cluster has signed after `since` and before `until`, by the wall clock of the leader that says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Unheld {
     pub since: WallTime,
     pub until: WallTime,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct KeyWatch {
     /// The newest look that showed a signature, until it was weighed.
     found: Option<KeyLook>,
@@ -40,7 +42,7 @@ pub(super) struct KeyWatch {
     clear: Clear,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Alarm {
     height: u64,
     at: WallTime,
@@ -53,7 +55,7 @@ struct Alarm {
 }
 
 /// Looks in a row, each at a height of its own, that showed no signature of after a certain time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Clear {
     after: WallTime,
     height: u64,

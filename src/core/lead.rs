@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Action;
 use super::peers::Peer;
 use super::{Core, tenure};
@@ -12,7 +14,7 @@ use crate::base::time::{BootTime, Now, WallTime};
 use crate::core::fences::lease::Lease;
 
 /// Leadership of one Raft term.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Lead {
     pub(super) term: Term,
     pub(super) lease: Lease,

@@ -28,6 +28,8 @@ pub mod upgrades;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use agreed::replicated::View;
 pub use clock::ClockOffset;
 pub use event::{Action, Event, Handover};
@@ -55,7 +57,7 @@ use tenure::{AskedHandover, Tenure};
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
 /// The coordinator was asked to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Shutdown {
     since: BootTime,
     /// The chain node is to end with it.
@@ -90,7 +92,7 @@ impl State {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Core {
     settings: Settings,
     gate: VoteGate,

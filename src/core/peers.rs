@@ -1,6 +1,8 @@
 //! What gossip last told of another member. It may veto or choose; it never grants.
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peer {
     /// By its own word, it could take the baton now.
     pub ready: bool,

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Action;
 use super::lead::Lead;
 use super::{Core, tenure};
@@ -17,7 +19,7 @@ use crate::base::time::{BootTime, Now};
 /// member may be needed for a majority and takes its lead up again; Raft would not let it campaign while it leads.
 const STAYS_RESIGNED: u32 = 4;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Resigned {
     lead: Lead,
     reason: tenure::Reason,

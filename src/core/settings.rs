@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::ids::{NodeId, Role, SignMark, Term};
 use crate::base::signing::Custody;
 use crate::base::timing::Timing;
 use crate::core::agreed::replicated::View;
 
 /// What the configuration says, as far as the core decides by it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     pub me: NodeId,
     pub role: Role,
@@ -43,7 +45,7 @@ pub struct Settings {
 }
 
 /// What the store remembers of earlier runs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Memory {
     /// Never voted and never logged anything.
     pub fresh: bool,

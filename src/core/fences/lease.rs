@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
 
 /// One set of voters, or two during a membership change (joint consensus).
 pub type VoterSets = Vec<BTreeSet<NodeId>>;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     me: NodeId,
     term: Term,
@@ -20,7 +22,7 @@ pub struct Lease {
 }
 
 /// What one peer has accepted in the term.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Acked {
     /// The latest sending time of a request.
     answered: Option<BootTime>,

@@ -6,12 +6,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
 use crate::core::settings::Memory;
 
 /// What a member must remember in order not to vote inside somebody's lease.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VoteGate {
     /// `lease·(1+ρ)` of this member's own configuration.
     promise: Duration,
@@ -27,7 +29,7 @@ pub struct VoteGate {
     released_term: Option<Term>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Promise {
     leader: NodeId,
     term: Term,
@@ -35,7 +37,7 @@ struct Promise {
 }
 
 /// Why no vote is given now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// Rule (a): a promise made before the restart may still be alive.
     Quarantine { left: Duration },

@@ -4,12 +4,14 @@
 //!
 //! This decides about liveness only: the log refuses what such a node would ask for.
 
+use serde::{Deserialize, Serialize};
+
 use super::Host;
 
 /// A node in step is asked to sign the block above its head; that its head comes a block late is ordinary.
 const ORDINARY: u64 = 2;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Behind {
     /// The highest height of an admitted request.
     admitted: u64,

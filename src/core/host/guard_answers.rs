@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Host;
 use crate::base::time::BootTime;
 use crate::core::Action;
@@ -10,7 +12,7 @@ use crate::core::Action;
 const REPLACED_AFTER: Duration = Duration::from_secs(5);
 
 /// What is known of an attached guard's silence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum GuardAnswers {
     #[default]
     Promptly,

@@ -6,13 +6,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{CRASH_FORGOTTEN_AFTER, Host, Node};
 use crate::base::chain_node::KeyState;
 use crate::base::ids::Epoch;
 use crate::base::time::BootTime;
 
 /// The alarm, from the first such word until a process of the node says that it has no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct KeySeen {
     /// Head of the node that said so last.
     height: u64,

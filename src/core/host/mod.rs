@@ -25,6 +25,7 @@ use disks::Disks;
 use guard_answers::GuardAnswers;
 use key_seen::KeySeen;
 pub use not_ready::NotReady;
+use serde::{Deserialize, Serialize};
 use upgrade::Upgrade;
 
 /// First wait before a crashed node is started again; doubled for every further crash.
@@ -36,7 +37,7 @@ const DISTRUST_MAX: Duration = Duration::from_secs(600);
 /// For every such time that a node ran, one of its earlier crashes is forgotten.
 const CRASH_FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Host {
     runs_node: bool,
     guard: bool,
@@ -75,7 +76,7 @@ pub struct Host {
     behind: Behind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Node {
     Unknown,
     Stopped,

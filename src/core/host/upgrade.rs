@@ -1,12 +1,14 @@
 //! An upgrade of the own chain node, as far as it keeps the node from being started: due, then under way, then over.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Host, Node};
 use crate::base::ids::UpgradeName;
 use crate::base::time::BootTime;
 use crate::core::Action;
 
 /// One that is to be carried out, or is being.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Upgrade {
     pub(super) name: UpgradeName,
     back: bool,

@@ -21,6 +21,7 @@ use crate::core::agreed::replicated::{Applied, Baton, Command, View};
 use crate::core::event::Action;
 use crate::core::fences::floor::{self, FloorSource};
 pub use reason::Reason;
+use serde::{Deserialize, Serialize};
 pub use settling::Halt;
 use upgrading::InPlace;
 
@@ -36,7 +37,7 @@ const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 const ALL_UPGRADE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The phase inside `Validating`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stage {
     Claiming,
     Arming,
@@ -65,7 +66,7 @@ impl Stage {
 }
 
 /// One attempt to hold the baton, from the proposal of its `Claim` to the proof that it is over.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
     term: Term,
     epoch: Epoch,
@@ -101,7 +102,7 @@ pub struct Tenure {
     ending: Option<Ending>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Ending {
     reason: Reason,
     target: Option<NodeId>,
@@ -115,7 +116,7 @@ struct Ending {
 }
 
 /// An operator waits for the end of this handover.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AskedHandover {
     to: NodeId,
     /// The one under which this member held the baton.

@@ -1,7 +1,9 @@
 //! Why a member lets go.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a member lets go. The text stands in the history and labels a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     Operator,
     Maintenance,

@@ -4,6 +4,8 @@
 //! Invariants: the binary is swapped only once the node is proven inactive (`Host::begin_upgrade`); the key is given
 //! back only while the lease lives; from the proof until then the member's vote is as free as a standby's (rule (c)).
 
+use serde::{Deserialize, Serialize};
+
 use super::{Reason, Stage, Tenure};
 use crate::base::chain_node::SignFloor;
 use crate::base::ids::{SignMark, UpgradeName};
@@ -12,7 +14,7 @@ use crate::core::Core;
 use crate::core::event::Action;
 
 /// What of an upgrade in its place a holder has behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum InPlace {
     /// The key is being taken away.
     Deactivating,

@@ -124,7 +124,7 @@ pub struct MoveEnd {
 }
 
 /// What the core reads of the replicated state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct View {
     pub epoch: Epoch,
     pub holder: Option<NodeId>,
