@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::upgrades::{
-    UPGRADE_BOUND, assert_sound, give_all, pair_runs, plan_on_chain, runs, tells, tenure, up,
+    UPGRADE_BOUND, assert_sound, give_all, pair_runs, plan_on_chain, runs, tenure, until, up,
 };
 use crate::common::{TestNet, long_leases, said};
 use localnet::chains::cosmovisor;
-use localnet::judge::status::{POLL_EVERY, Status, await_status, not_ready, query_host};
+use localnet::judge::status::{POLL_EVERY, Status, await_status, not_ready};
 use localnet::process::launch::{self, diagnosis};
 use localnet::runs::demo::{Pair, ask_baton};
 use localnet::simchain::pre_upgrade;
@@ -65,12 +65,13 @@ fn an_operator_hands_the_baton_on_from_a_holder_that_copies_data_for_long() {
     said(&t, ARBITER, &["pause"], 0);
     let before = tenure(&t);
     let script = halt_with_a_slow(&t, &holder, "test1");
-    tells(&t, &holder, &format!("{standby} is done"), |_| {
-        let status = query_host(&t.net, &holder).ok()?;
-        status.is_ready_standby(&standby).then_some(())
-    });
+    runs(&t, &standby, "test1");
     assert_eq!(tenure(&t), before, "in a pause, the holder keeps the baton");
-    let done = said(&t, &holder, &["handover", "--to", &standby], 0);
+    // What the holder has heard of the standby may be of before its node ran again.
+    let done = until(&t, &format!("{holder} hands on to {standby}"), || {
+        let answer = ask_baton(&t.net, &holder, &["handover", "--to", &standby]).map_err(|e| format!("{e:#}"))?;
+        if answer.code == Some(0) { Ok(answer.stdout) } else { Err(answer.stderr) }
+    });
     assert!(done.starts_with(&format!("{holder} -> {standby} under epoch ")), "{done}");
     assert_eq!(fs::read_to_string(&script).unwrap(), "wait", "{holder} is still at it");
     said(&t, ARBITER, &["resume"], 0);
