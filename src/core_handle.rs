@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::base::ids::{Epoch, Term};
+use crate::base::ids::{Epoch, NodeId, Term};
 use crate::base::time::{BootTime, Now, suspended};
+use crate::core::fences::votes::Refusal;
 use crate::core::{Action, Core, Event, Standing};
+use crate::record::{Question, Recorder};
 
 /// CLOCK_BOOTTIME and CLOCK_MONOTONIC are read one after the other; a process that was preempted in
 /// between sees a difference that is no suspend. Half of the shortest allowed `kill_max`.
@@ -25,6 +27,7 @@ pub struct SharedCore {
 
 struct Inner {
     core: Core,
+    recorder: Recorder,
     suspended: Duration,
     /// Where the member stood last, and who wants to know when that changes.
     told: Option<(Standing, Epoch, mpsc::UnboundedSender<Change>)>,
@@ -42,10 +45,10 @@ pub struct Change {
 }
 
 impl SharedCore {
-    /// The core, and the actions that follow from its steps.
-    pub fn new(core: Core) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
+    /// The core, whose steps `recorder` takes down, and the actions that follow from them.
+    pub fn new(core: Core, recorder: Recorder) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
         let (actions, receiver) = mpsc::unbounded_channel();
-        let inner = Mutex::new(Inner { core, suspended: suspended(), told: None });
+        let inner = Mutex::new(Inner { core, recorder, suspended: suspended(), told: None });
         (SharedCore { inner, actions, steps: watch::Sender::new(0), news: watch::Sender::new(0) }, receiver)
     }
 
@@ -83,6 +86,30 @@ impl SharedCore {
         look(&inner.core, Now::read())
     }
 
+    /// [`Core::may_vote`], asked now, and taken down.
+    ///
+    /// # Errors
+    /// The rule that forbids it now.
+    pub fn may_vote(&self, candidate: &NodeId) -> Result<(), Refusal> {
+        let question = Question::Vote { candidate: candidate.clone() };
+        self.ask(question, |core, now| core.may_vote(now.boot, candidate))
+    }
+
+    /// [`Core::may_campaign`], asked now, and taken down.
+    ///
+    /// # Errors
+    /// The rule that forbids it now.
+    pub fn may_campaign(&self) -> Result<(), Refusal> {
+        self.ask(Question::Campaign, |core, now| core.may_campaign(now.boot))
+    }
+
+    /// Ends the record. The steps that follow are in none.
+    pub fn close_record(&self) {
+        // Outside of the mutex: the disk may take its time.
+        let mut recorder = std::mem::replace(&mut self.lock().recorder, Recorder::off());
+        recorder.close();
+    }
+
     /// Changes with every step.
     pub fn steps(&self) -> watch::Receiver<u64> {
         self.steps.subscribe()
@@ -97,12 +124,26 @@ impl SharedCore {
     /// Whether anything followed from it but a renewal.
     fn take(&self, inner: &mut Inner, event: Event) -> bool {
         let mut acts = false;
-        for action in inner.core.step(Now::read(), event) {
+        let Inner { core, recorder, .. } = inner;
+        let now = Now::read();
+        let begun = recorder.begin(core, now, &event);
+        let actions = core.step(now, event);
+        recorder.end(begun, &actions);
+        for action in actions {
             acts |= !matches!(action, Action::Arm { .. });
             // Nobody performs actions any more once the coordinator is ending.
             let _ = self.actions.send(action);
         }
         acts
+    }
+
+    fn ask(&self, question: Question, gate: impl FnOnce(&Core, Now) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let Inner { core, recorder, .. } = &mut *inner;
+        let now = Now::read();
+        let answer = gate(core, now);
+        recorder.asked(core, now, question, &answer);
+        answer
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -113,7 +154,7 @@ impl SharedCore {
 impl Inner {
     /// Whether there was one. Before anybody wants to know, anything may be one.
     fn tell_change(&mut self, now: BootTime) -> bool {
-        let Inner { core, told, suspended: _ } = self;
+        let Inner { core, told, .. } = self;
         let Some((from, epoch, changes)) = told else { return true };
         let (to, before) = (core.standing(now), *epoch);
         *epoch = core.epoch();
@@ -163,7 +204,7 @@ mod tests {
             sees_key_on_chain: false,
             custody: crate::base::signing::Custody::Links,
         };
-        let (core, _actions) = SharedCore::new(Core::new(settings, Memory::fresh(), BootTime::now()));
+        let (core, _actions) = SharedCore::new(Core::new(settings, Memory::fresh(), BootTime::now()), Recorder::off());
         // From here on it is known what a change is.
         let _changes = core.changes();
         core.step(Event::Voted { term: 1 });

@@ -4,6 +4,7 @@
 //!
 //! - `base`: words that all floors use, and what the operating system is asked for
 //! - `core`: decides; pure
+//! - `record`: what the core was told and answered, kept and replayed
 //! - `core_handle`: the core behind its mutex
 //! - `config`: `baton.toml` as typed values
 //! - `host`: this host, its guard, key links and chain node; never imports `cluster`
@@ -15,6 +16,7 @@
 pub mod base;
 pub mod core;
 pub mod core_handle;
+pub mod record;
 
 pub mod config;
 

@@ -16,7 +16,7 @@ use crate::operator::explain::ago;
 
 /// Between two looks at the clock.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// Later than this is worth a line: the host was asleep, or its clock was set.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -63,7 +63,8 @@ impl At {
     }
 }
 
-fn of_day(text: &str) -> Option<Duration> {
+/// Since midnight in UTC.
+pub(super) fn of_day(text: &str) -> Option<Duration> {
     let seconds = match text.len() {
         5 => ":00",
         8 => "",

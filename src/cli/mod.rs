@@ -18,6 +18,7 @@ mod log;
 mod members;
 mod pages;
 mod reach;
+mod record;
 mod running;
 mod signer;
 mod start;
@@ -216,6 +217,19 @@ enum Command {
     /// Say how far the validator's key has signed, where no chain node has it, or give it back to chain nodes
     #[command(subcommand)]
     Signer(signer::Signer),
+    /// Take along what this host's coordinator was told and decided
+    #[command(subcommand)]
+    Record(record::Record),
+    /// Put recorded events to this version's core once more: tell what happened, and what it would decide otherwise (exit
+    /// code 1: something)
+    Replay {
+        /// Files of `baton record export`, or state_dir/record of a host
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Say only what differs and what is missing
+        #[arg(long)]
+        quiet: bool,
+    },
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
     /// Read and check the configuration, the key files and the chain node's own files, and do nothing else
@@ -388,6 +402,8 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Member(member) => members::run(member),
         Command::Upgrade(upgrade) => upgrade::run(upgrade),
         Command::Signer(signer) => signer::run(signer),
+        Command::Record(record) => record::run(record),
+        Command::Replay { files, quiet } => record::replay(&files, quiet),
     }
 }
 

@@ -60,6 +60,11 @@ pub const KEYS: &[Key] = &[
         r#"disk_timeout = "5s""#,
         "A disk that does not answer for longer hangs, and its host gives the baton up",
     ),
+    default(
+        "member.record_mib",
+        "record_mib = 64",
+        "MiB of what the coordinator was told and decided, for `baton replay`; 0 keeps nothing",
+    ),
     default("member.join", "join = false", "Never form a cluster: with an empty store, wait for `baton member add`"),
     required("cluster.name", r#"name = "my-validator""#, "Members of another name are refused"),
     required("cluster.listen", r#"listen = "0.0.0.0:7401""#, "IP:PORT where this member waits for the others"),

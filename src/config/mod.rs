@@ -42,6 +42,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// A disk of this host that does not answer for longer hangs.
     pub disk_timeout: Duration,
+    /// So much of what the core is told and answers is kept; 0 keeps nothing.
+    pub record_bytes: u64,
     /// This host never forms a cluster: with an empty store it waits until it is added to one.
     pub join: bool,
     pub cluster: Cluster,

@@ -20,6 +20,9 @@ pub const PRIORITY_MAX: u32 = 1_000_000;
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 const DISK_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 const DISK_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Some hours of an ordinary member.
+const RECORD_MIB: u32 = 64;
+const RECORD_MIB_MAX: u32 = 4096;
 /// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
 const RUN_DIR_BYTES_MAX: usize = 90;
 
@@ -29,6 +32,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let run_dir = doc.required_path("member.run_dir")?;
     check_run_dir(doc, &run_dir)?;
     let disk_timeout = doc.duration_within("member.disk_timeout", DISK_TIMEOUT_MIN, DISK_TIMEOUT_MAX)?;
+    let record_mib = doc.integer("member.record_mib", 0, RECORD_MIB_MAX)?.unwrap_or(RECORD_MIB);
     let join = doc.boolean("member.join")?.unwrap_or(false);
     let cluster = cluster(doc)?;
     let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
@@ -75,6 +79,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         state_dir,
         run_dir,
         disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
+        record_bytes: u64::from(record_mib) << 20,
         join,
         cluster,
         timing,

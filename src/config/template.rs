@@ -163,6 +163,7 @@ impl Page {
         self.set("member.state_dir", &wanted.state_dir);
         self.set("member.run_dir", &wanted.run_dir);
         self.show("member.disk_timeout");
+        self.show("member.record_mib");
         match wanted.join {
             true => self.line("member.join", "true", Mark::Said),
             false => self.show("member.join"),

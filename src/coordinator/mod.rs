@@ -63,6 +63,7 @@ use crate::host::upgrade::Upgrades;
 use crate::operator::admin::{self, Ask};
 use crate::operator::metrics::Metrics;
 use crate::operator::relay::Relay;
+use crate::record::{self, Recorder};
 use answers::Answers;
 pub use check::check;
 pub use fence::fence;
@@ -119,11 +120,8 @@ impl Prepared {
             promise_lost,
             mark_seen: mark_file.kept(),
         };
-        let (core, actions) = SharedCore::new(Core::new(
-            core_settings(&config, chain.as_ref().map(|(driver, _)| driver)),
-            memory,
-            started_at,
-        ));
+        let core = Core::new(core_settings(&config, chain.as_ref().map(|(driver, _)| driver)), memory, started_at);
+        let (core, actions) = SharedCore::new(core, recorder(&config));
         let core = Arc::new(core);
         tokio::spawn(sources::changes(core.changes()));
         let metrics = Metrics::new(started_at);
@@ -244,7 +242,7 @@ impl Prepared {
 
         let me = reporter.config.id.clone();
         let proposals = Arc::default();
-        let hands = Performer { me, core, consensus: consensus.clone(), effects, answers, proposals };
+        let hands = Performer { me, core: core.clone(), consensus: consensus.clone(), effects, answers, proposals };
         // Not awaited from here itself: this thread would be woken by everything that Raft measures.
         let failure = tokio::spawn(sources::broken(opened.store.health(), consensus.clone()));
         let broken = tokio::select! {
@@ -259,10 +257,18 @@ impl Prepared {
             }
         };
         tokio::join!(consensus.shutdown(), marks.end());
+        core.close_record();
         match broken {
             None => Ok(()),
             Some(reason) => bail!("{reason}"),
         }
+    }
+}
+
+fn recorder(config: &Config) -> Recorder {
+    match config.record_bytes {
+        0 => Recorder::off(),
+        bytes_max => Recorder::start(config.state_dir.join(record::DIRECTORY), bytes_max, config.id.clone()),
     }
 }
 

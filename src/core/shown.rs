@@ -11,6 +11,15 @@ use crate::base::time::BootTime;
 use crate::core::tenure::Tenure;
 
 impl Core {
+    pub fn me(&self) -> &NodeId {
+        &self.settings.me
+    }
+
+    /// Of every member that it knows of, and some of them twice.
+    pub fn names(&self) -> impl Iterator<Item = &NodeId> {
+        self.settings.priorities.keys().chain(self.configured.keys()).chain(self.peers.keys()).chain(&self.view.holder)
+    }
+
     pub fn state(&self, now: BootTime) -> State {
         if self.shutdown.is_some() {
             State::Shutdown

@@ -12,7 +12,8 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (
             &[][..],
             "baton: no command is named; use run, status, active-validator, history, why, canary, fence, handover, maintenance, \
-             pause, resume, priority, floor, cert, member, upgrade, signer, init, check, completions or man (baton --help)",
+             pause, resume, priority, floor, cert, member, upgrade, signer, record, replay, init, check, completions or man \
+             (baton --help)",
         ),
         (
             &["histroy"],

@@ -23,6 +23,7 @@ use baton::host::effects::{Effects, Setup};
 use baton::host::guard_client::GuardSettings;
 use baton::host::key_links::KeyLinks;
 use baton::host::upgrade::Upgrades;
+use baton::record::Recorder;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -66,7 +67,7 @@ impl Host {
         let guard = GuardProcess(start_guard(dir));
         let view = Replicated::default().view();
         let memory = Memory { view, ..Memory::fresh() };
-        let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()));
+        let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()), Recorder::off());
         let core = Arc::new(core);
         let setup = Setup {
             custody: Custody::Links,

@@ -164,7 +164,7 @@ impl Consensus {
     /// append that is accepted from here on ends the candidacy in openraft, which takes one after the other.
     pub async fn campaign(&self) {
         let _turn = self.turn.write().await;
-        if let Err(refusal) = self.core.read(|core, now| core.may_campaign(now.boot)) {
+        if let Err(refusal) = self.core.may_campaign() {
             tracing::debug!("no campaign: {refusal}");
             return;
         }

@@ -147,7 +147,7 @@ impl RaftService {
     }
 
     fn gate(&self, candidate: &NodeId) -> Result<(), String> {
-        self.core.read(|core, now| core.may_vote(now.boot, candidate)).map_err(|refusal| refusal.to_string())
+        self.core.may_vote(candidate).map_err(|refusal| refusal.to_string())
     }
 
     /// Waits a moment for the gate to open for a candidate to whom the leader let go: its requests may
@@ -241,8 +241,7 @@ impl raft_server::Raft for RaftService {
         }
         // The turn is not taken yet: the `Release` arrives in an append.
         self.await_release(me).await;
-        let may_campaign =
-            || self.core.read(|core, now| core.may_campaign(now.boot)).map_err(|refusal| refusal.to_string());
+        let may_campaign = || self.core.may_campaign().map_err(|refusal| refusal.to_string());
         if let Err(refusal) = may_campaign() {
             info!(from = %sender.member, refusal, "offered the lead");
             return Ok(self.seal(&TransferAnswer::Refused(refusal)));

@@ -169,6 +169,18 @@ impl VoteGate {
     }
 }
 
+impl Refusal {
+    /// The rule of docs/safety.md that refuses.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Refusal::Quarantine { .. } => "rule (a)",
+            Refusal::Promised { .. } => "rule (b)",
+            Refusal::NodeNotProven => "rule (c)",
+            Refusal::NoMember | Refusal::NoVoter => "the membership",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

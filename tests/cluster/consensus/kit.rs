@@ -24,6 +24,7 @@ use baton::core::agreed::members::{Change, Member as Belonging};
 use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::{Action, Core, Event, Memory, Settings};
 use baton::core_handle::SharedCore;
+use baton::record::Recorder;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest, VoteResponse};
 use openraft::vote::leader_id_std::CommittedLeaderId;
 use tempfile::TempDir;
@@ -446,7 +447,7 @@ async fn start(
         mark_seen: None,
     };
     let settings = settings(shape, me, &addrs);
-    let (core, actions) = SharedCore::new(Core::new(settings, memory, BootTime::now()));
+    let (core, actions) = SharedCore::new(Core::new(settings, memory, BootTime::now()), Recorder::off());
     let core = Arc::new(core);
     let (members, applied) = (opened.store.members(), opened.store.applied());
     let known = Known { listed: addrs.keys().cloned().collect(), members: members.clone(), applied };

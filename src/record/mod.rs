@@ -1,0 +1,26 @@
+//! What the core was told and what it answered, kept for whoever wants to look at a night again.
+//!
+//! [`Recorder`] stands where the core is stepped and hands entries to a thread that carries no lease; nobody waits for
+//! it. `ring` keeps them in a bounded set of files, `format` is how they look there, and [`replay()`] has the same core go
+//! through them once more: it says where the answers differ, and `story` tells what happened. A record decides nothing.
+
+mod anonymous;
+mod entry;
+mod format;
+mod part;
+mod recorder;
+mod replay;
+mod ring;
+mod story;
+
+pub use anonymous::anonymous;
+pub use entry::{Entry, Head, Question, digest};
+pub use format::{FORMAT, Piece, Pieces, RecordError, Unreadable, encode};
+pub use part::within;
+pub use recorder::Recorder;
+pub use replay::{Difference, Replay, replay};
+pub use ring::{Segment, segments};
+pub use story::Told;
+
+/// The directory of a record, in the coordinator's `state_dir`.
+pub const DIRECTORY: &str = "record";
