@@ -4,6 +4,7 @@
 //!
 //! - `base`: words that all floors use, and what the operating system is asked for
 //! - `core`: decides; pure
+//! - `rules`: what must hold of each member and of all together, judged from outside
 //! - `record`: what the core was told and answered, kept and replayed
 //! - `core_handle`: the core behind its mutex
 //! - `config`: `baton.toml` as typed values
@@ -17,6 +18,7 @@ pub mod base;
 pub mod core;
 pub mod core_handle;
 pub mod record;
+pub mod rules;
 
 pub mod config;
 

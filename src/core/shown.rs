@@ -4,15 +4,35 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::host::Host;
-use super::{Core, NotReady, Stage, State, View};
+use super::{Core, NotReady, Settings, Stage, State, View};
 use crate::base::ids::{NodeId, SignMark, Term};
 use crate::base::signing::Custody;
 use crate::base::time::BootTime;
+use crate::core::fences::lease::VoterSets;
+use crate::core::fences::votes::VoteGate;
 use crate::core::tenure::Tenure;
 
 impl Core {
     pub fn me(&self) -> &NodeId {
         &self.settings.me
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn gate(&self) -> &VoteGate {
+        &self.gate
+    }
+
+    pub fn voters(&self) -> &VoterSets {
+        &self.voters
+    }
+
+    /// It was just made, and has heard of nobody.
+    pub fn is_untouched(&self) -> bool {
+        let alone = self.peers.is_empty() && self.lead.is_none() && self.gate.promised().is_none();
+        alone && !self.host.has_guard() && self.host.health().is_none()
     }
 
     /// Of every member that it knows of, and some of them twice.

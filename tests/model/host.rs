@@ -12,6 +12,7 @@ use baton::base::time::{BootTime, Now, WallTime};
 use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::fences::votes::Refusal;
 use baton::core::{Action as Asked, Core, Event, Peer, Stage};
+use baton::rules::Witness;
 
 use crate::machine::{Job, Machine, healthy};
 use crate::members::{Change, Set, ids};
@@ -75,6 +76,9 @@ pub struct Host {
     /// What the core asked for in the last step. The model lets everybody campaign whenever the gate allows, so this
     /// is no part of the state.
     pub wants: Wants,
+    /// Follows one way here; the others differ in nothing that counts. Of its findings, the state has whether there are
+    /// any.
+    pub witness: Witness,
 }
 
 impl Hash for Host {
@@ -83,6 +87,7 @@ impl Hash for Host {
         hash_shifted(&state, self.clock - self.past.as_nanos() as u64, out);
         self.raft.hash(out);
         self.promised.hash(out);
+        self.witness.breaches().is_empty().hash(out);
         // Two moments count although they have passed: what a quorum has acknowledged, and the beginning of a lead
         // that finds nobody to hold the baton here.
         let now = self.now();
@@ -101,7 +106,9 @@ impl Host {
     pub fn new(me: Id, rules: &Rules) -> Host {
         let raft = Raft::new(me, NAMES.len(), rules.members);
         let core = Core::new(settings(me, rules), memory(&raft, true, Duration::ZERO), BootTime::from_nanos(ORIGIN));
+        let witness = Witness::new(&core, BootTime::from_nanos(ORIGIN));
         let mut host = Host {
+            witness,
             me,
             clock: ORIGIN,
             core,
@@ -133,6 +140,7 @@ impl Host {
         let promised = if rules.without == Without::Remembered { Duration::ZERO } else { self.promised };
         let memory = memory(&self.raft, forgets_to_wait, promised);
         self.core = Core::new(settings(self.me, rules), memory, self.now());
+        self.witness = Witness::again(&self.core, self.now(), self.witness.clone());
         self.told = (self.raft.term, false);
         self.jobs.clear();
         self.armed = None;
@@ -191,7 +199,9 @@ impl Host {
         let after = shows_heads.then(|| Event::Probed(healthy(1)));
         for event in before.into_iter().chain([event]).chain(after) {
             let now = Now { boot: self.now(), wall: WALL };
-            for asked in self.core.step(now, event) {
+            let actions = self.core.step(now, event.clone());
+            self.witness.step(&self.core, now.boot, &event, &actions);
+            for asked in actions {
                 self.perform(rules, asked);
             }
         }
@@ -455,6 +465,7 @@ impl Host {
 
     /// The gate has agreed: this member's lead, if it has one, ends before its Raft sees the vote.
     pub fn voting(&mut self, rules: &Rules, from: Id, ballot: &Ballot) {
+        self.witness.vote_granted(self.now(), &name(from));
         self.step(rules, Event::Voting { term: ballot.term });
         self.considering = Some(Considered { from, ballot: ballot.clone() });
     }
@@ -476,6 +487,7 @@ impl Host {
 
     pub fn elect(&mut self, rules: &Rules) {
         if let Some(ballot) = self.raft.elect(false) {
+            self.witness.vote_granted(self.now(), &name(self.me));
             self.step(rules, Event::Voted { term: ballot.term });
             // Its own vote is all that an only voter needs.
             if self.raft.on_vote_answer(self.me, ballot.term, true, (ballot.term, Some(self.me))) {

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use baton::core::Stage as Phase;
+use baton::rules::Rule;
 use fair::Healed;
 use host::Host;
 use members::{Change, Members};
@@ -81,7 +82,8 @@ fn assert_safe(bounds: &[Bound]) {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(bound) = bounds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Some((property, trace)) = explore(bound, safety) {
+                    let whole = bound.rules.without == Without::Nothing;
+                    if let Some((property, trace)) = explore(bound, if whole { safety_by_the_rules } else { safety }) {
                         panic!("{}: not {property}:\n{}", bound.what, tell(&trace));
                     }
                 }
@@ -97,6 +99,14 @@ fn safety() -> Vec<Property<Cluster>> {
             state.hosts.iter().all(|known| known.host.is_fenced())
         }),
     ]
+}
+
+fn safety_by_the_rules() -> Vec<Property<Cluster>> {
+    let mut properties = safety();
+    properties.push(Property::always("every rule of the argument is kept", |_, state: &State| {
+        state.hosts.iter().all(|known| known.host.witness.breaches().is_empty())
+    }));
+    properties
 }
 
 fn rules(without: Without, change: impl FnOnce(&mut Rules)) -> Rules {
@@ -176,6 +186,36 @@ fn assert_needed(without: Without, from: Stage, change: impl FnOnce(&mut Rules))
     let two = || vec![Property::always("never two signers", |_: &Cluster, state: &State| state.signers() < 2)];
     let (_, trace) = explore(&bound, two).expect("two signers");
     eprintln!("{}:\n{}", bound.what, tell(&trace));
+}
+
+/// Asserts that the member that does without a rule is seen to break `rule`, whether anything comes of it or not.
+fn assert_seen(rule: fn() -> Vec<Property<Cluster>>, without: Without, from: Stage, change: impl FnOnce(&mut Rules)) {
+    let name = format!("without {without:?}, seen");
+    let bound = Bound { what: name.leak(), rules: rules(without, change), from, steps: 14 };
+    let (_, trace) = explore(&bound, rule).expect("a broken rule");
+    eprintln!("{}:\n{}", bound.what, tell(&trace));
+}
+
+fn keeps(state: &State, rule: Rule) -> bool {
+    state.hosts.iter().all(|known| known.host.witness.breaches().iter().all(|breach| breach.rule != rule))
+}
+
+#[test]
+fn each_rule_that_is_left_out_is_seen_broken() {
+    let quarantine = || vec![Property::always("(a)", |_: &Cluster, state: &State| keeps(state, Rule::Quarantine))];
+    let promise = || vec![Property::always("(b)", |_: &Cluster, state: &State| keeps(state, Rule::Promise))];
+    let proof = || vec![Property::always("(c)", |_: &Cluster, state: &State| keeps(state, Rule::NodeProof))];
+    let one_claim = || vec![Property::always("W", |_: &Cluster, state: &State| keeps(state, Rule::SecondClaim))];
+    assert_seen(quarantine, Without::Quarantine, Stage::Held, |rules| rules.restarts_max = 1);
+    assert_seen(promise, Without::Promise, Stage::Held, |_| {});
+    assert_seen(promise, Without::OwnPromise, Stage::Held, |_| {});
+    assert_seen(proof, Without::NodeProof, Stage::Held, |_| {});
+    assert_seen(promise, Without::ReleaseOfTheTerm, Stage::HandedOver, |rules| {
+        (rules.terms_max, rules.epochs_max) = (3, 3);
+    });
+    assert_seen(one_claim, Without::NoSecondClaim, Stage::Held, |rules| {
+        (rules.handovers, rules.epochs_max) = (true, 3);
+    });
 }
 
 #[test]

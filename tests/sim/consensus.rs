@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use baton::base::ids::NodeId;
+use baton::base::time::BootTime;
 use baton::core::Event;
 use baton::core::agreed::replicated::Command;
 use baton::core::fences::votes::Refusal;
@@ -19,14 +21,21 @@ const PROPOSE_AGAIN: u64 = 20 * MS;
 
 /// Raft, as `cluster/raft/` calls it.
 impl World {
-    pub fn gate(&self, host: Id, candidate: Id) -> bool {
-        let now = self.local(host);
+    pub fn gate(&mut self, host: Id, candidate: Id) -> bool {
+        let (now, name) = (self.local(host), self.name(candidate));
+        let granted = self.may_vote(host, now, &name);
+        if let Some(coordinator) = self.hosts[host].coordinator.as_mut().filter(|_| granted) {
+            coordinator.witness.vote_granted(now, &name);
+        }
+        granted
+    }
+
+    fn may_vote(&self, host: Id, now: BootTime, name: &NodeId) -> bool {
         let Some(coordinator) = &self.hosts[host].coordinator else { return false };
-        let name = self.name(candidate);
-        match (self.without, coordinator.core.may_vote(now, &name)) {
+        match (self.without, coordinator.core.may_vote(now, name)) {
             (_, Ok(())) => true,
             (Without::Promise, Err(Refusal::Promised { .. })) => true,
-            (Without::NodeProof, Err(Refusal::NodeNotProven)) => coordinator.shadow.check(now, &name, true).is_ok(),
+            (Without::NodeProof, Err(Refusal::NodeNotProven)) => coordinator.shadow.check(now, name, true).is_ok(),
             (Without::ReleaseOfTheTerm, Err(Refusal::Promised { .. } | Refusal::Quarantine { .. })) => {
                 self.hosts[host].raft.ends_released()
             }

@@ -10,7 +10,8 @@ use baton::base::time::{BootTime, Now};
 use baton::base::timing::{LeaseSpan, Timing};
 use baton::core::agreed::replicated::{Baton, Command};
 use baton::core::fences::votes::VoteGate;
-use baton::core::{ClockOffset, Core, Event, Memory, Peer};
+use baton::core::{Action, ClockOffset, Core, Event, Memory, Peer};
+use baton::rules::Witness;
 
 use crate::disk::Dir;
 use crate::members::Members;
@@ -130,6 +131,7 @@ pub struct Coordinator {
     pub core: Core,
     /// Follows the same events as the core's own gate, for the mutations that drop one rule of it.
     pub shadow: VoteGate,
+    pub witness: Witness,
     me: NodeId,
     timing: Timing,
     /// When votes, or pre-votes, of this term were asked for.
@@ -168,9 +170,22 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    pub fn new(core: Core, me: NodeId, memory: Memory, timing: Timing, now: BootTime) -> Coordinator {
+    /// `earlier` is who followed the run before.
+    pub fn new(
+        core: Core,
+        me: NodeId,
+        memory: Memory,
+        timing: Timing,
+        now: BootTime,
+        earlier: Option<Witness>,
+    ) -> Coordinator {
+        let witness = match earlier {
+            None => Witness::new(&core, now),
+            Some(earlier) => Witness::again(&core, now, earlier),
+        };
         Coordinator {
             core,
+            witness,
             shadow: VoteGate::new(timing.promise(), now, &memory),
             me,
             timing,
@@ -204,7 +219,7 @@ impl Coordinator {
         }
     }
 
-    pub fn before_step(&mut self, event: &Event) {
+    fn before_step(&mut self, event: &Event) {
         match event {
             Event::Accepted { leader, term, arrived_at, promise } => {
                 self.shadow.note_accepted(leader, *term, *arrived_at, *promise);
@@ -218,7 +233,15 @@ impl Coordinator {
         }
     }
 
-    pub fn after_step(&mut self, now: Now) {
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
+        self.before_step(&event);
+        let actions = self.core.step(now, event.clone());
+        self.witness.step(&self.core, now.boot, &event, &actions);
+        self.after_step(now);
+        actions
+    }
+
+    fn after_step(&mut self, now: Now) {
         if let Some(left) = self.core.lease_remaining(now.boot) {
             let acked_at = now.boot + left - (self.timing.lease_min() - self.timing.kill_max());
             let term = self.core.leads().expect("it has a lease");

@@ -10,6 +10,7 @@ use baton::base::timing::Timing;
 use baton::cluster::store::LongestPromise;
 use baton::core::agreed::replicated::{Applied, Baton, Command};
 use baton::core::{Core, Event, Memory, Settings};
+use baton::rules::Witness;
 
 use crate::coordinator::{Coordinator, Stage};
 use crate::disk::Disk;
@@ -35,6 +36,8 @@ pub struct Host {
     pub disk: Disk,
     pub raft: Raft,
     pub coordinator: Option<Coordinator>,
+    /// Who followed the last run of one.
+    pub witness: Option<Witness>,
     pub generation: u32,
     /// Nothing answers for the coordinator, and not that it has ended either.
     pub is_off: bool,
@@ -65,6 +68,7 @@ impl Host {
             disk: Disk::default(),
             raft: Raft::new(me, hosts, first),
             coordinator: None,
+            witness: None,
             generation: 0,
             is_off: false,
             paused: false,
@@ -122,7 +126,8 @@ impl World {
         me.generation += 1;
         me.is_off = false;
         me.started_before = true;
-        me.coordinator = Some(Coordinator::new(Core::new(settings, memory.clone(), now), name, memory, timing, now));
+        let core = Core::new(settings, memory.clone(), now);
+        me.coordinator = Some(Coordinator::new(core, name, memory, timing, now, me.witness.take()));
         self.note(|| format!("{host} coordinator starts"));
         if self.hosts[host].role == Role::Validator {
             let after = self.random.between(MS, 30 * MS);
@@ -221,6 +226,7 @@ impl World {
         if !self.hosts[host].is_off {
             self.hang_up(host);
         }
+        self.hosts[host].witness = Some(coordinator.witness);
         let kept = self.hosts[host].disk.crash(&mut self.random);
         if kept.lost > 0 {
             self.note(|| format!("{host} loses {} writes", kept.lost));

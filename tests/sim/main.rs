@@ -13,6 +13,7 @@
 //! An ordinary run has 2,000 histories, `.ci/run` has 10,000.
 
 mod approvals;
+mod broken;
 mod calls;
 mod chain;
 mod consensus;
@@ -88,6 +89,9 @@ fn run_all(without: Without, schedules: u64, first: u64, judge: impl Fn(u64, &En
 fn complaint(end: &End) -> Option<String> {
     if !end.verdict.is_clean() {
         return Some(format!("{}", end.verdict));
+    }
+    if let Some(breach) = end.broken.first() {
+        return Some(breach.to_string());
     }
     if let Some(missigned) = &end.missigned {
         return Some(missigned.clone());

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use baton::base::ids::Role;
 use baton::core::Stage;
+use baton::rules::Breach;
 
 use crate::approvals::Approvals;
 use crate::faults::Fault;
@@ -22,6 +23,8 @@ const PATIENCE: u64 = 60_000 * MS;
 /// How one history ended.
 pub struct End {
     pub overlap: Option<String>,
+    /// Rules of the safety argument that were broken, whether anything came of it or not.
+    pub broken: Vec<Breach>,
     /// From the end of the faults until somebody was active.
     pub live: Option<Live>,
     /// Nanoseconds of the longest lease of any member, at any time.
@@ -75,6 +78,7 @@ impl World {
         let moves = state.map(|state| state.moves.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>());
         let moves = moves.unwrap_or_default();
         End {
+            broken: world.breaches(),
             overlap: world.overlap,
             live,
             lease: world.longest_lease,

@@ -320,10 +320,7 @@ impl World {
         let now = self.now(host);
         self.note(|| format!("{host} <- {event:?}"));
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
-        coordinator.before_step(&event);
-        let actions = coordinator.core.step(now, event);
-        coordinator.after_step(now);
-        for action in actions {
+        for action in coordinator.step(now, event) {
             self.perform(host, action);
         }
         self.plan_tick(host);

@@ -92,6 +92,21 @@ impl VoteGate {
         self.vote_term
     }
 
+    /// Term of the newest `Release` in this member's log.
+    pub fn released_term(&self) -> Option<Term> {
+        self.released_term
+    }
+
+    /// End of rule (a), which a store that never voted does not have.
+    pub fn quarantine_until(&self) -> Option<BootTime> {
+        self.quarantine_until
+    }
+
+    /// The leader of the last promise, its term, and the end of all promises so far.
+    pub fn promised(&self) -> Option<(&NodeId, Term, BootTime)> {
+        self.promised.as_ref().map(|promise| (&promise.leader, promise.term, promise.until))
+    }
+
     /// When rules (a) and (b) let `candidate` pass; in the past when they do already.
     pub fn opens_at(&self, candidate: &NodeId) -> BootTime {
         if self.is_waived() {
