@@ -220,16 +220,9 @@ enum Command {
     /// Take along what this host's coordinator was told and decided
     #[command(subcommand)]
     Record(record::Record),
-    /// Put recorded events to this version's core once more: tell what happened, and what it would decide otherwise (exit
-    /// code 1: something)
-    Replay {
-        /// Files of `baton record export`, or state_dir/record of a host
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// Say only what differs and what is missing
-        #[arg(long)]
-        quiet: bool,
-    },
+    /// Put recorded events to this version's core once more: tell what happened, what it would decide otherwise, and which
+    /// rule was broken (exit code 1: something)
+    Replay(record::Replayed),
     /// Write a configuration with a comment at every key, from flags or, at a terminal, by asking
     Init(Box<init::Init>),
     /// Read and check the configuration, the key files and the chain node's own files, and do nothing else
@@ -403,7 +396,7 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
         Command::Upgrade(upgrade) => upgrade::run(upgrade),
         Command::Signer(signer) => signer::run(signer),
         Command::Record(record) => record::run(record),
-        Command::Replay { files, quiet } => record::replay(&files, quiet),
+        Command::Replay(replayed) => record::replay(replayed),
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
@@ -14,10 +14,12 @@ use clap::{Args, Subcommand};
 use super::at::{DAY, of_day};
 use super::config_file::ConfigFile;
 use super::{Failure, print};
-use crate::base::time::WallTime;
+use crate::base::time::{BootTime, WallTime};
 use crate::config::units;
 use crate::host::chain::parse_rfc3339;
-use crate::record::{self, Head, Piece, Pieces, Replay};
+use crate::record::{self, Clocks, Head, Observed, Offset, Piece, Pieces, Replay};
+use crate::rules::Breach;
+use crate::rules::cluster::Signed;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Record {
@@ -96,10 +98,30 @@ pub(super) fn run(command: Record) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Exit code 1 when a decision of the record is not the one that this version makes.
-pub(super) fn replay(files: &[PathBuf], quiet: bool) -> Result<ExitCode, Failure> {
-    let mut differences = 0;
-    for file in files {
+/// What `baton replay` goes through.
+#[derive(Debug, Args)]
+pub(super) struct Replayed {
+    /// Files of `baton record export`, or state_dir/record of a host; those of several members are compared
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Say only what differs, what is missing and which rule was broken
+    #[arg(long)]
+    quiet: bool,
+    /// The members ran on one machine: compare them by the clock of its kernel
+    #[arg(long)]
+    one_machine: bool,
+    /// What the chain nodes signed, one line each: HOST KEY HEIGHT KIND NANOSECONDS, by that clock
+    #[arg(long, value_name = "FILE", requires = "one_machine")]
+    signatures: Option<PathBuf>,
+}
+
+/// Exit code 1 when a decision of the record is not the one that this version makes, or a rule was broken.
+pub(super) fn replay(replayed: Replayed) -> Result<ExitCode, Failure> {
+    let Replayed { files, quiet, one_machine, signatures } = replayed;
+    let signed = signatures.map_or(Ok(Vec::new()), |file| read_signatures(&file)).map_err(Failure::BadInput)?;
+    let (mut differences, mut broken) = (0, 0);
+    let mut members: Vec<Observed> = Vec::new();
+    for file in &files {
         let bytes = if file.is_dir() { read_dir(file) } else { fs::read(file).context("read") };
         let bytes = bytes.with_context(|| file.display().to_string()).map_err(Failure::BadInput)?;
         let pieces = Pieces::read(&bytes).with_context(|| file.display().to_string()).map_err(Failure::BadInput)?;
@@ -109,15 +131,57 @@ pub(super) fn replay(files: &[PathBuf], quiet: bool) -> Result<ExitCode, Failure
             replay.story.iter().for_each(|told| print(&format!("{}  {}\n", told.at, told.text)));
         }
         print(&summary(file, &replay));
+        broken += tell_breaches(replay.observed.breaches());
+        members.push(replay.observed);
     }
-    match differences {
-        0 => Ok(ExitCode::SUCCESS),
-        differences => Err(Failure::Failed(anyhow!("{differences} decisions differ from what was recorded"))),
+    let clocks = if one_machine { Clocks::OneKernel } else { Clocks::Walls };
+    let merged = record::merged(&members.iter().collect::<Vec<_>>(), clocks, &signed);
+    merged.offsets.iter().for_each(|offset| print(&format!("{}\n", offset_told(offset))));
+    broken += tell_breaches(&merged.breaches);
+    if members.len() > 1 {
+        print(&format!("{} members compared, {} signatures; {broken} rules broken\n", members.len(), signed.len()));
+    }
+    match (differences, broken) {
+        (0, 0) => Ok(ExitCode::SUCCESS),
+        (0, broken) => Err(Failure::Failed(anyhow!("rules were broken {broken} times"))),
+        (differences, broken) => Err(Failure::Failed(anyhow!(
+            "{differences} decisions differ from what was recorded, and rules were broken {broken} times"
+        ))),
     }
 }
 
+fn tell_breaches(breaches: &[Breach]) -> usize {
+    breaches.iter().for_each(|breach| print(&format!("BROKEN: {breach}\n")));
+    breaches.len()
+}
+
+fn offset_told(Offset { member, nanos, error, exchanges }: &Offset) -> String {
+    let (ms, error) = (*nanos as f64 / 1e6, error.as_secs_f64() * 1e3);
+    let by = match exchanges {
+        0 => "as gossip measured it".to_owned(),
+        exchanges => format!("bounded by {exchanges} requests and their answers"),
+    };
+    format!("the clock of {member} is {ms:.1} ms ahead of the first one's, give or take {error:.1} ms, {by}")
+}
+
+/// Each line as the signature log of a local network has it.
+fn read_signatures(file: &Path) -> Result<Vec<Signed>> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let signed = |line: &str| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [host, _, height, _, at] = fields[..] else { return None };
+        let at = BootTime::from_nanos(at.parse().ok()?);
+        Some(Signed { member: host.into(), height: height.parse().ok()?, at })
+    };
+    let lines = text.lines().enumerate();
+    let parsed = lines.map(|(nth, line)| {
+        signed(line).ok_or_else(|| anyhow!("{} line {}: not HOST KEY HEIGHT KIND NANOSECONDS", file.display(), nth + 1))
+    });
+    parsed.collect()
+}
+
 fn summary(file: &Path, replay: &Replay) -> String {
-    let Replay { heads, replayed, passed_over, span, lost, unreadable, differences, story: _ } = replay;
+    let Replay { heads, replayed, passed_over, span, lost, unreadable, differences, story: _, observed: _ } = replay;
     let mut text = String::new();
     let mut line = |line: String| text.push_str(&format!("{line}\n"));
     for difference in differences {
@@ -147,16 +211,7 @@ fn summary(file: &Path, replay: &Replay) -> String {
 }
 
 fn read_dir(dir: &Path) -> Result<Vec<u8>> {
-    let segments = record::segments(dir).with_context(|| format!("read {}", dir.display()))?;
-    let mut bytes = Vec::new();
-    for segment in segments {
-        match fs::read(&segment.path) {
-            Ok(segment) => bytes.extend(segment),
-            // The oldest may be dropped at any moment.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("read {}", segment.path.display())),
-        }
-    }
+    let bytes = record::read(dir, SystemTime::UNIX_EPOCH).with_context(|| format!("read {}", dir.display()))?;
     if bytes.is_empty() {
         return Err(anyhow!("there is no record in {}", dir.display()));
     }

@@ -7,6 +7,8 @@
 mod anonymous;
 mod entry;
 mod format;
+mod merged;
+mod observed;
 mod part;
 mod recorder;
 mod replay;
@@ -16,10 +18,12 @@ mod story;
 pub use anonymous::anonymous;
 pub use entry::{Entry, Head, Question, digest};
 pub use format::{FORMAT, Piece, Pieces, RecordError, Unreadable, encode};
+pub use merged::{Clocks, Merged, Offset, merged};
+pub use observed::Observed;
 pub use part::within;
 pub use recorder::Recorder;
 pub use replay::{Difference, Replay, replay};
-pub use ring::{Segment, segments};
+pub use ring::{Segment, read, segments};
 pub use story::Told;
 
 /// The directory of a record, in the coordinator's `state_dir`.

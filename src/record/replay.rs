@@ -1,7 +1,8 @@
-//! The same core, told the same once more.
+//! The same core, told the same once more, with a witness beside it that knows the rules.
 
 use super::entry::{Entry, Head, Question, digest};
 use super::format::{Piece, Unreadable};
+use super::observed::Observed;
 use super::story::{Story, Told};
 use crate::base::time::{Now, WallTime};
 use crate::core::fences::votes::Refusal;
@@ -23,6 +24,8 @@ pub struct Replay {
     pub unreadable: Vec<Unreadable>,
     pub differences: Vec<Difference>,
     pub story: Vec<Told>,
+    /// What a comparison with other members needs, and the rules that this one has broken.
+    pub observed: Observed,
 }
 
 /// The core of this version does not do what the recorded one did.
@@ -38,6 +41,7 @@ pub fn replay(pieces: impl IntoIterator<Item = Piece>) -> Replay {
     let mut replayer = Replayer::default();
     pieces.into_iter().for_each(|piece| replayer.take(piece));
     replayer.story.end();
+    replayer.replay.observed.end();
     Replay { story: replayer.story.told, ..replayer.replay }
 }
 
@@ -57,17 +61,20 @@ impl Replayer {
                 // The next segment of a run goes on where the last one ended.
                 if self.replay.heads.last() != Some(&head) {
                     self.story.begin(&head);
+                    self.replay.observed.end_run();
                     self.replay.heads.push(head);
                     self.core = None;
                 }
             }
             Piece::Unreadable(unreadable) => {
                 self.replay.unreadable.push(unreadable);
+                self.replay.observed.lose();
                 self.core = None;
             }
             Piece::Entry(Entry::Core(core)) => self.take_core(core.into_owned()),
             Piece::Entry(Entry::Gap { entries }) => {
                 self.replay.lost += entries;
+                self.replay.observed.lose();
                 self.story.gap(self.now, entries);
                 self.core = None;
             }
@@ -76,6 +83,7 @@ impl Replayer {
                 let event = event.into_owned();
                 self.story.before(&core, now, &event);
                 let actions = core.step(now, event.clone());
+                self.replay.observed.step(&core, now, &event, &actions);
                 self.story.after(&core, now, &actions);
                 if digest(&actions) != answer {
                     self.differs(
@@ -100,6 +108,13 @@ impl Replayer {
                         format!("on {question:?} the recorded gate said \"{was}\" and this one says \"{is}\""),
                     );
                 }
+                if refused.is_none() {
+                    let candidate = match &question {
+                        Question::Vote { candidate } => candidate,
+                        Question::Campaign => core.me(),
+                    };
+                    self.replay.observed.vote_granted(now, candidate);
+                }
                 self.story.asked(&core, now, &question, refused.as_ref());
                 self.core = Some(core);
             }
@@ -116,7 +131,9 @@ impl Replayer {
         self.replay.replayed += 1;
         let first = self.replay.span.map_or(now.wall, |(first, _)| first);
         self.replay.span = Some((first, now.wall));
-        self.core.take()
+        let core = self.core.take()?;
+        self.replay.observed.reach(&core, now);
+        Some(core)
     }
 
     fn take_core(&mut self, core: Core) {

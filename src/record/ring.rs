@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use rustix::fs::statvfs;
 
@@ -27,6 +28,24 @@ pub struct Segment {
     /// Grows from one to the next.
     pub number: u64,
     pub bytes: u64,
+}
+
+/// What the segments in `dir` hold that were written to at `since` or later, one after the other.
+///
+/// # Errors
+/// The directory or a segment cannot be read.
+pub fn read(dir: &Path, since: SystemTime) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for segment in segments(dir)? {
+        let found = fs::metadata(&segment.path).and_then(|found| found.modified());
+        match found.and_then(|at| if at < since { Ok(Vec::new()) } else { fs::read(&segment.path) }) {
+            Ok(segment) => bytes.extend(segment),
+            // The oldest may be dropped at any moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Those in `dir`, the oldest first.
@@ -186,22 +205,30 @@ impl Ring {
 
     fn make_room(&mut self) -> io::Result<()> {
         let keep = self.bytes_max.saturating_sub(self.segment_bytes());
-        while self.segments.iter().map(|segment| segment.bytes).sum::<u64>() > keep {
-            let Some(oldest) = self.segments.front() else { break };
-            match fs::remove_file(&oldest.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.segments.pop_front(),
-            };
+        while self.segments.iter().map(|segment| segment.bytes).sum::<u64>() > keep && !self.segments.is_empty() {
+            self.remove_oldest()?;
         }
         Ok(())
     }
 
-    /// The store and its votes come first.
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        let Some(oldest) = self.segments.front() else { return Ok(()) };
+        match fs::remove_file(&oldest.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.segments.pop_front(),
+        };
+        Ok(())
+    }
+
+    /// The store and its votes come first: what the record has of the disk it gives back, the oldest first.
     fn has_room(&mut self) -> bool {
         match statvfs(&self.dir) {
             Ok(found) if found.f_bavail.saturating_mul(found.f_frsize) >= LEFT_BYTES => true,
             Ok(_) => {
-                self.tell(&"the disk is almost full");
+                match self.segments.len() {
+                    0 | 1 => self.tell(&"the disk is almost full"),
+                    _ => drop(self.remove_oldest()),
+                }
                 false
             }
             Err(error) => {

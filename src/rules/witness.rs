@@ -206,11 +206,9 @@ impl Witness {
                     *taken_back = true;
                 }
             }
-            Action::ProposeRelease { epoch, .. } => {
-                if self.key != KeyOut::No {
-                    let text = format!("it releases epoch {epoch} while its chain node may have the key");
-                    self.breaks(Rule::ReleaseProof, now, text);
-                }
+            Action::ProposeRelease { epoch, .. } if self.key != KeyOut::No => {
+                let text = format!("it releases epoch {epoch} while its chain node may have the key");
+                self.breaks(Rule::ReleaseProof, now, text);
             }
             _ => {}
         }

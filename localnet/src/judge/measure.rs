@@ -99,6 +99,11 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// All that was signed so far, as of the last look.
+    pub fn signatures(&self) -> &[Signed] {
+        &self.seen
+    }
+
     /// Takes in what was signed meanwhile.
     pub fn poll(&mut self) -> Result<()> {
         match &mut self.source {

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod logs;
 pub mod measure;
+pub mod records;
 pub mod signers;
 pub mod signlog;
 pub mod status;

@@ -123,6 +123,11 @@ impl Kind {
         self.freezes() || self == Kind::PowerCut
     }
 
+    /// A record of what happens may end before the coordinator does.
+    pub fn keeps_from_writing(self) -> bool {
+        self.needs_disks() || matches!(self, Kind::DiskFull | Kind::TornStore | Kind::WipedMember)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Cut => "cut both ways",

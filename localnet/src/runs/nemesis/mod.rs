@@ -25,10 +25,11 @@ use crate::hosts::disks;
 use crate::hosts::faults::{self, What};
 use crate::judge::check::check;
 use crate::judge::measure::Watch;
+use crate::judge::records::{self, Since};
 use crate::judge::signers;
 use crate::net::namespaces;
 use crate::net::wires::{self, Request};
-use crate::net::{Custody, Ground, Host, Net, Shape, Usage, write_file};
+use crate::net::{ChainKind, Custody, Ground, Host, Net, Shape, Usage, write_file};
 use crate::process::launch::{self, with_diagnosis};
 use crate::process::procs;
 use crate::runs::bench::await_steady;
@@ -105,12 +106,12 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
     let net = launch::prepare(dir, plan.shape)?;
     clock::install(&net)?;
-    notice_frozen_disks(&net)?;
+    configure(&net)?;
     launch::start(&net, |_| ())?;
     eprintln!("nemesis: the network is up");
     let kinds = possible_kinds(&net, &plan.kinds);
     let mut attack = Attack::new(&net, plan, &kinds);
-    let (mut violated, mut silent) = (Vec::new(), Vec::new());
+    let (mut violated, mut silent, mut broken) = (Vec::new(), Vec::new(), Vec::new());
     for n in 1..=plan.rounds {
         let pair = with_diagnosis(&net, attack.settle().with_context(|| format!("before round {n}")))?;
         let faults = attack.choose(&pair.holder);
@@ -136,13 +137,17 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
             eprintln!("nemesis: round {n} SILENT: {names}: {silence}");
             silent.push(n);
         }
+        if let Some(finding) = verdict.recorded {
+            eprintln!("nemesis: round {n} BROKEN by the records: {names}: {finding}");
+            broken.push(n);
+        }
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
     let made_by_signers = match net.custody {
         Custody::Signer => Some(signers::read(&net)?.len()),
         Custody::Links | Custody::Single => None,
     };
-    Ok(Results { tallies: attack.tallies, violated, silent, made_by_signers, verdict: check(&net)? })
+    Ok(Results { tallies: attack.tallies, violated, silent, broken, made_by_signers, verdict: check(&net)? })
 }
 
 /// Without those of disks that cannot be frozen here; why not was said when they were made.
@@ -155,11 +160,12 @@ fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
     possible
 }
 
-/// Faults last for a second or three.
-fn notice_frozen_disks(net: &Net) -> Result<()> {
+/// Faults last for a second or three, so a disk that hangs is to be noticed soon. A record has to hold one round, on a
+/// disk that is small.
+fn configure(net: &Net) -> Result<()> {
     for file in net.hosts.iter().map(|host| net.config_file(&host.id)) {
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\n", 1))?;
+        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\nrecord_mib = 4\n", 1))?;
     }
     Ok(())
 }
@@ -186,11 +192,13 @@ struct Verdict {
     signed: Option<String>,
     /// Nobody signed for too long, or a host was chosen that could not.
     silent: Option<String>,
+    /// A decision that comes out otherwise, or a rule that was broken, by the members' own records.
+    recorded: Option<String>,
 }
 
 impl Verdict {
     fn is_clean(&self) -> bool {
-        self.signed.is_none() && self.silent.is_none()
+        self.signed.is_none() && self.silent.is_none() && self.recorded.is_none()
     }
 }
 
@@ -247,6 +255,7 @@ impl<'a> Attack<'a> {
 
     /// Strikes, perhaps asks for a handover, sees somebody sign, puts everything right, and sees the network recover.
     fn round(&mut self, pair: &Pair, faults: &[Fault]) -> Result<Verdict> {
+        let since = Since::now();
         let mut watch = Watch::begin(self.net)?;
         watch.await_by(&pair.holder, 1, SIGN_BOUND)?;
         if let Some(sabotage) = self.sabotage {
@@ -308,6 +317,7 @@ impl<'a> Attack<'a> {
         }
         self.recover()?;
         watch.poll()?;
+        verdict.recorded = self.judge_records(since, &watch, faults)?;
         let report = watch.report().context("a round without signatures")?;
         let doubles = signers::doubles(&signers::read(self.net)?);
         if report.is_clean() && doubles.is_empty() {
@@ -321,6 +331,16 @@ impl<'a> Attack<'a> {
             self.tallies.faults.entry(kind).or_default().violated += 1;
         }
         Ok(Verdict { signed: Some(format!("{report:?} {}", doubles.join("; "))), ..verdict })
+    }
+
+    /// What the records of all members say of the round.
+    fn judge_records(&mut self, since: Since, watch: &Watch, faults: &[Fault]) -> Result<Option<String>> {
+        // By whose record nothing is missing, of what was signed by whom and when.
+        let whole = self.net.chain == ChainKind::Sim && faults.iter().all(|fault| !fault.kind.keeps_from_writing());
+        let signed = if whole { watch.signatures() } else { &[] };
+        let findings = records::judge(self.net, since, signed)?;
+        self.tallies.replayed += findings.replayed;
+        Ok(findings.failure())
     }
 
     /// A holder that has signed for a while, and a ready standby.
@@ -372,7 +392,7 @@ impl<'a> Attack<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{ChainKind, Programs};
+    use crate::net::Programs;
 
     fn laid_out() -> (tempfile::TempDir, Net) {
         let dir = tempfile::tempdir().unwrap();

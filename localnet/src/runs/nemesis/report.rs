@@ -50,6 +50,8 @@ pub struct Tallies {
     /// Of every kind that is part of the run.
     pub faults: BTreeMap<Kind, Tally>,
     pub handovers: Tally,
+    /// Decisions that were made once more from the members' records.
+    pub replayed: u64,
 }
 
 impl Tallies {
@@ -73,7 +75,7 @@ impl Tallies {
         };
         self.faults.iter().for_each(|(kind, tally)| row(kind.name(), tally));
         row(HANDOVER, &self.handovers);
-        table(&rows)
+        format!("{}{} decisions were made once more from the records\n", table(&rows), self.replayed)
     }
 }
 
@@ -83,6 +85,8 @@ pub struct Results {
     pub violated: Vec<usize>,
     /// Rounds in which nobody signed for too long, or the baton was given to a host with a hung guard, by number.
     pub silent: Vec<usize>,
+    /// Rounds in which a member's record shows another decision or a broken rule, by number.
+    pub broken: Vec<usize>,
     /// Where no chain node has the key: each round has judged them.
     pub made_by_signers: Option<usize>,
     /// By the checker, over everything that was signed.
@@ -96,7 +100,8 @@ impl Results {
         let by_round = || (!self.violated.is_empty()).then(|| format!("rounds {:?} were violated", self.violated));
         let signed = self.verdict.failure().or_else(by_round);
         let silent = (!self.silent.is_empty()).then(|| format!("in rounds {:?} somebody had to sign", self.silent));
-        let failures: Vec<String> = signed.into_iter().chain(silent).collect();
+        let broken = (!self.broken.is_empty()).then(|| format!("in rounds {:?} the records show a fault", self.broken));
+        let failures: Vec<String> = signed.into_iter().chain(silent).chain(broken).collect();
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
@@ -119,9 +124,15 @@ mod tests {
         let mut faults: BTreeMap<Kind, Tally> = Kind::ALL.map(|kind| (kind, once.clone())).into();
         let alone = [3, 1, 2].map(Duration::from_secs).to_vec();
         faults.insert(Kind::TornStore, Tally { tried: 3, violated: 2, alone, ..Tally::default() });
-        let tallies = Tallies { faults, handovers: once };
-        let results =
-            Results { tallies, violated: vec![7], silent: vec![], made_by_signers: None, verdict: Verdict::default() };
+        let tallies = Tallies { faults, handovers: once, replayed: 0 };
+        let results = Results {
+            tallies,
+            violated: vec![7],
+            silent: vec![],
+            broken: vec![],
+            made_by_signers: None,
+            verdict: Verdict::default(),
+        };
         assert_eq!(results.missed(), ["torn store"]);
         assert_eq!(results.failure().as_deref(), Some("rounds [7] were violated"));
         let table = results.tallies.table();
@@ -144,9 +155,13 @@ mod tests {
             tallies,
             violated: vec![],
             silent: vec![2, 5],
+            broken: vec![5],
             made_by_signers: None,
             verdict: Verdict::default(),
         };
-        assert_eq!(results.failure().as_deref(), Some("in rounds [2, 5] somebody had to sign"));
+        assert_eq!(
+            results.failure().as_deref(),
+            Some("in rounds [2, 5] somebody had to sign; in rounds [5] the records show a fault")
+        );
     }
 }
