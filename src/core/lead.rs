@@ -12,6 +12,7 @@ use super::{Core, tenure};
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::{BootTime, Now, WallTime};
 use crate::core::fences::lease::Lease;
+use crate::core::left_out::{LeftOut, is_left_out};
 
 /// Leadership of one Raft term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,9 +135,10 @@ impl Core {
         if self.tenure.is_some() || self.lead.is_none() {
             return;
         }
-        let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing);
+        let claims_again = is_left_out(LeftOut::NoSecondClaim);
+        let releasing = self.lead.as_ref().is_some_and(|lead| lead.releasing) && !claims_again;
         let may_become_ready = self.host.runs_node() && self.stays_voter(&self.settings.me);
-        if self.has_released() {
+        if self.has_released() && !claims_again {
             self.offer_lead(now, out);
         } else if releasing {
             // Nothing to do before it commits.
@@ -202,6 +204,11 @@ impl Core {
     /// When the guard of a holder with the present lease fires; `None` without a lease.
     pub(super) fn deadline(&self, now: BootTime) -> Option<BootTime> {
         let lease = &self.lead.as_ref()?.lease;
-        lease.acked_at(now, &self.voters).map(|acked_at| self.settings.timing.deadline(acked_at))
+        let timing = &self.settings.timing;
+        let acked_at = lease.acked_at(now, &self.voters)?;
+        if is_left_out(LeftOut::Drift) {
+            return Some(acked_at + timing.lease() - timing.kill_max());
+        }
+        Some(timing.deadline(acked_at))
     }
 }

@@ -16,6 +16,7 @@ pub mod fences;
 pub mod host;
 mod key_watch;
 mod lead;
+pub mod left_out;
 pub mod peers;
 mod resigned;
 mod rival;

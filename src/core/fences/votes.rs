@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::BootTime;
+use crate::core::left_out::{LeftOut, is_left_out};
 use crate::core::settings::Memory;
 
 /// What a member must remember in order not to vote inside somebody's lease.
@@ -55,7 +56,8 @@ impl VoteGate {
     /// `promise` is what this member's own configuration asks for, `memory.promised` the longest that it may have made
     /// before it was started: rule (a) waits out the longer.
     pub fn new(promise: Duration, started_at: BootTime, memory: &Memory) -> Self {
-        let quarantine_until = (!memory.fresh).then_some(started_at + promise.max(memory.promised));
+        let quarantined = !memory.fresh && !is_left_out(LeftOut::Quarantine);
+        let quarantine_until = quarantined.then_some(started_at + promise.max(memory.promised));
         let Memory { vote_term, released_term, promise_lost, .. } = *memory;
         VoteGate { promise, quarantine_until, promise_lost, promised: None, vote_term, released_term }
     }
@@ -70,7 +72,9 @@ impl VoteGate {
     /// A quorum answered requests which this member, as leader of `term`, had sent at `acked_at`: it promises
     /// itself what every follower promised it.
     pub fn note_own_lease(&mut self, me: &NodeId, term: Term, acked_at: BootTime) {
-        self.promise_to(me, term, acked_at + self.promise);
+        if !is_left_out(LeftOut::OwnPromise) {
+            self.promise_to(me, term, acked_at + self.promise);
+        }
     }
 
     /// This member's own vote is of `term` now.
@@ -114,7 +118,7 @@ impl VoteGate {
         }
         let quarantine = self.quarantine_until.unwrap_or(BootTime::from_nanos(0));
         let promise = match &self.promised {
-            Some(promise) if promise.leader != *candidate => promise.until,
+            Some(promise) if promise.leader != *candidate && !is_left_out(LeftOut::Promise) => promise.until,
             Some(_) | None => BootTime::from_nanos(0),
         };
         quarantine.max(promise)
@@ -144,7 +148,7 @@ impl VoteGate {
     /// # Errors
     /// The first of the rules (c), (a), (b) that forbids a vote for `candidate`.
     pub fn check(&self, now: BootTime, candidate: &NodeId, node_proven: bool) -> Result<(), Refusal> {
-        if !node_proven {
+        if !node_proven && !is_left_out(LeftOut::NodeProof) {
             return Err(Refusal::NodeNotProven);
         }
         if self.is_waived() {
@@ -156,6 +160,7 @@ impl VoteGate {
             return Err(Refusal::Quarantine { left: until.since(now) });
         }
         match &self.promised {
+            Some(_) if is_left_out(LeftOut::Promise) => Ok(()),
             Some(promise) if promise.leader != *candidate && now < promise.until => {
                 Err(Refusal::Promised { leader: promise.leader.clone(), left: promise.until.since(now) })
             }
@@ -166,7 +171,8 @@ impl VoteGate {
     /// Rule W: the leader of the term that this member still votes in has let go, and never claims
     /// again in that term.
     fn is_waived(&self) -> bool {
-        self.released_term == Some(self.vote_term)
+        let of_any_term = is_left_out(LeftOut::ReleaseOfTheTerm) && self.released_term.is_some();
+        self.released_term == Some(self.vote_term) || of_any_term
     }
 
     /// The leader of the highest term has the promise, until the last of all promises so far has run out.

@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::core::agreed::replicated::{Applied, Baton, Command, View};
 use crate::core::event::Action;
 use crate::core::fences::floor::{self, FloorSource};
+use crate::core::left_out::{LeftOut, is_left_out};
 pub use reason::Reason;
 use serde::{Deserialize, Serialize};
 pub use settling::Halt;
@@ -280,6 +281,8 @@ impl Core {
         }
         tenure.deadline = Some(deadline);
         tenure.asked_since.get_or_insert(now.boot);
+        let never = if is_left_out(LeftOut::Deadline) { Duration::from_secs(3600) } else { Duration::ZERO };
+        let deadline = deadline + never;
         out.push(Action::Arm { epoch: tenure.epoch, deadline });
     }
 

@@ -18,6 +18,7 @@ use crate::base::time::WallTime;
 use crate::core::agreed::orders::{Barred, Orders};
 use crate::core::agreed::sign_log::{Grant, SignLog, SignRequest, Verdict};
 use crate::core::fences::floor::FloorSource;
+use crate::core::left_out::{LeftOut, is_left_out};
 use crate::core::upgrades::Plans;
 
 pub use command::{Baton, Command, Set, Signing, Upgrade};
@@ -349,7 +350,9 @@ impl Replicated {
         if epoch != self.epoch.next() {
             return rejected(format!("claim of epoch {epoch} by {member}: the next epoch is {}", self.epoch.next()));
         }
-        if let Some(release) = self.last_release.filter(|release| release.term == term) {
+        if let Some(release) =
+            self.last_release.filter(|release| release.term == term && !is_left_out(LeftOut::NoSecondClaim))
+        {
             return rejected(format!(
                 "claim of epoch {epoch} by {member}: the leader of term {term} released epoch {} in the same term and \
                  must win a new one first",
