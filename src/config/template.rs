@@ -164,6 +164,7 @@ impl Page {
         self.set("member.run_dir", &wanted.run_dir);
         self.show("member.disk_timeout");
         self.show("member.record_mib");
+        self.show("member.snapshot_every");
         match wanted.join {
             true => self.line("member.join", "true", Mark::Said),
             false => self.show("member.join"),

@@ -11,7 +11,7 @@ use baton::base::ids::{Epoch, NodeId, Role, SignMark};
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
 use baton::cluster::identity::{Identity, Known};
-use baton::cluster::raft::{Consensus, Origin, SNAPSHOT_EVERY, Start};
+use baton::cluster::raft::{Consensus, Origin, Start};
 use baton::cluster::roster::Roster;
 use baton::cluster::store::{AppliedEntry, News, Opened, PromiseFile, Store, StoreError, count_start};
 use baton::cluster::transport;
@@ -84,7 +84,7 @@ impl Shape {
             obeys_core: false,
             sessions: false,
             timings: BTreeMap::new(),
-            snapshot_every: SNAPSHOT_EVERY,
+            snapshot_every: config::SNAPSHOT_EVERY.into(),
         }
     }
 

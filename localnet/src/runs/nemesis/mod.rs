@@ -105,7 +105,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
     let net = launch::prepare(dir, plan.shape)?;
     clock::install(&net)?;
-    notice_frozen_disks(&net)?;
+    sharpen(&net)?;
     launch::start(&net, |_| ())?;
     eprintln!("nemesis: the network is up");
     let kinds = possible_kinds(&net, &plan.kinds);
@@ -155,11 +155,12 @@ fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
     possible
 }
 
-/// Faults last for a second or three.
-fn notice_frozen_disks(net: &Net) -> Result<()> {
+/// Faults last for a second or three, and a round commits some entries: a frozen disk is noticed in that time, and whoever
+/// was away for a round or two gets a snapshot.
+fn sharpen(net: &Net) -> Result<()> {
     for file in net.hosts.iter().map(|host| net.config_file(&host.id)) {
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\n", 1))?;
+        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\nsnapshot_every = 10\n", 1))?;
     }
     Ok(())
 }
