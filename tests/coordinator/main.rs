@@ -1,5 +1,6 @@
 //! `baton run` and `baton check` on one host, with real guards and chain nodes that are scripts.
 
+mod bad_files;
 mod bad_input;
 mod bad_near;
 mod containment;
