@@ -16,12 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::fake_neard::{SLOT, TURN};
 use super::stage::Host;
 
-/// As NEAR's.
-const SLOT: Duration = Duration::from_millis(600);
-/// On the chain that waits for nobody, the account has a chunk to make at every so many heights.
-const TURN: u64 = 8;
 const HANDOVERS: u32 = 5;
 
 struct Pair {
@@ -352,4 +349,33 @@ async fn on_a_halted_chain_a_lost_holders_gossiped_mark_is_met_by_approvals_alon
     pair.brings("skip");
     pair.is_active(1).await;
     assert!(pair.hosts[1].event_after(0, &format!("signs skip {top}")).is_none(), "{:?}", pair.hosts[1].events());
+}
+
+#[tokio::test]
+async fn a_holder_is_told_at_which_heights_it_has_no_chunk_to_make() {
+    let mut pair = Pair::new(OnHalt::Wait).await;
+    let first_of_turn = (pair.head / TURN + 1) * TURN + 1;
+    let told = async |pair: &Pair, length| {
+        let told = pair.hosts[0].effects.maintenance_window(length).await.expect("near tells windows");
+        let (pace, window) = told.expect("an answer");
+        assert_eq!(pace.head, pair.head);
+        // A status tells milliseconds.
+        assert!(pace.block_time.abs_diff(SLOT) < Duration::from_millis(1), "{pace:?}");
+        window
+    };
+    assert_eq!(told(&pair, SLOT * TURN as u32).await, None, "no window has a whole turn");
+    // The next block is the one before the chunk of this turn.
+    while pair.head + 2 < first_of_turn - 1 {
+        pair.block();
+        pair.reach(0, pair.head).await;
+    }
+    let window = told(&pair, SLOT * 4).await.expect("the next turn has one");
+    assert_eq!(window.heights, first_of_turn..first_of_turn + TURN - 1);
+    assert!(!window.starts_in.is_zero(), "{window:?}");
+    for _ in 0..2 {
+        pair.block();
+        pair.reach(0, pair.head).await;
+    }
+    let window = told(&pair, SLOT * 4).await.expect("an open one");
+    assert_eq!((window.heights.start, window.starts_in), (pair.head + 1, Duration::ZERO));
 }
