@@ -13,3 +13,4 @@ mod node_arguments;
 mod open_files;
 mod secret_key;
 mod service_manager;
+mod short_life;
