@@ -23,7 +23,7 @@ pub(super) fn run(
     let filter = log::filter().map_err(Failure::BadInput)?;
     let log_format = LogFormat::chosen(log_format).map_err(Failure::BadInput)?;
     let member = config.id.clone();
-    let mixed = log_format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
+    let mixed = mixed_log(&config, log_format);
     let runtime = threads::runtime().context("start the runtime").map_err(Failure::Failed)?;
     runtime.block_on(async {
         let prepared = coordinator::prepare(config, key_use).await.map_err(Failure::BadInput)?;
@@ -34,8 +34,8 @@ pub(super) fn run(
         for warning in prepared.warnings() {
             tracing::warn!("{warning}");
         }
-        if mixed {
-            tracing::warn!("chain.log is not set: what the chain node says stands between these lines, and is no JSON");
+        if let Some(warning) = mixed {
+            tracing::warn!("{warning}");
         }
         prepared.run(stop_node, log_format.of_guard()).await.map_err(Failure::Failed)
     })?;
@@ -54,9 +54,17 @@ fn leave_out_a_rule() -> Result<(), Failure> {
     Ok(())
 }
 
+fn mixed_log(config: &Config, format: LogFormat) -> Option<String> {
+    let mixed = format == LogFormat::Json && config.chain.as_ref().is_some_and(|chain| chain.log.is_none());
+    mixed
+        .then(|| "chain.log is not set: what the chain node says stands between these lines, and is no JSON".to_owned())
+}
+
 pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let config = file.load()?;
     check_keys(&config).map_err(bad_input)?;
+    log::filter().map_err(Failure::BadInput)?;
+    let mixed = mixed_log(&config, LogFormat::chosen(None).map_err(Failure::BadInput)?);
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
     let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
@@ -72,7 +80,7 @@ pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     };
     let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
     let priority = threads::priority_warning(&config.timing, by_log);
-    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority);
+    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority).chain(&mixed);
     for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
         text.push_str(&format!("warning: {warning}\n"));
     }

@@ -65,6 +65,11 @@ pub const KEYS: &[Key] = &[
         "record_mib = 64",
         "MiB of what the coordinator was told and decided, for `baton replay`; 0 keeps nothing",
     ),
+    default(
+        "member.snapshot_every",
+        "snapshot_every = 500",
+        "Entries of the log between two snapshots; those before them are removed. For tests",
+    ),
     default("member.join", "join = false", "Never form a cluster: with an empty store, wait for `baton member add`"),
     required("cluster.name", r#"name = "my-validator""#, "Members of another name are refused"),
     required("cluster.listen", r#"listen = "0.0.0.0:7401""#, "IP:PORT where this member waits for the others"),

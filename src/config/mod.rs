@@ -25,7 +25,7 @@ pub use credentials::CREDENTIALS_DIRECTORY;
 pub use error::{ConfigError, Origin};
 pub use key_list::{Absent, KEYS, Key};
 pub use keys::check_keys;
-pub use sections::{PRIORITY_MAX, check_address, check_id, is_loopback};
+pub use sections::{PRIORITY_MAX, SNAPSHOT_EVERY, check_address, check_id, is_loopback};
 
 use crate::base::chain_node::Activation;
 use crate::base::guard_frame::LinkSpec;
@@ -44,6 +44,8 @@ pub struct Config {
     pub disk_timeout: Duration,
     /// So much of what the core is told and answers is kept; 0 keeps nothing.
     pub record_bytes: u64,
+    /// Applied entries between two snapshots.
+    pub snapshot_every: u64,
     /// This host never forms a cluster: with an empty store it waits until it is added to one.
     pub join: bool,
     pub cluster: Cluster,

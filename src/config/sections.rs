@@ -23,6 +23,10 @@ const DISK_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// Some hours of an ordinary member.
 const RECORD_MIB: u32 = 64;
 const RECORD_MIB_MAX: u32 = 4096;
+/// An entry is a few hundred bytes and moves are rare.
+pub const SNAPSHOT_EVERY: u32 = 500;
+const SNAPSHOT_EVERY_MIN: u32 = 10;
+const SNAPSHOT_EVERY_MAX: u32 = 10_000;
 /// A unix socket's path has 107 bytes at most; the rest of it is for the file name.
 const RUN_DIR_BYTES_MAX: usize = 90;
 
@@ -33,6 +37,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     check_run_dir(doc, &run_dir)?;
     let disk_timeout = doc.duration_within("member.disk_timeout", DISK_TIMEOUT_MIN, DISK_TIMEOUT_MAX)?;
     let record_mib = doc.integer("member.record_mib", 0, RECORD_MIB_MAX)?.unwrap_or(RECORD_MIB);
+    let snapshot_every = doc.integer("member.snapshot_every", SNAPSHOT_EVERY_MIN, SNAPSHOT_EVERY_MAX)?;
     let join = doc.boolean("member.join")?.unwrap_or(false);
     let cluster = cluster(doc)?;
     let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
@@ -80,6 +85,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         run_dir,
         disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
         record_bytes: u64::from(record_mib) << 20,
+        snapshot_every: snapshot_every.unwrap_or(SNAPSHOT_EVERY).into(),
         join,
         cluster,
         timing,

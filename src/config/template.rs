@@ -164,6 +164,7 @@ impl Page {
         self.set("member.run_dir", &wanted.run_dir);
         self.show("member.disk_timeout");
         self.show("member.record_mib");
+        self.show("member.snapshot_every");
         match wanted.join {
             true => self.line("member.join", "true", Mark::Said),
             false => self.show("member.join"),
@@ -356,7 +357,9 @@ impl Page {
             writeln!(self.text, "\n# Binaries in cosmovisor's layout, swapped {when}: docs/upgrades.md.\n#[upgrade]");
         self.line("upgrade.name", &quoted(name), Mark::Shown);
         self.line("upgrade.root", &quoted(&chain.home), Mark::Shown);
-        self.show("upgrade.allow_download");
+        if by_chain {
+            self.show("upgrade.allow_download");
+        }
         self.show("upgrade.restart_after");
         if by_chain {
             self.show("upgrade.poll");

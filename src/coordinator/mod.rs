@@ -45,7 +45,7 @@ use crate::base::time::BootTime;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::identity::{Identity, Known};
 use crate::cluster::introduce::{Doorbell, cluster_exists};
-use crate::cluster::raft::{self, Consensus, Origin, SNAPSHOT_EVERY};
+use crate::cluster::raft::{self, Consensus, Origin};
 use crate::cluster::roster::Roster;
 use crate::cluster::store::Store;
 use crate::cluster::transport::{self, Entrance, Homes};
@@ -153,7 +153,7 @@ impl Prepared {
             state_machine: opened.state_machine,
             core: core.clone(),
             promises,
-            snapshot_every: SNAPSHOT_EVERY,
+            snapshot_every: config.snapshot_every,
         })
         .await?;
         let services = Routes::new(consensus.service())

@@ -149,7 +149,10 @@ pub fn check_host(config: &Config) -> Result<Vec<String>> {
             Owner::Elsewhere(addr) => warnings.push(elsewhere(config, &endpoint, addr)?),
             Owner::Unknown(reason) => {
                 let at = endpoint.shown();
-                warnings.push(format!("chain.probe: it cannot be proven that our own node answers at {at}: {reason}"));
+                warnings.push(format!(
+                    "chain.probe: it cannot be proven that our own node answers at {at}: {reason}; whoever answers there is \
+                     believed, so make sure that nothing else can listen there"
+                ));
             }
             Owner::Ours(_) | Owner::Nobody => {}
         }

@@ -1,5 +1,6 @@
 //! `baton run` and `baton check` on one host, with real guards and chain nodes that are scripts.
 
+mod bad_files;
 mod bad_input;
 mod bad_near;
 mod containment;
@@ -12,3 +13,4 @@ mod node_arguments;
 mod open_files;
 mod secret_key;
 mod service_manager;
+mod short_life;

@@ -408,6 +408,9 @@ impl Story {
                 Event::UnheldTold(Unheld { since: wall(duration(since)?), until: wall(duration(until)?) })
             }
             ["mark-seen", height] => Event::MarkSeen(SignMark::at_height(number(height)?)),
+            ["mark-seen", height, "approved", approved] => {
+                Event::MarkSeen(SignMark::of_approvals(number(height)?, number(approved)?))
+            }
             ["handover-wanted", to, "to-upgrade"] => {
                 Event::HandoverWanted { to: Some((*to).into()), timeout: HANDOVER_TIMEOUT, reason: Reason::Upgrade }
             }
@@ -490,6 +493,9 @@ fn host_event(words: &[&str], at: BootTime) -> Result<Event, String> {
             },
             ..health(true, number(height)?, duration(head)?)
         }),
+        ["probed", height, "head", head, "approved", approved] => {
+            Event::Probed(Health { approved: number(approved)?, ..health(true, number(height)?, duration(head)?) })
+        }
         ["probed", height, "head", head, "peers", peers] => Event::Probed(Health {
             peers: Some(number(peers)? as u32),
             ..health(true, number(height)?, duration(head)?)

@@ -13,7 +13,7 @@ use baton::base::ids::Role;
 use baton::base::signing::Custody;
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
-use baton::config::Chain;
+use baton::config::{Chain, OnHalt};
 use baton::core::agreed::replicated::{Baton, Command as Entry, Replicated};
 use baton::core::upgrades::UpgradeReport;
 use baton::core::{Action, Core, Event, Memory, Peer, Settings, Stage};
@@ -67,7 +67,7 @@ impl Host {
         let guard = GuardProcess(start_guard(dir));
         let view = Replicated::default().view();
         let memory = Memory { view, ..Memory::fresh() };
-        let (core, actions) = SharedCore::new(Core::new(settings(), memory, BootTime::now()), Recorder::off());
+        let (core, actions) = SharedCore::new(Core::new(settings(chain), memory, BootTime::now()), Recorder::off());
         let core = Arc::new(core);
         let setup = Setup {
             custody: Custody::Links,
@@ -264,7 +264,7 @@ fn timing() -> Timing {
     Timing::new(Duration::from_millis(500), Duration::from_secs(60), Duration::from_millis(500), 1000).expect("sound")
 }
 
-fn settings() -> Settings {
+fn settings(chain: &Chain) -> Settings {
     Settings {
         me: "a".into(),
         role: Role::Validator,
@@ -279,7 +279,7 @@ fn settings() -> Settings {
         head_still_max: SOON,
         activation_max: SOON,
         stop_timeout: SOON,
-        settle_max: None,
+        settle_max: (chain.on_halt == OnHalt::Replica).then_some(chain.halt_after),
         sees_key_on_chain: false,
         custody: Custody::Links,
     }

@@ -7,6 +7,8 @@ use crate::common::{TestNet, long_leases};
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::signlog::{self, Signature};
+use localnet::judge::status;
+use localnet::net::http;
 use localnet::process::launch;
 use localnet::process::procs::{self, Proc, marked};
 use localnet::runs::demo::{Pair, ask_baton};
@@ -118,32 +120,60 @@ fn a_halted_chain_goes_on_by_an_operators_word() {
     t.pretend(&pair.standby, "in-sync");
     procs::signal(&validators(&t), Signal::STOP).unwrap();
     t.kill_host(&pair.holder);
-    t.or_logs(localnet::process::launch::await_step(|| {
-        let why = ask_baton(&t.net, &pair.standby, &["why"])?.stdout;
-        let told =
-            ["the chain stands still at height", "is known to be signed"].iter().all(|words| why.contains(words));
-        anyhow::ensure!(told, "{why}");
+    settles_on_a_halted_chain(&t, &pair.standby);
+    hand_back_to_the_lost_host(&t, &pair);
+    let settling = pair.holder;
+    t.or_logs(launch::await_step(|| {
+        let low = ask_baton(&t.net, &settling, &early)?.stderr;
+        anyhow::ensure!(low.contains("the key has signed at height"), "{low}");
         Ok(())
     }));
-    let low = crate::common::said(&t, &pair.standby, &early, 1);
-    assert!(low.contains("the key has signed at height"), "{low}");
     let log = signlog::read(&t.net.sign_log()).unwrap();
     let signed =
         log.iter().filter(|signature| signature.key == t.net.shared_key).map(|signature| signature.height).max();
     let signed = signed.expect("a signature");
     let above = signed.to_string();
-    let said = crate::common::said(&t, &pair.standby, &["floor", "--above", &above, "--because", "a test"], 0);
+    let said = crate::common::said(&t, &settling, &["floor", "--above", &above, "--because", "a test"], 0);
     assert!(said.contains(&format!("signs above height {above}")), "{said}");
 
     procs::signal(&validators(&t), Signal::CONT).unwrap();
-    let moved = t.active(&pair.standby);
+    let moved = t.active(&settling);
     assert_eq!(
         (moved["floor_source"].as_str(), moved["laid_floor"]["above"].as_u64()),
         (Some("operator"), Some(signed))
     );
     let mut watch = t.or_logs(Watch::begin(&t.net));
-    t.or_logs(watch.await_by(&pair.standby, 5, MOVE_BOUND));
+    t.or_logs(watch.await_by(&settling, 5, MOVE_BOUND));
     t.assert_nothing_signed_twice();
+}
+
+/// Waits until `why`, the page and the status of `host` say it. The status has one line for it, which it cuts.
+fn settles_on_a_halted_chain(t: &TestNet, host: &str) {
+    let page = t.net.host(host).unwrap().metrics();
+    t.or_logs(launch::await_step(|| {
+        let page = String::from_utf8_lossy(&http::get(page, "/")?).into_owned();
+        let (halted, signed) = ("the chain stands still at height", "is known to be signed");
+        for shown in [ask_baton(&t.net, host, &["why"])?.stdout, page] {
+            let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+            anyhow::ensure!(shown.contains(halted) && shown.contains(signed), "{shown}");
+        }
+        let status = status::for_people(&t.net, host)?;
+        anyhow::ensure!(status.contains(halted), "{status}");
+        Ok(())
+    }));
+}
+
+/// Its host comes back while the one that took over settles, and is told to hand over to it. It settles as well.
+fn hand_back_to_the_lost_host(t: &TestNet, Pair { holder: lost, standby: settling }: &Pair) {
+    launch::start_coordinator(&t.net, lost).unwrap();
+    let rpc = t.net.host(lost).unwrap().rpc();
+    t.or_logs(launch::await_step(|| http::get_json(rpc, "/pretend?in-sync").map(drop)));
+    t.or_logs(launch::await_step(|| {
+        // Nobody becomes active in that time.
+        let made = ask_baton(&t.net, settling, &["handover", "--to", lost, "--timeout", "2s"])?;
+        anyhow::ensure!(made.stderr.contains(&format!("{lost} holds the baton already")), "{}", made.stderr);
+        Ok(())
+    }));
 }
 
 fn await_mark_file(t: &TestNet, host: &str) {

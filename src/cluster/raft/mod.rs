@@ -48,10 +48,6 @@ use crate::core::agreed::members::Members;
 use crate::core::agreed::replicated::{Applied, Command};
 use crate::core_handle::SharedCore;
 
-/// Applied entries between two snapshots, unless a test says otherwise. An entry is a few hundred bytes and moves are
-/// rare.
-pub const SNAPSHOT_EVERY: u64 = 500;
-
 #[derive(Debug, thiserror::Error)]
 pub enum ConsensusError {
     #[error("openraft refuses its configuration: {0}")]

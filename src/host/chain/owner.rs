@@ -272,4 +272,51 @@ mod tests {
         assert_eq!(other.owner(None, &BTreeSet::new()), Owner::Elsewhere(addr));
         assert!(other.elsewhere(addr).contains("192.0.2.7:3030") && other.elsewhere(addr).contains("127.0.0.1:3030"));
     }
+
+    const INSIDE: &str = "host::chain::owner::tests::inside_a_pid_namespace_the_listener_is_somebody_elses";
+    const PORT: &str = "BATON_TEST_PORT";
+
+    /// A program in a PID namespace of its own, in this network namespace.
+    fn in_pid_namespace(program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(program);
+        command
+    }
+
+    /// As of containers that share a network: the kernel shows the socket, and not who has it.
+    #[test]
+    fn a_listener_in_another_pid_namespace_is_not_believed() {
+        let tried = in_pid_namespace("true").output().expect("unshare(1)");
+        if !tried.status.success() {
+            let said = String::from_utf8_lossy(&tried.stderr);
+            assert!(std::env::var_os("BATON_REQUIRE_NAMESPACES").is_none(), "{said}");
+            eprintln!("left out: no PID namespace here: {said}");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut inside = in_pid_namespace(std::env::current_exe().expect("this program"));
+        let asked = inside.args([INSIDE, "--exact", "--ignored"]).env(PORT, port.to_string()).output();
+        let asked = asked.expect("unshare(1)");
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert!(asked.status.success() && said.contains("1 passed"), "asked from inside: {said}");
+
+        let mut node =
+            in_pid_namespace("sleep").arg("1000").stdin(OwnedFd::from(listener)).spawn().expect("unshare(1)");
+        let outside = endpoint("127.0.0.1", port).owner(None, &BTreeSet::new());
+        node.kill().expect("it runs");
+        node.wait().expect("its end");
+        let pid = format!("(pid {})", node.id());
+        assert!(matches!(&outside, Owner::Foreign(told) if told.contains(&pid)), "asked from outside: {outside:?}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a namespace"]
+    fn inside_a_pid_namespace_the_listener_is_somebody_elses() {
+        let Ok(port) = std::env::var(PORT) else { return };
+        let port = port.parse().expect("a number");
+        let owner = endpoint("127.0.0.1", port).owner(Some(std::process::id()), &BTreeSet::new());
+        let told = "and baton did not start it; baton check, run as root, names it";
+        assert!(matches!(&owner, Owner::Foreign(said) if said.contains(told)), "{owner:?}");
+    }
 }

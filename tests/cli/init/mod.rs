@@ -174,7 +174,9 @@ fn a_file_says_what_the_flags_say() {
 #[test]
 fn a_file_for_neard_offers_nothing_of_another_chain() {
     let written = page(&[THREE, NEAR]).as_written();
-    for word in ["gaia", "priv_validator", "/var/log", "preupgrade_retries", "upgrade-info", "min_peers"] {
+    for word in
+        ["gaia", "priv_validator", "/var/log", "preupgrade_retries", "upgrade-info", "min_peers", "allow_download"]
+    {
         assert!(!written.contains(word), "{word}: {written}");
     }
     assert!(written.contains("backup_dir = \"/var/backups/neard\""), "{written}");

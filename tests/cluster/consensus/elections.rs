@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use baton::base::timing::Timing;
-use baton::cluster::raft::{SNAPSHOT_EVERY, raft_config};
+use baton::cluster::raft::raft_config;
+use baton::config::SNAPSHOT_EVERY;
 use openraft::StepDownPolicy;
 use tokio::time::sleep;
 
@@ -125,7 +126,7 @@ async fn a_member_votes_for_one_candidate_a_term() {
 #[test]
 fn what_openraft_would_do_by_itself_is_off() {
     for timing in [Timing::LAN, Timing::WAN, long_lease(), short_lease()] {
-        let config = raft_config("test", &timing, SNAPSHOT_EVERY).validate().expect("openraft takes it");
+        let config = raft_config("test", &timing, SNAPSHOT_EVERY.into()).validate().expect("openraft takes it");
         assert!(!config.enable_elect);
         assert_eq!(config.enable_pre_vote, Some(true));
         assert_eq!(config.enable_leader_restore, Some(false));

@@ -170,9 +170,13 @@ impl Raft for Front {
         &self,
         request: Request<proto::InstallSnapshotRequest>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
-        let request = request.into_inner();
-        let mut target = self.pass(Call::Snapshot, request.sender.as_ref(), request.ballot.as_ref()).await?;
-        target.install_snapshot(request).await
+        let (front, request) = (self.clone(), request.into_inner());
+        let passed = async move {
+            let mut target = front.pass(Call::Snapshot, request.sender.as_ref(), request.ballot.as_ref()).await?;
+            target.install_snapshot(request).await
+        };
+        // As for an append.
+        tokio::spawn(passed).await.expect("no panic in here")
     }
 
     async fn transfer_leader(

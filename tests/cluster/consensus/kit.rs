@@ -11,7 +11,7 @@ use baton::base::ids::{Epoch, NodeId, Role, SignMark};
 use baton::base::time::{BootTime, WallTime};
 use baton::base::timing::Timing;
 use baton::cluster::identity::{Identity, Known};
-use baton::cluster::raft::{Consensus, Origin, SNAPSHOT_EVERY, Start};
+use baton::cluster::raft::{Consensus, Origin, Start};
 use baton::cluster::roster::Roster;
 use baton::cluster::store::{AppliedEntry, News, Opened, PromiseFile, Store, StoreError, count_start};
 use baton::cluster::transport;
@@ -36,6 +36,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::front::Front;
+use super::pause::{Pausable, Pause};
 use super::slow_disk::SlowDisk;
 
 /// Longer than anything takes that is going to happen at all.
@@ -83,7 +84,7 @@ impl Shape {
             obeys_core: false,
             sessions: false,
             timings: BTreeMap::new(),
-            snapshot_every: SNAPSHOT_EVERY,
+            snapshot_every: config::SNAPSHOT_EVERY.into(),
         }
     }
 
@@ -104,14 +105,16 @@ struct Member {
     dir: TempDir,
     front: Front,
     disk: SlowDisk,
+    /// Of what it does with a snapshot.
+    pause: Pause,
     running: Option<Running>,
 }
 
 impl Member {
     async fn new(name: &str, joins: bool) -> Member {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (front, disk) = (Front::start(name).await, SlowDisk::default());
-        Member { id: name.into(), joins, dir, front, disk, running: None }
+        let (front, disk, pause) = (Front::start(name).await, SlowDisk::default(), Pause::default());
+        Member { id: name.into(), joins, dir, front, disk, pause, running: None }
     }
 }
 
@@ -221,6 +224,10 @@ impl Cluster {
         &self.member(name).disk
     }
 
+    pub fn pause(&self, name: &str) -> &Pause {
+        &self.member(name).pause
+    }
+
     pub fn dir(&self, name: &str) -> &std::path::Path {
         self.member(name).dir.path()
     }
@@ -301,7 +308,7 @@ impl Cluster {
         let start_number = self.shape.sessions.then(|| count_start(dir).expect("counted"));
         let listed = self.members.iter().enumerate().filter(|(place, m)| *place < 3 || m.id == name.into());
         let addrs: BTreeMap<NodeId, String> = listed.map(|(_, m)| (m.id.clone(), m.front.addr.clone())).collect();
-        start(&self.shape, &name.into(), self.member(name).joins, addrs, dir, opened, start_number).await
+        start(&self.shape, self.member(name), addrs, dir, opened, start_number).await
     }
 
     /// A store is let go of when the last task that uses it has ended, some time after it was told to.
@@ -426,13 +433,13 @@ fn listed(addrs: &BTreeMap<NodeId, String>) -> config::Cluster {
 
 async fn start(
     shape: &Shape,
-    me: &NodeId,
-    joins: bool,
+    member: &Member,
     addrs: BTreeMap<NodeId, String>,
     state_dir: &Path,
     opened: Opened,
     start_number: Option<u64>,
 ) -> Running {
+    let me = &member.id;
     let (mut promises, unreadable) = PromiseFile::open(state_dir, BootTime::now());
     assert!(unreadable.is_none(), "{unreadable:?}");
     let promised = promises.kept();
@@ -460,7 +467,7 @@ async fn start(
     let founder = |(id, addr): (&NodeId, &String)| {
         (id.clone(), Belonging { addr: addr.clone(), role: Role::Arbiter, priority: 0, incarnation: None })
     };
-    let origin = if joins { Origin::Join } else { Origin::Found(addrs.iter().map(founder).collect()) };
+    let origin = if member.joins { Origin::Join } else { Origin::Found(addrs.iter().map(founder).collect()) };
     let consensus = Consensus::start(Start {
         cluster: CLUSTER.into(),
         origin,
@@ -481,7 +488,8 @@ async fn start(
     let addr = listener.local_addr().expect("an address");
     let direct = Channel::from_shared(format!("http://{addr}")).expect("an address").connect_lazy();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = transport::server(&shape.timing).add_service(consensus.service());
+    let service = Pausable::new(consensus.service(), member.pause.clone());
+    let server = transport::server(&shape.timing).add_service(service);
     let incoming = transport::incoming(listener, None, &shape.timing);
     let server = server.serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
     let asked = Arc::new(Mutex::new(Vec::new()));

@@ -8,6 +8,7 @@ mod hostile;
 mod kit;
 mod lease;
 mod members;
+mod pause;
 mod slow;
 mod slow_disk;
 mod snapshots;

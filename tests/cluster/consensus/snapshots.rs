@@ -47,6 +47,37 @@ async fn a_snapshot_that_holds_the_release_opens_the_gate_as_the_entry_would() {
     eventually("the gate of c is open by rule W", opened).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_reported_after_the_next_leader_was_accepted_does_not_make_its_own_leader_electable() {
+    let cluster = Cluster::led_by_a(with_snapshots(Shape::arbiters(long_lease()))).await;
+    cluster.isolate("c");
+    fill_the_log(&cluster, "a").await.expect("committed");
+    cluster.front("c").forget_seen();
+    cluster.disk("c").stop();
+    let applied = |name| cluster.at(name).store.applied().borrow().last_applied;
+    let before = applied("c");
+    cluster.join_again();
+    eventually("c writes the snapshot of a", || got_snapshot(&cluster, "c") && cluster.disk("c").waiting() > 0).await;
+    // Of what follows, c hears what b sends it and nothing else.
+    cluster.front("c").cut("a");
+    cluster.pause("c").stop();
+    cluster.disk("c").go_on();
+    eventually("c has the snapshot", || applied("c") > before).await;
+    cluster.at("a").consensus.propose(release(0)).await.expect("committed");
+    cluster.at("a").consensus.transfer_lead("b".into()).await;
+    eventually("b leads with a lease", || cluster.leads("b") == Some(2) && cluster.lease("b").is_some()).await;
+    let loyal_to_b = || cluster.at("c").core.read(|core, now| core.may_vote(now.boot, &"b".into()).is_ok());
+    eventually("c has promised b", || cluster.vote_term("c") == 2 && loyal_to_b()).await;
+    cluster.isolate("b");
+
+    assert_eq!(cluster.pause("c").ended(), 0, "the snapshot of a is reported before b is accepted");
+    cluster.pause("c").go_on();
+    eventually("c has reported the snapshot of a", || cluster.pause("c").ended() > 0).await;
+    assert!(cluster.lease("b").is_some());
+    // Asked as by whom the lead was given to, which Raft's own lease does not refuse.
+    assert!(!cluster.votes_for("c", "a", 3, true).await, "c votes for a inside the lease of b");
+}
+
 /// Never two of these have a lease at one moment.
 async fn watch_leases(cores: Vec<Arc<SharedCore>>, ended: Arc<AtomicBool>) {
     while !ended.load(Ordering::Relaxed) {

@@ -26,6 +26,12 @@ pub const ADDR: &str = "FAKE_NEARD_ADDR";
 /// A file of what the chain brings, a line each: `block HEIGHT NANOSECONDS`, or `skip` for a height that is given up.
 /// Without it a block comes every 100 ms.
 pub const CHAIN: &str = "FAKE_NEARD_CHAIN";
+/// As NEAR's.
+pub const SLOT: Duration = Duration::from_millis(600);
+/// The account has a chunk to make at every so many heights, by what its maintenance windows tell.
+pub const TURN: u64 = 8;
+/// How far back a pace is measured.
+const PACE_BLOCKS: u64 = 100;
 /// Without a handler for any signal.
 const DEAF_FOR: Duration = Duration::from_millis(300);
 /// From a reload to the new handlers: a SIGTERM that comes meanwhile is lost.
@@ -263,6 +269,19 @@ impl Neard {
             json!({ "account_id": "node3", "num_produced_blocks": 7, "num_produced_chunks": self.chunks + foreign });
         let result = json!({ "epoch_start_height": 1, "current_validators": [ours] });
         self.http.answer("/#validators", Answer::Body(json!({ "result": result }).to_string()));
+        self.answer_windows();
+    }
+
+    /// Of the present turn and the next two, the heights at which the account has no chunk to make. The pace is that of
+    /// NEAR, by the head and the block of `PACE_BLOCKS` before it.
+    fn answer_windows(&self) {
+        let head = self.slots.head;
+        let turns = (0..3).map(|turn| (head / TURN + turn) * TURN);
+        let windows: Vec<[u64; 2]> = turns.map(|chunk| [chunk + 1, chunk + TURN]).collect();
+        self.http.answer("/#EXPERIMENTAL_maintenance_windows", Answer::Body(json!({ "result": windows }).to_string()));
+        let then = self.head_time.as_nanos().saturating_sub(head.min(PACE_BLOCKS) * SLOT.as_nanos() as u64);
+        let header = json!({ "header": { "timestamp_nanosec": then.to_string() } });
+        self.http.answer("/#block", Answer::Body(json!({ "result": header }).to_string()));
     }
 }
 

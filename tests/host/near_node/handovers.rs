@@ -10,18 +10,15 @@ use baton::base::chain_node::SignFloor;
 use baton::base::ids::SignMark;
 use baton::base::time::WallTime;
 use baton::config::OnHalt;
-use baton::core::Stage;
 use baton::core::agreed::replicated::Replicated;
+use baton::core::{Event, Stage};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::fake_neard::{SLOT, TURN};
 use super::stage::Host;
 
-/// As NEAR's.
-const SLOT: Duration = Duration::from_millis(600);
-/// On the chain that waits for nobody, the account has a chunk to make at every so many heights.
-const TURN: u64 = 8;
 const HANDOVERS: u32 = 5;
 
 struct Pair {
@@ -35,15 +32,20 @@ struct Pair {
 }
 
 impl Pair {
-    /// The first host holds, and has endorsed the successor of the head.
+    /// The first host holds, and has endorsed the successor of the head. The chain stands still by nobody's judgement.
     async fn new(on_halt: OnHalt) -> Pair {
+        Pair::with(on_halt, Duration::from_secs(3600)).await
+    }
+
+    /// As `new`; without a block for `halt_after` the chain stands still.
+    async fn with(on_halt: OnHalt, halt_after: Duration) -> Pair {
         let dir = tempfile::tempdir().expect("a directory");
         let chain = dir.path().join("chain");
         std::fs::write(&chain, "block 10 1\n").expect("a chain");
         let log = Arc::new(Mutex::new(Replicated::default()));
         let (mut hosts, mut terms) = (Vec::new(), Vec::new());
         for leads in [Some(1), None] {
-            let mut host = Host::following(&chain, on_halt).await;
+            let mut host = Host::following(&chain, on_halt, halt_after).await;
             let (sender, term) = watch::channel(leads);
             host.obey_in(log.clone(), term);
             hosts.push(host);
@@ -323,4 +325,57 @@ async fn a_holder_gossips_how_far_it_has_approved_and_nothing_above_what_it_rele
     pair.reach(1, pair.head).await;
     pair.hosts[0].event(0, " term").await;
     assert_eq!(told(&pair.hosts[0]), Some(mark));
+}
+
+/// The old holder is lost without a word, and no block comes without its successor.
+#[tokio::test]
+async fn on_a_halted_chain_a_lost_holders_gossiped_mark_is_met_by_approvals_alone() {
+    let mut pair = Pair::with(OnHalt::Replica, Duration::from_millis(1500)).await;
+    pair.flag(1, "slow");
+    pair.brings("skip");
+    let top = pair.head + 2;
+    pair.hosts[0].event(0, &format!("signs skip {top} on {}", pair.head)).await;
+    let mark = SignMark::of_approvals(pair.head, top);
+    let told = |host: &crate::kit::host::Host| host.effects.seen().borrow().last_signed == Some(mark);
+    pair.hosts[0].until("told", told).await;
+    // As gossip does.
+    pair.hosts[1].core.step(Event::MarkSeen(mark));
+    pair.elect(1);
+    pair.hosts[1].until("settling", |host| host.stage() == Some(Stage::Settling)).await;
+    let floor = |host: &crate::kit::host::Host| host.core.read(|core, now| core.settling(now.boot)).map(|told| told.0);
+    pair.hosts[1].until("on its own", |host| floor(host) == Some(SignFloor::Mark(mark))).await;
+    assert_eq!(pair.waits(1, top - 1).await, SignFloor::Mark(mark));
+    std::fs::remove_file(pair.hosts[1].home("slow")).expect("removed");
+    pair.brings("skip");
+    pair.is_active(1).await;
+    assert!(pair.hosts[1].event_after(0, &format!("signs skip {top}")).is_none(), "{:?}", pair.hosts[1].events());
+}
+
+#[tokio::test]
+async fn a_holder_is_told_at_which_heights_it_has_no_chunk_to_make() {
+    let mut pair = Pair::new(OnHalt::Wait).await;
+    let first_of_turn = (pair.head / TURN + 1) * TURN + 1;
+    let told = async |pair: &Pair, length| {
+        let told = pair.hosts[0].effects.maintenance_window(length).await.expect("near tells windows");
+        let (pace, window) = told.expect("an answer");
+        assert_eq!(pace.head, pair.head);
+        // A status tells milliseconds.
+        assert!(pace.block_time.abs_diff(SLOT) < Duration::from_millis(1), "{pace:?}");
+        window
+    };
+    assert_eq!(told(&pair, SLOT * TURN as u32).await, None, "no window has a whole turn");
+    // The next block is the one before the chunk of this turn.
+    while pair.head + 2 < first_of_turn - 1 {
+        pair.block();
+        pair.reach(0, pair.head).await;
+    }
+    let window = told(&pair, SLOT * 4).await.expect("the next turn has one");
+    assert_eq!(window.heights, first_of_turn..first_of_turn + TURN - 1);
+    assert!(!window.starts_in.is_zero(), "{window:?}");
+    for _ in 0..2 {
+        pair.block();
+        pair.reach(0, pair.head).await;
+    }
+    let window = told(&pair, SLOT * 4).await.expect("an open one");
+    assert_eq!((window.heights.start, window.starts_in), (pair.head + 1, Duration::ZERO));
 }

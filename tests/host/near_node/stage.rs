@@ -68,12 +68,12 @@ impl Host {
         Host { host, dir, addr }
     }
 
-    /// Its node follows the chain in the file `chain`.
-    pub async fn following(file: &Path, on_halt: OnHalt) -> Host {
+    /// Its node follows the chain in the file `chain`, which stands still once no block came for `halt_after`.
+    pub async fn following(file: &Path, on_halt: OnHalt, halt_after: Duration) -> Host {
         let file = file.to_str().expect("UTF-8").to_owned();
         Host::with(Activation::Signal(1), |chain| {
             chain.env.insert(fake_neard::CHAIN.to_owned(), file);
-            (chain.on_halt, chain.halt_after) = (on_halt, Duration::from_secs(3600));
+            (chain.on_halt, chain.halt_after) = (on_halt, halt_after);
         })
         .await
     }

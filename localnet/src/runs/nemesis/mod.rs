@@ -160,12 +160,13 @@ fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
     possible
 }
 
-/// Faults last for a second or three, so a disk that hangs is to be noticed soon. A record has to hold one round, on a
-/// disk that is small.
+/// Faults last for a second or three, and a round commits some entries: a disk that hangs is noticed in that time, and
+/// whoever was away for a round or two gets a snapshot. A record has to hold one round, on a disk that is small.
 fn configure(net: &Net) -> Result<()> {
+    const SHARP: &str = "[member]\ndisk_timeout = \"1s\"\nsnapshot_every = 10\nrecord_mib = 4\n";
     for file in net.hosts.iter().map(|host| net.config_file(&host.id)) {
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        write_file(&file, &text.replacen("[member]\n", "[member]\ndisk_timeout = \"1s\"\nrecord_mib = 4\n", 1))?;
+        write_file(&file, &text.replacen("[member]\n", SHARP, 1))?;
     }
     Ok(())
 }
