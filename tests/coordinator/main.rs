@@ -12,3 +12,4 @@ mod node_arguments;
 mod open_files;
 mod secret_key;
 mod service_manager;
+mod signing;
