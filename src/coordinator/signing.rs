@@ -95,7 +95,7 @@ pub(super) struct Setup {
 
 /// Answers the chain node until the coordinator ends.
 pub(super) fn start(setup: Setup) -> Signing {
-    setup.metrics.sees_signing();
+    setup.metrics.sees_signing(setup.sentries.iter().map(ToString::to_string));
     let (known, identity) = watch::channel(None);
     let (signed_at, sentries) = (Arc::default(), Sentries::default());
     let signing = Signing { identity, signed_at: Arc::clone(&signed_at), sentries: sentries.clone() };
@@ -202,6 +202,7 @@ impl Desk {
     async fn answer(self: &Arc<Self>, ask: Ask, by: Requester) {
         let Ask { node, bytes, extension, asked_at, answer } = ask;
         let (place, digest) = (bytes.place, bytes.digest);
+        let asker = by.sentry.clone();
         let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by: Some(by) };
         let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
@@ -236,7 +237,7 @@ impl Desk {
                 (None, Err(Refusal(reason)))
             }
         };
-        self.metrics.sign_ended(outcome, took);
+        self.metrics.sign_ended(asker.as_deref(), outcome, took);
         // Whoever asked may have gone meanwhile, and asks again.
         let _ = answer.send(answered);
     }
