@@ -106,6 +106,19 @@ impl Host {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
+    /// CometBFT's own example, which nobody uses.
+    pub fn give_another_key(&self) {
+        let half = |kind: &str, value: &str| json!({"type": format!("tendermint/{kind}Ed25519"), "value": value});
+        let public = half("PubKey", "UjxDQgVTlHJOZ7axpMl/iczMIJXiQpFxCFjwKGvzYqE=");
+        let key = json!({"address": "00", "pub_key": public, "priv_key": half("PrivKey", "of nobody")});
+        write_key(&self.path("key"), &key.to_string());
+    }
+
+    pub fn kill(&mut self) {
+        self.coordinator.0.kill().expect("it runs");
+        self.coordinator.0.wait().expect("it ends");
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.coordinator.0.id() as i32).expect("a process");
         kill_process(pid, signal).expect("it runs");
@@ -170,6 +183,10 @@ impl Cluster {
                 Err(why) => assert!(began_at.elapsed() < BOUND, "{why}\n{}\n{}", self.a.status(), self.a.stage.log()),
             }
         }
+    }
+
+    pub fn agreed_key(&self) -> String {
+        self.a.status()["signer"]["key"].as_str().expect("a key").to_owned()
     }
 
     pub fn hold_back_the_quorum(&self) {

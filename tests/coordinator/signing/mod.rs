@@ -47,6 +47,30 @@ fn both_nodes_get_the_first_signature_of_a_place_and_another_content_there_gets_
     }
 }
 
+/// Beside its coordinator, with what that knows; without one, with what the store knows.
+#[test]
+fn another_key_than_the_agreed_one_is_refused_with_its_file_and_both_keys() {
+    let mut cluster = Cluster::start();
+    cluster.until_a_signs();
+    let (agreed, other) = (cluster.agreed_key(), "ed25519:UjxDQgVTlHJOZ7axpMl/iczMIJXiQpFxCFjwKGvzYqE=");
+    cluster.b.give_another_key();
+    let key = cluster.b.path("key");
+    let refused = |cluster: &Cluster, command: &str| {
+        let output = cluster.b.baton(&[command]).output().expect("it runs");
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        let line = format!(
+            "signer.key {} is the key {other}, and the cluster has agreed on {agreed}; put the file",
+            key.display()
+        );
+        assert!(told.contains(&line), "{command}: {told}");
+        assert!(!output.status.success(), "{command}: {told}");
+    };
+    refused(&cluster, "check");
+    cluster.b.kill();
+    refused(&cluster, "check");
+    refused(&cluster, "run");
+}
+
 #[test]
 fn a_standby_waits_for_the_node_of_the_holder_and_then_votes_along() {
     let mut cluster = Cluster::start();
