@@ -42,6 +42,7 @@ const GONE_MAX: Duration = Duration::from_millis(500);
 /// A chain node pings its signer every 3.3 s.
 const UNASKED_MAX: Duration = Duration::from_secs(7);
 const NOBODY_ADMITS: &str = "another host's chain node is the one that is answered, or no quorum is there";
+const TOO_LATE: &str = "it was admitted too late to be of use";
 /// Nodes of one chain ask within this time of each other, and one vote more late than that is still in time for a block.
 const SENTRY_WAITS: Duration = Duration::from_millis(200);
 /// Requests of one chain node come one after the other.
@@ -219,6 +220,8 @@ impl Desk {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
             Some(verdict) => match verdict.admits(bytes.time) {
                 None => (self.refused_by(&verdict, &request), Err(verdict.to_string())),
+                // A host that was frozen has its entry, and others have gone on since.
+                Some(_) if asked_at.elapsed() >= self.hold_max => (SignOutcome::Held, Err(TOO_LATE.to_owned())),
                 Some(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
                     Ok(signed) => (outcome_of(&verdict), Ok(signed)),
                     Err(error) => (SignOutcome::NotSigned, Err(error.to_string())),
