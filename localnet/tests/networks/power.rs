@@ -31,6 +31,22 @@ fn hosts_that_all_lose_their_power_sign_on_and_nothing_twice() {
     assert!(made > 10, "{said}");
 }
 
+/// The run fails when anything is signed twice, and when nobody signs for too long.
+#[test]
+#[ignore = "needs cometbft; see docs/localnet.md"]
+fn a_full_disk_of_one_host_and_a_hung_one_keep_nobody_from_signing() {
+    let ground = Ground::new();
+    let run = ["nemesis", "--rounds", "2", "--seed", "3", "--faults", "disk-full,frozen-disk", "--require-namespaces"];
+    let said = ground.succeed(&[&run[..], &SIGNER[..]].concat());
+    let in_force: usize = ["disk full", "frozen disk"]
+        .iter()
+        .filter_map(|kind| said.lines().find_map(|line| line.strip_prefix(kind)))
+        .map(|row| row.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert!(in_force >= 2, "{said}");
+    assert!(said.contains("violated: 0; silent: 0"), "{said}");
+}
+
 #[test]
 #[ignore = "needs cometbft; see docs/localnet.md"]
 fn every_request_is_answered_and_a_way_between_the_hosts_takes_its_time() {
