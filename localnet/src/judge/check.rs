@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::chains::cometbft;
+use crate::hosts::clock;
 use crate::judge::measure;
 use crate::judge::signers::{self, Wrong};
 use crate::judge::signlog::{self, Breach, KeyReport, Report};
 use crate::judge::votelog;
 use crate::net::http;
-use crate::net::{ChainKind, ChainNode, Net};
+use crate::net::{ChainKind, ChainNode, Custody, Net};
 
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
@@ -130,6 +131,9 @@ fn check_cometbft(net: &Net) -> Result<Verdict> {
 /// What the hosts' signers made, whether or not any node got it.
 fn add_signers(net: &Net, verdict: &mut Verdict) -> Result<()> {
     let made = signers::read(net)?;
+    if net.custody == Custody::Signer && clock::is_installed(net) && made.is_empty() {
+        bail!("nothing of what the signers made is on record: nothing to judge");
+    }
     if !made.is_empty() {
         verdict.signatures.insert("all signers".into(), made.len());
     }
