@@ -169,8 +169,8 @@ fn a_sentry_asks_whoever_holds_the_baton_and_signs_on_while_the_holders_node_doe
 fn refused_at(t: &TestNet, host: &str) -> u64 {
     let page = http::get(t.net.host(host).unwrap().metrics(), "/metrics").unwrap();
     let text = String::from_utf8(page).unwrap();
-    let counted =
-        text.lines().filter_map(|line| line.strip_prefix("baton_sign_requests_total{outcome=\"")?.split_once("\"} "));
+    let own = "baton_sign_requests_total{node=\"own\",outcome=\"";
+    let counted = text.lines().filter_map(|line| line.strip_prefix(own)?.split_once("\"} "));
     let refused = counted.filter(|(outcome, _)| !["granted", "repeated"].contains(outcome));
     refused.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
 }

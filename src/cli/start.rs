@@ -74,7 +74,12 @@ pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
     let of_members = match running::ask(&config)? {
-        Some(status) => running::differing(&config, &status),
+        Some(status) => {
+            if let Some(log) = status.sign_log.as_ref().filter(|log| !log.closed) {
+                runtime()?.block_on(coordinator::check_agreed_key(&config, &log.key)).map_err(Failure::BadInput)?;
+            }
+            running::differing(&config, &status)
+        }
         // Whatever it would take is free, or another one has it.
         None => runtime()?.block_on(coordinator::rehearse(&config)).map_err(Failure::BadInput)?,
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{Grant, MemberStatus, Sentry, SignLog, StatusResponse, Timing};
-use crate::operator::explain::{active_holder, certificate_until, notes, or_dash, signed};
+use crate::operator::explain::{active_holder, certificate_until, granted_at, notes, or_dash, signed};
 
 use super::history::floor_line;
 use super::table::{folded, render};
@@ -54,6 +54,10 @@ struct SignerObject<'a> {
     by: Option<&'a str>,
     /// Where that node waits for its signer, when it is none that the host runs.
     sentry: Option<&'a str>,
+    /// The time of that request, which is the one that is signed; null of what was signed before the log decided.
+    signed_for: Option<String>,
+    /// When the member that was asked last gave its chain node a signature.
+    answered_at: Option<String>,
     /// Whether the log decides now.
     open: bool,
     /// What the member that was asked dials beside its own node: none unless it is the holder.
@@ -153,7 +157,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
             met_at_height: floor.met_at_height,
             settled_in_ms: floor.settled_in_ns / 1_000_000,
         }),
-        signer: status.sign_log.as_ref().map(|log| signer_object(log, &status.sentries)),
+        signer: status.sign_log.as_ref().map(|log| signer_object(log, status)),
         members: status.members.iter().map(member_object).collect(),
         warnings: &status.warnings,
     };
@@ -161,7 +165,7 @@ pub(super) fn json(status: &StatusResponse) -> String {
     format!("{text}\n")
 }
 
-fn signer_object<'a>(log: &'a SignLog, sentries: &'a [Sentry]) -> SignerObject<'a> {
+fn signer_object<'a>(log: &'a SignLog, status: &'a StatusResponse) -> SignerObject<'a> {
     let Grant { height, round, step, .. } = log.last.clone().unwrap_or_default();
     let sentry =
         |sentry: &'a Sentry| SentryObject { address: &sentry.address, lost_because: some(&sentry.lost_because) };
@@ -173,8 +177,10 @@ fn signer_object<'a>(log: &'a SignLog, sentries: &'a [Sentry]) -> SignerObject<'
         step,
         by: some(&log.by),
         sentry: some(&log.sentry),
+        signed_for: granted_at(log).map(|at| at.to_string()),
+        answered_at: Some(status.signed_at_ns).filter(|at| *at > 0).map(|at| WallTime::from_nanos(at).to_string()),
         open: !log.closed,
-        sentries: sentries.iter().map(sentry).collect(),
+        sentries: status.sentries.iter().map(sentry).collect(),
     }
 }
 
@@ -224,10 +230,10 @@ pub(super) fn table(status: &StatusResponse) -> String {
         let (epoch, source, line) = (floor.epoch, or_dash(&floor.source), floor_line(floor));
         out.push_str(&format!("sign floor of epoch {epoch}, {source}:\n  {line}\n"));
     }
-    out.extend(signed(status).map(|signed| folded(&signed)));
+    let now = WallTime::now();
+    out.extend(signed(status, now).map(|signed| folded(&signed)));
     out.push('\n');
     let paused = status.paused_since_ns.is_some();
-    let now = WallTime::now();
     let note = |member| Some(notes(member, paused, now).join("\n")).filter(|note| !note.is_empty());
     let rows: Vec<_> = status.members.iter().map(|member| (cells(member), note(member))).collect();
     out.push_str(&render(&HEADS, &rows));

@@ -1,6 +1,7 @@
 //! A coordinator, put together: what happens becomes an event, the core answers with actions, and each is
 //! performed. It decides nothing by itself. `prepare.rs` has what comes before it runs.
 
+mod agreed_key;
 mod answers;
 mod check;
 mod custody;
@@ -64,6 +65,7 @@ use crate::operator::admin::{self, Ask};
 use crate::operator::metrics::Metrics;
 use crate::operator::relay::Relay;
 use crate::record::{self, Recorder};
+pub use agreed_key::check_agreed_key;
 use answers::Answers;
 pub use check::check;
 pub use fence::fence;
@@ -183,6 +185,7 @@ impl Prepared {
                 me: config.id.clone(),
                 chain,
                 signer: SignerClient::start(signer_settings(&config, section, guard_says)?),
+                key_file: section.key.clone(),
                 node: PrivvalSettings {
                     address: PrivvalAddress::Unix(section.node.clone()),
                     node: config.id.to_string(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::agreed_key::{agreed_key, check_agreed_key};
 use super::check;
 use super::links::HostLinks;
 use super::place::{self, Place};
@@ -93,6 +94,10 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     let reserve = Arc::new(Reserve::open(&config.state_dir));
     let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
     check_origin(&config.state_dir, opened.incarnation)?;
+    let sign_log = opened.store.applied().borrow().replicated.sign_log.clone();
+    if let Some(agreed) = agreed_key(sign_log.as_ref()) {
+        check_agreed_key(&config, agreed).await?;
+    }
     opened.store.keep(reserve.clone());
     let start = count_start(&config.state_dir)?;
     if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {

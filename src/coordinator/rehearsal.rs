@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
+use super::agreed_key::{agreed_key, check_agreed_key};
 use super::prepare::{check_signed, mark_ignored, not_bound, not_created, promise_lost_by};
 use super::{Driver, key_reader};
 use crate::base::time::BootTime;
@@ -31,10 +32,13 @@ pub async fn rehearse(config: &Config) -> Result<Vec<String>> {
     warnings.extend(look_at_addresses(config).await?);
     let (state_dir, cluster, id) = (config.state_dir.clone(), config.cluster.name.clone(), config.id.clone());
     let found = spawn_blocking(move || look(&state_dir, &cluster, &id)).await??;
-    if let (Some(chain), Look::Usable { released_mark }) = (&config.chain, found)
-        && chain.home.exists()
-    {
-        check_signed(&Driver::new(chain, &config.state_dir, key_reader()?)?, released_mark).await?;
+    if let (Some(chain), Look::Usable { released_mark, sign_log }) = (&config.chain, found) {
+        if let Some(agreed) = agreed_key(sign_log.as_ref()) {
+            check_agreed_key(config, agreed).await?;
+        }
+        if chain.home.exists() {
+            check_signed(&Driver::new(chain, &config.state_dir, key_reader()?)?, released_mark).await?;
+        }
     }
     warnings.extend(MarkFile::open(&config.state_dir).1.map(|error| mark_ignored(&error)));
     let (promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());

@@ -9,6 +9,7 @@
 //! A sentry, a node that baton does not run, asks the holder, and steps back behind the node that the holder runs: its
 //! request becomes an entry when that one has not asked within [`SENTRY_WAITS`].
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::host::sign_bytes::SignBytes;
 use crate::host::signer_client::{SignerClient, SignerError, SignerState};
 use crate::operator::metrics::{Metrics, SignOutcome, SignTook};
 
+use super::agreed_key::{against, agreed_key};
 use super::sentries::{self, Sentries};
 use super::turns::Turns;
 
@@ -40,6 +42,7 @@ const GONE_MAX: Duration = Duration::from_millis(500);
 /// A chain node pings its signer every 3.3 s.
 const UNASKED_MAX: Duration = Duration::from_secs(7);
 const NOBODY_ADMITS: &str = "another host's chain node is the one that is answered, or no quorum is there";
+const TOO_LATE: &str = "it was admitted too late to be of use";
 /// Nodes of one chain ask within this time of each other, and one vote more late than that is still in time for a block.
 const SENTRY_WAITS: Duration = Duration::from_millis(200);
 /// Requests of one chain node come one after the other.
@@ -50,6 +53,8 @@ const ASKS_MAX: usize = 4;
 pub(super) struct Identity {
     pub chain: String,
     pub key: String,
+    /// `signer.key`, for people.
+    pub file: PathBuf,
 }
 
 /// What the reporter tells of it. Cheap to clone.
@@ -82,6 +87,8 @@ pub(super) struct Setup {
     pub me: NodeId,
     pub chain: String,
     pub signer: SignerClient,
+    /// `signer.key`, which it has opened.
+    pub key_file: PathBuf,
     /// Where the chain node waits for its signer.
     pub node: PrivvalSettings,
     /// Nodes that ask while this host is Active.
@@ -95,7 +102,7 @@ pub(super) struct Setup {
 
 /// Answers the chain node until the coordinator ends.
 pub(super) fn start(setup: Setup) -> Signing {
-    setup.metrics.sees_signing();
+    setup.metrics.sees_signing(setup.sentries.iter().map(ToString::to_string));
     let (known, identity) = watch::channel(None);
     let (signed_at, sentries) = (Arc::default(), Sentries::default());
     let signing = Signing { identity, signed_at: Arc::clone(&signed_at), sentries: sentries.clone() };
@@ -112,7 +119,7 @@ pub(super) fn start(setup: Setup) -> Signing {
         signed_at,
     });
     let nodes = Nodes { own: setup.node, elsewhere: setup.sentries, sentries };
-    tokio::spawn(serve(desk, setup.chain, nodes, known));
+    tokio::spawn(serve(desk, (setup.chain, setup.key_file), nodes, known));
     signing
 }
 
@@ -123,9 +130,14 @@ struct Nodes {
 }
 
 /// Dials the chain nodes once the key is known that they are told of.
-async fn serve(desk: Arc<Desk>, chain: String, nodes: Nodes, known: watch::Sender<Option<Identity>>) {
+async fn serve(
+    desk: Arc<Desk>,
+    (chain, file): (String, PathBuf),
+    nodes: Nodes,
+    known: watch::Sender<Option<Identity>>,
+) {
     let key = desk.await_key().await;
-    let identity = Identity { chain, key: key.to_string() };
+    let identity = Identity { chain, key: key.to_string(), file };
     info!(chain = %identity.chain, key = %identity.key, "the signer is there");
     known.send_replace(Some(identity.clone()));
     desk.core.step(Event::KeysUnusable { reason: None });
@@ -202,11 +214,14 @@ impl Desk {
     async fn answer(self: &Arc<Self>, ask: Ask, by: Requester) {
         let Ask { node, bytes, extension, asked_at, answer } = ask;
         let (place, digest) = (bytes.place, bytes.digest);
+        let asker = by.sentry.clone();
         let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by: Some(by) };
         let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
             Some(verdict) => match verdict.admits(bytes.time) {
                 None => (self.refused_by(&verdict, &request), Err(verdict.to_string())),
+                // A host that was frozen has its entry, and others have gone on since.
+                Some(_) if asked_at.elapsed() >= self.hold_max => (SignOutcome::Held, Err(TOO_LATE.to_owned())),
                 Some(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
                     Ok(signed) => (outcome_of(&verdict), Ok(signed)),
                     Err(error) => (SignOutcome::NotSigned, Err(error.to_string())),
@@ -236,7 +251,7 @@ impl Desk {
                 (None, Err(Refusal(reason)))
             }
         };
-        self.metrics.sign_ended(outcome, took);
+        self.metrics.sign_ended(asker.as_deref(), outcome, took);
         // Whoever asked may have gone meanwhile, and asks again.
         let _ = answer.send(answered);
     }
@@ -397,12 +412,12 @@ async fn tell_usable(desk: Arc<Desk>, identity: Identity, mut link: watch::Recei
 
 /// What keeps this host from signing; `None` when nothing does.
 fn defect(identity: &Identity, log: Option<&SignLog>, signer: &SignerState, link: &Link) -> Option<String> {
-    let other = log.filter(|log| !log.closed && (&log.chain, &log.key) != (&identity.chain, &identity.key));
-    if let Some(log) = other {
-        return Some(format!(
-            "this host would sign for chain {} with the key {}, and the cluster has agreed on chain {} and the key {}",
-            identity.chain, identity.key, log.chain, log.key
-        ));
+    let Identity { chain, key, file } = identity;
+    if let Some(agreed) = agreed_key(log).filter(|agreed| agreed != key) {
+        return Some(format!("signer.key {} is the key {key}, {}", file.display(), against(agreed)));
+    }
+    if let Some(log) = log.filter(|log| !log.closed && log.chain != *chain) {
+        return Some(format!("the chain node is one of {chain}, and the cluster has agreed on chain {}", log.chain));
     }
     match signer {
         SignerState::Running { .. } => {}
@@ -421,4 +436,31 @@ fn defect(identity: &Identity, log: Option<&SignLog>, signer: &SignerState, link
 /// No code panics while it holds it.
 fn lock(signed_at: &Mutex<Option<WallTime>>) -> MutexGuard<'_, Option<WallTime>> {
     signed_at.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::signing::{Hrs, KeyKind, SignTime};
+    use crate::core::agreed::sign_log::Grant;
+
+    #[test]
+    fn a_key_or_a_chain_that_is_not_the_agreed_one_is_told_with_its_file() {
+        let (chain, file) = ("c-1".to_owned(), PathBuf::from("/etc/baton/key.json"));
+        let own = Identity { chain, key: "ed25519:A".into(), file };
+        let public_key = PublicKey { kind: KeyKind::Ed25519, bytes: vec![0; 32] };
+        let signer = SignerState::Running { pid: 1, since: WallTime::now(), public_key };
+        let told = |chain: &str, key: &str, closed| {
+            let last = Grant { place: Hrs::default(), digest: None, time: SignTime { seconds: 0, nanos: 0 } };
+            let log = SignLog { chain: chain.into(), key: key.into(), last, by: None, closed };
+            defect(&own, Some(&log), &signer, &Link::Up { since: Instant::now() })
+        };
+        assert_eq!(told("c-1", "ed25519:A", false), None);
+        let of_key = "signer.key /etc/baton/key.json is the key ed25519:A, and the cluster has agreed on ed25519:B; put \
+                      the file of that key there";
+        assert_eq!(told("c-1", "ed25519:B", false).as_deref(), Some(of_key));
+        let of_chain = "the chain node is one of c-1, and the cluster has agreed on chain c-2";
+        assert_eq!(told("c-2", "ed25519:A", false).as_deref(), Some(of_chain));
+        assert_eq!(told("c-2", "ed25519:B", true), None, "nothing is signed here any more");
+    }
 }

@@ -273,14 +273,15 @@ impl Metrics {
         }
     }
 
-    /// This host's chain node asks for signatures. None of their metrics is there before.
-    pub fn sees_signing(&self) {
-        self.lock().signing.show_all();
+    /// This host's chain node asks for signatures, and `sentries` may. None of their metrics is there before.
+    pub fn sees_signing(&self, sentries: impl Iterator<Item = String>) {
+        self.lock().signing.show_all(sentries);
     }
 
-    /// A request of the chain node to sign was answered, with a signature when it tells how long that took.
-    pub fn sign_ended(&self, outcome: SignOutcome, took: Option<SignTook>) {
-        self.lock().signing.ended(outcome, took, WallTime::now());
+    /// A request to sign was answered, of the own chain node unless of a sentry, with a signature when it tells how long
+    /// that took.
+    pub fn sign_ended(&self, sentry: Option<&str>, outcome: SignOutcome, took: Option<SignTook>) {
+        self.lock().signing.ended(sentry, outcome, took, WallTime::now());
     }
 
     /// Whether a sentry of this host asks it; `None` while nobody dials it.

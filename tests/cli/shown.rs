@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use baton::cluster::wire::proto::{StatusResponse, UpgradePlan, UpgradeReport, UpgradeStage};
+use baton::cluster::wire::proto::{Grant, SignLog, StatusResponse, UpgradePlan, UpgradeReport, UpgradeStage};
 
 use crate::fake_coordinator::{Host, assert_refused, baton, serve, text, two_members};
 
@@ -54,6 +54,31 @@ fn status_json_has_every_field_of_the_contract_by_name() {
     });
     assert_eq!(seen, expected);
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn status_says_what_the_log_has_admitted_when_and_at_whose_request() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    let last = Grant { height: 41, round: 1, step: 3, digest: vec![1; 32], seconds: 1_709_208_000, nanos: 0 };
+    let log = SignLog { chain: "c-1".into(), key: "ed25519:P".into(), last: Some(last), ..SignLog::default() };
+    coordinator.status.sign_log = Some(SignLog { by: "host-b".into(), ..log });
+    coordinator.status.signed_at_ns = 1_709_208_001_500_000_000;
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    let told = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    let up_to = "Signed by the log on c-1: up to height 41, round 1, precommit, asked by the node of host-b, ";
+    let since = told.split_once(up_to).unwrap_or_else(|| panic!("{told}")).1;
+    assert!(since.split_once(" ago").is_some_and(|(days, _)| days.contains(" d ")), "{told}");
+
+    let output = baton(&["status", "--json", "--config", &host.config()], &[]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let expected = serde_json::json!({
+        "chain": "c-1", "key": "ed25519:P", "height": 41, "round": 1, "step": 3, "by": "host-b", "sentry": null,
+        "signed_for": "2024-02-29T12:00:00.000Z", "answered_at": "2024-02-29T12:00:01.500Z", "open": true,
+        "sentries": [],
+    });
+    assert_eq!(value["signer"], expected);
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod open_files;
 mod secret_key;
 mod service_manager;
 mod short_life;
+mod signing;

@@ -32,6 +32,10 @@ pub fn install(net: &Net) -> Result<()> {
     Ok(())
 }
 
+pub fn is_installed(net: &Net) -> bool {
+    net.hosts.iter().all(|host| file(net, &host.id).exists())
+}
+
 /// What `command` starts on `host` reads that host's clock, where it has one of its own.
 pub fn give_to(net: &Net, host: &str, command: &mut Command) {
     let file = file(net, host);

@@ -9,11 +9,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::chains::cometbft;
+use crate::hosts::clock;
 use crate::judge::measure;
+use crate::judge::signers::{self, Wrong};
 use crate::judge::signlog::{self, Breach, KeyReport, Report};
 use crate::judge::votelog;
 use crate::net::http;
-use crate::net::{ChainKind, ChainNode, Net};
+use crate::net::{ChainKind, ChainNode, Custody, Net};
 
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
@@ -113,6 +115,7 @@ fn check_cometbft(net: &Net) -> Result<Verdict> {
     let KeyReport { signatures, doubles, overlap, out_of_order, breach, examples } =
         votelog::check(&votelog::read(net)?, net.custody);
     let mut verdict = Verdict { signatures, doubles, overlap, out_of_order, evidence: 0, breach, examples };
+    add_signers(net, &mut verdict)?;
     let head = measure::head(net)?;
     let found = evidence_on_cometbft(net, 1..head + 1)?;
     verdict.evidence = found.len();
@@ -123,6 +126,26 @@ fn check_cometbft(net: &Net) -> Result<Verdict> {
     }
     verdict.signatures.insert("on chain".into(), signed);
     Ok(verdict)
+}
+
+/// What the hosts' signers made, whether or not any node got it.
+fn add_signers(net: &Net, verdict: &mut Verdict) -> Result<()> {
+    let made = signers::read(net)?;
+    if net.custody == Custody::Signer && clock::is_installed(net) && made.is_empty() {
+        bail!("nothing of what the signers made is on record: nothing to judge");
+    }
+    if !made.is_empty() {
+        verdict.signatures.insert("all signers".into(), made.len());
+    }
+    let found = [(signers::doubles(&made), &mut verdict.doubles), (signers::stale(&made), &mut verdict.out_of_order)];
+    for (found, count) in found {
+        *count += found.len();
+        for Wrong { hosts: [one, other], height, what } in found {
+            verdict.breach.add([&one, &other], height);
+            verdict.examples.push(what);
+        }
+    }
+    Ok(())
 }
 
 /// Evidence in the blocks of these heights, in words, by every chain node: each has its own copy of the chain.

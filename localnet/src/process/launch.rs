@@ -171,6 +171,10 @@ pub fn prepare(dir: &Path, shape: Shape) -> Result<Net> {
         ChainKind::Cometbft => cometbft::write(&net)?,
     };
     hosts::write_all(&net)?;
+    if net.custody == Custody::Signer {
+        // What every signer makes is recorded by the same library.
+        clock::install(&net)?;
+    }
     if net.cosmovisor {
         cosmovisor::write(&net)?;
     }

@@ -16,14 +16,17 @@ use baton::host::privval::proto::message::Sum;
 use baton::host::privval::proto::{Message, PingRequest, PubKeyRequest, SignVoteRequest, Vote};
 use baton::host::privval::{FrameBuffer, encode};
 use baton::host::sign_bytes::proto::{BlockId, PartSetHeader, SignedMsgType, Timestamp};
+use rustix::process::Signal;
 use serde::Serialize;
 
 use crate::chains::stand_in;
+use crate::hosts::faults::{self, What};
 use crate::judge::table::table;
 use crate::net::http;
 use crate::net::{Host, Net, Shape};
 use crate::process::launch;
 use crate::process::limits::Confined;
+use crate::process::procs;
 use crate::runs::bench::percentile;
 use crate::runs::demo::await_pair;
 
@@ -31,6 +34,8 @@ use crate::runs::demo::await_pair;
 const BOUND: Duration = Duration::from_secs(60);
 /// A node pings its signer at least every 3.3 s.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// Without a quorum.
+const REFUSED: u64 = 3;
 /// Before the first request that counts.
 const WARM_UP: u64 = 20;
 
@@ -58,12 +63,23 @@ pub struct Report {
     pub standby: Took,
     /// Places at which the two hosts gave different signatures.
     pub double: usize,
+    /// While no other member answers.
+    pub without_quorum: NoQuorum,
+}
+
+/// Of some requests at the holder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct NoQuorum {
+    /// The longest until a refusal.
+    pub refused_after_ms: f64,
+    /// By what no other member had.
+    pub signed: usize,
 }
 
 impl Report {
-    /// Nothing was refused, and nothing signed twice.
+    /// With a quorum nothing was refused, without one nothing signed, and nothing signed twice.
     pub fn is_good(&self) -> bool {
-        self.double == 0 && self.holder.refused + self.standby.refused == 0
+        self.double == 0 && self.holder.refused + self.standby.refused == 0 && self.without_quorum.signed == 0
     }
 }
 
@@ -78,6 +94,8 @@ impl fmt::Display for Report {
             cells
         };
         f.write_str(&table(&[head.to_vec(), row("holder", &self.holder), row("standby", &self.standby)]))?;
+        let NoQuorum { refused_after_ms, signed } = self.without_quorum;
+        writeln!(f, "without a quorum: refused after at most {refused_after_ms:.1} ms, {signed} signed")?;
         writeln!(f, "places signed twice: {}", self.double)
     }
 }
@@ -113,6 +131,9 @@ fn ask_all(net: &Net, plan: &Plan, askers: &[Asker]) -> Result<Report> {
     if await_pair(net, |_| ())?.holder != pair.holder {
         bail!("the baton has moved meanwhile: these are no times of a holder");
     }
+    let without_quorum = ask_without_quorum(net, both[0], WARM_UP + plan.requests)?;
+    // It signs again by itself.
+    await_pair(net, |_| ())?;
     let [holder, standby] = times;
     Ok(Report {
         requests: plan.requests,
@@ -120,7 +141,24 @@ fn ask_all(net: &Net, plan: &Plan, askers: &[Asker]) -> Result<Report> {
         holder: Took::of(holder, refused[0])?,
         standby: Took::of(standby, refused[1])?,
         double,
+        without_quorum,
     })
+}
+
+/// Every other coordinator is stopped meanwhile. The requests are numbered from `next` on.
+fn ask_without_quorum(net: &Net, holder: &Asker, next: u64) -> Result<NoQuorum> {
+    let others = net.hosts.iter().filter(|host| host.id != holder.host);
+    let found = others.map(|host| faults::find(net, &host.id, What::Coordinator)).collect::<Result<Vec<_>>>()?;
+    let others = found.concat();
+    procs::signal(&others, Signal::STOP)?;
+    let asked = (next..next + REFUSED).try_fold(NoQuorum::default(), |seen, n| {
+        holder.ask.send(n).context("an asker is gone")?;
+        let answer = holder.answers.recv_timeout(BOUND).context("ask without a quorum")??;
+        let refused_after_ms = seen.refused_after_ms.max(answer.took.as_secs_f64() * 1000.0);
+        Ok(NoQuorum { refused_after_ms, signed: seen.signed + usize::from(answer.signature.is_some()) })
+    });
+    procs::signal(&others, Signal::CONT)?;
+    asked
 }
 
 impl Took {
@@ -263,8 +301,12 @@ mod tests {
     #[test]
     fn a_refusal_or_two_signatures_of_one_place_make_a_bad_report() {
         let took = |refused| Took::of((1..=200).map(Duration::from_millis).collect(), refused).unwrap();
-        let report =
-            |refused, double| Report { requests: 200, delay_ms: 0, holder: took(0), standby: took(refused), double };
+        let report = |refused, double| {
+            let (holder, standby, without_quorum) = (took(0), took(refused), NoQuorum::default());
+            Report { requests: 200, delay_ms: 0, holder, standby, double, without_quorum }
+        };
+        let signed = NoQuorum { refused_after_ms: 900.0, signed: 1 };
+        assert!(!Report { without_quorum: signed, ..report(0, 0) }.is_good());
         assert_eq!((took(0).p50_ms, took(0).p99_ms, took(0).max_ms), (100.0, 198.0, 200.0));
         assert!(report(0, 0).is_good() && !report(1, 0).is_good() && !report(0, 1).is_good());
         assert!(report(0, 0).to_string().contains("198.0"), "{}", report(0, 0));

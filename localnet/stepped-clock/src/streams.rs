@@ -2,7 +2,8 @@
 //! piece, before it leaves. So a signature counts as soon as it was made, whoever is alive to take it.
 //!
 //! A record is one write: `R` for what was read or `W` for what is written, the process and the number of bytes (four
-//! each, little-endian), and the bytes. In every other process nothing is recorded.
+//! each, little-endian), the monotonic time in nanoseconds (eight), and the bytes. All hosts of a machine have that time in
+//! common, also when their wall clocks are stepped. In every other process nothing is recorded.
 
 use std::ffi::{c_int, c_void};
 use std::fs::{File, OpenOptions};
@@ -25,6 +26,13 @@ fn open() -> Option<File> {
     OpenOptions::new().append(true).create(true).open(path).ok()
 }
 
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: It is written to and not kept.
+    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// # Safety
 /// `bytes` may be read from for `count`.
 unsafe fn note(kind: u8, bytes: *const c_void, count: usize) {
@@ -34,6 +42,7 @@ unsafe fn note(kind: u8, bytes: *const c_void, count: usize) {
     let mut record = vec![kind];
     record.extend(std::process::id().to_le_bytes());
     record.extend((count as u32).to_le_bytes());
+    record.extend(monotonic_ns().to_le_bytes());
     record.extend(bytes);
     // Without its record nobody could judge what is signed.
     if file.write_all(&record).is_err() {

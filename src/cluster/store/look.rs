@@ -9,14 +9,15 @@ use super::origin_file::compare_origin;
 use super::{Opened, Store, StoreError};
 use crate::base::ids::{NodeId, SignMark};
 use crate::base::processes;
+use crate::core::agreed::sign_log::SignLog;
 
 /// What a look has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     /// A start would make a store.
     Nothing,
-    /// As in [`Store::released_mark`].
-    Usable { released_mark: Option<SignMark> },
+    /// As in [`Store::released_mark`], and what was applied.
+    Usable { released_mark: Option<SignMark>, sign_log: Option<SignLog> },
 }
 
 /// What a start would find in `state_dir`. Blocks for as long as a copy of the store takes.
@@ -37,7 +38,8 @@ pub fn look(state_dir: &Path, cluster: &str, member: &NodeId) -> Result<Look, St
     let opened = Store::open(copy.path(), cluster, member).map_err(|error| error.seen_in(copy.path(), state_dir))?;
     let Opened { store, incarnation, .. } = opened;
     compare_origin(state_dir, incarnation)?;
-    Ok(Look::Usable { released_mark: store.released_mark() })
+    let sign_log = store.applied().borrow().replicated.sign_log.clone();
+    Ok(Look::Usable { released_mark: store.released_mark(), sign_log })
 }
 
 /// Whoever has it open holds it. It is not taken to find out: a coordinator that is just starting would be refused.

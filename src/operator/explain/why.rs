@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::differences::differences;
-use super::signer::{lost_sentries, signed};
+use super::signer::{lost_sentries, sign_log, signed};
 use super::upgrades::upgrade_troubles;
 use super::words::{active_holder, ago, defects, is_active, is_good_news, key_alarm, needs_mending, refusal, settling};
 use crate::base::ids::{Role, Vote};
@@ -52,7 +52,7 @@ impl Why {
             holder_because: seen.holder(),
             this_host: seen.this_host(),
             failover: seen.failover(),
-            signed: signed(status),
+            signed: signed(status, now),
             wrong: seen.wrong(),
         }
     }
@@ -233,10 +233,13 @@ impl Seen<'_> {
                 let before = last_gap_ms
                     .map(|gap| format!("; the last failover took {gap} ms from its claim on"))
                     .unwrap_or_default();
-                let text = format!(
-                    "{what}: {to} would take it, not before the lease of {lease:?} is over and its own node has seen a block \
-                     made after that{before}."
-                );
+                let and = if sign_log(self.status).is_some() {
+                    ". Its chain node runs, asks already, and is answered from then on"
+                } else {
+                    " and its own node has seen a block made after that"
+                };
+                let text =
+                    format!("{what}: {to} would take it, not before the lease of {lease:?} is over{and}{before}.");
                 (Some(to), text)
             }
             (obstacle, _) => {

@@ -142,7 +142,7 @@ impl Page<'_> {
         html.raw("</h2>\n");
         let [holder, _, failover] = self.why.sentences();
         html.raw("<p>").text(holder, SENTENCE_MAX).raw("</p>\n<p>").text(failover, SENTENCE_MAX).raw("</p>\n");
-        if let Some(signed) = signed(status) {
+        if let Some(signed) = signed(status, self.overview.at) {
             html.raw("<p>").text(&signed, SENTENCE_MAX).raw("</p>\n");
         }
         let reachable = status.members.iter().filter(|member| member.reachable).count() as u64;

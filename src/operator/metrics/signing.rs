@@ -11,6 +11,9 @@ use crate::base::time::WallTime;
 /// Upper bounds of `baton_sign_seconds`: from a disk that syncs at once to a vote that comes too late.
 const SECONDS: [f64; 12] = [0.001, 0.002, 0.003, 0.005, 0.008, 0.015, 0.03, 0.06, 0.15, 0.5, 1.0, 4.0];
 
+/// The chain node that this host runs; sentries are named by their addresses.
+const OWN_NODE: &str = "own";
+
 /// What became of a chain node's request to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignOutcome {
@@ -84,8 +87,8 @@ impl OfSigning {
             requests: counters(
                 r,
                 "baton_sign_requests_total",
-                "Requests of the chain node to sign, by what became of them, count since start",
-                &["outcome"],
+                "Requests of a chain node to sign, by who asked and what became of them, count since start",
+                &["node", "outcome"],
             ),
             seconds: add(r, HistogramVec::new(seconds, &["part"])),
             height: gauges(
@@ -105,14 +108,16 @@ impl OfSigning {
     }
 
     /// Every outcome is shown before it happens: an alert on its increase would miss the first one otherwise.
-    pub(super) fn show_all(&self) {
-        for outcome in SignOutcome::ALL {
-            self.requests.with_label_values(&[outcome.as_str()]);
+    pub(super) fn show_all(&self, sentries: impl Iterator<Item = String>) {
+        for node in sentries.chain([OWN_NODE.to_owned()]) {
+            for outcome in SignOutcome::ALL {
+                self.requests.with_label_values(&[node.as_str(), outcome.as_str()]);
+            }
         }
     }
 
-    pub(super) fn ended(&self, outcome: SignOutcome, took: Option<SignTook>, at: WallTime) {
-        self.requests.with_label_values(&[outcome.as_str()]).inc();
+    pub(super) fn ended(&self, sentry: Option<&str>, outcome: SignOutcome, took: Option<SignTook>, at: WallTime) {
+        self.requests.with_label_values(&[sentry.unwrap_or(OWN_NODE), outcome.as_str()]).inc();
         let Some(SignTook { commit, sign }) = took else { return };
         for (part, took) in [("commit", commit), ("sign", sign), ("all", commit + sign)] {
             self.seconds.with_label_values(&[part]).observe(took.as_secs_f64());

@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use baton::base::signing::{Hrs, SignDigest};
 use baton::host::privval::remove_stale_socket;
+use k256::ecdsa::signature::Signer;
+use k256::ecdsa::{Signature, SigningKey};
 use ring::signature::Ed25519KeyPair;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
@@ -20,9 +22,32 @@ use tokio::sync::watch;
 use super::*;
 use crate::kit::program::{Running, command, end_with_us, free_addresses};
 
+enum PrivateKey {
+    Ed25519(Ed25519KeyPair),
+    Secp256k1(SigningKey),
+}
+
+impl PrivateKey {
+    fn read(kind: KeyKind, bytes: &[u8]) -> PrivateKey {
+        match kind {
+            KeyKind::Ed25519 => PrivateKey::Ed25519(
+                Ed25519KeyPair::from_seed_and_public_key(&bytes[..32], &bytes[32..]).expect("a key"),
+            ),
+            KeyKind::Secp256k1 => PrivateKey::Secp256k1(SigningKey::from_slice(bytes).expect("a key")),
+        }
+    }
+
+    fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            PrivateKey::Ed25519(pair) => pair.sign(bytes).as_ref().to_vec(),
+            PrivateKey::Secp256k1(key) => Signer::<Signature>::sign(key, bytes).normalize_s().to_bytes().to_vec(),
+        }
+    }
+}
+
 /// Signs what it is asked, with the time of the first request, and never another content at a place.
 struct Validator {
-    pair: Ed25519KeyPair,
+    key: PrivateKey,
     given: Mutex<BTreeMap<Hrs, (SignDigest, SignTime)>>,
     newest: watch::Sender<Hrs>,
 }
@@ -36,9 +61,8 @@ impl Validator {
             assert_eq!(digest, ask.bytes.digest, "asked for another content at {place}");
             time
         };
-        let sign = |bytes: &[u8]| self.pair.sign(bytes).as_ref().to_vec();
-        let extension = ask.extension.map(|bytes| sign(&bytes));
-        let signature = sign(&ask.bytes.at(time).bytes());
+        let extension = ask.extension.map(|bytes| self.key.sign(&bytes));
+        let signature = self.key.sign(&ask.bytes.at(time).bytes());
         // The node may be gone.
         let _ = ask.answer.send(Ok(Signed { time, signature, extension }));
         self.newest.send_if_modified(|newest| std::mem::replace(newest, place.max(*newest)) < place);
@@ -57,7 +81,7 @@ struct Home {
 }
 
 impl Home {
-    fn made_by(binary: &Path, far: bool) -> Home {
+    fn made_by(binary: &Path, kind: KeyKind, far: bool) -> Home {
         let folder = tempfile::tempdir().expect("folder");
         let laddr = if far {
             let [free] = free_addresses::<1>();
@@ -65,7 +89,12 @@ impl Home {
         } else {
             PrivvalAddress::Unix(folder.path().join("privval.sock"))
         };
-        let made = Command::new(binary).args(["init", "--home"]).arg(folder.path()).output();
+        let mut init = Command::new(binary);
+        init.args(["init", "--home"]).arg(folder.path());
+        if kind != KeyKind::Ed25519 {
+            init.args(["--key-type", kind.as_str()]);
+        }
+        let made = init.output();
         let made = made.unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
         assert!(made.status.success(), "{made:?}");
         let key_file = folder.path().join("config/priv_validator_key.json");
@@ -73,10 +102,11 @@ impl Home {
         std::fs::remove_file(&key_file).expect("the key leaves the home");
         let json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         let public = BASE64.decode(json["pub_key"]["value"].as_str().expect("a key")).expect("base64");
-        let key = PublicKey { kind: KeyKind::Ed25519, bytes: public };
+        let key = PublicKey { kind, bytes: public };
         let private = BASE64.decode(json["priv_key"]["value"].as_str().expect("a key")).expect("base64");
-        let pair = Ed25519KeyPair::from_seed_and_public_key(&private[..32], &private[32..]).expect("a key");
-        let validator = Arc::new(Validator { pair, given: Mutex::default(), newest: watch::channel(Hrs::default()).0 });
+        let key_half = PrivateKey::read(kind, &private);
+        let validator =
+            Arc::new(Validator { key: key_half, given: Mutex::default(), newest: watch::channel(Hrs::default()).0 });
         let (asks, mut asked) = mpsc::channel(4);
         let signing = validator.clone();
         tokio::spawn(async move {
@@ -97,7 +127,8 @@ impl Home {
         let genesis = home.path("config/genesis.json");
         let text = std::fs::read_to_string(&genesis).expect("genesis.json");
         let enabled = |height: u64| format!("\"vote_extensions_enable_height\": \"{height}\"");
-        assert!(text.contains(&enabled(0)), "{text}");
+        // Before 0.38 there are none.
+        assert!(text.contains(&enabled(0)) || !text.contains("vote_extensions"), "{text}");
         std::fs::write(&genesis, text.replace(&enabled(0), &enabled(2))).expect("genesis.json");
         home
     }
@@ -144,8 +175,8 @@ impl Home {
     }
 }
 
-async fn signs_through_baton(binary: &Path, far: bool) {
-    let home = Home::made_by(binary, far);
+async fn signs_through_baton(binary: &Path, kind: KeyKind, far: bool) {
+    let home = Home::made_by(binary, kind, far);
     assert!(!home.leaves_socket(), "nothing is there yet");
     let dialled = home.dial();
     let node = home.start();
@@ -183,24 +214,36 @@ async fn signs_through_baton(binary: &Path, far: bool) {
 #[tokio::test]
 #[ignore = "needs cometbft in PATH and ten seconds"]
 async fn a_real_node_without_a_key_makes_blocks_with_the_signatures_of_baton() {
-    signs_through_baton(Path::new("cometbft"), false).await;
+    signs_through_baton(Path::new("cometbft"), KeyKind::Ed25519, false).await;
 }
 
 #[tokio::test]
 #[ignore = "needs cometbft in PATH and ten seconds"]
 async fn a_real_node_elsewhere_makes_blocks_with_the_signatures_of_baton() {
-    signs_through_baton(Path::new("cometbft"), true).await;
+    signs_through_baton(Path::new("cometbft"), KeyKind::Ed25519, true).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a cometbft of 1.0, whose path is in BATON_COMETBFT_V1, and ten seconds"]
 async fn a_real_node_of_version_1_does_so_too() {
-    match std::env::var_os("BATON_COMETBFT_V1") {
-        Some(binary) => {
-            for far in [false, true] {
-                signs_through_baton(Path::new(&binary), far).await;
-            }
-        }
-        None => println!("skipped: BATON_COMETBFT_V1 names no cometbft of 1.0"),
+    let Some(binary) = version_1() else { return };
+    for far in [false, true] {
+        signs_through_baton(&binary, KeyKind::Ed25519, far).await;
     }
+}
+
+/// Of the versions above, 1.0 alone makes such a key.
+#[tokio::test]
+#[ignore = "needs a cometbft of 1.0, whose path is in BATON_COMETBFT_V1, and five seconds"]
+async fn a_real_node_with_a_secp256k1_key_does_so_too() {
+    let Some(binary) = version_1() else { return };
+    signs_through_baton(&binary, KeyKind::Secp256k1, false).await;
+}
+
+fn version_1() -> Option<PathBuf> {
+    let named = std::env::var_os("BATON_COMETBFT_V1").map(PathBuf::from);
+    if named.is_none() {
+        println!("skipped: BATON_COMETBFT_V1 names no cometbft of 1.0");
+    }
+    named
 }

@@ -202,6 +202,16 @@ fn its_memory_is_closed_before_the_key_is_opened() {
     assert_eq!(opened, [Open { path: "key.json".into(), dumpable: false }]);
 }
 
+#[test]
+fn its_memory_is_locked_or_it_says_that_it_is_not() {
+    let place = Place::new();
+    let signer = place.signer();
+    let status = fs::read_to_string(format!("/proc/{}/status", signer.child.id())).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+    let is_locked = locked.trim() != "0 kB";
+    assert_eq!(is_locked, !place.log().contains("memory is not locked"), "{locked}, {}", place.log());
+}
+
 /// Policy and nice value, as proc(5) tells them.
 fn scheduling(pid: u32) -> (i32, i32) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

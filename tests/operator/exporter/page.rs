@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use baton::base::time::{BootTime, WallTime};
-use baton::cluster::wire::proto::{MemberStatus, Move, MoveFloor, StatusResponse};
+use baton::cluster::wire::proto::{Grant, MemberStatus, Move, MoveFloor, SignLog, StatusResponse};
 use baton::operator::exporter::Overview;
 use ring::digest::{SHA256, digest};
 
@@ -124,6 +124,19 @@ async fn a_healthy_cluster_is_told_with_its_hosts_and_its_moves() {
     );
     assert!(page.contains("<title>host-a signs · my-validator</title>"), "{page}");
     assert!(page.find("gap 50 ms") < page.find("gap 1013 ms"), "the newest move stands first");
+}
+
+#[tokio::test]
+async fn where_the_log_decides_the_page_says_how_far_and_when() {
+    let page = page(|known| {
+        let seconds = (AT.as_nanos() / 1_000_000_000) as i64 - 7;
+        let last = Grant { height: 41, step: 3, digest: vec![1; 32], seconds, ..Grant::default() };
+        let log = SignLog { chain: "c-1".into(), by: "host-a".into(), last: Some(last), ..SignLog::default() };
+        known.status.sign_log = Some(log);
+    })
+    .await;
+    let said = "Signed by the log on c-1: up to height 41, round 0, precommit, asked by the node of host-a, 7 s ago";
+    assert_says(&page, &[said]);
 }
 
 #[tokio::test]

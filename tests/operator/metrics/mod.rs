@@ -55,7 +55,7 @@ const CONTRACT: [(&str, &str, &[&str]); 44] = [
     ("baton_key_in_use_elsewhere", "gauge", &[]),
     ("baton_build_info", "gauge", &["version"]),
     ("baton_foreign_node", "gauge", &[]),
-    ("baton_sign_requests_total", "counter", &["outcome"]),
+    ("baton_sign_requests_total", "counter", &["node", "outcome"]),
     ("baton_sign_seconds", "histogram", &["part"]),
     ("baton_sign_answered_timestamp_seconds", "gauge", &[]),
     ("baton_sentry_connected", "gauge", &["sentry"]),
@@ -111,10 +111,10 @@ fn lively() -> Metrics {
     metrics.moved("first", "operator", None);
     metrics.disk_hangs("chain.home", true);
     metrics.disk_hangs("member.state_dir", false);
-    metrics.sees_signing();
+    metrics.sees_signing(std::iter::once("tcp://s:1".to_owned()));
     metrics.sees_sentry("tcp://10.0.0.5:26659", Some(true));
     let took = SignTook { commit: Duration::from_millis(3), sign: Duration::from_millis(1) };
-    metrics.sign_ended(SignOutcome::Granted, Some(took));
+    metrics.sign_ended(None, SignOutcome::Granted, Some(took));
     metrics
 }
 

@@ -105,6 +105,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
     };
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
     let net = launch::prepare(dir, plan.shape)?;
+    // Also where custody has done it.
     clock::install(&net)?;
     configure(&net)?;
     launch::start(&net, |_| ())?;
@@ -320,8 +321,8 @@ impl<'a> Attack<'a> {
         watch.poll()?;
         verdict.recorded = self.judge_records(since, &watch, faults)?;
         let report = watch.report().context("a round without signatures")?;
-        let doubles = signers::doubles(&signers::read(self.net)?);
-        if report.is_clean() && doubles.is_empty() {
+        let wrong: Vec<String> = signers::wrongs(&signers::read(self.net)?).iter().map(ToString::to_string).collect();
+        if report.is_clean() && wrong.is_empty() {
             return Ok(verdict);
         }
         let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
@@ -331,7 +332,7 @@ impl<'a> Attack<'a> {
         for kind in kinds {
             self.tallies.faults.entry(kind).or_default().violated += 1;
         }
-        Ok(Verdict { signed: Some(format!("{report:?} {}", doubles.join("; "))), ..verdict })
+        Ok(Verdict { signed: Some(format!("{report:?} {}", wrong.join("; "))), ..verdict })
     }
 
     /// What the records of all members say of the round.

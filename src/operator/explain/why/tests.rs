@@ -1,5 +1,5 @@
 use super::*;
-use crate::cluster::wire::proto::Meaning;
+use crate::cluster::wire::proto::{Grant, Meaning, SignLog};
 use crate::core::NotReady;
 
 fn member(id: &str, state: &str, phase: &str) -> MemberStatus {
@@ -74,6 +74,19 @@ fn a_healthy_cluster_is_told_in_four_sentences() {
                     failover would work: host-b would take it, not before the lease of 1s is over and its own node has \
                     seen a block made after that; the last failover took 1130 ms from its claim on.\nNothing is wrong.\n";
     assert_eq!(why(|_| ()).text(), expected);
+}
+
+#[test]
+fn where_the_log_decides_a_failover_waits_for_no_block_and_what_was_signed_is_told() {
+    let text = why(|status| {
+        let last = Grant { height: 7, step: 2, digest: vec![1; 32], seconds: 1, ..Grant::default() };
+        status.sign_log = Some(SignLog { chain: "c-1".to_owned(), last: Some(last), ..SignLog::default() });
+    })
+    .text();
+    let failover = "host-b would take it, not before the lease of 1s is over. Its chain node runs, asks already, and is \
+                    answered from then on; the last failover";
+    assert!(text.contains(failover) && !text.contains("block"), "{text}");
+    assert!(text.contains("\nSigned by the log on c-1: up to height 7, round 0, prevote, "), "{text}");
 }
 
 #[test]
