@@ -60,6 +60,9 @@ key = "key"
 sentries = ["unix://SENTRY"]
 "#;
 
+/// How a request is refused that nobody has admitted.
+pub const HELD: &str = "no quorum is there";
+
 /// What a chain node is answered.
 pub type Answer = Result<(Timestamp, Vec<u8>), String>;
 
@@ -129,11 +132,13 @@ impl Host {
     }
 }
 
-/// Whose log has a mark below all that is asked for, and whose holder is `a`.
+/// Whose log has a mark below all that is asked for.
 pub struct Cluster {
-    pub a: Host,
-    pub b: Host,
-    pub c: Host,
+    /// Those with a chain node.
+    hosts: [Host; 2],
+    arbiter: Host,
+    /// Which of them held the baton when it was last looked for. On a busy machine it moves.
+    holder: usize,
     height: i64,
     folder: tempfile::TempDir,
 }
@@ -151,13 +156,14 @@ impl Cluster {
             let text = text.replace("ADDR-A", &a).replace("ADDR-B", &b).replace("ADDR-C", &c);
             text.replace("ME", me.to_str().expect("UTF-8")).replace("SENTRY", sentry.to_str().expect("UTF-8"))
         };
-        let of_c = Host::start("c", &config("c", &c, None), None);
+        let arbiter = Host::start("c", &config("c", &c, None), None);
         let of_a = Host::start("a", &config("a", &a, Some(&rpc_a)), Some(&rpc_a));
         let of_b = Host::start("b", &config("b", &b, Some(&rpc_b)), Some(&rpc_b));
-        let cluster = Cluster { a: of_a, b: of_b, c: of_c, height: 0, folder };
-        fs::write(cluster.a.path("state.json"), r#"{"height": "0", "round": 0, "step": 0}"#).expect("a record");
+        let cluster = Cluster { hosts: [of_a, of_b], arbiter, holder: 0, height: 0, folder };
+        let of_a = &cluster.hosts[0];
+        fs::write(of_a.path("state.json"), r#"{"height": "0", "round": 0, "step": 0}"#).expect("a record");
         let import = ["signer", "import", "--state", "state.json"];
-        cluster.a.stage.until("imported", || cluster.a.baton(&import).output().ok()?.status.success().then_some(()));
+        of_a.stage.until("imported", || of_a.baton(&import).output().ok()?.status.success().then_some(()));
         cluster
     }
 
@@ -172,21 +178,28 @@ impl Cluster {
         self.height
     }
 
-    /// `a` has got a signature, and another one at each of the calls: it holds the baton.
-    pub fn until_a_signs(&mut self) -> i64 {
+    /// A node has just got a signature that nobody else has asked for: its host holds the baton.
+    pub fn find_holder(&mut self) {
         let began_at = Instant::now();
         loop {
-            let height = self.next_height();
-            let answer = self.a.node().ask(&prevote(height, 1, 1));
-            match answer {
-                Ok(_) => return height,
-                Err(why) => assert!(began_at.elapsed() < BOUND, "{why}\n{}\n{}", self.a.status(), self.a.stage.log()),
-            }
+            let vote = prevote(self.next_height(), 1, 1);
+            let Err(why) = self.holder().node().ask(&vote) else { return };
+            let (status, log) = (self.holder().status(), self.holder().stage.log());
+            assert!(began_at.elapsed() < BOUND, "{why}\n{status}\n{log}");
+            self.holder = 1 - self.holder;
         }
     }
 
+    pub fn holder(&mut self) -> &mut Host {
+        &mut self.hosts[self.holder]
+    }
+
+    pub fn standby(&mut self) -> &mut Host {
+        &mut self.hosts[1 - self.holder]
+    }
+
     pub fn agreed_key(&self) -> String {
-        self.a.status()["signer"]["key"].as_str().expect("a key").to_owned()
+        self.hosts[self.holder].status()["signer"]["key"].as_str().expect("a key").to_owned()
     }
 
     pub fn hold_back_the_quorum(&self) {
@@ -198,7 +211,7 @@ impl Cluster {
     }
 
     fn signal_others(&self, signal: Signal) {
-        for host in [&self.b, &self.c] {
+        for host in [&self.hosts[1 - self.holder], &self.arbiter] {
             host.signal(signal);
         }
     }
@@ -206,6 +219,7 @@ impl Cluster {
 
 /// The half of a chain node that asks.
 pub struct Node {
+    listener: UnixListener,
     stream: UnixStream,
     unread: FrameBuffer,
 }
@@ -213,13 +227,16 @@ pub struct Node {
 impl Node {
     fn await_signer(socket: &Path) -> Node {
         let listener = UnixListener::bind(socket).expect("a socket");
-        let (stream, _) = listener.accept().expect("a signer");
-        stream.set_read_timeout(Some(BOUND)).expect("a socket");
-        let mut node = Node { stream, unread: FrameBuffer::default() };
-        let asked = PubKeyRequest { chain_id: CHAIN.into() };
-        let answer = node.exchange(Sum::PubKeyRequest(asked));
-        assert!(matches!(answer, Sum::PubKeyResponse(_)), "{answer:?}");
+        let stream = accept(&listener);
+        let mut node = Node { listener, stream, unread: FrameBuffer::default() };
+        node.learn_key();
         node
+    }
+
+    fn learn_key(&mut self) {
+        let asked = PubKeyRequest { chain_id: CHAIN.into() };
+        self.write(Sum::PubKeyRequest(asked));
+        assert!(matches!(self.read(), Some(Sum::PubKeyResponse(_))), "no public key");
     }
 
     pub fn ask(&mut self, vote: &Vote) -> Answer {
@@ -227,38 +244,61 @@ impl Node {
         self.answer()
     }
 
+    /// Of what was admitted before: asked again while its host has not heard of that.
+    pub fn ask_along(&mut self, vote: &Vote) -> Answer {
+        let began_at = Instant::now();
+        loop {
+            match self.ask(vote) {
+                Err(why) if why.contains(HELD) && began_at.elapsed() < BOUND => {}
+                answer => return answer,
+            }
+        }
+    }
+
     pub fn send(&mut self, vote: &Vote) {
         let request =
             SignVoteRequest { vote: Some(vote.clone()), chain_id: CHAIN.into(), skip_extension_signing: false };
-        let message = Message { sum: Some(Sum::SignVoteRequest(request)) };
-        self.stream.write_all(&encode(&message)).expect("it is dialled");
+        self.write(Sum::SignVoteRequest(request));
     }
 
     pub fn answer(&mut self) -> Answer {
-        let Sum::SignedVoteResponse(response) = self.read() else { panic!("not an answer to a vote") };
-        match (response.vote, response.error) {
-            (Some(vote), None) => Ok((vote.timestamp.expect("a time"), vote.signature)),
-            (None, Some(error)) => Err(error.description),
-            (vote, error) => panic!("{vote:?} and {error:?}"),
+        match self.read() {
+            Some(Sum::SignedVoteResponse(response)) => match (response.vote, response.error) {
+                (Some(vote), None) => Ok((vote.timestamp.expect("a time"), vote.signature)),
+                (None, Some(error)) => Err(error.description),
+                (vote, error) => panic!("{vote:?} and {error:?}"),
+            },
+            Some(other) => panic!("{other:?}"),
+            // A sentry is let go when the baton moves, and dialled by the next holder.
+            None => {
+                (self.stream, self.unread) = (accept(&self.listener), FrameBuffer::default());
+                Err("its signer has let it go".to_owned())
+            }
         }
     }
 
-    fn exchange(&mut self, sum: Sum) -> Sum {
-        self.stream.write_all(&encode(&Message { sum: Some(sum) })).expect("it is dialled");
-        self.read()
+    fn write(&mut self, sum: Sum) {
+        // Of a connection that is lost no answer comes.
+        let _ = self.stream.write_all(&encode(&Message { sum: Some(sum) }));
     }
 
-    fn read(&mut self) -> Sum {
+    /// `None` once the connection is lost.
+    fn read(&mut self) -> Option<Sum> {
         let mut chunk = [0; 4096];
         loop {
             if let Some(message) = self.unread.take().expect("a message") {
-                return message.sum.expect("an answer");
+                return Some(message.sum.expect("an answer"));
             }
-            let read = self.stream.read(&mut chunk).expect("an answer");
-            assert!(read > 0, "the coordinator has closed its connection");
+            let read = self.stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
             self.unread.push(&chunk[..read]);
         }
     }
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().expect("a signer");
+    stream.set_read_timeout(Some(BOUND)).expect("a socket");
+    stream
 }
 
 /// For the block whose hash is `block`, cast at the second `at`.
