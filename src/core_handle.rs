@@ -12,7 +12,7 @@ use crate::base::ids::{Epoch, NodeId, Term};
 use crate::base::time::{BootTime, Now, suspended};
 use crate::core::fences::votes::Refusal;
 use crate::core::{Action, Core, Event, Standing};
-use crate::record::{Question, Recorder};
+use crate::record::{Question, Recorder, Timeline, Timelines};
 
 /// CLOCK_BOOTTIME and CLOCK_MONOTONIC are read one after the other; a process that was preempted in
 /// between sees a difference that is no suspend. Half of the shortest allowed `kill_max`.
@@ -28,6 +28,7 @@ pub struct SharedCore {
 struct Inner {
     core: Core,
     recorder: Recorder,
+    timelines: Timelines,
     suspended: Duration,
     /// Where the member stood last, and who wants to know when that changes.
     told: Option<(Standing, Epoch, mpsc::UnboundedSender<Change>)>,
@@ -48,7 +49,8 @@ impl SharedCore {
     /// The core, whose steps `recorder` takes down, and the actions that follow from them.
     pub fn new(core: Core, recorder: Recorder) -> (SharedCore, mpsc::UnboundedReceiver<Action>) {
         let (actions, receiver) = mpsc::unbounded_channel();
-        let inner = Mutex::new(Inner { core, recorder, suspended: suspended(), told: None });
+        let inner =
+            Mutex::new(Inner { core, recorder, timelines: Timelines::default(), suspended: suspended(), told: None });
         (SharedCore { inner, actions, steps: watch::Sender::new(0), news: watch::Sender::new(0) }, receiver)
     }
 
@@ -84,6 +86,16 @@ impl SharedCore {
     pub fn read<T>(&self, look: impl FnOnce(&Core, Now) -> T) -> T {
         let inner = self.lock();
         look(&inner.core, Now::read())
+    }
+
+    /// Of the last moves since the start, the oldest first.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        self.lock().timelines.moves().cloned().collect()
+    }
+
+    /// Of the newest move since the start.
+    pub fn last_timeline(&self) -> Option<Timeline> {
+        self.lock().timelines.moves().next_back().cloned()
     }
 
     /// [`Core::may_vote`], asked now, and taken down.
@@ -124,10 +136,12 @@ impl SharedCore {
     /// Whether anything followed from it but a renewal.
     fn take(&self, inner: &mut Inner, event: Event) -> bool {
         let mut acts = false;
-        let Inner { core, recorder, .. } = inner;
+        let Inner { core, recorder, timelines, .. } = inner;
         let now = Now::read();
         let begun = recorder.begin(core, now, &event);
+        timelines.before(core, now, &event);
         let actions = core.step(now, event);
+        timelines.after(core, now, &actions);
         recorder.end(begun, &actions);
         for action in actions {
             acts |= !matches!(action, Action::Arm { .. });

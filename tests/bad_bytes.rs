@@ -7,6 +7,7 @@ mod making;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
+use std::borrow::Cow;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -15,16 +16,18 @@ use std::time::{Duration, Instant};
 use baton::base::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
 use baton::base::ids::Epoch;
 use baton::base::signing::Hrs;
-use baton::base::time::BootTime;
+use baton::base::time::{BootTime, WallTime};
 use baton::cluster::wire::proto;
 use baton::cluster::wire::{
     Message, OfLeader, PROTOCOL, Sender, Session, SnapshotMeta, SnapshotRequest, TypeConfig, Vote,
 };
+use baton::core::Event;
 use baton::host::privval;
 use baton::host::privval::proto::message::Sum;
 use baton::host::sign_bytes::{SignBytes, proto as chain};
 use baton::host::signer::frames::{self, proto as signing};
 use baton::host::signer::{Mark, MarkFile};
+use baton::record::{Entry, Piece, Pieces, encode as encode_record, past};
 use making::{Tar, Zip};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use proptest::prelude::*;
@@ -181,6 +184,8 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         MarkFile::open(&path).and_then(|mut file| file.advance(mark)).expect("a mark");
         fs::read(path).expect("a mark")
     };
+    let recorded: Vec<Piece> = Pieces::read(&file("tests/data/sample.rec")).expect("a record").collect();
+    let failover = last_election(&recorded);
     vec![
         ("signer", "requests", with(0, requests)),
         ("signer", "answers", with(1, answers)),
@@ -234,12 +239,26 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("archives", "zip", zip.end()),
         ("privval", "precommit", with(16, asked_of_signer(sign_vote()))),
         ("privval", "proposal", with(16, asked_of_signer(sign_proposal()))),
+        ("record", "beginning", with(0, encode_record(&recorded[..recorded.len().min(40)]))),
+        ("record", "failover", with(0, failover.clone())),
+        ("record", "failover-without-sums", with(1, failover)),
         (
             "privval",
             "public-key-and-ping",
             with(16, [Sum::PubKeyRequest(Default::default()), ping].map(asked_of_signer).concat()),
         ),
     ]
+}
+
+/// Around it, with the head and the core that it needs.
+fn last_election(recorded: &[Piece]) -> Vec<u8> {
+    let led = |piece: &Piece| matches!(piece, Piece::Entry(Entry::Step { event, .. }) if matches!(event.as_ref().as_ref(), Event::Led { .. }));
+    let from = recorded.iter().rposition(led).expect("an election").saturating_sub(10);
+    let before = past(recorded[..from].to_vec(), WallTime::from_nanos(u64::MAX));
+    let (core, _) = before.core().expect("a core");
+    let core = Piece::Entry(Entry::Core(Box::new(Cow::Owned(core.clone()))));
+    let to = recorded.len().min(from + 60);
+    encode_record([&recorded[0], &core].into_iter().chain(&recorded[from..to]))
 }
 
 fn asked_of_signer(sum: Sum) -> Vec<u8> {

@@ -15,7 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::transport::{Credentials, cause, reason};
 use crate::cluster::wire::proto::admin_client::AdminClient;
-use crate::cluster::wire::proto::{HistoryRequest, Move, OrderRequest, StatusRequest, StatusResponse, UpgradePlan};
+use crate::cluster::wire::proto::{
+    HistoryRequest, HistoryResponse, Move, OrderRequest, StatusRequest, StatusResponse, UpgradePlan,
+};
 use crate::config::Tls;
 use crate::operator::admin::is_allowed;
 use crate::operator::order::{Answer, Answers, Order};
@@ -50,16 +52,19 @@ impl Client {
         self.answered(answer.map(|result| result.map(tonic::Response::into_inner)).ok())
     }
 
-    /// The oldest first.
+    /// The moves, the oldest first.
     pub(super) async fn history(&mut self) -> Result<Vec<Move>, Failure> {
-        let answer = timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
-        self.answered(answer.map(|result| result.map(|response| response.into_inner().moves)).ok())
+        Ok(self.whole_history().await?.moves)
     }
 
     /// Plans of upgrades, the oldest first.
     pub(super) async fn plans(&mut self) -> Result<Vec<UpgradePlan>, Failure> {
+        Ok(self.whole_history().await?.plans)
+    }
+
+    pub(super) async fn whole_history(&mut self) -> Result<HistoryResponse, Failure> {
         let answer = timeout(ANSWER_MAX, self.admin.history(HistoryRequest {})).await;
-        self.answered(answer.map(|result| result.map(|response| response.into_inner().plans)).ok())
+        self.answered(answer.map(|result| result.map(tonic::Response::into_inner)).ok())
     }
 
     /// `what` names the order in an error; the answer says what is so now or, after a dry run, what would be.

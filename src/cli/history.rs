@@ -1,14 +1,43 @@
 //! `baton history`: the moves of the baton that the cluster remembers, the oldest first.
 
+use std::process::ExitCode;
+
+use clap::Args;
 use serde::Serialize;
 
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{LaidFloor, Move, MoveFloor};
 use crate::operator::explain::{finished, gap, or_dash};
 
+use super::reach::Reach;
 use super::table::render;
+use super::{Failure, ask, history_detail, print};
 
 const HEADS: [&str; 7] = ["FROM", "TO", "EPOCH", "KIND", "CLAIMED", "GAP", "FLOOR"];
+
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    /// The move of this epoch, step by step, as the member that is asked saw it: from its coordinator, or of an older move
+    /// from this host's record (exit code 1: neither has it)
+    #[arg(long, value_name = "EPOCH")]
+    detail: Option<u64>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(super) fn run(History { json, detail, reach }: &History) -> Result<ExitCode, Failure> {
+    if let Some(epoch) = detail {
+        return history_detail::run(*epoch, *json, reach);
+    }
+    ask(reach, async |client| {
+        let moves = client.history().await?;
+        print(&if *json { self::json(&moves) } else { table(&moves) });
+        Ok(ExitCode::SUCCESS)
+    })
+}
 
 #[derive(Serialize)]
 struct HistoryObject<'a> {

@@ -13,9 +13,11 @@ mod containment;
 mod ends;
 mod fence;
 mod history;
+mod history_detail;
 mod init;
 mod log;
 mod members;
+mod moment;
 mod pages;
 mod reach;
 mod record;
@@ -27,6 +29,7 @@ mod table;
 mod threads;
 mod upgrade;
 mod watch;
+mod why;
 mod window;
 
 use std::ffi::OsString;
@@ -44,7 +47,7 @@ use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{HandoverResponse, LayFloor, SetMaintenance, SetPause, SetPriority};
 use crate::config::units;
 use crate::coordinator::KeyUse;
-use crate::operator::explain::{Why, active_holder};
+use crate::operator::explain::active_holder;
 use crate::operator::order::{Order, WantedHandover};
 
 use at::At;
@@ -102,23 +105,11 @@ enum Command {
         #[command(flatten)]
         reach: Reach,
     },
-    /// Show the moves of the baton, the oldest first
-    History {
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        reach: Reach,
-    },
+    /// Show the moves of the baton, the oldest first, or one of them step by step
+    History(history::History),
     /// Say in sentences who holds the baton and why, whether a failover would work now, and what is wrong (exit codes
     /// as status)
-    Why {
-        /// One JSON object
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        reach: Reach,
-    },
+    Why(why::WhyArgs),
     /// Ask a host's metrics address whether its coordinator and chain node do as they should (exit codes: 0 yes, 3 no
     /// answer, 4 the coordinator hangs, 5 no quorum, 6 no chain node runs, 7 not ready)
     Canary {
@@ -362,17 +353,8 @@ fn dispatch(cli: Option<Cli>) -> Result<ExitCode, Failure> {
             }
             Ok(status::exit_code(&answer))
         }),
-        Command::History { json, reach } => ask(&reach, async |client| {
-            let moves = client.history().await?;
-            print(&if json { history::json(&moves) } else { history::table(&moves) });
-            Ok(ExitCode::SUCCESS)
-        }),
-        Command::Why { json, reach } => ask(&reach, async |client| {
-            let (status, moves) = (client.status().await?, client.history().await?);
-            let why = Why::of(&status, &moves, WallTime::now());
-            print(&if json { why.json() } else { why.text() });
-            Ok(status::exit_code(&status))
-        }),
+        Command::History(wanted) => history::run(&wanted),
+        Command::Why(wanted) => why::run(&wanted),
         Command::Canary { addr, timeout } => canary::canary(&addr, timeout),
         Command::Fence { file } => fence::fence(&file),
         Command::Handover { to, timeout, window, within, now, dry_run, at, reach } => {
@@ -419,7 +401,7 @@ fn handover(
             client = Client::connect(place).await?;
         }
         if let Some(length) = window {
-            wanted.timeout = window::wait(&mut client, &reach.own_config("--window")?, length, wanted.timeout).await?;
+            wanted.timeout = window::wait(&mut client, &reach.own_config("--window asks the chain node")?, length, wanted.timeout).await?;
         }
         let order = Order::Handover(wanted.request());
         let HandoverResponse { from, to, epoch, took_ns, moment } = client.order("handover", order).await?;

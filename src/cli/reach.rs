@@ -93,7 +93,7 @@ impl Reach {
         }
     }
 
-    /// The configuration of this host, of which `what` is a part.
+    /// The configuration of this host, for `what`: "--window asks the chain node".
     ///
     /// # Errors
     /// Another host is asked, which has another.
@@ -101,9 +101,14 @@ impl Reach {
         match self.place()? {
             Place::Socket(_) => self.here.file.load_without_keys(),
             Place::Member { addr, .. } => Err(Failure::BadInput(anyhow!(
-                "{what} asks the chain node of this host and not the one at {addr}; leave it out, or run baton there"
+                "{what} of this host and not of the one at {addr}; leave it out, or run baton there"
             ))),
         }
+    }
+
+    /// Whether the coordinator that is asked is the one of a configuration: neither at an address nor at a bare socket.
+    pub(super) fn is_by_config(&self) -> Result<bool, Failure> {
+        Ok(self.here.socket.is_none() && matches!(self.place()?, Place::Socket(_)))
     }
 
     /// `None`: the coordinator of this host.

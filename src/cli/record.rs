@@ -6,17 +6,15 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 
-use super::at::{DAY, of_day};
 use super::config_file::ConfigFile;
+use super::moment::Moment;
 use super::{Failure, print};
 use crate::base::time::{BootTime, WallTime};
-use crate::config::units;
-use crate::host::chain::parse_rfc3339;
 use crate::record::{self, Clocks, Head, Observed, Offset, Piece, Pieces, Replay};
 use crate::rules::Breach;
 use crate::rules::cluster::Signed;
@@ -47,35 +45,6 @@ pub(super) struct Span {
     /// What happened up to then, in the same forms
     #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
     until: Option<Moment>,
-}
-
-/// A moment in the past, as it was written.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    At(WallTime),
-    OfDay(Duration),
-    Ago(Duration),
-}
-
-impl Moment {
-    fn parse(text: &str) -> Result<Moment, String> {
-        let at = parse_rfc3339(text).map(Moment::At).or_else(|| of_day(text).map(Moment::OfDay));
-        at.or_else(|| units::duration(text).ok().map(Moment::Ago)).ok_or_else(|| {
-            "write \"2026-06-14T09:30:00Z\" or another zone, \"09:30\" or \"09:30:00\" in UTC, or \"30m\"".to_owned()
-        })
-    }
-
-    fn before(self, now: WallTime) -> WallTime {
-        match self {
-            Moment::At(at) => at,
-            Moment::OfDay(of_day) => {
-                let midnight = WallTime::from_nanos(now.as_nanos() - now.as_nanos() % DAY.as_nanos() as u64);
-                let today = midnight + of_day;
-                if today <= now { today } else { today - DAY }
-            }
-            Moment::Ago(ago) => now - ago,
-        }
-    }
 }
 
 pub(super) fn run(command: Record) -> Result<ExitCode, Failure> {
@@ -210,7 +179,7 @@ fn summary(file: &Path, replay: &Replay) -> String {
     text
 }
 
-fn read_dir(dir: &Path) -> Result<Vec<u8>> {
+pub(super) fn read_dir(dir: &Path) -> Result<Vec<u8>> {
     let bytes = record::read(dir, SystemTime::UNIX_EPOCH).with_context(|| format!("read {}", dir.display()))?;
     if bytes.is_empty() {
         return Err(anyhow!("there is no record in {}", dir.display()));

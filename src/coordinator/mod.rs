@@ -28,6 +28,8 @@ mod settings;
 mod signing;
 mod sources;
 mod standbys;
+mod then;
+mod told_by_core;
 mod turns;
 mod upgrades;
 
@@ -79,6 +81,7 @@ pub use rehearsal::rehearse;
 use report::Reporter;
 pub use settings::key_reader;
 use settings::{core_settings, guard_settings, own_member, signer_settings};
+pub use then::then;
 
 /// Connections of admins that wait for the desk.
 const CALLERS_MAX: usize = 16;

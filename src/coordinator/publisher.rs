@@ -44,7 +44,9 @@ impl Publisher {
         let moves = Arc::new(reporter.history().moves);
         let status = reporter.status();
         let vitals = watch::Sender::new(reporter.vitals(&status));
-        let overview = watch::Sender::new(Arc::new(Overview { status, moves: moves.clone(), at: WallTime::now() }));
+        let overview =
+            Overview { status, moves: moves.clone(), last_move: reporter.last_timeline(), at: WallTime::now() };
+        let overview = watch::Sender::new(Arc::new(overview));
         let metrics = reporter.metrics.clone();
         let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
         let applied = reporter.applied.clone();
@@ -88,7 +90,8 @@ impl Publisher {
         }
         let status = self.reporter.status();
         self.vitals.send_replace(self.reporter.vitals(&status));
-        let overview = Overview { status, moves: self.moves.clone(), at: WallTime::now() };
+        let last_move = self.reporter.last_timeline();
+        let overview = Overview { status, moves: self.moves.clone(), last_move, at: WallTime::now() };
         self.overview.send_replace(Arc::new(overview));
     }
 }
@@ -114,6 +117,10 @@ impl Reporter {
         };
         let node_pid = self.effects.as_ref().and_then(Effects::node_pid);
         Vitals { beat: BootTime::now(), ready, place: Place::of(status), node_pid }
+    }
+
+    fn last_timeline(&self) -> Option<proto::Timeline> {
+        self.core.last_timeline().as_ref().map(Into::into)
     }
 
     /// A guard is there and every link is in its place; of a host without a chain node, always.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 
 use super::signing::Signing;
-use crate::base::chain_node::{FloorBasis, SignFloor};
+use super::told_by_core;
+use crate::base::chain_node::FloorBasis;
 use crate::base::guard_frame::Containment;
 use crate::base::ids::{NodeId, Vote};
 use crate::base::time::{BootTime, WallTime};
@@ -16,15 +17,13 @@ use crate::cluster::roster::Roster;
 use crate::cluster::store::AppliedState;
 use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{
-    ChainHealth, HistoryResponse, Meaning, MemberStatus, MoveFloor, Record, SettlingRules, StatusResponse, TenureStage,
+    ChainHealth, HistoryResponse, MemberStatus, MoveFloor, Record, SettlingRules, StatusResponse, TenureStage,
 };
 use crate::cluster::wire::{approvals_part, proto, signed_part};
 use crate::config::{Config, Member};
-use crate::core::NotReady;
 use crate::core::agreed::members::voters_warning;
 use crate::core::agreed::orders::Orders;
 use crate::core::agreed::replicated::Move;
-use crate::core::tenure::Halt;
 use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, Seen};
@@ -81,25 +80,8 @@ impl Reporter {
     /// This member's own gossip record, but for what gossip itself fills in.
     pub(super) fn record(&self) -> Record {
         let Seen { health, last_signed, note, foreign } = self.seen();
-        let (settling, mark_seen) = self
-            .core
-            .read(|core, now| (core.settling(now.boot).map(|on| awaited(on, core.halt(now))), core.mark_seen()));
-        let (state, phase, not_ready, lease, epoch, maintenance) = self.core.read(|core, now| {
-            let phase = core.stage().map_or("", |stage| stage.as_str());
-            let lease = core.lease_remaining(now.boot).unwrap_or_default();
-            let maintenance = core.view().orders.is_in_maintenance(&self.config.id);
-            (core.state(now.boot).as_str(), phase, core.not_ready(now.boot), lease, core.view().epoch, maintenance)
-        });
-        let (key_alarm, unheld) = self.core.read(|core, now| (core.key_alarm(), core.unheld(now)));
-        let needs_mending = not_ready.as_ref().is_some_and(NotReady::needs_mending);
-        let disk_full = matches!(not_ready, Some(NotReady::DiskFull { .. }));
         let effects = self.effects.as_ref();
-        let record = Record {
-            state: state.into(),
-            phase: phase.into(),
-            ready: not_ready.is_none(),
-            gives_no_vote: not_ready.as_ref().is_some_and(NotReady::gives_no_vote),
-            not_ready_because: not_ready.map(|why| why.to_string()).unwrap_or_default(),
+        let rest = Record {
             chain: health.map(|health| ChainHealth {
                 reachable: true,
                 synced: health.synced,
@@ -110,35 +92,23 @@ impl Reporter {
                 version: health.version,
             }),
             last_signed: signed_part(last_signed),
-            mark_seen: signed_part(mark_seen),
             approvals: approvals_part(last_signed),
-            approvals_seen: approvals_part(mark_seen),
-            settling: settling.unwrap_or_default(),
-            maintenance,
             guard: effects.map_or("absent", |effects| effects.guard_state().as_str()).into(),
             links: effects.map_or("standby", |effects| effects.links_seen().borrow().as_str()).into(),
             node_pid: effects.and_then(Effects::node_pid).unwrap_or(0),
             disk_free_bytes: self.disk.borrow().map_or(0, |disk| disk.free),
             term: self.consensus.leader().1,
-            epoch: epoch.0,
-            lease_remaining_ms: lease.as_millis() as i64,
             version_text: env!("CARGO_PKG_VERSION").into(),
             node_note: note,
             containment: effects.and_then(Effects::containment).map_or("", Containment::word).into(),
             transport: self.transport().into(),
             certificate_until_ns: self.certificate_until().map_or(0, WallTime::as_nanos),
             upgrade: self.upgrade_report().as_ref().map(Into::into),
-            node_crashes: self.core.read(|core, _| core.host().crashes()),
-            timing: Some(self.config.timing.into()),
             settling_rules: self.config.chain.as_ref().and_then(SettlingRules::of),
             foreign_node: foreign.unwrap_or_default(),
-            key_alarm: key_alarm.map(|alarm| alarm.to_string()).unwrap_or_default(),
-            unheld_since_ns: unheld.map_or(0, |unheld| unheld.since.as_nanos()),
-            unheld_until_ns: unheld.map_or(0, |unheld| unheld.until.as_nanos()),
             ..Record::default()
         };
-        let meaning = Meaning { needs_mending, disk_full, ..record.meaning() };
-        Record { meaning: Some(meaning), ..record }
+        self.core.read(|core, now| told_by_core::record(core, now, rest))
     }
 
     /// The others learn that this member is no standby any more, and need not find out.
@@ -149,13 +119,13 @@ impl Reporter {
     pub(super) fn status(&self) -> StatusResponse {
         let now = BootTime::now();
         let (leader, term) = self.consensus.leader();
-        let view = self.core.read(|core, _| core.view().clone());
+        let orders = self.core.read(|core, _| core.view().orders.clone());
         let table = self.gossip.table().borrow().clone();
         let members: Vec<MemberStatus> = self
             .roster
             .all()
             .iter()
-            .map(|(member, vote)| self.member_status(member, *vote, &view.orders, &table, now))
+            .map(|(member, vote)| self.member_status(member, *vote, &orders, &table, now))
             .collect();
         let (floor, newest, in_force) = {
             let applied = self.applied.borrow();
@@ -163,14 +133,10 @@ impl Reporter {
             (moves.iter().rev().find_map(move_floor), plans.newest().map(Into::into), plans.in_force().is_some())
         };
         let next = self.next_of_plan.borrow().clone().filter(|_| in_force);
-        let mut status = StatusResponse {
+        let rest = StatusResponse {
             cluster: self.config.cluster.name.clone(),
-            member: self.config.id.to_string(),
             leader: leader.map(|leader| leader.to_string()).unwrap_or_default(),
             term,
-            epoch: view.epoch.0,
-            holder: view.holder.map(|holder| holder.to_string()).unwrap_or_default(),
-            paused_since_ns: view.orders.paused.map(WallTime::as_nanos),
             quorum: self.has_quorum(&members),
             warnings: [
                 members.iter().filter_map(key_alarm).collect(),
@@ -180,8 +146,6 @@ impl Reporter {
             ]
             .concat(),
             members,
-            lease_ms: self.config.timing.lease().as_millis() as u32,
-            promise_ms: self.config.timing.promise().as_millis() as u32,
             floor,
             upgrade: newest,
             sign_log: self.applied.borrow().replicated.sign_log.as_ref().map(Into::into),
@@ -189,7 +153,9 @@ impl Reporter {
             sentries: self.signing.as_ref().map(Signing::sentries).unwrap_or_default(),
             upgrade_stuck: next.as_ref().is_some_and(Next::is_stuck),
             upgrade_waits_for: next.map(|next| next.to_string()).unwrap_or_default(),
+            ..StatusResponse::default()
         };
+        let mut status = self.core.read(|core, _| told_by_core::status(core, rest));
         status.warnings.extend(differences(&status));
         status.warnings.extend(lost_sentries(&status.sentries));
         status
@@ -235,47 +201,26 @@ impl Reporter {
         let own = (member.id == self.config.id).then(|| self.record());
         let told = || table.get(&member.id)?.record.as_deref().cloned();
         let mut record = own.or_else(told).unwrap_or_default();
-        let mut meaning = record.meaning();
         if !reachable {
             // What it last said of its lease and its work is not so any more.
-            record.phase.clear();
+            let mut meaning = record.meaning();
             meaning.set_stage(TenureStage::Unspecified);
+            record.phase.clear();
             record.settling.clear();
             record.lease_remaining_ms = 0;
+            record.meaning = Some(meaning);
         }
-        let chain = record.chain.clone().unwrap_or_default();
         MemberStatus {
             id: member.id.to_string(),
             addr: member.addr.clone(),
             role: member.role.as_str().into(),
-            state: record.state,
-            phase: record.phase,
             reachable,
-            synced: chain.synced,
-            height: chain.height,
             priority: orders.priority(&member.id, member.priority),
             maintenance: orders.is_in_maintenance(&member.id),
-            lease_remaining_ms: record.lease_remaining_ms,
-            guard: record.guard,
-            links: record.links,
-            node_pid: record.node_pid,
-            version: record.version_text,
-            not_ready_because: record.not_ready_because,
-            gives_no_vote: record.gives_no_vote,
-            node_note: record.node_note,
-            containment: record.containment,
-            settling: record.settling,
-            transport: record.transport,
-            certificate_until_ns: record.certificate_until_ns,
             vote: vote.as_str().into(),
             incarnation: self.known_store(&member.id),
-            upgrade: record.upgrade,
-            timing: record.timing,
-            settling_rules: record.settling_rules,
-            foreign_node: record.foreign_node,
-            key_alarm: record.key_alarm,
-            meaning: Some(meaning),
             refused: self.identity.refused(&member.id, reachable, now).unwrap_or_default(),
+            ..told_by_core::member(record)
         }
     }
 
@@ -290,6 +235,8 @@ impl Reporter {
         HistoryResponse {
             moves: replicated.moves.iter().map(history_row).collect(),
             plans: replicated.plans.0.iter().map(Into::into).collect(),
+            member: self.config.id.to_string(),
+            timelines: self.core.timelines().iter().map(Into::into).collect(),
         }
     }
 
@@ -326,20 +273,4 @@ fn move_floor(row: &Move) -> Option<MoveFloor> {
         met_at_height: met.height,
         settled_in_ns: met.settled_in.as_nanos() as u64,
     })
-}
-
-/// What a member that settles waits for.
-fn awaited((floor, basis): (SignFloor, FloorBasis), halt: Option<Halt>) -> String {
-    let basis = basis.as_str();
-    if let Some(Halt { height, since, known }) = halt {
-        return format!(
-            "{basis}: the chain stands still at height {height} since {since}, and may wait for this validator; nothing above \
-             {known} is known to be signed (baton floor)"
-        );
-    }
-    match floor {
-        SignFloor::None => format!("{basis}: its chain node to run"),
-        SignFloor::Mark(mark) => format!("{basis}: its chain node to reach height {}", mark.height),
-        SignFloor::BlockAfter(_) => format!("{basis}: {floor}"),
-    }
 }

@@ -1,16 +1,16 @@
 //! What is shown of a member: to operators, to its peers, and to the shell that performs what it decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::host::Host;
-use super::{Core, NotReady, Settings, Stage, State, View};
+use super::{Core, NotReady, Peer, Settings, Stage, State, View};
 use crate::base::ids::{NodeId, SignMark, Term};
 use crate::base::signing::Custody;
 use crate::base::time::BootTime;
 use crate::core::fences::lease::VoterSets;
 use crate::core::fences::votes::VoteGate;
-use crate::core::tenure::Tenure;
+use crate::core::tenure::{Reason, Tenure};
 
 impl Core {
     pub fn me(&self) -> &NodeId {
@@ -60,6 +60,26 @@ impl Core {
 
     pub fn stage(&self) -> Option<Stage> {
         self.tenure.as_ref().map(Tenure::stage)
+    }
+
+    /// Why this member lets the baton go, while it does.
+    pub fn ending(&self) -> Option<Reason> {
+        self.tenure.as_ref().and_then(Tenure::ending)
+    }
+
+    /// Whom this member follows, or itself while it leads.
+    pub fn leader(&self, now: BootTime) -> Option<&NodeId> {
+        if self.lead.is_some() { Some(&self.settings.me) } else { self.gate.loyal_to(now) }
+    }
+
+    /// What gossip told of the other members.
+    pub fn peers(&self) -> &BTreeMap<NodeId, Peer> {
+        &self.peers
+    }
+
+    /// Every member that the log knows, with its priority as orders leave it; this one may not be among them.
+    pub fn members(&self) -> &BTreeMap<NodeId, u32> {
+        &self.priorities
     }
 
     /// Why this member could not take the baton now; `None` when it could.

@@ -10,8 +10,8 @@ use baton::cluster::wire::proto::member_change_request::Change;
 use baton::cluster::wire::proto::order_request::Order;
 use baton::cluster::wire::proto::{
     HandoverRequest, HandoverResponse, HistoryRequest, HistoryResponse, MemberChangeRequest, MemberChangeResponse,
-    MemberStatus, Move, MoveFloor, OrderRequest, OrderResponse, StatusRequest, StatusResponse, UpgradeChangeRequest,
-    UpgradeChangeResponse, UpgradePlan, order_response, upgrade_change_request,
+    MemberStatus, Move, MoveFloor, OrderRequest, OrderResponse, StatusRequest, StatusResponse, Timeline,
+    UpgradeChangeRequest, UpgradeChangeResponse, UpgradePlan, order_response, upgrade_change_request,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -70,6 +70,7 @@ pub struct Coordinator {
     pub status: StatusResponse,
     pub moves: Vec<Move>,
     pub plans: Vec<UpgradePlan>,
+    pub timelines: Vec<Timeline>,
 }
 
 #[tonic::async_trait]
@@ -79,7 +80,12 @@ impl Admin for Coordinator {
     }
 
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        Ok(Response::new(HistoryResponse { moves: self.moves.clone(), plans: self.plans.clone() }))
+        Ok(Response::new(HistoryResponse {
+            moves: self.moves.clone(),
+            plans: self.plans.clone(),
+            member: self.status.member.clone(),
+            timelines: self.timelines.clone(),
+        }))
     }
 
     async fn handover(&self, request: Request<HandoverRequest>) -> Result<Response<HandoverResponse>, Status> {
@@ -240,7 +246,7 @@ pub fn two_members() -> Coordinator {
         floor: None,
         ..first.clone()
     };
-    Coordinator { status, moves: vec![first, second], plans: Vec::new() }
+    Coordinator { status, moves: vec![first, second], plans: Vec::new(), timelines: Vec::new() }
 }
 
 /// Serves `coordinator` at `socket` for as long as the runtime lives.

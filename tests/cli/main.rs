@@ -9,6 +9,7 @@ mod init;
 mod kit;
 mod orders;
 mod pages;
+mod past;
 mod refusals;
 mod shown;
 mod signer;

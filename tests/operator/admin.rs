@@ -84,7 +84,7 @@ async fn client(socket: &Path) -> AdminClient<Channel> {
 fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(status())),
-        Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()], plans: Vec::new() })),
+        Ask::History(to) => drop(to.send(HistoryResponse { moves: vec![first_move()], ..Default::default() })),
         Ask::Order { order, from: _, answer } => drop(answer.send(match order {
             Order::Handover(request) if request.to == "host-x" => {
                 Err(NotDone::Refused("host-x is not ready: syncing".to_owned()))

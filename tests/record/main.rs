@@ -1,5 +1,7 @@
 //! Records, from the step of a core to the replay: what is kept, what may be lost, and what a replay finds.
 
+mod timeline;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ mod meaning;
 mod messages;
 mod parts;
 mod stored;
+mod timelines;
 mod upgrades;
 
 pub use crate::core::agreed::replicated::knows::KNOWS;

@@ -4,12 +4,14 @@
 
 mod differences;
 mod signer;
+mod timeline;
 pub mod upgrades;
 mod why;
 mod words;
 
 pub use differences::{differences, differences_to};
 pub use signer::{granted_at, lost_sentries, sign_log, signed};
+pub use timeline::{Part, in_ms, parts};
 pub use why::{Why, in_words};
 pub use words::{
     active_holder, ago, certificate_until, defects, finished, gap, is_active, is_good_news, key_alarm, notes, or_dash,

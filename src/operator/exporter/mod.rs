@@ -5,6 +5,7 @@
 mod html;
 mod page;
 mod roles;
+mod steps;
 
 use std::convert::Infallible;
 use std::io;
@@ -29,7 +30,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::base::time::{BootTime, WallTime};
-use crate::cluster::wire::proto::{Move, StatusResponse};
+use crate::cluster::wire::proto::{Move, StatusResponse, Timeline};
 use crate::operator::metrics::Metrics;
 use crate::operator::shared_answer::SharedAnswer;
 pub use roles::Place;
@@ -73,6 +74,8 @@ pub struct Overview {
     pub status: StatusResponse,
     /// The oldest first.
     pub moves: Arc<Vec<Move>>,
+    /// The newest move since this coordinator was started, step by step.
+    pub last_move: Option<Timeline>,
     /// When it was so.
     pub at: WallTime,
 }

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
-use super::Overview;
 use super::html::Html;
+use super::{Overview, steps};
 use crate::base::ids::Role;
 use crate::base::time::WallTime;
 use crate::cluster::wire::proto::{MemberState, MemberStatus, Move, TenureStage};
@@ -20,9 +20,9 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Longest name, state or address.
-const NAME_MAX: usize = 64;
+pub(super) const NAME_MAX: usize = 64;
 /// Longest sentence.
-const SENTENCE_MAX: usize = 400;
+pub(super) const SENTENCE_MAX: usize = 400;
 const MEMBERS_MAX: usize = 32;
 const NOTES_MAX: usize = 6;
 const WARNINGS_MAX: usize = 32;
@@ -43,7 +43,7 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// The whole document. With `hung`, the coordinator has not come round for too long, and what it said last is old.
 pub(super) fn render(overview: &Overview, hung: bool) -> String {
-    let Overview { status, moves, at } = overview;
+    let Overview { status, moves, at, last_move } = overview;
     let why = Why::of(status, moves, *at);
     let page = Page { overview, why, hung };
     let mut html = Html::default();
@@ -60,6 +60,7 @@ pub(super) fn render(overview: &Overview, hung: bool) -> String {
     page.verdict_section(&mut html);
     page.warnings(&mut html);
     page.hosts(&mut html);
+    steps::section(&mut html, last_move.as_ref());
     page.moves(&mut html);
     html.raw("</main>\n");
     foot(&mut html);
@@ -105,7 +106,7 @@ impl Page<'_> {
     }
 
     fn head(&self, html: &mut Html) {
-        let Overview { status, at, moves: _ } = self.overview;
+        let Overview { status, at, .. } = self.overview;
         html.raw("<header data-part=\"head\">\n<h1>").text(&status.cluster, NAME_MAX).raw("</h1>\n<p>seen by <b>");
         html.text(&status.member, NAME_MAX).raw("</b> at ");
         moment(html, *at);
@@ -114,7 +115,7 @@ impl Page<'_> {
 
     /// What makes everything below it worth less.
     fn alarms(&self, html: &mut Html) {
-        let Overview { status, at, moves: _ } = self.overview;
+        let Overview { status, at, .. } = self.overview;
         html.raw("<div data-part=\"alarms\" role=\"alert\">");
         if self.hung {
             html.raw("<p class=\"alarm\">! The coordinator of ").text(&status.member, NAME_MAX);
@@ -157,7 +158,7 @@ impl Page<'_> {
     }
 
     fn warnings(&self, html: &mut Html) {
-        let Overview { status, at, moves: _ } = self.overview;
+        let Overview { status, at, .. } = self.overview;
         let warnings = self.why.warnings(status, *at);
         html.raw("<section data-part=\"warnings\" aria-labelledby=\"warnings\" aria-live=\"polite\">\n");
         html.raw("<h2 id=\"warnings\">Warnings</h2>\n");
@@ -234,7 +235,7 @@ impl Page<'_> {
     }
 
     fn notes(&self, html: &mut Html, member: &MemberStatus) {
-        let Overview { status, at, moves: _ } = self.overview;
+        let Overview { status, at, .. } = self.overview;
         let mut notes = notes(member, status.paused_since_ns.is_some(), *at);
         notes.retain(|note| member.reachable || !is_good_news(member, note));
         if !notes.is_empty() {
@@ -249,7 +250,7 @@ impl Page<'_> {
     }
 
     fn moves(&self, html: &mut Html) {
-        let Overview { moves, at, status: _ } = self.overview;
+        let Overview { moves, at, .. } = self.overview;
         html.raw("<section data-part=\"moves\" aria-labelledby=\"moves\">\n<h2 id=\"moves\">Moves</h2>\n");
         if moves.is_empty() {
             html.raw("<p>The baton was never claimed.</p>\n</section>\n");

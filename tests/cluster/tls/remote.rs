@@ -57,7 +57,7 @@ fn refusal(output: &Output) -> &str {
 fn answer(ask: Ask) {
     match ask {
         Ask::Status(to) => drop(to.send(StatusResponse { holder: "host-a".into(), ..StatusResponse::default() })),
-        Ask::History(to) => drop(to.send(HistoryResponse { moves: Vec::new(), plans: Vec::new() })),
+        Ask::History(to) => drop(to.send(HistoryResponse::default())),
         Ask::Order { order, from: Asker::Operator, answer } => drop(answer.send(match order {
             Order::Handover(request) if request.to == "host-x" => Err(NotDone::Refused("host-x is not ready".into())),
             Order::Handover(_) => Ok(Answer::Handover(HandoverResponse {

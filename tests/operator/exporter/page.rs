@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use baton::base::time::{BootTime, WallTime};
-use baton::cluster::wire::proto::{Grant, MemberStatus, Move, MoveFloor, SignLog, StatusResponse};
+use baton::cluster::wire::proto::{Grant, MemberStatus, Moment, Move, MoveFloor, SignLog, StatusResponse, Timeline};
 use baton::operator::exporter::Overview;
 use ring::digest::{SHA256, digest};
 
@@ -63,7 +63,38 @@ fn overview() -> Overview {
         one(3, "host-a", "host-b", "failover", "lease-lost", 1013),
         one(4, "host-b", "host-a", "handover", "operator", 50),
     ];
-    Overview { status, moves: Arc::new(moves), at: AT }
+    Overview { status, moves: Arc::new(moves), last_move: Some(last_move()), at: AT }
+}
+
+/// A failover, as host-b saw it.
+fn last_move() -> Timeline {
+    let begins = AT.as_nanos() - 7 * 3_600_000_000_000;
+    let moment = |step: &str, after_us: u64, because: &str| Moment {
+        step: step.to_owned(),
+        at_ns: begins + after_us * 1000,
+        after_ns: after_us * 1000,
+        because: because.to_owned(),
+    };
+    let moments = vec![
+        moment("last-word", 0, "of host-a"),
+        moment("detected", 1_002_000, "no leader is heard"),
+        moment("elected", 1_010_000, "leads term 3"),
+        moment("claimed", 1_018_000, ""),
+        moment("armed", 1_018_800, ""),
+        moment("settled", 1_034_000, ""),
+        moment("linked", 1_035_000, ""),
+        moment("active", 1_042_000, ""),
+        moment("of-a-later-version", 1_050_000, "in its own words"),
+    ];
+    let reason = "lease-lost".to_owned();
+    Timeline { epoch: 3, from: "host-a".to_owned(), to: "host-b".to_owned(), reason, moments }
+}
+
+fn hostile_move() -> Timeline {
+    let text = || HOSTILE.to_owned();
+    let moment = |at| Moment { step: text(), at_ns: at, after_ns: at, because: text() };
+    let moments = (0..80).map(|nth| moment([u64::MAX, 0, u64::MAX, 7][nth % 4])).collect();
+    Timeline { epoch: u64::MAX, from: text(), to: text(), reason: text(), moments }
 }
 
 /// The page of a host that knows `change` of a healthy cluster.
@@ -137,6 +168,35 @@ async fn where_the_log_decides_the_page_says_how_far_and_when() {
     .await;
     let said = "Signed by the log on c-1: up to height 41, round 0, precommit, asked by the node of host-a, 7 s ago";
     assert_says(&page, &[said]);
+}
+
+#[tokio::test]
+async fn the_last_move_is_drawn_and_told_step_by_step() {
+    let page = page(|_| ()).await;
+    assert_says(
+        &page,
+        &[
+            "The last move, step by step host-a → to host-b under epoch 3, as this host saw it: its lease ran out",
+            "last-word +0.0 ms the old holder was heard last: of host-a",
+            "detected +1002 ms the baton has to move: no leader is heard",
+            "elected +8.0 ms the new holder leads: leads term 3",
+            "armed +0.8 ms the guard keeps a deadline",
+            "settled +15 ms the sign floor is met",
+            "active +7.0 ms the chain node runs with the key",
+            "of-a-later-version +8.0 ms in its own words",
+        ],
+    );
+    // Of 1050 ms, in thousandths.
+    for (step, bar) in [
+        ("detected", "x=\"0\" width=\"954\""),
+        ("settled", "x=\"970\" width=\"14\""),
+        ("linked", "x=\"984\" width=\"6\""),
+    ] {
+        let row = page.split("<li>").find(|row| row.contains(&format!(">{step}<"))).expect("a row");
+        assert!(row.contains(bar), "{row}");
+    }
+    let none = self::page(|known| known.last_move = None).await;
+    assert_says(&none, &["step by step This host has seen none since its coordinator was started."]);
 }
 
 #[tokio::test]
@@ -263,7 +323,7 @@ fn hostile() -> Overview {
         epoch: u64::MAX,
         ..StatusResponse::default()
     };
-    Overview { status, moves: Arc::new(vec![one]), at: AT }
+    Overview { status, moves: Arc::new(vec![one]), last_move: Some(hostile_move()), at: AT }
 }
 
 #[tokio::test]
