@@ -64,11 +64,29 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// - a member keeps its promise for `lease·(1+ρ)` by its own clock;
 /// - `3·heartbeat + kill_max < lease·(1−ρ)`: two lost heartbeats in a row cost no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Timing {
     heartbeat: Duration,
     lease: Duration,
     kill_max: Duration,
     drift_ppm: u32,
+}
+
+/// As somebody wrote it down.
+#[derive(Deserialize)]
+struct Unchecked {
+    heartbeat: Duration,
+    lease: Duration,
+    kill_max: Duration,
+    drift_ppm: u32,
+}
+
+impl TryFrom<Unchecked> for Timing {
+    type Error = TimingError;
+
+    fn try_from(Unchecked { heartbeat, lease, kill_max, drift_ppm }: Unchecked) -> Result<Timing, TimingError> {
+        Timing::new(heartbeat, lease, kill_max, drift_ppm)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

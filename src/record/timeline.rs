@@ -244,8 +244,8 @@ impl Timelines {
             moments: Vec::with_capacity(Step::LetGo as usize),
         };
         let last_word = last_word.filter(|(of, _)| timeline.from.as_ref() == Some(of) && of != to);
-        if let Some((of, at)) = last_word {
-            timeline.note(Step::LastWord, at, &format!("of {of}"));
+        if let Some((_, at)) = last_word {
+            timeline.note(Step::LastWord, at, "");
         }
         if let Some(Moment { step, at, because }) = detected {
             timeline.note(step, at, &because);

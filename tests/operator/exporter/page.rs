@@ -76,7 +76,7 @@ fn last_move() -> Timeline {
         because: because.to_owned(),
     };
     let moments = vec![
-        moment("last-word", 0, "of host-a"),
+        moment("last-word", 0, ""),
         moment("detected", 1_002_000, "no leader is heard"),
         moment("elected", 1_010_000, "leads term 3"),
         moment("claimed", 1_018_000, ""),
@@ -177,7 +177,7 @@ async fn the_last_move_is_drawn_and_told_step_by_step() {
         &page,
         &[
             "The last move, step by step host-a → to host-b under epoch 3, as this host saw it: its lease ran out",
-            "last-word +0.0 ms the old holder was heard last: of host-a",
+            "last-word +0.0 ms the old holder was heard last",
             "detected +1002 ms the baton has to move: no leader is heard",
             "elected +8.0 ms the new holder leads: leads term 3",
             "armed +0.8 ms the guard keeps a deadline",
