@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_timing_that_is_read_satisfies_them_too() {
+        let read = |timing: &Timing| {
+            let text = serde_json::to_string(timing).expect("numbers are JSON");
+            serde_json::from_str::<Timing>(&text)
+        };
+        assert_eq!(read(&Timing::LAN).expect("as it was written"), Timing::LAN);
+        let refused = read(&Timing { kill_max: ms(900), ..Timing::LAN }).expect_err("no lease is left");
+        assert!(refused.to_string().contains("timing.lease = 1s is too short"), "{refused}");
+    }
+
+    #[test]
     fn a_lease_that_two_lost_heartbeats_would_end_is_refused_with_its_numbers() {
         let error = Timing::new(ms(150), ms(600), ms(150), 1000).unwrap_err();
         assert!(matches!(error, TimingError::LeaseTooShort { .. }));

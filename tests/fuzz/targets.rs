@@ -3,7 +3,6 @@
 //! tests/bad_bytes.rs with the stored corpora and random changes of them.
 #![allow(dead_code)]
 
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::fs;
 use std::future::Future;
@@ -15,7 +14,6 @@ use baton::base::ids::{NodeId, Role, SignMark};
 use baton::base::public_key::KeyFormat;
 use baton::base::signing::SignTime;
 use baton::base::signing::{KeyKind, PublicKey};
-use baton::base::time::WallTime;
 use baton::base::timing::Timing;
 use baton::cluster::gossip::Gossip;
 use baton::cluster::identity::{Identity, Known};
@@ -35,7 +33,6 @@ use baton::host::signer::import::read_state;
 use baton::host::signer::{MarkFile as SignerMark, Signer, SigningKey};
 use baton::host::upgrade::obtain::{Patience, Request, Source, obtain};
 use baton::operator::order::WantedHandover;
-use baton::record::{Piece, Pieces, anonymous, encode as encode_record, past, replay, timeline_of, within};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::Message as _;
 use serde::Serialize;
@@ -44,6 +41,10 @@ use tokio::sync::watch;
 use tonic::codegen::{Bytes, Service as _, http};
 
 pub type Target = fn(&[u8]);
+
+#[path = "recorded.rs"]
+mod recorded;
+pub use recorded::record;
 
 /// Every target by its name, which is that of its corpus.
 pub const ALL: [(&str, Target); 10] = [
@@ -462,54 +463,6 @@ fn sign_bytes(bytes: &[u8]) {
         }
         Err(error) => one_line(error),
     }
-}
-
-/// Larger ones are other people's mistakes, and take long to replay.
-const RECORD_BYTES_MAX: usize = 1 << 20;
-
-/// A record, as `baton replay`, `record export`, `why --at` and `history --detail` read one. Also without its checksums,
-/// which keep most changes of it from being read at all: the first byte says so.
-pub fn record(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
-    let mended = if kind % 2 == 0 { bytes.to_vec() } else { with_sums(bytes) };
-    let pieces: Vec<Piece> = match Pieces::read(&mended[..mended.len().min(RECORD_BYTES_MAX)]) {
-        Ok(pieces) => pieces.collect(),
-        Err(error) => return one_line(error),
-    };
-    let written = encode_record(&pieces);
-    let readable = pieces.iter().filter(|piece| !matches!(piece, Piece::Unreadable(_)));
-    if readable.clone().next().is_some_and(|first| matches!(first, Piece::Head(_))) {
-        let again = Pieces::read(&written).expect("what was read can be written");
-        assert!(again.collect::<Vec<_>>().iter().eq(readable), "it is written otherwise");
-    }
-    let _ = replay(pieces.clone());
-    let times: Vec<WallTime> = pieces.iter().filter_map(Piece::at).collect();
-    let (since, until) = (times.first().copied().unwrap_or_default(), times.last().copied().unwrap_or_default());
-    let part = within(pieces.iter().cloned(), since, until);
-    assert!(part.filter_map(|piece| piece.at()).all(|at| at <= until), "later than asked for");
-    let past = past(pieces.clone(), until);
-    for timeline in past.timelines.moves() {
-        let found = timeline_of(timeline.epoch, [Ok::<_, Infallible>(pieces.clone())]).expect("it is there");
-        assert!(found.is_none_or(|(_, found)| found.epoch == timeline.epoch));
-    }
-    if let Err(error) = anonymous(pieces) {
-        one_line(error);
-    }
-}
-
-/// Every frame that has its length gets the checksum of what it holds.
-fn with_sums(bytes: &[u8]) -> Vec<u8> {
-    const HEAD: usize = 12;
-    let mut bytes = bytes.to_vec();
-    let mut at = HEAD;
-    while let Some(length) = bytes.get(at..at + 4) {
-        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
-        let Some(content) = bytes.get(at + 8..).and_then(|rest| rest.get(..length)) else { break };
-        let sum = crc32fast::hash(content).to_le_bytes();
-        bytes[at + 4..at + 8].copy_from_slice(&sum);
-        at += 8 + length;
-    }
-    bytes
 }
 
 /// What a chain node says to its signer, in pieces of the length that the first byte says.
