@@ -4,8 +4,6 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::signing::KeyKind;
-
 /// How a key file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
@@ -33,17 +31,6 @@ pub struct TypedKey {
     #[serde(rename = "type")]
     pub kind: String,
     pub value: String,
-}
-
-impl TypedKey {
-    /// As a signer names its key (`base/signing.rs`); `None` of a kind that none has.
-    pub fn in_words(&self) -> Option<String> {
-        let kind = self.kind.strip_prefix("tendermint/PubKey")?;
-        let kind = [KeyKind::Ed25519, KeyKind::Secp256k1]
-            .into_iter()
-            .find(|known| kind.eq_ignore_ascii_case(known.as_str()))?;
-        Some(format!("{}:{}", kind.as_str(), self.value))
-    }
 }
 
 impl KeyFormat {
@@ -89,14 +76,6 @@ mod tests {
                             "priv_key": {"type": "t", "value": "S"}}"#;
         let half = KeyFormat::CometBft.public_half(cometbft);
         assert_eq!(half.as_deref(), Ok(r#"{"address":"00FF","pub_key":{"type":"t","value":"P"}}"#));
-    }
-
-    #[test]
-    fn a_key_of_a_file_is_named_as_its_signer_names_it() {
-        let words = |kind: &str| TypedKey { kind: kind.into(), value: "P".into() }.in_words();
-        assert_eq!(words("tendermint/PubKeyEd25519").as_deref(), Some("ed25519:P"));
-        assert_eq!(words("tendermint/PubKeySecp256k1").as_deref(), Some("secp256k1:P"));
-        assert_eq!(words("tendermint/PubKeyBls12_381"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use anyhow::{Result, bail};
 
 use super::key_reader;
+use crate::base::public_key::TypedKey;
+use crate::base::signing::KeyKind;
 use crate::config::{Config, Signer};
 use crate::core::agreed::sign_log::SignLog;
 
@@ -20,7 +22,7 @@ pub async fn check_agreed_key(config: &Config, agreed: &str) -> Result<()> {
     let signer = config.chain.as_ref().and_then(|chain| chain.signer.as_ref());
     let Some(Signer { key, .. }) = signer else { return Ok(()) };
     let Ok(found) = key_reader()?.cometbft(key).await else { return Ok(()) };
-    match found.pub_key.in_words() {
+    match in_words(&found.pub_key) {
         Some(found) if found != agreed => {
             bail!("signer.key {} is the key {found}, {}", key.display(), against(agreed))
         }
@@ -31,4 +33,25 @@ pub async fn check_agreed_key(config: &Config, agreed: &str) -> Result<()> {
 /// The rest of the sentence.
 pub(super) fn against(agreed: &str) -> String {
     format!("and the cluster has agreed on {agreed}; put the file of that key there")
+}
+
+/// As a signer names its key; `None` of a kind that none has.
+fn in_words(key: &TypedKey) -> Option<String> {
+    let kind = key.kind.strip_prefix("tendermint/PubKey")?;
+    let known = [KeyKind::Ed25519, KeyKind::Secp256k1];
+    let kind = known.into_iter().find(|known| kind.eq_ignore_ascii_case(known.as_str()))?;
+    Some(format!("{}:{}", kind.as_str(), key.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_file_is_named_as_its_signer_names_it() {
+        let words = |kind: &str| in_words(&TypedKey { kind: kind.into(), value: "P".into() });
+        assert_eq!(words("tendermint/PubKeyEd25519").as_deref(), Some("ed25519:P"));
+        assert_eq!(words("tendermint/PubKeySecp256k1").as_deref(), Some("secp256k1:P"));
+        assert_eq!(words("tendermint/PubKeyBls12_381"), None);
+    }
 }

@@ -63,6 +63,9 @@ sentries = ["unix://SENTRY"]
 /// How a request is refused that nobody has admitted.
 pub const HELD: &str = "no quorum is there";
 
+/// By a host that has not heard of the import.
+const NOT_OPEN: &str = "no mark was imported";
+
 /// What a chain node is answered.
 pub type Answer = Result<(Timestamp, Vec<u8>), String>;
 
@@ -249,7 +252,7 @@ impl Node {
         let began_at = Instant::now();
         loop {
             match self.ask(vote) {
-                Err(why) if why.contains(HELD) && began_at.elapsed() < BOUND => {}
+                Err(why) if [HELD, NOT_OPEN].iter().any(|of| why.contains(of)) && began_at.elapsed() < BOUND => {}
                 answer => return answer,
             }
         }
