@@ -11,6 +11,10 @@ use crate::rules::cluster::{Leases, Signed, one_lease, signed_inside};
 /// Taken for the error of an offset that nobody measured.
 const UNMEASURED: Duration = Duration::from_secs(1);
 
+/// A guard that is not scheduled kills late, and a stopped one is killed by the kernel. So long after a lease a signature is
+/// no sign of a guard that does not fire.
+const KILLED_WITHIN: Duration = Duration::from_millis(500);
+
 /// By which clock members are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clocks {
@@ -50,7 +54,7 @@ pub fn merged(members: &[&Observed], clocks: Clocks, signed: &[Signed]) -> Merge
     let error = offsets.iter().map(|offset| offset.error).max().unwrap_or_default();
     // Of two members, each may be off by that.
     let mut breaches = one_lease(&leases, 2 * error);
-    breaches.extend(signed_inside(&leases, signed, error));
+    breaches.extend(signed_inside(&leases, signed, error + KILLED_WITHIN));
     Merged { offsets, breaches }
 }
 

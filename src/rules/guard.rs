@@ -8,7 +8,7 @@ use crate::base::time::BootTime;
 pub struct ArmedSpan {
     pub epoch: Epoch,
     pub from: BootTime,
-    /// Its last deadline, or when it was disarmed before that.
+    /// Its last deadline that was asked for or confirmed, or when it was disarmed before that.
     pub until: BootTime,
 }
 
@@ -45,9 +45,13 @@ impl ArmedSpans {
         }
     }
 
-    /// It was asked for: also for an epoch of which a claim came to nothing before.
-    pub(super) fn asked(&mut self, epoch: Epoch) {
+    /// It was asked for, also for an epoch of which a claim came to nothing before. The guard may keep this deadline
+    /// though nobody hears of it any more.
+    pub(super) fn asked(&mut self, now: BootTime, epoch: Epoch, deadline: BootTime) {
         self.over.take_if(|over| *over == epoch);
+        if let Some(span) = self.spans.last_mut().filter(|span| span.epoch == epoch && now <= span.until) {
+            span.until = span.until.max(deadline);
+        }
     }
 
     pub(super) fn disarmed(&mut self, now: BootTime, epoch: Epoch) {

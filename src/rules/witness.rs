@@ -221,7 +221,7 @@ impl Witness {
     }
 
     fn watch_arming(&mut self, now: BootTime, epoch: Epoch, deadline: BootTime) {
-        self.spans.asked(epoch);
+        self.spans.asked(now, epoch, deadline);
         let Some(lead) = &self.lead else {
             return self.breaks(Rule::LeaseBound, now, format!("it arms its guard for epoch {epoch} without a lead"));
         };

@@ -149,8 +149,8 @@ fn a_record_keeps_its_bound_and_what_is_left_replays() {
         core.close_record();
     }
     let bytes: u64 = segments(dir.path()).expect("readable").iter().map(|segment| segment.bytes).sum();
-    assert!(segments(dir.path()).expect("readable").len() > 2);
-    // One flush may be longer than a segment.
+    // One flush may be longer than a segment, and than several.
+    assert!(segments(dir.path()).expect("readable").len() >= 2);
     assert!(bytes > MIB / 4 && bytes < 2 * MIB, "{bytes} bytes");
     let replay = replayed(&read(dir.path()));
     assert_eq!((replay.differences.len(), replay.passed_over, replay.lost), (0, 0, 0), "{:?}", replay.differences);
