@@ -4,6 +4,7 @@
 
 mod book;
 
+use baton::record;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -177,6 +178,7 @@ impl Walk {
                 self.t.kill_host("host-b");
                 self.await_answer("host-a", "host-b is gone", |status| !is_reachable(status, "host-b"));
             }
+            ("Look at a night again", 0) => self.await_recorded("host-b"),
             ("Replace a dead host", 0) => hosts::add_joiner(&mut self.t.net, JOINER).unwrap(),
             ("Replace a dead host", 1) => {
                 launch::start_coordinator(&self.t.net, JOINER).unwrap();
@@ -243,6 +245,19 @@ impl Walk {
             (Some(host), "2233") => host.metrics().to_string(),
             _ => self.t.net.hosts[0].addr.to_string(),
         }
+    }
+
+    /// `host` holds the baton, and its record has how it came to that.
+    fn await_recorded(&self, host: &str) {
+        self.await_answer(host, "it holds the baton", |status| status.holder.as_deref() == Some(host));
+        let active = format!("proof: the chain node runs with the key, epoch {}", self.last_epoch_of(host));
+        let dir = self.t.net.state_dir(host).join(record::DIRECTORY);
+        self.t.or_logs(launch::await_step(|| {
+            let bytes = record::read(&dir, std::time::SystemTime::UNIX_EPOCH)?;
+            let told = record::replay(record::Pieces::read(&bytes)?).story;
+            anyhow::ensure!(told.iter().any(|told| told.text == active), "{host} has not recorded: {active}");
+            Ok(())
+        }));
     }
 
     /// Under which `host` took the baton last.
