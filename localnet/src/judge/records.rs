@@ -1,6 +1,8 @@
 //! What the members' own records say of a stretch of time: every decision is made once more, and all of them together are
 //! held against the rules of the safety argument.
 
+use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -84,6 +86,16 @@ pub fn judge(net: &Net, since: Since, signed: &[measure::Signed]) -> Result<Find
     let new = together.breaches.iter().filter(|breach| breach.at >= since.boot);
     findings.broken.extend(new.map(ToString::to_string));
     Ok(findings)
+}
+
+/// The record of `id` as one file, which `baton replay` reads.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn keep(net: &Net, id: &str, file: &Path) -> Result<()> {
+    let dir = net.state_dir(id).join(record::DIRECTORY);
+    let bytes = record::read(&dir, SystemTime::UNIX_EPOCH).with_context(|| format!("read {}", dir.display()))?;
+    fs::write(file, bytes).with_context(|| format!("write {}", file.display()))
 }
 
 /// Once the record of `id` has got as far as `until`.

@@ -140,7 +140,7 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
         }
         if let Some(finding) = verdict.recorded {
             eprintln!("nemesis: round {n} BROKEN by the records: {names}: {finding}");
-            broken.push(n);
+            broken.push((n, finding));
         }
     }
     with_diagnosis(&net, await_pair(&net, |_| ()))?;
@@ -172,7 +172,7 @@ fn configure(net: &Net) -> Result<()> {
     Ok(())
 }
 
-/// What the hosts had said when round `n` was over.
+/// What the hosts had said when round `n` was over, and their records.
 fn keep_logs(net: &Net, n: usize) -> Result<()> {
     for host in &net.hosts {
         let kept = net.dir.join(format!("violated-{n}")).join(&host.id);
@@ -183,6 +183,7 @@ fn keep_logs(net: &Net, n: usize) -> Result<()> {
                 fs::copy(&log, kept.join(name)).with_context(|| format!("keep {}", log.display()))?;
             }
         }
+        records::keep(net, &host.id, &kept.join("record"))?;
     }
     Ok(())
 }

@@ -85,8 +85,8 @@ pub struct Results {
     pub violated: Vec<usize>,
     /// Rounds in which nobody signed for too long, or the baton was given to a host with a hung guard, by number.
     pub silent: Vec<usize>,
-    /// Rounds in which a member's record shows another decision or a broken rule, by number.
-    pub broken: Vec<usize>,
+    /// Rounds in which a member's record shows another decision or a broken rule, by number, and the first of it.
+    pub broken: Vec<(usize, String)>,
     /// Where no chain node has the key: each round has judged them.
     pub made_by_signers: Option<usize>,
     /// By the checker, over everything that was signed.
@@ -100,8 +100,10 @@ impl Results {
         let by_round = || (!self.violated.is_empty()).then(|| format!("rounds {:?} were violated", self.violated));
         let signed = self.verdict.failure().or_else(by_round);
         let silent = (!self.silent.is_empty()).then(|| format!("in rounds {:?} somebody had to sign", self.silent));
-        let broken = (!self.broken.is_empty()).then(|| format!("in rounds {:?} the records show a fault", self.broken));
-        let failures: Vec<String> = signed.into_iter().chain(silent).chain(broken).collect();
+        let rounds: Vec<usize> = self.broken.iter().map(|(round, _)| *round).collect();
+        let told =
+            self.broken.first().map(|(_, first)| format!("in rounds {rounds:?} the records show a fault: {first}"));
+        let failures: Vec<String> = signed.into_iter().chain(silent).chain(told).collect();
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
@@ -155,13 +157,15 @@ mod tests {
             tallies,
             violated: vec![],
             silent: vec![2, 5],
-            broken: vec![5],
+            broken: vec![(5, "1 of 9 decisions differ".into())],
             made_by_signers: None,
             verdict: Verdict::default(),
         };
         assert_eq!(
             results.failure().as_deref(),
-            Some("in rounds [2, 5] somebody had to sign; in rounds [5] the records show a fault")
+            Some(
+                "in rounds [2, 5] somebody had to sign; in rounds [5] the records show a fault: 1 of 9 decisions differ"
+            )
         );
     }
 }
