@@ -30,6 +30,8 @@ pub struct Witness {
     applied_release: Option<Term>,
     key: KeyOut,
     spans: ArmedSpans,
+    /// The longest that its guard has to kill, of all runs.
+    kill_max: Duration,
     /// What the guard was doing when this witness came is known.
     knows_guard: bool,
     breaches: Vec<Breach>,
@@ -62,6 +64,7 @@ impl Witness {
             applied_release: None,
             key: if links_key && !core.host().is_proven() { KeyOut::Unknown } else { KeyOut::No },
             spans: ArmedSpans::default(),
+            kill_max: settings.timing.kill_max(),
             knows_guard: core.is_untouched(),
             breaches: Vec::new(),
         }
@@ -72,6 +75,7 @@ impl Witness {
         let mut witness = Witness::new(core, now);
         witness.promises.inherit(&earlier.promises);
         witness.spans = earlier.spans;
+        witness.kill_max = witness.kill_max.max(earlier.kill_max);
         witness.breaches = earlier.breaches;
         witness
     }
@@ -114,8 +118,9 @@ impl Witness {
         &self.breaches
     }
 
-    pub fn timing(&self) -> &Timing {
-        &self.timing
+    /// The longest that its guard has to kill after a deadline: what one run armed, another with a shorter time may judge.
+    pub fn kill_max(&self) -> Duration {
+        self.kill_max
     }
 
     fn hear(&mut self, now: BootTime, event: &Event) {

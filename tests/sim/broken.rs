@@ -25,7 +25,9 @@ impl World {
             broken.extend_from_slice(witness.breaches());
             let real = |local: BootTime| BootTime::from_nanos(host.clock.when(local));
             let spans = witness.spans().iter().map(|span| span.by(real)).collect();
-            let (member, kill_max) = (witness.member().clone(), witness.timing().kill_max());
+            let kill_max = BootTime::from_nanos(host.clock.when(host.clock.read(0) + witness.kill_max()));
+            let kill_max = kill_max.since(BootTime::default());
+            let member = witness.member().clone();
             leases.push(Leases { member, spans, kill_max, unknown: Vec::new() });
         }
         let signed = self.chain.log.iter().map(|signature| Signed {
@@ -34,8 +36,8 @@ impl World {
             at: signature.at,
         });
         broken.extend(cluster::one_lease(&leases, ERROR));
-        // A stopped guard kills late here, also later than it may.
-        if self.without == Without::Deadline {
+        // Where nothing kills a stopped guard in time, its node signs on.
+        if self.without != Without::Backstop && !self.late_backstops {
             broken.extend(cluster::signed_inside(&leases, &signed.collect::<Vec<_>>(), ERROR));
         }
         broken

@@ -284,12 +284,14 @@ impl World {
         }
         let Some(epoch) = machine.fence.expire(now) else { return };
         machine.firing = Some(epoch);
+        // Of one that was stopped for a while, some of its time to kill is over.
+        let dead_by = machine.deadline.map_or(now, |deadline| deadline + machine.kill_max);
         self.note(|| format!("{host} guard fires"));
-        let kill_max = self.hosts[host].machine.kill_max.as_nanos() as u64;
+        let left = dead_by.since(now).as_nanos() as u64;
         let local_delay = match self.random.between(0, 3) {
-            0 => kill_max - 1000,
-            1 => self.random.between(0, kill_max),
-            _ => self.random.between(0, 10 * MS),
+            0 => left.saturating_sub(1000),
+            1 => self.random.between(0, left + 1),
+            _ => self.random.between(0, left.min(10 * MS) + 1),
         };
         let done = self.hosts[host].clock.when(now + Duration::from_nanos(local_delay)).saturating_sub(self.at);
         match &mut self.hosts[host].machine.node {
