@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::base::ids::{NodeId, Term};
+use crate::base::ids::{Epoch, NodeId, Term};
 use crate::base::time::{BootTime, Now};
+use crate::core::agreed::replicated::{Baton, Command};
 use crate::core::{Action, ClockOffset, Core, Event};
 use crate::rules::cluster::Leases;
 use crate::rules::{ArmedSpan, Breach, Witness};
@@ -45,6 +46,8 @@ pub struct Observed {
     /// With the offset of its wall clock at the time.
     spans: Vec<(ArmedSpan, WallMinusBoot)>,
     unknown: Vec<(BootTime, BootTime, WallMinusBoot)>,
+    /// Of every `Release` that it applied.
+    released: Vec<(Epoch, BootTime, WallMinusBoot)>,
     /// As gossip measured the others last.
     pub(super) offsets: BTreeMap<NodeId, ClockOffset>,
     pub(super) answered: Vec<Answered>,
@@ -95,6 +98,7 @@ impl Observed {
             spans: self.spans.iter().map(|(span, wall)| span.by(|at| clock(at, *wall))).collect(),
             kill_max: self.kill_max,
             unknown: self.unknown.iter().map(|(from, to, wall)| (clock(*from, *wall), clock(*to, *wall))).collect(),
+            released: self.released.iter().map(|(epoch, at, wall)| (*epoch, clock(*at, *wall))).collect(),
         })
     }
 
@@ -113,7 +117,7 @@ impl Observed {
         let from = match self.last {
             None => BootTime::default(),
             Some(last) if self.stands == Stands::Lost => last.boot,
-            // The end of the run before is accounted for.
+            // What is not known of the end of the run before was noted then.
             Some(_) => now.boot,
         };
         self.unknown.push((from, now.boot + self.lease, wall_minus_boot(now)));
@@ -132,6 +136,9 @@ impl Observed {
         witness.step(core, now.boot, event, actions);
         let wall = |at: BootTime| i128::from(at.as_nanos()) + wall_minus_boot(now);
         match event {
+            Event::Applied { command: Command::Baton(Baton::Release { epoch, .. }), .. } => {
+                self.released.push((*epoch, now.boot, wall_minus_boot(now)));
+            }
             Event::ClockOffsets(offsets) => {
                 self.offsets.extend(offsets.iter().map(|(id, offset)| (id.clone(), *offset)))
             }
@@ -162,10 +169,11 @@ impl Observed {
 
     /// A run is over.
     pub(super) fn end_run(&mut self) {
+        // Whoever comes back after entries were lost is known from then on.
         if let Some(last) = self.last.filter(|_| self.stands == Stands::Whole) {
             self.unknown.push((last.boot, last.boot + UNWRITTEN_MAX + self.lease, wall_minus_boot(last)));
+            self.stands = Stands::Over;
         }
-        self.stands = Stands::Over;
     }
 
     /// The record is over.

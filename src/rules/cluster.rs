@@ -15,12 +15,26 @@ pub struct Leases {
     pub kill_max: Duration,
     /// From when to when nothing is known of the guard.
     pub unknown: Vec<(BootTime, BootTime)>,
+    /// When this member applied the `Release` of an epoch, whoever held that.
+    pub released: Vec<(Epoch, BootTime)>,
 }
 
 impl Leases {
     fn covers(&self, at: BootTime) -> bool {
         let armed = |span: &ArmedSpan| span.from <= at && at <= span.until + self.kill_max;
-        self.spans.iter().any(armed) || self.unknown.iter().any(|(from, until)| *from <= at && at <= *until)
+        self.spans.iter().any(armed) || self.is_unknown(at)
+    }
+
+    fn is_unknown(&self, at: BootTime) -> bool {
+        self.unknown.iter().any(|(from, until)| *from <= at && at <= *until)
+    }
+
+    /// When `span` of this member was over for certain. What it did last may be missing where it was killed; that it let
+    /// go is then known from the `Release`, as whoever of `all` was the first applied it.
+    fn end(&self, span: &ArmedSpan, all: &[Leases]) -> BootTime {
+        let releases = all.iter().flat_map(|leases| &leases.released).filter(|(epoch, _)| *epoch == span.epoch);
+        let released = releases.map(|(_, at)| *at).min().filter(|at| self.is_unknown(*at));
+        released.map_or(span.until, |at| at.min(span.until))
     }
 }
 
@@ -34,8 +48,11 @@ pub struct Signed {
 
 /// Leases of two members that intersect by more than `error`, which is how far the times of two members may be off.
 pub fn one_lease(all: &[Leases], error: Duration) -> Vec<Breach> {
-    let mut spans: Vec<(&NodeId, &ArmedSpan)> =
-        all.iter().flat_map(|leases| leases.spans.iter().map(|span| (&leases.member, span))).collect();
+    let of_one = |leases: &'_ Leases| -> Vec<(NodeId, ArmedSpan)> {
+        let ended = |span: &ArmedSpan| ArmedSpan { until: leases.end(span, all), ..*span };
+        leases.spans.iter().map(|span| (leases.member.clone(), ended(span))).collect()
+    };
+    let mut spans: Vec<(NodeId, ArmedSpan)> = all.iter().flat_map(of_one).collect();
     spans.sort_by_key(|(_, span)| span.from);
     let mut breaches = Vec::new();
     for (nth, (member, span)) in spans.iter().enumerate() {
@@ -89,7 +106,13 @@ mod tests {
             until: at(*until),
         };
         let spans = spans.iter().map(span).collect();
-        Leases { member: member.into(), spans, kill_max: Duration::from_millis(5), unknown: vec![(at(300), at(310))] }
+        Leases {
+            member: member.into(),
+            spans,
+            kill_max: Duration::from_millis(5),
+            unknown: vec![(at(300), at(310))],
+            released: vec![],
+        }
     }
 
     #[test]
@@ -104,6 +127,19 @@ mod tests {
             ]
         );
         assert!(one_lease(&all, Duration::from_millis(1)).is_empty());
+    }
+
+    #[test]
+    fn a_release_ends_a_lease_of_whose_end_the_record_is_missing() {
+        let mut all = [leases("a", &[(1, 10, 350)]), leases("b", &[(2, 306, 400)]), leases("c", &[])];
+        all[2].released = vec![(Epoch(1), at(305))];
+        assert!(one_lease(&all, EXACT).is_empty(), "a may have let go at 305 ms");
+        all[2].released = vec![(Epoch(1), at(299))];
+        assert_eq!(one_lease(&all, EXACT).len(), 1, "a is known not to have let go at 299 ms");
+        all[2].released = vec![(Epoch(1), at(307))];
+        assert_eq!(one_lease(&all, EXACT).len(), 1, "b was too early");
+        all[2].released = vec![(Epoch(3), at(305))];
+        assert_eq!(one_lease(&all, EXACT).len(), 1, "another lease was let go");
     }
 
     #[test]

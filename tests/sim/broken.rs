@@ -28,7 +28,7 @@ impl World {
             let kill_max = BootTime::from_nanos(host.clock.when(host.clock.read(0) + witness.kill_max()));
             let kill_max = kill_max.since(BootTime::default());
             let member = witness.member().clone();
-            leases.push(Leases { member, spans, kill_max, unknown: Vec::new() });
+            leases.push(Leases { member, spans, kill_max, unknown: Vec::new(), released: Vec::new() });
         }
         let signed = self.chain.log.iter().map(|signature| Signed {
             member: signature.host.as_str().into(),

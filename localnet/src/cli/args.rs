@@ -27,6 +27,14 @@ pub(crate) struct ChainArgs {
     pub(crate) custody: Custody,
 }
 
+/// Of the runs that measure.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Recorded {
+    /// `member.record_mib` of all hosts; 0 measures them without a record
+    #[arg(long, value_name = "MIB")]
+    pub(crate) record_mib: Option<u32>,
+}
+
 impl ChainArgs {
     pub(crate) fn shape(self) -> Shape {
         let ChainArgs { chain, slot, hosts, profile, custody } = self;
@@ -93,6 +101,8 @@ pub(crate) struct Target {
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) rounds: u64,
     /// One JSON object on standard output, and nothing else there
@@ -133,6 +143,8 @@ pub(crate) struct RequestsArgs {
 
 #[derive(Args)]
 pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     /// Sizes of the networks, one after the other
     #[arg(long, value_delimiter = ',', default_values_t = [3], value_parser = hosts)]
     pub(crate) members: Vec<usize>,
@@ -163,6 +175,8 @@ pub(crate) struct IdleArgs {
 
 #[derive(Args)]
 pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     #[arg(long, default_value_t = 10.0, value_parser = minutes)]
     pub(crate) minutes: f64,
     /// Status calls a second

@@ -45,7 +45,7 @@ pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
 }
 
 pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
-    let shape = Shape { delay_ms: args.delay_ms, ..args.chain.shape() };
+    let shape = Shape { delay_ms: args.delay_ms, record_mib: args.recorded.record_mib, ..args.chain.shape() };
     let plan = Arc::new(Plan {
         shape,
         rounds: usize::try_from(args.rounds)?,
@@ -100,6 +100,7 @@ pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
             hosts,
             tls: args.tls,
             profile: args.profile,
+            record_mib: args.recorded.record_mib,
             ..Shape::usual(ChainKind::Sim)
         };
         let plan = idle::Plan { shape, during, rounds, seed };
@@ -116,7 +117,7 @@ pub(crate) fn run_idle(dir: &Path, args: IdleArgs) -> Result<ExitCode> {
 pub(crate) fn run_load(dir: &Path, args: LoadArgs) -> Result<ExitCode> {
     let during = Duration::from_secs_f64(args.minutes * 60.0);
     let plan = load::Plan {
-        shape: args.chain.shape(),
+        shape: Shape { record_mib: args.recorded.record_mib, ..args.chain.shape() },
         during,
         calls_per_s: args.calls,
         busy_per_core: args.busy,

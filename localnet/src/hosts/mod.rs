@@ -74,13 +74,14 @@ pub fn make_dir(dir: &Path) -> Result<()> {
 pub fn config(net: &Net, host: &Host) -> String {
     let members = net.hosts.iter().map(|other| member_line(net, host, other)).collect::<String>();
     let mut text = format!(
-        "[member]\nid = {id}\nstate_dir = {state}\nrun_dir = {run}\n\n\
+        "[member]\nid = {id}\nstate_dir = {state}\nrun_dir = {run}\n{record}\n\
          [cluster]\nname = \"localnet\"\nlisten = {listen}\nmembers = [\n{members}]\n\n\
          [timing]\nprofile = \"{profile}\"\n\n\
          [metrics]\nlisten = {metrics}\n",
         id = quoted(&host.id),
         state = quoted(net.state_dir(&host.id)),
         run = quoted(&host.run_dir),
+        record = net.record_mib.map_or(String::new(), |mib| format!("record_mib = {mib}\n")),
         listen = quoted(host.raft()),
         profile = net.profile.as_str(),
         metrics = quoted(host.metrics()),

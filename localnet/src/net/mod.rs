@@ -162,6 +162,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub delay_ms: u64,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub record_mib: Option<u32>,
 }
 
 impl Net {
@@ -210,7 +213,7 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody, delay_ms } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody, delay_ms, record_mib } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -228,6 +231,7 @@ impl Net {
             profile,
             custody,
             delay_ms,
+            record_mib,
         })
     }
 

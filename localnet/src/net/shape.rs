@@ -69,6 +69,8 @@ pub struct Shape {
     pub custody: Custody,
     /// One way between a host and whatever is none of its own, on loopback.
     pub delay_ms: u64,
+    /// `member.record_mib` of all hosts, where it is not the usual.
+    pub record_mib: Option<u32>,
 }
 
 impl Shape {
@@ -84,6 +86,7 @@ impl Shape {
             profile: Profile::Lan,
             custody: Custody::Links,
             delay_ms: 0,
+            record_mib: None,
         }
     }
 

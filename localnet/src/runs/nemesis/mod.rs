@@ -104,7 +104,8 @@ pub fn run(dir: &Path, plan: &Plan) -> Result<Results> {
         Ground::Containers => "a container for each host",
     };
     eprintln!("nemesis: {} rounds, seed {}; {ground}", plan.rounds, plan.seed);
-    let net = launch::prepare(dir, plan.shape)?;
+    // A record has to hold one round, on a disk that is small.
+    let net = launch::prepare(dir, Shape { record_mib: Some(4), ..plan.shape })?;
     // Also where custody has done it.
     clock::install(&net)?;
     configure(&net)?;
@@ -162,9 +163,9 @@ fn possible_kinds(net: &Net, kinds: &[Kind]) -> Vec<Kind> {
 }
 
 /// Faults last for a second or three, and a round commits some entries: a disk that hangs is noticed in that time, and
-/// whoever was away for a round or two gets a snapshot. A record has to hold one round, on a disk that is small.
+/// whoever was away for a round or two gets a snapshot.
 fn configure(net: &Net) -> Result<()> {
-    const SHARP: &str = "[member]\ndisk_timeout = \"1s\"\nsnapshot_every = 10\nrecord_mib = 4\n";
+    const SHARP: &str = "[member]\ndisk_timeout = \"1s\"\nsnapshot_every = 10\n";
     for file in net.hosts.iter().map(|host| net.config_file(&host.id)) {
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         write_file(&file, &text.replacen("[member]\n", SHARP, 1))?;
