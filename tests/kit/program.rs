@@ -2,10 +2,13 @@
 
 use std::fs::{File, Permissions};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -102,8 +105,18 @@ pub fn fence(dir: &Path) {
     }
 }
 
-/// Loopback addresses at which nobody listens, each another one.
+/// Below those that the kernel gives to outgoing connections, and to whoever binds port 0.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// Loopback addresses at which nobody listens. No test of this process gets one of them again.
 pub fn free_addresses<const N: usize>() -> [String; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").to_string())
+    static TAKEN: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(PORTS)));
+    let next = || PORTS.start + TAKEN.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+    let free = || loop {
+        let address = format!("127.0.0.1:{}", next());
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    };
+    [(); N].map(|()| free())
 }
