@@ -47,7 +47,7 @@ pub(super) fn watch(dir: PathBuf) -> watch::Receiver<Option<DiskSpace>> {
     seen
 }
 
-/// The core and the log hear when the store gives up its reserve, and when it has one again.
+/// The core and the log hear when there is no room beside the store's reserve, and when there is again.
 pub(super) async fn tell_full(core: Arc<SharedCore>, mut full: watch::Receiver<Option<String>>) {
     let mut told = None;
     loop {
@@ -66,12 +66,12 @@ pub(super) async fn tell_full(core: Arc<SharedCore>, mut full: watch::Receiver<O
     }
 }
 
-/// Makes the reserve again once there is room. Until the coordinator ends.
-pub(super) async fn restore(reserve: Arc<Reserve>) {
+/// Looks whether there is room beside the reserve, which is made again once there is. Until the coordinator ends.
+pub(super) async fn look_after(reserve: Arc<Reserve>) {
     loop {
         sleep(BootTime::now().until_multiple_of(LOOK_EVERY)).await;
         let reserve = reserve.clone();
-        if spawn_blocking(move || reserve.restore()).await.is_err() {
+        if spawn_blocking(move || reserve.look()).await.is_err() {
             // The runtime ends.
             return;
         }

@@ -174,7 +174,7 @@ impl Prepared {
         // Before the guard: whatever is started from here on is ended in good order.
         tokio::spawn(sources::signals(core.clone(), manager.clone(), stop_node).context("catch SIGTERM and SIGINT")?);
         tokio::spawn(disk::tell_full(core.clone(), reserve.full()));
-        tokio::spawn(disk::restore(reserve));
+        tokio::spawn(disk::look_after(reserve));
         pulse::watch(&config, &core, &metrics).context("start the threads that feel the disks")?;
         let signs_for = match &chain {
             Some((driver, _)) if config.chain.as_ref().is_some_and(|chain| chain.signer.is_some()) => {

@@ -20,7 +20,7 @@ use localnet::net::wires::{Request, Way, ask};
 use localnet::net::{self, ChainKind, Net, Shape};
 use localnet::process::launch::{self, with_diagnosis};
 use localnet::process::procs::marked;
-use localnet::runs::demo::await_pair;
+use localnet::runs::demo::{ask_baton, await_pair};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(600);
@@ -149,6 +149,16 @@ fn a_member_whose_disk_is_full_says_so_and_votes_and_is_ready_again_when_there_i
     let net = laid_out(&ground);
     launch::start(&net, |_| ()).unwrap();
     let pair = with_diagnosis(&net, await_pair(&net, |_| ())).unwrap_or_else(|error| panic!("{error:#}"));
+
+    // Nobody has to write anything: it is looked for.
+    let disk = localnet::runs::nemesis::disk::fill(&net, &pair.standby).unwrap();
+    let said = || with_diagnosis(&net, ask_baton(&net, &pair.holder, &["why"])).unwrap().stdout;
+    await_true("the holder tells of the standby's disk", || said().contains("bytes are left beside the"));
+    let why = said();
+    assert!(disk.put_right(&net, &pair.standby).unwrap(), "the disk was not full");
+    assert!(why.contains("A failover would NOT work now"), "{why}");
+    let pair = with_diagnosis(&net, await_pair(&net, |_| ())).unwrap_or_else(|error| panic!("{error:#}"));
+
     let disk = localnet::runs::nemesis::disk::fill(&net, &pair.holder).unwrap();
     let coordinator = || faults::of_host(&net, &pair.holder, faults::What::Coordinator);
     let ran = coordinator();

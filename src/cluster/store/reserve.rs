@@ -21,7 +21,7 @@ pub struct Reserve {
     state_dir: PathBuf,
     file: PathBuf,
     kept: Mutex<bool>,
-    /// What there is to say when the reserve is given up.
+    /// What there is to say while the disk is full.
     full: watch::Sender<Option<String>>,
 }
 
@@ -37,7 +37,7 @@ impl Reserve {
         reserve
     }
 
-    /// `None` while the reserve is there; else why it is not, in words.
+    /// `None` while there is the reserve and room beside it; else what is missing, in words.
     pub fn full(&self) -> watch::Receiver<Option<String>> {
         self.full.subscribe()
     }
@@ -52,7 +52,7 @@ impl Reserve {
         {
             tracing::warn!("remove {}: {error}", self.file.display());
         }
-        self.is_gone(|dir| {
+        self.says(|dir| {
             format!(
                 "the disk of member.state_dir ({dir}) is full, {free} bytes were left; this host only votes as long as the \
                  {RESERVE_BYTES} bytes last that were kept for that: make room"
@@ -60,8 +60,8 @@ impl Reserve {
         });
     }
 
-    /// Makes the reserve again once there is room. May block.
-    pub fn restore(&self) {
+    /// Looks whether there is room, and makes the reserve again if need be. May block.
+    pub fn look(&self) {
         self.keep_beside(ENOUGH_BYTES);
     }
 
@@ -71,7 +71,7 @@ impl Reserve {
         if !*kept {
             if let Some(free) = self.free().filter(|free| *free < RESERVE_BYTES + rest) {
                 let least = RESERVE_BYTES + ENOUGH_BYTES;
-                return self.is_gone(|dir| {
+                return self.says(|dir| {
                     format!(
                         "the disk of member.state_dir ({dir}) is full, {free} bytes are left, and none are kept for votes: make room \
                          for {least}"
@@ -81,18 +81,24 @@ impl Reserve {
             if let Err(error) = self.make() {
                 let _ = fs::remove_file(&self.file);
                 return self
-                    .is_gone(|dir| format!("no room could be kept for votes in member.state_dir ({dir}): {error}"));
+                    .says(|dir| format!("no room could be kept for votes in member.state_dir ({dir}): {error}"));
             }
             *kept = true;
         }
         drop(kept);
-        if self.free().is_none_or(|free| free >= LOW_BYTES) {
-            self.full.send_if_modified(|full| full.take().is_some());
+        match self.free().filter(|free| *free < LOW_BYTES) {
+            None => drop(self.full.send_if_modified(|full| full.take().is_some())),
+            Some(free) => self.says(|dir| {
+                format!(
+                    "the disk of member.state_dir ({dir}) is full, {free} bytes are left beside the {RESERVE_BYTES} that are kept \
+                     for votes: make room"
+                )
+            }),
         }
     }
 
-    /// What was said first stands until there is a reserve again.
-    fn is_gone(&self, why: impl FnOnce(Display<'_>) -> String) {
+    /// What was said first stands until there is the reserve and room again.
+    fn says(&self, why: impl FnOnce(Display<'_>) -> String) {
         self.full.send_if_modified(|full| {
             let changed = full.is_none();
             if changed {
@@ -147,7 +153,7 @@ mod tests {
         let said = reserve.full().borrow().clone().expect("said");
         assert!(said.starts_with("no room could be kept for votes in member.state_dir"), "{said}");
         fs::remove_dir(&in_its_place).expect("removed");
-        reserve.restore();
+        reserve.look();
         assert_eq!(*reserve.full().borrow(), None);
     }
 }

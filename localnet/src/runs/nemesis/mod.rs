@@ -274,8 +274,8 @@ impl<'a> Attack<'a> {
             let began = fault.strike(self.net, &mut self.rng).with_context(|| format!("strike with {fault}"))?;
             struck.push((fault, began));
         }
-        // A full disk is not noticed until somebody has to write, and a hung guard is one thing before it is noticed
-        // and another after.
+        // A full disk is noticed within ten seconds, or when somebody has to write; and a hung guard is one thing before
+        // it is noticed and another after.
         let mut has_to_move = faults.iter().any(|fault| fault.kind == Kind::DiskFull);
         if let [(Fault { kind: Kind::HungIdleGuard, host }, Struck::Stopped(guards))] = &struck[..] {
             if self.rng.random_bool(0.5) {
