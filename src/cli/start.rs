@@ -68,7 +68,7 @@ pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
     let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
-    let on_host = coordinator::check_host(&config).map_err(Failure::BadInput)?;
+    let on_host = runtime()?.block_on(coordinator::check_host(&config)).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
     let mut text = String::new();

@@ -10,6 +10,7 @@ mod disk;
 mod fence;
 mod handover;
 mod key_alarm;
+mod key_name;
 mod links;
 mod marks;
 mod members;

@@ -2,18 +2,15 @@
 //! is of the same cluster. And who is there already: looked at by `baton check` and before a start, when nothing runs
 //! yet.
 //!
-//! The home is locked as a folder, which holds across containers; the key, which no coordinator opens, is named by an
-//! abstract socket, which every coordinator of this network namespace sees. The kernel takes both back when the process
-//! ends.
+//! The home is locked as a folder, which holds across containers; the key, which no coordinator opens, is named
+//! (`key_name.rs`). The kernel takes both back when the process ends.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +20,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use tokio::time::{Instant, sleep};
 
+use super::key_name::KeyName;
 use crate::base::processes;
 use crate::config::{Chain, Config};
 use crate::host::chain::{Endpoint, Owner, foreign_user};
@@ -32,22 +30,19 @@ use crate::operator::admin;
 /// For a coordinator that is ending to be gone.
 const GONE_MAX: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-const KEY_IN_USE: &str = "baton-key/";
-/// Bytes of the name of an abstract socket.
-const NAME_MAX: usize = 107;
 
 /// Taken until it is dropped.
 pub(super) struct Place {
     _home: Option<OwnedFd>,
-    _key: Option<UnixListener>,
+    _key: Vec<UnixListener>,
 }
 
 impl Place {
     /// # Errors
     /// Who has it, and what to do. Nothing is taken then.
     pub(super) async fn take(config: &Config, chain: &Chain) -> Result<Place> {
-        let key = KeyName::of(config, chain);
-        let taken = key.as_ref().and_then(KeyName::take);
+        let key = KeyName::of(config, chain).await;
+        let taken = key.as_ref().map(KeyName::take).unwrap_or_default();
         if let Some(other) = key.as_ref().and_then(KeyName::other_cluster) {
             bail!(other);
         }
@@ -86,59 +81,12 @@ fn home_taken(home: &Path, pid: Option<u32>) -> String {
     )
 }
 
-/// How the coordinators of this machine tell each other which key they switch.
-struct KeyName {
-    file: String,
-    prefix: String,
-    cluster: String,
-}
-
-impl KeyName {
-    /// `None` while the key is not there.
-    fn of(config: &Config, chain: &Chain) -> Option<KeyName> {
-        // The first link is the validator's key.
-        let file = &chain.links.first()?.validating;
-        let key = fs::metadata(file).ok()?;
-        let prefix = format!("{KEY_IN_USE}{:x}.{:x}/", key.dev(), key.ino());
-        Some(KeyName { file: file.display().to_string(), prefix, cluster: config.cluster.name.clone() })
-    }
-
-    /// `None` when the name cannot be had, as for a member of the same cluster in a container beside this one.
-    fn take(&self) -> Option<UnixListener> {
-        let mut name = format!("{}{}/{}", self.prefix, std::process::id(), self.cluster);
-        name.truncate(NAME_MAX);
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()
-    }
-
-    /// Who of another cluster switches the same file, in words.
-    fn other_cluster(&self) -> Option<String> {
-        let table = fs::read_to_string("/proc/thread-self/net/unix").ok()?;
-        let (pid, cluster) = self.other_in(&table)?;
-        Some(format!(
-            "validator key {} is switched by another coordinator of this machine too, baton (pid {pid}) of cluster {cluster}: \
-             two clusters with one key sign twice; stop that one, or give this cluster its own key",
-            self.file
-        ))
-    }
-
-    fn other_in(&self, table: &str) -> Option<(String, String)> {
-        let names = table.lines().filter_map(|line| line.split_once('@')?.1.strip_prefix(&self.prefix));
-        let mut told = names.filter_map(|name| name.split_once('/'));
-        told.find(|(pid, cluster)| {
-            // A long name is cut to the room that there is.
-            let room = NAME_MAX.saturating_sub(self.prefix.len() + pid.len() + 1);
-            *cluster != self.cluster.get(..room).unwrap_or(&self.cluster)
-        })
-        .map(|(pid, cluster)| (pid.to_owned(), cluster.to_owned()))
-    }
-}
-
 /// What of somebody else's is found on this host, before anything of ours runs or while it does. What it returns are
 /// warnings, one a line. Blocks for as long as /proc and the names of members take.
 ///
 /// # Errors
 /// Who it is, and what to do.
-pub fn check_host(config: &Config) -> Result<Vec<String>> {
+pub async fn check_host(config: &Config) -> Result<Vec<String>> {
     let Some(chain) = &config.chain else { return Ok(Vec::new()) };
     let socket = config.run_dir.canonicalize().map(|dir| guard_socket(&dir)).ok();
     let guard = socket.and_then(|socket| processes::guard_on(&socket, &processes::all().unwrap_or_default()));
@@ -160,7 +108,7 @@ pub fn check_host(config: &Config) -> Result<Vec<String>> {
     if let Some(who) = foreign_user(&chain.home, &chain.command, guard) {
         bail!("chain.home: {who}");
     }
-    if let Some(other) = KeyName::of(config, chain).as_ref().and_then(KeyName::other_cluster) {
+    if let Some(other) = KeyName::of(config, chain).await.as_ref().and_then(KeyName::other_cluster) {
         bail!(other);
     }
     match home_locker(&chain.home) {
@@ -205,28 +153,6 @@ fn is_own_coordinator(config: &Config, pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key(cluster: &str) -> KeyName {
-        KeyName { file: "keys/a.json".to_owned(), prefix: format!("{KEY_IN_USE}1.2/"), cluster: cluster.to_owned() }
-    }
-
-    #[test]
-    fn a_coordinator_of_another_cluster_with_the_same_key_is_found_by_its_name_alone() {
-        let table = "Num RefCount Protocol Flags Type St Inode Path\n\
-                     0: 2 0 10000 1 1 7 /run/x/admin.sock\n\
-                     0: 2 0 10000 1 1 8 @baton-key/1.3/5/other\n\
-                     0: 2 0 10000 1 1 9 @baton-key/1.2/6/mine\n";
-        assert_eq!(key("mine").other_in(table), None, "another member of this cluster, and another key");
-        assert_eq!(key("yours").other_in(table), Some(("6".to_owned(), "mine".to_owned())));
-    }
-
-    #[test]
-    fn a_long_name_of_a_cluster_is_its_own() {
-        let long = key(&"c".repeat(120));
-        let mut name = format!("{}77/{}", long.prefix, long.cluster);
-        name.truncate(NAME_MAX);
-        assert_eq!(long.other_in(&format!("0: 2 0 10000 1 1 9 @{name}\n")), None);
-    }
 
     #[tokio::test]
     async fn a_home_is_had_by_one_at_a_time_and_named_with_its_pid() {

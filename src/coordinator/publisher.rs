@@ -19,7 +19,7 @@ use crate::cluster::store::AppliedState;
 use crate::cluster::transport::Certificates;
 use crate::cluster::wire::proto::{self, ChainHealth, MemberState, Record, StatusResponse, TenureStage};
 use crate::host::effects::{Effects, GuardState};
-use crate::operator::explain::upgrades;
+use crate::operator::explain::{timing_mismatches, upgrades};
 use crate::operator::exporter::{NO_QUORUM, Overview, Place, Published, Vitals};
 use crate::operator::metrics::{BinariesSeen, NodeSeen, PeerSeen, PlannedUpgrade, Snapshot};
 
@@ -172,6 +172,7 @@ impl Reporter {
             holder_seen,
             lease_remaining: lease,
             lease_max: self.config.timing.lease_min() - self.config.timing.kill_max(),
+            timing_mismatches: timing_mismatches(status),
             guard_armed: record.guard == GuardState::Armed.as_str(),
             links: &record.links,
             node: self.config.chain.as_ref().map(|_| record.chain.as_ref().map(node_seen).unwrap_or_default()),

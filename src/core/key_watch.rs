@@ -34,7 +34,8 @@ pub struct Unheld {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct KeyWatch {
-    /// The newest look that showed a signature, until it was weighed.
+    /// The newest look that showed a signature, or an earlier one that the word of another member will prove; until it
+    /// was weighed.
     found: Option<KeyLook>,
     /// By another member, and when that was heard.
     told: Option<(Unheld, BootTime)>,
@@ -113,11 +114,22 @@ impl Core {
     pub(super) fn note_key_looked(&mut self, now: Now, look: KeyLook) {
         self.key_watch.clear.count(&look);
         if look.signed {
-            self.key_watch.found = Some(look);
+            if !self.awaits_word(now, &look) {
+                self.key_watch.found = Some(look);
+            }
             if let Some(alarm) = &mut self.key_watch.alarm {
                 alarm.seen_at = now.boot;
             }
         }
+    }
+
+    /// Whether the look of before is kept in the place of `look`. A follower hears every word late: where each look shows
+    /// a signature, the newest is always ahead of the words. One that waits for too long waits for a clock that was set
+    /// back.
+    fn awaits_word(&self, now: Now, look: &KeyLook) -> bool {
+        let KeyWatch { found: Some(found), told: Some((told, _)), .. } = &self.key_watch else { return false };
+        let recent = found.looked_at <= look.looked_at && look.looked_at < found.looked_at + TOLD_LATELY;
+        recent && found.after > told.since + self.settings.clock_skew && self.unheld(now).is_none()
     }
 
     /// A new leader knows nothing yet of the time before its term.
@@ -134,13 +146,19 @@ impl Core {
             self.raise_alarm(now, &found);
         }
         let (clear, epoch) = (self.key_watch.clear, self.view.epoch);
-        self.key_watch.alarm.take_if(|alarm| {
+        let over = self.key_watch.alarm.take_if(|alarm| {
             if epoch > alarm.epoch {
                 alarm.held_since.get_or_insert(now.boot);
             }
             let silent = now.boot.since(alarm.seen_at) >= CLEAR_AFTER && clear.looks >= CLEAR_LOOKS;
             silent || alarm.held_since.is_some_and(|held_since| now.boot.since(held_since) >= CLEAR_AFTER)
         });
+        // Invariant (fence 3): a claim settles by a block of after whatever the key was seen to sign elsewhere. Not before
+        // the alarm is over, during which nothing is claimed: the word to the followers, that no host of the cluster has
+        // signed, would begin anew with each signature, and never reach past one.
+        if over.is_some() {
+            self.quiet_from(now);
+        }
     }
 
     /// Whether what was found was signed within a time in which no host of the cluster can have: after its begin by the
@@ -156,13 +174,12 @@ impl Core {
         own.is_some_and(within) || told.is_some_and(within)
     }
 
-    /// What a `Release` said of signatures is exact no more (fence 3), and the quiet time begins anew.
+    /// What a `Release` said of signatures is exact no more (fence 3).
     fn raise_alarm(&mut self, now: Now, found: &KeyLook) {
         let (height, at, epoch) = (found.height, found.after, self.view.epoch);
         self.key_watch.alarm = Some(Alarm { height, at, seen_at: now.boot, epoch, held_since: None });
         self.key_watch.clear = Clear::from(at);
         self.mark_seen = SignMark::of_both(self.mark_seen, Some(SignMark::whole_height(height)));
-        self.quiet_from(now);
     }
 
     /// Nobody of the cluster ever held the baton: the node that had the key before it may still sign. Before the first

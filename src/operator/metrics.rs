@@ -55,6 +55,8 @@ pub struct Snapshot<'a> {
     pub lease_remaining: Duration,
     /// What a renewal that took no time would leave of it.
     pub lease_max: Duration,
+    /// Other members that tell another `[timing]`.
+    pub timing_mismatches: usize,
     pub guard_armed: bool,
     /// One of the three of [`LinkState`].
     pub links: &'a str,
@@ -147,6 +149,7 @@ struct All {
     holder_seen: IntGauge,
     lease_remaining: Gauge,
     lease_max: Gauge,
+    timing_mismatches: IntGauge,
     moves: IntCounterVec,
     move_gap: Histogram,
     fences: IntCounterVec,
@@ -224,6 +227,7 @@ impl Metrics {
         all.holder_seen.set(s.holder_seen.into());
         all.lease_remaining.set(s.lease_remaining.as_secs_f64());
         all.lease_max.set(s.lease_max.as_secs_f64());
+        all.timing_mismatches.set(whole(s.timing_mismatches as u64));
         all.guard_armed.set(s.guard_armed.into());
         show(&all.node.height, s.node.map(|node| whole(node.height)));
         show(&all.node.synced, s.node.map(|node| node.synced.into()));
@@ -339,6 +343,7 @@ impl All {
                 r,
                 Gauge::new("baton_lease_max_seconds", "Most that a renewal can leave until the guard fires, seconds"),
             ),
+            timing_mismatches: gauge(r, "baton_timing_mismatches", "Other members that tell another [timing], count"),
             moves: counters(r, "baton_moves_total", "Moves of the baton, count since start", &["kind", "reason"]),
             move_gap: add(r, Histogram::with_opts(gap.buckets(GAP_SECONDS.to_vec()))),
             fences: counters(r, "baton_fence_total", "Chain nodes killed by a fence, count since start", &["cause"]),

@@ -183,6 +183,42 @@ fn two_clusters_with_one_key_are_refused_by_the_second_and_members_of_one_are_no
     drop(third.run());
 }
 
+/// As neard writes it; its halves are no key of anybody's.
+fn validator_key(public: &str) -> String {
+    format!(r#"{{"account_id": "node3", "public_key": "ed25519:{public}", "secret_key": "ed25519:S{public}"}}"#)
+}
+
+impl Host {
+    /// Of a driver that knows how its key is written.
+    fn of_near(cluster: &str, key: &str) -> Host {
+        let host = Host::new(cluster);
+        write_key(&host.path("key.json"), key);
+        let config = r#"{"tracked_shards_config": "AllShards"}"#;
+        fs::write(host.path("home/config.json"), config).expect("a config.json");
+        let (tcp, url) = (format!("tcp = {:?}", host.node), format!("url = \"http://{}/status\"", host.node));
+        host.set("\"generic\"", "\"near\"").set("link = \"key\"", "link = \"validator_key.json\"").set(&tcp, &url)
+    }
+}
+
+#[test]
+fn two_clusters_with_copies_of_one_key_are_refused_by_the_second_and_those_with_two_keys_are_not() {
+    let first = Host::of_near("one", &validator_key("P"));
+    let running = first.run();
+    let pid = format!("(pid {})", running.0.id());
+    // Written otherwise.
+    let copy = validator_key("P").replace(": \"ed25519:", ":\"");
+    let (second, third, fourth) =
+        (Host::of_near("two", &copy), Host::of_near("one", &copy), Host::of_near("two", &validator_key("Q")));
+    for verb in ["check", "run"] {
+        let words =
+            ["a copy of validator key", "key.json", &pid, "cluster one", "two clusters with one key sign twice"];
+        second.assert_refused(verb, &words);
+    }
+    third.assert_passes();
+    fourth.assert_passes();
+    drop((third.run(), fourth.run()));
+}
+
 #[test]
 fn a_probe_of_another_members_node_is_refused() {
     // Of a range that is for documentation alone (RFC 5737).

@@ -234,11 +234,17 @@ pub fn lay_custody(net: &Net, host: &Host) -> Result<()> {
 /// `host`, whose node has not run yet.
 pub fn lay_sentry(net: &Net, host: &str, home: &Path, [rpc, p2p, laddr]: [SocketAddr; 3]) -> Result<()> {
     copy_dir(&net.chain_home(host), home)?;
+    move_node(home, rpc, p2p)?;
+    let laddr = quoted(format!("tcp://{laddr}"));
+    edit_config(&home.join("config/config.toml"), &[("", "priv_validator_laddr", laddr)])
+}
+
+/// The node of `home`, a copy of another one's, is one of its own to its peers, at these addresses.
+pub fn move_node(home: &Path, rpc: SocketAddr, p2p: SocketAddr) -> Result<()> {
     let node_key = home.join("config/node_key.json");
     fs::remove_file(&node_key).with_context(|| format!("remove {}", node_key.display()))?;
     let tcp = |addr: SocketAddr| quoted(format!("tcp://{addr}"));
-    let settings = [("rpc", "laddr", tcp(rpc)), ("p2p", "laddr", tcp(p2p)), ("", "priv_validator_laddr", tcp(laddr))];
-    edit_config(&home.join("config/config.toml"), &settings)
+    edit_config(&home.join("config/config.toml"), &[("rpc", "laddr", tcp(rpc)), ("p2p", "laddr", tcp(p2p))])
 }
 
 /// The node of `host` signs for itself, from the validator's first mark on.

@@ -2,18 +2,23 @@
 //! sentence of baton's, nothing of it outlives its undoing, and but for a node that somebody else runs nobody signs
 //! twice.
 
+use std::time::{Duration, Instant};
+
 use crate::common::TestNet;
 use clap::ValueEnum;
+use localnet::judge::status::{POLL_EVERY, baton_at, query, run_bounded};
+use localnet::net::http;
 use localnet::runs::slip::Slip;
 
 fn flag(slip: Slip) -> String {
     slip.to_possible_value().unwrap().get_name().to_string()
 }
 
-/// Every slip but the one of somebody else's node, which signs whatever baton does.
+/// Every slip but those of somebody else's node, which signs whatever baton does.
 fn assert_named_and_harmless(t: &TestNet) {
     let mut failures = Vec::new();
-    for slip in Slip::ALL.into_iter().filter(|slip| *slip != Slip::ForeignNode) {
+    let of_another_node = [Slip::ForeignNode, Slip::NodeElsewhere];
+    for slip in Slip::ALL.into_iter().filter(|slip| !of_another_node.contains(slip)) {
         let made = t.ground.run(&["slip", &flag(slip)]);
         if !made.status.success() {
             let (out, err) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
@@ -58,4 +63,64 @@ fn a_node_that_is_not_batons_is_named_with_its_pid_and_a_slip_that_is_kept_is_un
     t.pair();
     let none = t.ground.run(&["slip", "--undo", &standby]);
     assert_eq!(none.status.code(), Some(2), "{none:?}");
+}
+
+const TOLD_BOUND: Duration = Duration::from_secs(60);
+const ALARM: &str = "The validator's key is in use elsewhere, as ";
+const GAUGE: &str = "baton_key_in_use_elsewhere ";
+
+/// Every host with a chain node tells the alarm: `status` and `why` in a sentence, its metrics by a 1.
+fn assert_alarm_is_told(t: &TestNet) {
+    let hosts: Vec<String> = t.net.signers().map(|host| host.id.clone()).collect();
+    let said = |host: &str, verb: &str| {
+        let answer = run_bounded(baton_at(&t.net, host, &[verb]).unwrap(), TOLD_BOUND).unwrap();
+        answer.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let gauge = |host: &str| {
+        let metrics = http::get(t.net.host(host).unwrap().metrics(), "/metrics").unwrap_or_default();
+        let metrics = String::from_utf8_lossy(&metrics).into_owned();
+        metrics.lines().find_map(|line| line.strip_prefix(GAUGE).map(str::to_owned)).unwrap_or_default()
+    };
+    let start = Instant::now();
+    loop {
+        let mut missing = Vec::new();
+        for host in &hosts {
+            for verb in ["status", "why"] {
+                let text = said(host, verb);
+                let untold = hosts.iter().filter(|by| !text.contains(&format!("{ALARM}{by} sees: ")));
+                missing.extend(untold.map(|by| format!("baton {verb} at {host} has no word of {by}: {text}")));
+            }
+            let shown = gauge(host);
+            if shown != "1" {
+                missing.push(format!("{GAUGE}of {host} is {shown:?}"));
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < TOLD_BOUND, "{}", missing.join("\n"));
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+fn assert_a_key_elsewhere_is_told(t: &TestNet) {
+    let standby = t.pair().standby;
+    let made = t.ground.succeed(&["slip", &flag(Slip::NodeElsewhere), &standby, "--keep", "--within", "60"]);
+    assert!(made.contains(ALARM), "{made}");
+    assert_alarm_is_told(t);
+    let status = query(&t.net).unwrap();
+    assert!(status.active().is_none(), "{}", status.summary());
+    t.ground.succeed(&["slip", "--undo", &standby]);
+    t.assert_nothing_signed_twice();
+}
+
+#[test]
+fn a_key_that_signs_while_nobody_holds_is_told_by_every_hosts_status_why_and_metrics() {
+    assert_a_key_elsewhere_is_told(&TestNet::up(&[]));
+}
+
+#[test]
+#[ignore = "needs cometbft; see docs/localnet.md"]
+fn a_key_that_signs_while_nobody_holds_is_told_by_every_host_of_cometbft_too() {
+    assert_a_key_elsewhere_is_told(&TestNet::up(&["--chain", "cometbft"]));
 }

@@ -38,6 +38,12 @@ pub fn differences(status: &StatusResponse) -> Vec<String> {
     of_timing.into_iter().chain(of_settling).flatten().collect()
 }
 
+/// So many other members tell another `[timing]` than the one which was asked.
+pub fn timing_mismatches(status: &StatusResponse) -> usize {
+    let own = status.members.iter().find(|member| member.id == status.member).and_then(|member| member.timing);
+    own.map_or(0, |timing| TIMING.differences(&timing, &status.member, &status.members).len())
+}
+
 /// A sentence for each of `members` that is configured otherwise than `named`, with `timing` and, with a chain node, `settling`.
 pub fn differences_to(
     timing: &Timing,
@@ -96,6 +102,20 @@ mod tests {
             said[0].starts_with("host-a has another [timing] than host-b (") && said[0].contains("lease 3s"),
             "{said:?}"
         );
+        assert_eq!(timing_mismatches(&status), 1);
+        let asked = |member: &str| StatusResponse { member: member.to_owned(), ..status.clone() };
+        assert_eq!(timing_mismatches(&asked("host-a")), 2);
+        assert_eq!(timing_mismatches(&asked("host-d")), 0, "an earlier version tells nothing");
+    }
+
+    #[test]
+    fn a_key_that_no_lease_shows_is_a_mismatch_too() {
+        let mut other = member("host-b", 1);
+        let told = other.timing.expect("told");
+        other.timing = Some(Timing { heartbeat_ns: told.heartbeat_ns + 1, ..told });
+        let members = vec![member("host-a", 1), other];
+        let status = StatusResponse { member: "host-a".to_owned(), members, ..StatusResponse::default() };
+        assert_eq!(timing_mismatches(&status), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod upgrades;
 mod why;
 mod words;
 
-pub use differences::{differences, differences_to};
+pub use differences::{differences, differences_to, timing_mismatches};
 pub use signer::{granted_at, lost_sentries, sign_log, signed};
 pub use timeline::{Part, in_ms, parts};
 pub use why::{Why, in_words};

@@ -1,6 +1,7 @@
 //! What was measured of a real neard, played by a fake one, and what baton makes of it: a real core, its
 //! effects and a real guard on one host.
 
+mod elsewhere;
 mod fake_neard;
 mod foreign;
 mod halves;

@@ -15,7 +15,7 @@ use baton::operator::metrics::{
 };
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 44] = [
+const CONTRACT: [(&str, &str, &[&str]); 45] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -26,6 +26,7 @@ const CONTRACT: [(&str, &str, &[&str]); 44] = [
     ("baton_holder_seen", "gauge", &[]),
     ("baton_lease_remaining_seconds", "gauge", &[]),
     ("baton_lease_max_seconds", "gauge", &[]),
+    ("baton_timing_mismatches", "gauge", &[]),
     ("baton_moves_total", "counter", &["kind", "reason"]),
     ("baton_move_gap_seconds", "histogram", &[]),
     ("baton_fence_total", "counter", &["cause"]),
@@ -74,6 +75,7 @@ fn snapshot<'a>(state: &'a str, links: &'a str) -> Snapshot<'a> {
         holder_seen: true,
         lease_remaining: Duration::from_millis(750),
         lease_max: Duration::from_millis(849),
+        timing_mismatches: 2,
         guard_armed: true,
         links,
         node: Some(NodeSeen { height: 4_000_000_000, synced: true, peers: 31 }),
@@ -227,6 +229,7 @@ fn numbers_are_shown_in_their_units() {
         ("baton_holder_seen", 1.0),
         ("baton_lease_remaining_seconds", 0.75),
         ("baton_lease_max_seconds", 0.849),
+        ("baton_timing_mismatches", 2.0),
         ("baton_guard_armed", 1.0),
         ("baton_node_height", 4e9),
         ("baton_node_synced", 1.0),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Made, Slip, Traces, await_start, folder, stop};
+use super::{Made, Slip, Traces, await_start, elsewhere, folder, stop};
 use crate::chains::cometbft;
 use crate::chains::cosmovisor::write_binary;
 use crate::chains::sim;
@@ -15,7 +15,7 @@ use crate::hosts::folders::{copy_dir, empty, take_for_original};
 use crate::hosts::quoted;
 use crate::net::http;
 use crate::net::proxy::Plane;
-use crate::net::{ChainKind, Host, Net, Usage, write_file};
+use crate::net::{ChainKind, Custody, Ground, Host, Net, Usage, write_file};
 use crate::process::launch;
 use crate::runs::timing::{self, Timing};
 
@@ -30,6 +30,11 @@ pub(super) fn make(net: &Net, slip: Slip, host: &str) -> Result<(String, Traces)
         Slip::SwappedAddresses => swapped_addresses(net, host),
         Slip::OtherFile => other_file(net, host),
         Slip::OldState => old_state(net, host),
+        Slip::OtherProbe => other_probe(net, host),
+        Slip::SecondCluster => second_cluster(net, host),
+        Slip::SoleFounder => sole_founder(net, host),
+        Slip::ClockSkew => clock_skew(net, host),
+        Slip::NodeElsewhere => elsewhere::node(net, host),
     }
 }
 
@@ -45,12 +50,14 @@ pub(super) fn put_back(net: &Net, made: &Made) -> Result<()> {
             Ok(())
         }
         Slip::CopiedKey | Slip::OtherHome | Slip::ForeignNode | Slip::Wrapper => Ok(()),
-        Slip::Timings | Slip::SwappedAddresses | Slip::OtherFile => Ok(()),
+        Slip::Timings | Slip::SwappedAddresses | Slip::OtherFile | Slip::OtherProbe => Ok(()),
+        Slip::SecondCluster | Slip::SoleFounder | Slip::ClockSkew => Ok(()),
+        Slip::NodeElsewhere => elsewhere::end(net, &made.host),
     }
 }
 
 /// The file of `host` is changed, and the host started with it.
-fn edit(net: &Net, host: &str, change: impl FnOnce(&str) -> Option<String>) -> Result<()> {
+pub(super) fn edit(net: &Net, host: &str, change: impl FnOnce(&str) -> Option<String>) -> Result<()> {
     let file = net.config_file(host);
     let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
     let changed = change(&text).filter(|changed| *changed != text);
@@ -91,7 +98,7 @@ fn copied_key(net: &Net, host: &str) -> Result<(String, Traces)> {
 }
 
 /// A home with the key in it, beside the one that baton knows. No node of the host runs.
-fn home_with_key(net: &Net, host: &str, name: &str) -> Result<PathBuf> {
+pub(super) fn home_with_key(net: &Net, host: &str, name: &str) -> Result<PathBuf> {
     let home = folder(net, host).join(name);
     match net.chain {
         ChainKind::Sim => sim::write_key_home(net, &home)?,
@@ -103,7 +110,7 @@ fn home_with_key(net: &Net, host: &str, name: &str) -> Result<PathBuf> {
     Ok(home)
 }
 
-fn refuse_cosmovisor(net: &Net) -> Result<()> {
+pub(super) fn refuse_cosmovisor(net: &Net) -> Result<()> {
     if net.cosmovisor {
         bail!(Usage("this slip is for a network that was started without --cosmovisor".into()));
     }
@@ -242,6 +249,64 @@ fn refused_as_a_copy(net: &Net, host: &str) -> Result<()> {
         bail!("{host} was not told that its state directory is a copy; {} has: {said}", log.display());
     }
     Ok(())
+}
+
+fn other_probe(net: &Net, host: &str) -> Result<(String, Traces)> {
+    let own = net.host(host)?;
+    let other = net.signers().find(|other| other.id != host).context("no other host has a chain node")?;
+    let url = |of: &Host| quoted(format!("http://{}/status", of.rpc()));
+    edit(net, host, |text| Some(text.replacen(&url(own), &url(other), 1)))?;
+    start_anew(net, host)?;
+    let at = other.rpc().to_string();
+    let done = format!("{host} probes {at}, where the chain node of {} answers", other.id);
+    Ok((done, Traces { other: Some(at), ..Traces::default() }))
+}
+
+/// In the file of `host`, `host` alone is a member and begins without a history.
+fn founds_alone(net: &Net, host: &str, text: &str) -> Option<String> {
+    let (before, rest) = text.split_once("members = [\n")?;
+    let (members, after) = rest.split_once("]\n")?;
+    let own = members.lines().find(|line| line.contains(&format!("id = {}", quoted(host))))?;
+    let state = |dir: PathBuf| format!("state_dir = {}\n", quoted(dir));
+    let text = format!("{before}members = [\n{own}\n]\n{after}");
+    Some(text.replacen(&state(net.state_dir(host)), &state(folder(net, host).join("state")), 1))
+}
+
+fn second_cluster(net: &Net, host: &str) -> Result<(String, Traces)> {
+    if net.ground == Ground::Namespaces {
+        bail!(Usage(
+            "this slip is for hosts that share a network: in namespaces of their own they see nothing of each other"
+                .into()
+        ));
+    }
+    if net.custody != Custody::Links {
+        bail!(Usage("this slip is for a network whose chain nodes have the key".into()));
+    }
+    let copy = folder(net, host).join("copied_key.json");
+    copy_key(net, &copy)?;
+    let validating = |file: &Path| format!("validating = {}\n", quoted(file));
+    edit(net, host, |text| {
+        let alone = founds_alone(net, host, text)?.replacen("name = \"localnet\"", "name = \"second\"", 1);
+        Some(alone.replacen(&validating(&shared_key_file(net)), &validating(&copy), 1))
+    })?;
+    start_anew(net, host)?;
+    let done = format!(
+        "{host} is started as a cluster of its own, with {}, a copy of the validator's key file",
+        copy.display()
+    );
+    Ok((done, Traces { path: Some(copy), ..Traces::default() }))
+}
+
+fn sole_founder(net: &Net, host: &str) -> Result<(String, Traces)> {
+    edit(net, host, |text| founds_alone(net, host, text))?;
+    start_anew(net, host)?;
+    Ok((format!("the file of {host} names it alone as a member, and its state_dir is empty"), Traces::default()))
+}
+
+fn clock_skew(net: &Net, host: &str) -> Result<(String, Traces)> {
+    edit(net, host, |text| Some(text.replacen("clock_skew = \"10ms\"", "clock_skew = \"50ms\"", 1)))?;
+    start_anew(net, host)?;
+    Ok((format!("{host} alone has clock_skew = \"50ms\""), Traces::default()))
 }
 
 /// `to` has what `from` has and nothing else; `from` is gone. `to` itself stays: it may be where a disk is mounted.

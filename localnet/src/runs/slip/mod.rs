@@ -3,6 +3,7 @@
 //! stands in `words.rs`. Called by `localnet slip` and by its tests.
 
 mod ask;
+mod elsewhere;
 mod make;
 mod words;
 
@@ -42,10 +43,20 @@ pub enum Slip {
     OtherFile,
     /// The host is started on a copy of its `state_dir` of before
     OldState,
+    /// The host probes the other host's chain node in place of its own
+    OtherProbe,
+    /// The host is started as a cluster of another name, with a copy of the validator's key file
+    SecondCluster,
+    /// The host's file names it alone as a member, and its `state_dir` is empty
+    SoleFounder,
+    /// The host alone has another `clock_skew`
+    ClockSkew,
+    /// A node with the key that is not baton's runs where nobody probes it, while all hosts are in maintenance
+    NodeElsewhere,
 }
 
 impl Slip {
-    pub const ALL: [Slip; 8] = [
+    pub const ALL: [Slip; 13] = [
         Slip::CopiedKey,
         Slip::OtherHome,
         Slip::ForeignNode,
@@ -54,6 +65,11 @@ impl Slip {
         Slip::SwappedAddresses,
         Slip::OtherFile,
         Slip::OldState,
+        Slip::OtherProbe,
+        Slip::SecondCluster,
+        Slip::SoleFounder,
+        Slip::ClockSkew,
+        Slip::NodeElsewhere,
     ];
 }
 
@@ -109,7 +125,8 @@ pub fn usual_host(net: &Net, slip: Slip) -> Result<String> {
     Ok(match slip {
         Slip::Timings => pair.holder,
         Slip::CopiedKey | Slip::OtherHome | Slip::ForeignNode | Slip::Wrapper => pair.standby,
-        Slip::SwappedAddresses | Slip::OtherFile | Slip::OldState => pair.standby,
+        Slip::SwappedAddresses | Slip::OtherFile | Slip::OldState | Slip::OtherProbe => pair.standby,
+        Slip::SecondCluster | Slip::SoleFounder | Slip::ClockSkew | Slip::NodeElsewhere => pair.standby,
     })
 }
 
@@ -155,7 +172,8 @@ impl Slip {
     fn needs_a_node(self) -> bool {
         match self {
             Slip::CopiedKey | Slip::OtherHome | Slip::ForeignNode | Slip::Wrapper | Slip::OtherFile => true,
-            Slip::Timings | Slip::SwappedAddresses | Slip::OldState => false,
+            Slip::OtherProbe | Slip::SecondCluster | Slip::ClockSkew | Slip::NodeElsewhere => true,
+            Slip::Timings | Slip::SwappedAddresses | Slip::OldState | Slip::SoleFounder => false,
         }
     }
 }

@@ -19,6 +19,11 @@ pub fn names(made: &Made, sentence: &str) -> bool {
         Slip::Timings => vec![vec![host, "another [timing] than"]],
         Slip::SwappedAddresses => vec![vec![&other, "addresses in cluster.members"]],
         Slip::OtherFile => vec![vec!["belongs to", host, &other]],
+        Slip::OtherProbe => vec![vec![&other]],
+        Slip::SecondCluster => vec![vec![&path, "two clusters with one key"]],
+        Slip::SoleFounder => vec![vec!["of a cluster of the same name that other members formed"]],
+        Slip::ClockSkew => vec![vec![host, "another chain.clock_skew"]],
+        Slip::NodeElsewhere => vec![vec!["key is in use elsewhere"]],
         Slip::OldState => return is_of_an_older_start(host, sentence),
     };
     alternatives.iter().any(|parts| parts.iter().all(|part| stands_in(part, sentence)))
