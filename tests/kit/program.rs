@@ -1,11 +1,12 @@
 //! The programs as the tests run them: without this process's own BATON_ variables, and no longer than the test.
 
 use std::fs::{File, Permissions};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -106,4 +107,13 @@ pub fn fence(dir: &Path) {
 pub fn free_addresses<const N: usize>() -> [String; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("an address").to_string())
+}
+
+/// A loopback address that no other test of this run has: its node is down now and then, and nobody takes its port.
+pub fn own_address() -> String {
+    static TAKEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high | 0x80, low, TAKEN.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((host, 0)).expect("a port");
+    listener.local_addr().expect("an address").to_string()
 }
