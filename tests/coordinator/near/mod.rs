@@ -15,8 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -61,6 +60,7 @@ validating = "shared.json"
 [chain.probe]
 url = "http://NODE/status"
 every = "50ms"
+timeout = "2s"
 "#;
 
 /// Not a test: the coordinators start it as their chain node.
@@ -90,8 +90,11 @@ impl Host {
         self.stage.path("home").join(name)
     }
 
+    /// As a whole: its node reads some of these at any moment.
     fn set(&self, name: &str, text: &str) {
-        fs::write(self.home(name), text).expect("written");
+        let new = self.home("new");
+        fs::write(&new, text).expect("written");
+        fs::rename(new, self.home(name)).expect("renamed");
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -216,53 +219,71 @@ impl Cluster {
 /// A block comes every [`BLOCK_EVERY`] unless it stands still.
 struct Chain {
     file: PathBuf,
-    head: Arc<AtomicU64>,
-    runs: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
+    pace: Arc<Mutex<Pace>>,
     blocks: Option<JoinHandle<()>>,
+}
+
+struct Pace {
+    head: u64,
+    runs: bool,
+    ended: bool,
 }
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
+        self.pace().ended = true;
         drop(self.blocks.take().map(JoinHandle::join));
     }
 }
 
 impl Chain {
     fn start(file: &Path) -> Chain {
-        let (head, runs, ended) =
-            (Arc::new(AtomicU64::new(10)), Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         append_block(file, 10);
-        let (to, theirs, run, end) = (file.to_owned(), head.clone(), runs.clone(), ended.clone());
-        let blocks = spawn(move || {
-            while !end.load(Ordering::SeqCst) {
-                if run.load(Ordering::SeqCst) {
-                    append_block(&to, theirs.fetch_add(1, Ordering::SeqCst) + 1);
+        let pace = Arc::new(Mutex::new(Pace { head: 10, runs: true, ended: false }));
+        let mut chain = Chain { file: file.to_owned(), pace, blocks: None };
+        let theirs = Chain { file: file.to_owned(), pace: chain.pace.clone(), blocks: None };
+        chain.blocks = Some(spawn(move || {
+            loop {
+                let mut pace = theirs.pace();
+                if pace.ended {
+                    return;
                 }
+                if pace.runs {
+                    theirs.bring(&mut pace);
+                }
+                drop(pace);
                 sleep(BLOCK_EVERY);
             }
-        });
-        Chain { file: file.to_owned(), head, runs, ended, blocks: Some(blocks) }
+        }));
+        chain
     }
 
-    /// At the height before the next multiple of `turn`, less `short`; from then on blocks come by [`Chain::block`] only.
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bring(&self, pace: &mut Pace) {
+        pace.head += 1;
+        append_block(&self.file, pace.head);
+    }
+
+    /// At `short` heights before a multiple of `turn`; from then on blocks come by [`Chain::block`] only.
     fn stops_before(&self, turn: u64, short: u64) -> u64 {
-        self.runs.store(false, Ordering::SeqCst);
-        // The last one may be on its way.
-        sleep(2 * BLOCK_EVERY);
-        let head = self.head.load(Ordering::SeqCst);
-        let goal = (head + short + 1).next_multiple_of(turn) - short;
-        (head..goal).for_each(|_| self.block());
+        let mut pace = self.pace();
+        pace.runs = false;
+        let goal = (pace.head + short + 1).next_multiple_of(turn) - short;
+        while pace.head < goal {
+            self.bring(&mut pace);
+        }
         goal
     }
 
     fn block(&self) {
-        append_block(&self.file, self.head.fetch_add(1, Ordering::SeqCst) + 1);
+        self.bring(&mut self.pace());
     }
 
     fn runs_on(&self) {
-        self.runs.store(true, Ordering::SeqCst);
+        self.pace().runs = true;
     }
 }
 

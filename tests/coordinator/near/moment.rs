@@ -61,6 +61,21 @@ fn a_handover_waits_until_its_own_chunk_is_made_and_says_so_and_now_waits_for_no
     assert_eq!(cluster.holder(), second);
 }
 
+#[test]
+fn a_handover_that_is_refused_waits_for_no_moment() {
+    let cluster = Cluster::start();
+    let holder = cluster.holder();
+    let (host, other) = (&cluster.hosts[holder], ["a", "b"][1 - holder]);
+    host.set("turn", "1");
+    let maintained = host.ask(&["maintenance", "on", "--member", other]);
+    assert!(maintained.status.success(), "{maintained:?}");
+    let refused = cluster.hand_over(holder, &["--to", other, "--within", "60s", "--timeout", "5m"]).ends();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("is in maintenance"), "{said}");
+    let asked = host.events().into_iter().find(|event| event.contains("asked for windows"));
+    assert_eq!(asked, None, "it looked for a window");
+}
+
 /// From `head` on, the next height but one has a chunk of the holder. What it said, and where it gave the key away.
 fn waits_for_own_chunk(
     cluster: &Cluster,

@@ -64,8 +64,8 @@ struct Neard {
     loses_next_term: bool,
     chunks: u64,
     asked: bool,
-    /// How often for its maintenance windows.
-    asked_for_windows: usize,
+    /// How many of its requests were looked at.
+    heard: usize,
     slots: Slots,
     head_time: WallTime,
     /// The file of `CHAIN`, and how many of its lines were played.
@@ -119,7 +119,7 @@ pub async fn run(addr: &str) {
         loses_next_term: false,
         chunks: 30,
         asked: false,
-        asked_for_windows: 0,
+        heard: 0,
         slots,
         head_time: WallTime::from_nanos(0),
         chain: std::env::var_os(CHAIN).map(|path| (PathBuf::from(path), 0)),
@@ -267,10 +267,7 @@ impl Neard {
         if self.loaded_at.is_some_and(|at| at.elapsed() >= FIRST_CHUNK_AFTER) && !self.is("idle") {
             self.chunks = 31;
         }
-        if !self.asked && self.http.requests().iter().any(|request| request.contains("\"validators\"")) {
-            self.asked = true;
-            event(&self.home, "asked for validators");
-        }
+        self.hear();
         let foreign = if self.is("foreign") { head } else { 0 };
         let ours =
             json!({ "account_id": "node3", "num_produced_blocks": 7, "num_produced_chunks": self.chunks + foreign });
@@ -279,18 +276,27 @@ impl Neard {
         self.answer_windows();
     }
 
+    /// What it was asked since the last look. For validators it is asked again and again.
+    fn hear(&mut self) {
+        let requests = self.http.requests_from(self.heard);
+        self.heard += requests.len();
+        if !self.asked && requests.iter().any(|request| request.contains("\"validators\"")) {
+            self.asked = true;
+            event(&self.home, "asked for validators");
+        }
+        for _ in requests.iter().filter(|request| request.contains(WINDOWS)) {
+            event(&self.home, &format!("asked for windows at {}", self.slots.head));
+        }
+    }
+
     /// Of the present turn and the next two, the heights at which the account has no chunk to make. The pace is that of
     /// NEAR, by the head and the block of `PACE_BLOCKS` before it.
-    fn answer_windows(&mut self) {
+    fn answer_windows(&self) {
         let head = self.slots.head;
         let told = std::fs::read_to_string(self.home.join("turn"));
         let length = told.map_or(TURN, |told| told.trim().parse().expect("a number"));
         let turns = (0..3).map(|turn| (head / length + turn) * length);
         let windows: Vec<[u64; 2]> = turns.map(|chunk| [chunk + 1, chunk + length]).collect();
-        let asked = self.http.requests().iter().filter(|request| request.contains(WINDOWS)).count();
-        if asked > std::mem::replace(&mut self.asked_for_windows, asked) {
-            event(&self.home, &format!("asked for windows at {head}"));
-        }
         self.http.answer(&format!("/#{WINDOWS}"), Answer::Body(json!({ "result": windows }).to_string()));
         let then = self.head_time.as_nanos().saturating_sub(head.min(PACE_BLOCKS) * SLOT.as_nanos() as u64);
         let header = json!({ "header": { "timestamp_nanosec": then.to_string() } });
