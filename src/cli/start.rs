@@ -7,9 +7,8 @@ use anyhow::Context;
 use super::config_file::ConfigFile;
 use super::log::{self, LogFormat};
 use super::{Failure, bad_input, containment, print, running, runtime, threads};
-use crate::cluster::transport::Certificates;
 use crate::config::{Config, check_keys};
-use crate::coordinator::{self, KeyUse};
+use crate::coordinator::{self, Beside, KeyUse};
 
 pub(super) fn run(
     config: Config,
@@ -65,28 +64,23 @@ pub(super) fn check(file: &ConfigFile) -> Result<ExitCode, Failure> {
     check_keys(&config).map_err(bad_input)?;
     log::filter().map_err(Failure::BadInput)?;
     let mixed = mixed_log(&config, LogFormat::chosen(None).map_err(Failure::BadInput)?);
-    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
-    let certificates = certificates.map_err(|error| Failure::BadInput(anyhow::anyhow!("[tls] {error}")))?;
-    let of_chain = runtime()?.block_on(coordinator::check(&config)).map_err(Failure::BadInput)?;
+    let own = running::ask(&config)?;
+    let beside = match &own {
+        Some(status) => Beside::OwnCoordinator {
+            agreed_key: status.sign_log.as_ref().filter(|log| !log.closed).map(|log| log.key.clone()),
+        },
+        None => Beside::Nothing,
+    };
+    let of_start = runtime()?.block_on(coordinator::rehearse(&config, beside)).map_err(Failure::BadInput)?;
     let on_host = runtime()?.block_on(coordinator::check_host(&config)).map_err(Failure::BadInput)?;
     let contained = config.chain.as_ref().map(containment::check).transpose();
     let contained = contained.map_err(|error| Failure::BadInput(anyhow::anyhow!(error)))?;
-    let mut text = String::new();
-    let expiry = certificates.as_ref().and_then(Certificates::expiry_warning);
-    let of_members = match running::ask(&config)? {
-        Some(status) => {
-            if let Some(log) = status.sign_log.as_ref().filter(|log| !log.closed) {
-                runtime()?.block_on(coordinator::check_agreed_key(&config, &log.key)).map_err(Failure::BadInput)?;
-            }
-            running::differing(&config, &status)
-        }
-        // Whatever it would take is free, or another one has it.
-        None => runtime()?.block_on(coordinator::rehearse(&config)).map_err(Failure::BadInput)?,
-    };
+    let of_members = own.map(|status| running::differing(&config, &status)).unwrap_or_default();
     let by_log = config.chain.as_ref().is_some_and(|chain| chain.signer.is_some());
     let priority = threads::priority_warning(&config.timing, by_log);
-    let of_host = of_chain.iter().chain(&on_host).chain(&of_members).chain(&priority).chain(&mixed);
-    for warning in config.warnings.iter().chain(&expiry).chain(of_host) {
+    let found = of_start.iter().chain(&on_host).chain(&of_members).chain(&priority).chain(&mixed);
+    let mut text = String::new();
+    for warning in config.warnings.iter().chain(found) {
         text.push_str(&format!("warning: {warning}\n"));
     }
     contained.iter().for_each(|line| text.push_str(&format!("{line}\n")));

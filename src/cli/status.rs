@@ -293,6 +293,9 @@ mod tests {
         let text = table(&status);
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(80), "{widest:?} characters:\n{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let reason = ["the", "node", "has", "said", "nothing", "since"].repeat(5);
+        assert!(words.windows(reason.len()).any(|found| found == reason), "a part of the note is gone:\n{text}");
         assert!(text.contains("Registering Activating 1234567890 validating unreachable 2999ms"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
 //! Plain columns for a terminal of 80 characters. The first column gives way when a line would not
-//! fit, and a note goes below its row.
+//! fit, and a note goes below its row, whole.
 
 /// Widest line, in characters.
 pub(super) const WIDTH: usize = 80;
@@ -7,7 +7,8 @@ pub(super) const WIDTH: usize = 80;
 /// Narrowest width of the column that gives way.
 const GIVING_MIN: usize = 4;
 
-/// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines.
+/// Rows under their heads, columns as wide as their widest cell. Each row may have a note of some lines, which are broken
+/// where they would be wider.
 pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> String {
     let cells: Vec<Vec<String>> = rows.iter().map(|(cells, _)| cells.clone()).collect();
     let mut lines = columns(heads, &cells, WIDTH, 0).into_iter();
@@ -15,7 +16,7 @@ pub(super) fn render(heads: &[&str], rows: &[(Vec<String>, Option<String>)]) -> 
     for (line, (_, note)) in lines.zip(rows) {
         out.push_str(&format!("{line}\n"));
         for note in note.iter().flat_map(|note| note.lines()) {
-            out.push_str(&format!("  {}\n", cut(note, WIDTH - 2)));
+            out.push_str(&format!("  {}\n", fold(note, WIDTH - 4).join("\n    ")));
         }
     }
     out

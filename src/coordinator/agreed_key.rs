@@ -18,7 +18,7 @@ pub(super) fn agreed_key(log: Option<&SignLog>) -> Option<&str> {
 ///
 /// # Errors
 /// `signer.key` holds another key than `agreed`.
-pub async fn check_agreed_key(config: &Config, agreed: &str) -> Result<()> {
+pub(super) async fn check_agreed_key(config: &Config, agreed: &str) -> Result<()> {
     let signer = config.chain.as_ref().and_then(|chain| chain.signer.as_ref());
     let Some(Signer { key, .. }) = signer else { return Ok(()) };
     let Ok(found) = key_reader()?.cometbft(key).await else { return Ok(()) };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::UnixListener;
 
 use super::links::HostLinks;
-use super::prepare::create_dir;
+use super::start::not_created;
 use super::{Driver, guard_settings, key_reader};
 use crate::config::Config;
 use crate::host::guard_client::{self, Ended};
@@ -23,7 +23,8 @@ use crate::operator::admin::{self, AdminError};
 pub async fn fence(config: Config) -> Result<Option<Ended>> {
     let Some(chain) = &config.chain else { return Ok(None) };
     may_see_processes(&config)?;
-    create_dir("member.run_dir", &config.run_dir)?;
+    let run_dir = &config.run_dir;
+    std::fs::create_dir_all(run_dir).map_err(|error| not_created("member.run_dir", run_dir, &error))?;
     let _in_its_place = match admin::bind(&config.run_dir) {
         Ok(listener) => InItsPlace { socket: config.run_dir.join(admin::SOCKET_NAME), _listener: listener },
         Err(AdminError::Live { path }) => bail!(

@@ -38,8 +38,11 @@ pub(super) async fn carry_out(
             return Err(format!("{passing}; waited {timeout:?} for that to pass"));
         }
     }
-    // What is left is for the move itself.
-    let moment = moment::come(reporter, (*within).min(timeout.saturating_sub(waited()) / 2)).await;
+    let moment = match asks_for_moment(reporter, to.as_ref()) {
+        // What is left is for the move itself.
+        true => moment::come(reporter, (*within).min(timeout.saturating_sub(waited()) / 2)).await,
+        false => String::new(),
+    };
     let (done, ended) = oneshot::channel();
     answers.wait(done).map_err(|_| "another handover is under way".to_owned())?;
     let left = timeout.saturating_sub(waited());
@@ -50,6 +53,11 @@ pub(super) async fn carry_out(
         ended => ended.map_err(NotDone::reason),
     };
     done.map(|done| HandoverResponse { moment, ..done })
+}
+
+/// Whether the chain could miss something by it: this host signs, and the handover is not to be refused.
+fn asks_for_moment(reporter: &Reporter, to: Option<&NodeId>) -> bool {
+    reporter.core.read(|core, _| core.stage() == Some(Stage::Active) && core.handover_target(to.cloned()).is_ok())
 }
 
 /// Why a handover is refused now, when that passes by itself.

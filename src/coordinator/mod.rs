@@ -1,9 +1,8 @@
 //! A coordinator, put together: what happens becomes an event, the core answers with actions, and each is
-//! performed. It decides nothing by itself. `prepare.rs` has what comes before it runs.
+//! performed. It decides nothing by itself. `start.rs` has what comes before it runs.
 
 mod agreed_key;
 mod answers;
-mod check;
 mod custody;
 mod desk;
 mod disk;
@@ -29,6 +28,7 @@ mod settings;
 mod signing;
 mod sources;
 mod standbys;
+mod start;
 mod then;
 mod told_by_core;
 mod turns;
@@ -68,9 +68,7 @@ use crate::operator::admin::{self, Ask};
 use crate::operator::metrics::Metrics;
 use crate::operator::relay::Relay;
 use crate::record::{self, Recorder};
-pub use agreed_key::check_agreed_key;
 use answers::Answers;
-pub use check::check;
 pub use fence::fence;
 use links::HostLinks;
 use marks::Marks;
@@ -78,7 +76,7 @@ use performer::Performer;
 pub use place::check_host;
 pub use prepare::{KeyUse, Prepared, prepare};
 use publisher::Publisher;
-pub use rehearsal::rehearse;
+pub use rehearsal::{Beside, rehearse};
 use report::Reporter;
 pub use settings::key_reader;
 use settings::{core_settings, guard_settings, own_member, signer_settings};

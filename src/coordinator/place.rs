@@ -81,8 +81,8 @@ fn home_taken(home: &Path, pid: Option<u32>) -> String {
     )
 }
 
-/// What of somebody else's is found on this host, before anything of ours runs or while it does. What it returns are
-/// warnings, one a line. Blocks for as long as /proc and the names of members take.
+/// What of somebody else's is found on this host, before anything of ours runs or while it does; a start waits for it to
+/// be gone. What it returns are warnings, one a line. Blocks for as long as /proc and the names of members take.
 ///
 /// # Errors
 /// Who it is, and what to do.
@@ -94,7 +94,6 @@ pub async fn check_host(config: &Config) -> Result<Vec<String>> {
     if let Some(endpoint) = Endpoint::of(&chain.probe.target) {
         match endpoint.owner(guard, &BTreeSet::new()) {
             Owner::Foreign(who) => bail!("chain.probe: {who}"),
-            Owner::Elsewhere(addr) => warnings.push(elsewhere(config, &endpoint, addr)?),
             Owner::Unknown(reason) => {
                 let at = endpoint.shown();
                 warnings.push(format!(
@@ -102,7 +101,8 @@ pub async fn check_host(config: &Config) -> Result<Vec<String>> {
                      believed, so make sure that nothing else can listen there"
                 ));
             }
-            Owner::Ours(_) | Owner::Nobody => {}
+            // `check_probe` tells of the last one.
+            Owner::Ours(_) | Owner::Nobody | Owner::Elsewhere(_) => {}
         }
     }
     if let Some(who) = foreign_user(&chain.home, &chain.command, guard) {
@@ -117,7 +117,7 @@ pub async fn check_host(config: &Config) -> Result<Vec<String>> {
     }
 }
 
-/// Before a start: only what a start cannot get right later by itself. A node that is not ours may be gone in a moment.
+/// On the way of a start: only what a start cannot get right later by itself. A node that is not ours may be gone in a moment.
 pub(super) fn check_probe(config: &Config, chain: &Chain) -> Result<Option<String>> {
     let Some(endpoint) = Endpoint::of(&chain.probe.target) else { return Ok(None) };
     match endpoint.owner(None, &BTreeSet::new()) {

@@ -1,4 +1,4 @@
-//! What a coordinator checks and opens before it runs: keys, links, store, addresses. It touches no link and no
+//! `baton run` before anything runs: the way of a start, with what it needs taken and opened. It touches no link and no
 //! process, and refuses with one sentence. `cli` calls [`prepare`], then [`Prepared::run`].
 
 use std::io;
@@ -7,19 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::agreed_key::{agreed_key, check_agreed_key};
-use super::check;
+use super::agreed_key::agreed_key;
 use super::links::HostLinks;
-use super::place::{self, Place};
-use crate::base::ids::SignMark;
+use super::place::Place;
+use super::start::{self, Means, OfChain, Ready, Stored, not_bound};
 use crate::base::service_manager::ServiceManager;
 use crate::base::time::BootTime;
-use crate::cluster::store::{MarkFile, Opened, PromiseFile, Reserve, Store, StoreError, check_origin, count_start};
+use crate::cluster::store::{MarkFile, Opened, PromiseFile, Reserve, Store, check_origin, count_start};
 use crate::cluster::transport::Certificates;
-use crate::config::Config;
+use crate::config::{Chain, Config};
 use crate::host::chain::Driver;
 use crate::operator::admin;
 use crate::operator::exporter;
@@ -43,7 +42,7 @@ pub struct Prepared {
     pub(super) listener: TcpListener,
     pub(super) admin: UnixListener,
     pub(super) metrics: Option<TcpListener>,
-    /// What the chain driver and the mark file warn of.
+    /// Of what was found on the way.
     warnings: Vec<String>,
     pub(super) manager: ServiceManager,
     /// Marks the chain node's home and the validator's key as taken.
@@ -63,52 +62,14 @@ pub enum KeyUse {
 /// What is wrong with configuration, keys, links, store or addresses. Nothing runs then.
 pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     let manager = ServiceManager::from_environment()?;
-    create_dir("member.run_dir", &config.run_dir)?;
-    create_dir("member.state_dir", &config.state_dir)?;
-    let admin = admin::bind(&config.run_dir)?;
-    let (chain, mut warnings) = match &config.chain {
-        Some(chain) => {
-            let (driver, links, warnings) = check::look(&config, chain).await?;
-            driver.lay().await?;
-            (Some((driver, links)), warnings)
-        }
-        None => (None, Vec::new()),
+    let ready = start::go(&config, key_use, &Taking).await?;
+    let Ready { admin, chain, certificates, listener, metrics, store: (opened, reserve), .. } = ready;
+    let Ready { mark_file, mut promises, remembered, promise_lost, warnings, .. } = ready;
+    let (chain, place) = match chain {
+        Some(OfChain { driver, links, home }) => (Some((driver, links)), home),
+        None => (None, None),
     };
-    let place = match &config.chain {
-        Some(chain) => {
-            warnings.extend(place::check_probe(&config, chain)?);
-            Some(Place::take(&config, chain).await?)
-        }
-        None => None,
-    };
-    let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
-    let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
-    warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));
-    let listener =
-        TcpListener::bind(config.cluster.listen).await.map_err(|error| not_bound(config.cluster.listen, &error))?;
-    let metrics = match config.metrics_listen {
-        Some(addr) => Some(exporter::bind(addr).await?),
-        None => None,
-    };
-    // Before anything is written there: on a full disk it makes room.
-    let reserve = Arc::new(Reserve::open(&config.state_dir));
-    let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
-    check_origin(&config.state_dir, opened.incarnation)?;
-    let sign_log = opened.store.applied().borrow().replicated.sign_log.clone();
-    if let Some(agreed) = agreed_key(sign_log.as_ref()) {
-        check_agreed_key(&config, agreed).await?;
-    }
-    opened.store.keep(reserve.clone());
     let start = count_start(&config.state_dir)?;
-    if let (Some((driver, _)), KeyUse::InCluster) = (&chain, key_use) {
-        check_signed(driver, opened.store.released_mark()).await?;
-    }
-    let (mark_file, unreadable) = MarkFile::open(&config.state_dir);
-    warnings.extend(unreadable.map(|error| mark_ignored(&error)));
-    let (mut promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());
-    let promise_lost = unreadable.is_some();
-    warnings.extend(unreadable.map(|error| promise_lost_by(&error, &promises)));
-    let remembered = promises.kept();
     promises.note(config.timing.promise(), BootTime::now())?;
     Ok(Prepared {
         config,
@@ -130,40 +91,49 @@ pub async fn prepare(config: Config, key_use: KeyUse) -> Result<Prepared> {
     })
 }
 
-pub(super) fn create_dir(key: &str, dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|error| not_created(key, dir, &error))
-}
+struct Taking;
 
-pub(super) fn not_created(key: &str, dir: &Path, error: &io::Error) -> anyhow::Error {
-    anyhow!("create {key} {}: {error}; make it for this user, or correct {key}", dir.display())
-}
+impl Means for Taking {
+    type Admin = UnixListener;
+    type Home = Place;
+    type Listener = TcpListener;
+    type Store = (Opened, Arc<Reserve>);
 
-pub(super) fn not_bound(listen: SocketAddr, error: &io::Error) -> anyhow::Error {
-    anyhow!("cluster.listen {listen}: {error}; stop what listens there or choose another address of this host")
-}
-
-pub(super) fn mark_ignored(error: &StoreError) -> String {
-    format!("{error}; it is ignored: with on_halt = \"replica\" this member waits until gossip tells of a mark")
-}
-
-pub(super) fn promise_lost_by(error: &StoreError, promises: &PromiseFile) -> String {
-    let longest = promises.kept().as_secs();
-    format!("{error}; this member votes for nobody for {longest} s, the longest promise that it may have made")
-}
-
-/// Invariant (fence 3): the mark of a `Release` is the highest that the key signed. What this host has on record tells
-/// when that is not so any more.
-pub(super) async fn check_signed(driver: &Driver, released: Option<SignMark>) -> Result<()> {
-    let Some(released) = released else { return Ok(()) };
-    let Some(signed) = driver.last_signed().await? else { return Ok(()) };
-    if released.covers(&signed) {
-        return Ok(());
+    fn directory(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
     }
-    bail!(
-        "this host's record of what the validator key signed is at {signed}, above {released}, where the cluster let go of \
-         the key: it was used outside of the cluster since; stop whatever else signs with it, then start baton once \
-         with --key-signed-outside, and the next holder waits for a later block"
-    )
+
+    fn admin(&self, run_dir: &Path) -> Result<UnixListener> {
+        Ok(admin::bind(run_dir)?)
+    }
+
+    fn looks_into(&self, _: &Path) -> bool {
+        true
+    }
+
+    async fn home(&self, config: &Config, chain: &Chain, driver: &Driver) -> Result<Place> {
+        driver.lay().await?;
+        Place::take(config, chain).await
+    }
+
+    async fn peers(&self, listen: SocketAddr, _: &mut Vec<String>) -> Result<TcpListener> {
+        TcpListener::bind(listen).await.map_err(|error| not_bound(listen, &error))
+    }
+
+    async fn metrics(&self, listen: SocketAddr, _: &mut Vec<String>) -> Result<TcpListener> {
+        Ok(exporter::bind(listen).await?)
+    }
+
+    async fn store(&self, config: &Config) -> Result<((Opened, Arc<Reserve>), Stored)> {
+        // Before anything is written there: on a full disk it makes room.
+        let reserve = Arc::new(Reserve::open(&config.state_dir));
+        let opened = Store::open(&config.state_dir, &config.cluster.name, &config.id)?;
+        check_origin(&config.state_dir, opened.incarnation)?;
+        opened.store.keep(reserve.clone());
+        let agreed_key = agreed_key(opened.store.applied().borrow().replicated.sign_log.as_ref()).map(str::to_owned);
+        let stored = Stored { released_mark: opened.store.released_mark(), agreed_key };
+        Ok(((opened, reserve), stored))
+    }
 }
 
 impl Prepared {

@@ -1,5 +1,5 @@
-//! What [`super::prepare`] creates, takes and opens, looked at for `baton check`: a start that would be refused for it is
-//! refused here, in the same words. Nothing is changed. To be asked where no coordinator runs with this configuration.
+//! `baton check`: the way of a start with nothing taken. A start that would be refused is refused here, in the same words,
+//! and what it would warn of is told. Nothing is changed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,71 +10,116 @@ use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
-use super::agreed_key::{agreed_key, check_agreed_key};
-use super::prepare::{check_signed, mark_ignored, not_bound, not_created, promise_lost_by};
-use super::{Driver, key_reader};
-use crate::base::time::BootTime;
-use crate::cluster::store::{Look, MarkFile, PromiseFile, look};
-use crate::config::Config;
+use super::agreed_key::agreed_key;
+use super::start::{self, Means, Stored, not_bound};
+use super::{Driver, KeyUse};
+use crate::cluster::store::{Look, look};
+use crate::config::{Chain, Config};
 use crate::operator::admin;
 use crate::operator::exporter::{self, ExporterError};
+
+/// What has taken the things that a start takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing of this configuration: they have to be free.
+    Nothing,
+    /// Its own coordinator, which has them and tells what its store says.
+    OwnCoordinator { agreed_key: Option<String> },
+}
 
 /// What it returns are warnings, one a line.
 ///
 /// # Errors
 /// For which `baton run` would refuse to start.
-pub async fn rehearse(config: &Config) -> Result<Vec<String>> {
-    for (key, dir) in [("member.run_dir", &config.run_dir), ("member.state_dir", &config.state_dir)] {
-        nothing_in_the_way(dir).map_err(|error| not_created(key, dir, &error))?;
-    }
-    admin::look(&config.run_dir)?;
-    let mut warnings = Vec::new();
-    warnings.extend(look_at_addresses(config).await?);
-    let (state_dir, cluster, id) = (config.state_dir.clone(), config.cluster.name.clone(), config.id.clone());
-    let found = spawn_blocking(move || look(&state_dir, &cluster, &id)).await??;
-    if let (Some(chain), Look::Usable { released_mark, sign_log }) = (&config.chain, found) {
-        if let Some(agreed) = agreed_key(sign_log.as_ref()) {
-            check_agreed_key(config, agreed).await?;
-        }
-        if chain.home.exists() {
-            check_signed(&Driver::new(chain, &config.state_dir, key_reader()?)?, released_mark).await?;
-        }
-    }
-    warnings.extend(MarkFile::open(&config.state_dir).1.map(|error| mark_ignored(&error)));
-    let (promises, unreadable) = PromiseFile::open(&config.state_dir, BootTime::now());
-    warnings.extend(unreadable.map(|error| promise_lost_by(&error, &promises)));
-    Ok(warnings)
+pub async fn rehearse(config: &Config, beside: Beside) -> Result<Vec<String>> {
+    Ok(start::go(config, KeyUse::InCluster, &Looking { beside }).await?.warnings)
 }
 
-/// Whether `dir` is there or could be made, as far as that does not depend on the user.
-fn nothing_in_the_way(dir: &Path) -> io::Result<()> {
-    let in_the_way = dir.ancestors().find_map(|place| Some((place, place.metadata().ok()?)));
-    match in_the_way {
-        Some((place, found)) if !found.is_dir() => Err(if place == dir { Errno::EXIST } else { Errno::NOTDIR }.into()),
-        Some(_) | None => Ok(()),
+struct Looking {
+    beside: Beside,
+}
+
+impl Looking {
+    fn has_to_be_free(&self) -> bool {
+        self.beside == Beside::Nothing
+    }
+}
+
+impl Means for Looking {
+    type Admin = ();
+    type Home = ();
+    type Listener = ();
+    type Store = ();
+
+    /// As far as that does not depend on the user.
+    fn directory(&self, dir: &Path) -> io::Result<()> {
+        let in_the_way = dir.ancestors().find_map(|place| Some((place, place.metadata().ok()?)));
+        match in_the_way {
+            Some((place, found)) if !found.is_dir() => {
+                Err(if place == dir { Errno::EXIST } else { Errno::NOTDIR }.into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn admin(&self, run_dir: &Path) -> Result<()> {
+        if self.has_to_be_free() {
+            admin::look(run_dir)?;
+        }
+        Ok(())
+    }
+
+    fn looks_into(&self, home: &Path) -> bool {
+        home.exists()
+    }
+
+    /// Who else has it is found by [`super::check_host`].
+    async fn home(&self, _: &Config, _: &Chain, _: &Driver) -> Result<()> {
+        Ok(())
+    }
+
+    async fn peers(&self, listen: SocketAddr, warnings: &mut Vec<String>) -> Result<()> {
+        if !self.has_to_be_free() {
+            return Ok(());
+        }
+        match TcpListener::bind(listen).await {
+            Ok(_) => {}
+            Err(error) if is_elsewhere(&error) => warnings.push(not_here("cluster.listen", listen, &error)),
+            Err(error) => return Err(not_bound(listen, &error)),
+        }
+        Ok(())
+    }
+
+    async fn metrics(&self, listen: SocketAddr, warnings: &mut Vec<String>) -> Result<()> {
+        if !self.has_to_be_free() {
+            return Ok(());
+        }
+        match exporter::bind(listen).await {
+            Ok(_) => {}
+            Err(ExporterError::Bind { source, .. }) if is_elsewhere(&source) => {
+                warnings.push(not_here("metrics.listen", listen, &source));
+            }
+            Err(error) => return Err(anyhow!(error)),
+        }
+        Ok(())
+    }
+
+    async fn store(&self, config: &Config) -> Result<((), Stored)> {
+        if let Beside::OwnCoordinator { agreed_key } = &self.beside {
+            return Ok(((), Stored { released_mark: None, agreed_key: agreed_key.clone() }));
+        }
+        let (state_dir, cluster, id) = (config.state_dir.clone(), config.cluster.name.clone(), config.id.clone());
+        let stored = match spawn_blocking(move || look(&state_dir, &cluster, &id)).await?? {
+            Look::Nothing => Stored::default(),
+            Look::Usable { released_mark, sign_log } => {
+                Stored { released_mark, agreed_key: agreed_key(sign_log.as_ref()).map(str::to_owned) }
+            }
+        };
+        Ok(((), stored))
     }
 }
 
 /// An address of another machine is a warning: the file may be looked at elsewhere, or before the network is there.
-async fn look_at_addresses(config: &Config) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    let listen = config.cluster.listen;
-    match TcpListener::bind(listen).await {
-        Ok(_) => {}
-        Err(error) if is_elsewhere(&error) => warnings.push(not_here("cluster.listen", listen, &error)),
-        Err(error) => return Err(not_bound(listen, &error)),
-    }
-    let Some(addr) = config.metrics_listen else { return Ok(warnings) };
-    match exporter::bind(addr).await {
-        Ok(_) => {}
-        Err(ExporterError::Bind { source, .. }) if is_elsewhere(&source) => {
-            warnings.push(not_here("metrics.listen", addr, &source));
-        }
-        Err(error) => return Err(anyhow!(error)),
-    }
-    Ok(warnings)
-}
-
 fn is_elsewhere(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }

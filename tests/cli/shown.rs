@@ -57,6 +57,22 @@ fn status_json_has_every_field_of_the_contract_by_name() {
 }
 
 #[test]
+fn what_a_settling_member_waits_for_stands_below_it_whole() {
+    let host = Host::new();
+    let mut coordinator = two_members();
+    let settling = "a block after 2026-06-14T09:31:07.204Z: the chain stands still at height 1234567890 since \
+                    2026-06-14T09:30:07.204Z, and may wait for this validator; nothing above 1234567891 is known to be \
+                    signed: baton floor says how far it was";
+    coordinator.status.members[0].settling = settling.to_owned();
+    let _server = serve(coordinator, &host.path("run/admin.sock"));
+    let output = baton(&["status", "--config", &host.config()], &[]);
+    let shown = text(&output.stdout);
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("settling, waits for {settling} host-b ")), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+}
+
+#[test]
 fn status_says_what_the_log_has_admitted_when_and_at_whose_request() {
     let host = Host::new();
     let mut coordinator = two_members();

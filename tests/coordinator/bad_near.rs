@@ -48,6 +48,11 @@ impl Host {
         write_key(&self.path(name), text);
     }
 
+    fn tracks(&self, shards: &str) {
+        let config = format!("{{\"tracked_shards_config\": {shards}}}");
+        fs::write(self.path("home/config.json"), config).expect("written");
+    }
+
     fn with_standby_key(&self, text: &str) {
         self.edit("validating = \"shared.json\"", "validating = \"shared.json\"\nstandby = \"standby.json\"");
         self.key("standby.json", text);
@@ -94,7 +99,7 @@ fn text(bytes: &[u8]) -> &str {
 #[test]
 fn what_run_refuses_check_refuses_in_the_same_words() {
     type Mistake = (fn(&Host), &'static str);
-    let mistakes: [Mistake; 7] = [
+    let mistakes: [Mistake; 9] = [
         (
             |host| host.edit("\"sh\", \"-c\", \"exec sleep 60\"", "\"no-such-neard\""),
             "no-such-neard is no executable file in PATH",
@@ -110,6 +115,21 @@ fn what_run_refuses_check_refuses_in_the_same_words() {
         (|host| host.key("shared.json", "{}"), "no key with `account_id`"),
         (|host| host.with_standby_key("{}"), "no key with `account_id`"),
         (|host| host.with_standby_key(ACCOUNT), "is the validator key"),
+        (
+            |host| {
+                let addrs = "[chain.near]\nvalidating_addr = \"0.0.0.0:1\"\nstandby_addr = \"0.0.0.0:2\"";
+                host.edit("[chain.probe]", &format!("[chain.activate]\nhow = \"restart\"\n{addrs}\n[chain.probe]"));
+            },
+            "network",
+        ),
+        // Both look at the same first. A certificate is asked for after the chain node.
+        (
+            |host| {
+                host.edit("[chain]", "[tls]\nca = \"gone.pem\"\ncert = \"gone.pem\"\nkey = \"gone.key\"\n[chain]");
+                host.key("shared.json", "{}");
+            },
+            "no key with `account_id`",
+        ),
     ];
     for (make, words) in mistakes {
         let host = Host::new();
@@ -125,14 +145,10 @@ fn what_run_refuses_check_refuses_in_the_same_words() {
 #[test]
 fn what_run_warns_of_check_warns_of_in_the_same_words() {
     type Mistake = (fn(&Host), &'static str);
-    let mistakes: [Mistake; 3] = [
-        (
-            |host| {
-                let shards = r#"{"tracked_shards_config": "NoShards"}"#;
-                fs::write(host.path("home/config.json"), shards).expect("written");
-            },
-            "this node tracks no shard",
-        ),
+    let mistakes: [Mistake; 5] = [
+        (|host| host.tracks(r#""NoShards""#), "this node tracks no shard"),
+        (|host| host.tracks(r#"{"Accounts": ["node3"]}"#), "this node tracks its Accounts only"),
+        (|host| host.tracks(r#"{"ShadowValidator": "gone"}"#), "this node tracks what validator gone needs"),
         (|host| host.with_standby_key(r#"{"account_id": "gone"}"#), "is a key of account gone"),
         (|_| (), "the limit of open files is 4096"),
     ];

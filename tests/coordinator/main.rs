@@ -9,6 +9,7 @@ mod credentials;
 mod foreign_node;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod near;
 mod node_arguments;
 mod open_files;
 mod secret_key;

@@ -86,7 +86,12 @@ impl FakeNode {
 
     /// Head and body of every request so far.
     pub fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().expect("requests").clone()
+        self.requests_from(0)
+    }
+
+    /// The same without the first `seen` of them.
+    pub fn requests_from(&self, seen: usize) -> Vec<String> {
+        self.shared.requests.lock().expect("requests").split_at(seen).1.to_vec()
     }
 }
 

@@ -171,6 +171,11 @@ pub trait ChainDriver: Send + Sync {
     fn reload_refusal(&self, _reload: &Reload) -> impl Future<Output = Option<String>> + Send {
         async { None }
     }
+
+    /// Which of its own files a node could not read that ended at its start, in which line and why.
+    fn broken_file(&self) -> impl Future<Output = Option<String>> + Send {
+        async { None }
+    }
 }
 
 /// A sign floor that a health has met.
@@ -438,6 +443,11 @@ impl Driver {
     /// the reload has taken longer than it should.
     pub async fn reload_refusal(&self, reload: &Reload) -> Option<String> {
         each!(self, it => it.reload_refusal(reload).await)
+    }
+
+    /// Which of its own files a node could not read that ended at its start, in which line and why.
+    pub async fn broken_file(&self) -> Option<String> {
+        each!(self, it => it.broken_file().await)
     }
 
     /// Where the chain is, and the next maintenance window of at least `length`, if the chain knows of one. `None`: it

@@ -44,6 +44,11 @@ pub(super) fn tell(hands: &Arc<Hands>, status: ExitStatus) {
 }
 
 async fn tell_lines(hands: Arc<Hands>, from: u64, ended: String) {
+    // Its last line may be the end of a longer story.
+    let ended = match hands.chain.broken_file().await {
+        Some(file) => format!("{ended}; {file}"),
+        None => ended,
+    };
     let Some(file) = log_file(&hands) else {
         return show(&hands, format!("{ended}; set chain.log, and its last line stands here"));
     };

@@ -5,7 +5,7 @@
 //! with these words), `stubborn` (SIGTERM changes nothing), `idle` (nothing it signs reaches the chain), `late` (with a
 //! key it does not listen while the file is there), `lent` (a key that it takes wherever the links lead), `foreign`
 //! (another node signs with the key, a chunk a block), `loads-late` (a key is there long after the reload that read it), `mute` (its `/metrics` tell nothing of approvals), `slow` (it
-//! gives up no height while the file is there). What it signs is an event, by the facts in `slots.rs`.
+//! gives up no height while the file is there), `turn` (another number than `TURN`). What it signs is an event, by the facts in `slots.rs`.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -30,6 +30,7 @@ pub const CHAIN: &str = "FAKE_NEARD_CHAIN";
 pub const SLOT: Duration = Duration::from_millis(600);
 /// The account has a chunk to make at every so many heights, by what its maintenance windows tell.
 pub const TURN: u64 = 8;
+const WINDOWS: &str = "EXPERIMENTAL_maintenance_windows";
 /// How far back a pace is measured.
 const PACE_BLOCKS: u64 = 100;
 /// Without a handler for any signal.
@@ -63,6 +64,8 @@ struct Neard {
     loses_next_term: bool,
     chunks: u64,
     asked: bool,
+    /// How many of its requests were looked at.
+    heard: usize,
     slots: Slots,
     head_time: WallTime,
     /// The file of `CHAIN`, and how many of its lines were played.
@@ -74,8 +77,11 @@ pub async fn run(addr: &str) {
     let home = std::env::current_dir().expect("a home");
     let key = read_key(&home);
     let limit = getrlimit(Resource::Nofile);
-    let config: Value = serde_json::from_str(&std::fs::read_to_string(home.join("config.json")).expect("config"))
-        .expect("a config.json that can be read");
+    let config = std::fs::read_to_string(home.join("config.json")).expect("config");
+    let config: Value = serde_json::from_str(&config).unwrap_or_else(|problem| {
+        println!("Error: {REFUSED}\n\nCaused by:\n    {problem}");
+        std::process::exit(1);
+    });
     let node_key = std::fs::read_to_string(home.join("node_key.json")).unwrap_or_default();
     event(
         &home,
@@ -113,6 +119,7 @@ pub async fn run(addr: &str) {
         loses_next_term: false,
         chunks: 30,
         asked: false,
+        heard: 0,
         slots,
         head_time: WallTime::from_nanos(0),
         chain: std::env::var_os(CHAIN).map(|path| (PathBuf::from(path), 0)),
@@ -260,10 +267,7 @@ impl Neard {
         if self.loaded_at.is_some_and(|at| at.elapsed() >= FIRST_CHUNK_AFTER) && !self.is("idle") {
             self.chunks = 31;
         }
-        if !self.asked && self.http.requests().iter().any(|request| request.contains("\"validators\"")) {
-            self.asked = true;
-            event(&self.home, "asked for validators");
-        }
+        self.hear();
         let foreign = if self.is("foreign") { head } else { 0 };
         let ours =
             json!({ "account_id": "node3", "num_produced_blocks": 7, "num_produced_chunks": self.chunks + foreign });
@@ -272,13 +276,28 @@ impl Neard {
         self.answer_windows();
     }
 
+    /// What it was asked since the last look. For validators it is asked again and again.
+    fn hear(&mut self) {
+        let requests = self.http.requests_from(self.heard);
+        self.heard += requests.len();
+        if !self.asked && requests.iter().any(|request| request.contains("\"validators\"")) {
+            self.asked = true;
+            event(&self.home, "asked for validators");
+        }
+        for _ in requests.iter().filter(|request| request.contains(WINDOWS)) {
+            event(&self.home, &format!("asked for windows at {}", self.slots.head));
+        }
+    }
+
     /// Of the present turn and the next two, the heights at which the account has no chunk to make. The pace is that of
     /// NEAR, by the head and the block of `PACE_BLOCKS` before it.
     fn answer_windows(&self) {
         let head = self.slots.head;
-        let turns = (0..3).map(|turn| (head / TURN + turn) * TURN);
-        let windows: Vec<[u64; 2]> = turns.map(|chunk| [chunk + 1, chunk + TURN]).collect();
-        self.http.answer("/#EXPERIMENTAL_maintenance_windows", Answer::Body(json!({ "result": windows }).to_string()));
+        let told = std::fs::read_to_string(self.home.join("turn"));
+        let length = told.map_or(TURN, |told| told.trim().parse().expect("a number"));
+        let turns = (0..3).map(|turn| (head / length + turn) * length);
+        let windows: Vec<[u64; 2]> = turns.map(|chunk| [chunk + 1, chunk + length]).collect();
+        self.http.answer(&format!("/#{WINDOWS}"), Answer::Body(json!({ "result": windows }).to_string()));
         let then = self.head_time.as_nanos().saturating_sub(head.min(PACE_BLOCKS) * SLOT.as_nanos() as u64);
         let header = json!({ "header": { "timestamp_nanosec": then.to_string() } });
         self.http.answer("/#block", Answer::Body(json!({ "result": header }).to_string()));

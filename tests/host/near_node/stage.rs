@@ -1,10 +1,8 @@
 //! A host with a fake neard.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use baton::base::chain_node::Activation;
@@ -14,6 +12,7 @@ use baton::core::tenure::Reason;
 use baton::core::{Event, Stage};
 
 use super::{fake_neard, host_kit, host_kit::SOON};
+use crate::kit::program::free_addresses;
 
 pub const CONFIG: &str =
     "{\n  \"tracked_shards_config\": \"AllShards\",\n  \"network\": { \"addr\": \"0.0.0.0:24567\" }\n}\n";
@@ -61,7 +60,7 @@ impl Host {
             host_kit::write_key(&path.join(name), key);
         }
         std::fs::write(home.join("config.json"), CONFIG).expect("config");
-        let addr = own_address();
+        let [addr] = free_addresses();
         let mut chain = chain(&path, &addr, activation);
         change(&mut chain);
         let host = host_kit::Host::start(&path, &chain, None).await;
@@ -113,15 +112,6 @@ impl Host {
             reason: Reason::Operator,
         });
     }
-}
-
-/// A loopback address that no other test of this run has: its node is down now and then, and nobody takes its port.
-fn own_address() -> String {
-    static TAKEN: AtomicU8 = AtomicU8::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let host = Ipv4Addr::new(127, high | 0x80, low, TAKEN.fetch_add(1, Ordering::Relaxed));
-    let listener = TcpListener::bind((host, 0)).expect("a port");
-    listener.local_addr().expect("an address").to_string()
 }
 
 fn chain(path: &Path, addr: &str, activation: Activation) -> Chain {

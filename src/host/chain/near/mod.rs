@@ -199,12 +199,16 @@ impl ChainDriver for Near {
         }
         match self.rpc.config_correct().await {
             Ok(Some(false)) => {
-                let home = self.chain.home.clone();
-                let found = blocking(move || Ok(reload::broken_config(&home))).await.ok().flatten();
+                let found = self.broken_file().await;
                 Some(found.unwrap_or_else(|| "near_config_correct is 0; its log says which file is wrong".into()))
             }
             Ok(Some(true) | None) | Err(_) => None,
         }
+    }
+
+    async fn broken_file(&self) -> Option<String> {
+        let home = self.chain.home.clone();
+        blocking(move || Ok(reload::broken_config(&home))).await.ok().flatten()
     }
 }
 
