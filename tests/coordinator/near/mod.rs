@@ -179,7 +179,9 @@ impl Cluster {
         let start = |id: &str, listen: &str| {
             let text = CONFIG.replace("\"ID\"", &format!("{id:?}")).replace("LISTEN", listen);
             let text = text.replace("ADDR-A", &addrs[0]).replace("ADDR-B", &addrs[1]).replace("ADDR-C", &addrs[2]);
-            let with_node = WITH_NODE.replace("ME\"", &format!("{}\"", me.display())).replace("NODE", &free_addresses::<1>().concat());
+            let with_node = WITH_NODE
+                .replace("ME\"", &format!("{}\"", me.display()))
+                .replace("NODE", &free_addresses::<1>().concat());
             let with_node = with_node.replace("\"CHAIN\"", &format!("{:?}", chain.file));
             Host::start(&if id == "c" { text } else { text + &with_node })
         };
