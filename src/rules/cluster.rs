@@ -48,11 +48,11 @@ pub struct Signed {
 
 /// Leases of two members that intersect by more than `error`, which is how far the times of two members may be off.
 pub fn one_lease(all: &[Leases], error: Duration) -> Vec<Breach> {
-    let of_one = |leases: &'_ Leases| -> Vec<(NodeId, ArmedSpan)> {
+    let mut spans: Vec<(&NodeId, ArmedSpan)> = Vec::new();
+    for leases in all {
         let ended = |span: &ArmedSpan| ArmedSpan { until: leases.end(span, all), ..*span };
-        leases.spans.iter().map(|span| (leases.member.clone(), ended(span))).collect()
-    };
-    let mut spans: Vec<(NodeId, ArmedSpan)> = all.iter().flat_map(of_one).collect();
+        spans.extend(leases.spans.iter().map(|span| (&leases.member, ended(span))));
+    }
     spans.sort_by_key(|(_, span)| span.from);
     let mut breaches = Vec::new();
     for (nth, (member, span)) in spans.iter().enumerate() {

@@ -168,6 +168,10 @@ fn a_member_whose_disk_is_full_says_so_and_votes_and_is_ready_again_when_there_i
         let shown = for_people(&net, &pair.holder).unwrap_or_default();
         shown.contains("not ready: the disk of member.state_dir")
     });
+    await_true("the reserve is told to be given up", || {
+        let why = with_diagnosis(&net, ask_baton(&net, &pair.holder, &["why"])).unwrap().stdout;
+        why.contains("this host only votes as long as")
+    });
     await_true("the other host holds", || {
         query_host(&net, &pair.standby).is_ok_and(|status| status.active().is_some_and(|it| it.id == pair.standby))
     });

@@ -47,17 +47,20 @@ impl Reserve {
     pub fn before_write(&self) {
         let Some(free) = self.free().filter(|free| *free < LOW_BYTES) else { return };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *kept)
-            && let Err(error) = fs::remove_file(&self.file)
-        {
-            tracing::warn!("remove {}: {error}", self.file.display());
-        }
-        self.says(|dir| {
+        let why = |dir: Display<'_>| {
             format!(
                 "the disk of member.state_dir ({dir}) is full, {free} bytes were left; this host only votes as long as the \
                  {RESERVE_BYTES} bytes last that were kept for that: make room"
             )
-        });
+        };
+        if !std::mem::take(&mut *kept) {
+            return self.says(why);
+        }
+        if let Err(error) = fs::remove_file(&self.file) {
+            tracing::warn!("remove {}: {error}", self.file.display());
+        }
+        // It may have been said that the reserve is there.
+        self.full.send_replace(Some(why(self.state_dir.display())));
     }
 
     /// Looks whether there is room, and makes the reserve again if need be. May block.
