@@ -60,11 +60,7 @@ impl Deref for Host {
 
 impl Host {
     fn start(prepare: impl FnOnce(&mut Command)) -> Host {
-        let [listen, other]: [String; 2] = free_addresses();
-        let stage = Stage::new(&CONFIG.replace("LISTEN", &listen).replace("OTHER", &other));
-        write_key(&stage.path("key"), "{}");
-        write(&stage.path("start"), START);
-        write(&stage.path("home/node"), NODE);
+        let stage = stage();
         let mut command = coordinator_in(&stage);
         prepare(&mut command);
         Host { coordinator: Running(command.spawn().expect("it starts")), stage }
@@ -99,6 +95,16 @@ impl Host {
         };
         children.into_iter().find(is_guard).expect("a guard")
     }
+}
+
+/// A host on which nothing runs yet.
+fn stage() -> Stage {
+    let [listen, other]: [String; 2] = free_addresses();
+    let stage = Stage::new(&CONFIG.replace("LISTEN", &listen).replace("OTHER", &other));
+    write_key(&stage.path("key"), "{}");
+    write(&stage.path("start"), START);
+    write(&stage.path("home/node"), NODE);
+    stage
 }
 
 fn numbers(line: &str) -> Vec<u32> {
@@ -170,7 +176,7 @@ fn a_host_without_namespaces_is_not_ready_while_its_node_hides_below_a_script() 
 
 #[test]
 fn check_refuses_a_script_without_exec_only_where_nothing_else_ends_its_node() {
-    let host = Host::start(|_| ());
+    let host = stage();
     let check = |prepare: fn(&mut Command)| {
         let config = host.path("baton.toml").display().to_string();
         let mut command = baton(&["check", "--config", &config]);
