@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::base::ids::NodeId;
 use crate::base::privval_address::PrivvalAddress;
-use crate::base::signing::PublicKey;
+use crate::base::signing::{PublicKey, SignTime};
 use crate::base::time::WallTime;
 use crate::base::timing::Timing;
 use crate::cluster::raft::Consensus;
@@ -218,11 +218,10 @@ impl Desk {
         let request = SignRequest { chain: bytes.chain.clone(), place, digest, time: bytes.time, by: Some(by) };
         let (outcome, signed) = match self.admitted(&request, &bytes, asked_at).await {
             None => (SignOutcome::Held, Err(NOBODY_ADMITS.to_owned())),
-            Some(verdict) => match verdict.admits(bytes.time) {
-                None => (self.refused_by(&verdict, &request), Err(verdict.to_string())),
-                // A host that was frozen has its entry, and others have gone on since.
-                Some(_) if asked_at.elapsed() >= self.hold_max => (SignOutcome::Held, Err(TOO_LATE.to_owned())),
-                Some(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
+            Some(verdict) => match Weighed::by(&verdict, bytes.time, asked_at.elapsed() >= self.hold_max) {
+                Weighed::Refused => (self.refused_by(&verdict, &request), Err(verdict.to_string())),
+                Weighed::TooLate => (SignOutcome::Held, Err(TOO_LATE.to_owned())),
+                Weighed::Admitted(time) => match self.sign(&bytes.at(time), extension, asked_at).await {
                     Ok(signed) => (outcome_of(&verdict), Ok(signed)),
                     Err(error) => (SignOutcome::NotSigned, Err(error.to_string())),
                 },
@@ -364,6 +363,26 @@ fn weigh(applied: &AppliedState, request: &SignRequest) -> Verdict {
     }
 }
 
+/// What becomes of a request that the log has weighed.
+#[derive(Debug, PartialEq, Eq)]
+enum Weighed {
+    /// Signed, with this time.
+    Admitted(SignTime),
+    Refused,
+    /// A host that was frozen has its entry, and others have gone on since.
+    TooLate,
+}
+
+impl Weighed {
+    fn by(verdict: &Verdict, asked_for: SignTime, late: bool) -> Weighed {
+        match verdict.admits(asked_for) {
+            None => Weighed::Refused,
+            Some(_) if late => Weighed::TooLate,
+            Some(time) => Weighed::Admitted(time),
+        }
+    }
+}
+
 fn outcome_of(verdict: &Verdict) -> SignOutcome {
     match verdict {
         Verdict::Granted => SignOutcome::Granted,
@@ -441,8 +460,23 @@ fn lock(signed_at: &Mutex<Option<WallTime>>) -> MutexGuard<'_, Option<WallTime>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::signing::{Hrs, KeyKind, SignTime};
+    use crate::base::signing::{Hrs, KeyKind};
     use crate::core::agreed::sign_log::Grant;
+
+    #[test]
+    fn what_is_admitted_too_late_is_not_signed() {
+        let [asked_for, recorded] = [20, 10].map(|seconds| SignTime { seconds, nanos: 0 });
+        let (granted, repeated) = (Verdict::Granted, Verdict::Repeated { time: recorded });
+        let stale = Verdict::Stale { last: Hrs::default() };
+        assert_eq!(Weighed::by(&granted, asked_for, false), Weighed::Admitted(asked_for));
+        assert_eq!(Weighed::by(&repeated, asked_for, false), Weighed::Admitted(recorded));
+        for verdict in [granted, repeated] {
+            assert_eq!(Weighed::by(&verdict, asked_for, true), Weighed::TooLate, "{verdict}");
+        }
+        for late in [false, true] {
+            assert_eq!(Weighed::by(&stale, asked_for, late), Weighed::Refused);
+        }
+    }
 
     #[test]
     fn a_key_or_a_chain_that_is_not_the_agreed_one_is_told_with_its_file() {

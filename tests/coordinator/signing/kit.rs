@@ -60,6 +60,9 @@ key = "key"
 sentries = ["unix://SENTRY"]
 "#;
 
+/// Two leases of profile `signer`: later, nothing is signed that was asked for.
+const HOLD_MAX: Duration = Duration::from_millis(900);
+
 /// How a request is refused that nobody has admitted.
 pub const HELD: &str = "no quorum is there";
 
@@ -211,6 +214,30 @@ impl Cluster {
 
     pub fn let_the_quorum_go_on(&self) {
         self.signal_others(Signal::CONT);
+    }
+
+    pub fn freeze_the_holder(&self) {
+        self.hosts[self.holder].signal(Signal::STOP);
+    }
+
+    /// The other host signs above all that the last holder's node has asked for, until all of that is late.
+    pub fn await_another_holder(&mut self) {
+        let (began_at, mut signed) = (Instant::now(), false);
+        self.holder = 1 - self.holder;
+        while !signed || began_at.elapsed() < HOLD_MAX {
+            let vote = prevote(self.next_height(), 3, 1);
+            signed = match self.holder().node().ask(&vote) {
+                Ok(_) => true,
+                Err(why) => {
+                    assert!(began_at.elapsed() < BOUND, "{why}\n{}", self.holder().stage.log());
+                    signed
+                }
+            };
+        }
+    }
+
+    pub fn thaw_the_last_holder(&self) {
+        self.hosts[1 - self.holder].signal(Signal::CONT);
     }
 
     fn signal_others(&self, signal: Signal) {

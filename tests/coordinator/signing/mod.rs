@@ -130,3 +130,19 @@ fn without_a_quorum_nothing_is_signed_each_request_is_refused_in_time_and_it_goe
     cluster.let_the_quorum_go_on();
     cluster.find_holder();
 }
+
+/// Its entry is on its own disk alone when it freezes, and the others hear of that as they like.
+#[test]
+fn a_host_that_was_frozen_over_its_request_signs_nothing_once_it_thaws() {
+    let mut cluster = Cluster::start();
+    cluster.find_holder();
+    cluster.hold_back_the_quorum();
+    let vote = prevote(cluster.next_height(), 1, 1);
+    cluster.holder().node().send(&vote);
+    cluster.freeze_the_holder();
+    cluster.let_the_quorum_go_on();
+    cluster.await_another_holder();
+    cluster.thaw_the_last_holder();
+    let refused = cluster.standby().node().answer().expect_err("it was asked for long ago");
+    assert!([HELD, "too late", "step regression"].iter().any(|why| refused.contains(why)), "{refused}");
+}
