@@ -14,7 +14,7 @@ use super::event::Action;
 use super::fences::floor;
 use super::tenure::Reason;
 use crate::base::ids::NodeId;
-use crate::base::time::Now;
+use crate::base::time::{BootTime, Now};
 
 /// Blocks above every head that was heard of when the lease was won, in this time besides `clock_skew`, and all of them
 /// too old by their header times: then it is the clock of this host that is ahead.
@@ -84,10 +84,15 @@ impl Core {
     }
 
     /// While it settles by a wrong clock, another host could hold. Several blocks that are all too old say the same.
-    pub(super) fn settles_by_wrong_clock(&self, settling_for: Duration) -> bool {
+    pub(super) fn settles_by_wrong_clock(&self, now: BootTime, settling_since: BootTime) -> bool {
         let blocks = self.host.height().saturating_sub(self.head_heard());
-        let too_many = blocks >= BLOCKS_TO_SETTLE && settling_for >= self.settings.clock_skew + TIME_TO_SETTLE;
+        let too_many = blocks >= BLOCKS_TO_SETTLE && now >= self.settles_too_long_at(settling_since);
         self.clock_off.is_some() || too_many
+    }
+
+    /// From when on several blocks that are all too old speak against the clock.
+    pub(super) fn settles_too_long_at(&self, settling_since: BootTime) -> BootTime {
+        settling_since + self.settings.clock_skew + TIME_TO_SETTLE
     }
 
     pub(super) fn leave_to_right_clock(&mut self, now: Now, out: &mut Vec<Action>) {

@@ -97,18 +97,29 @@ impl Core {
         }
     }
 
+    /// What makes a holder's node unfit once it lasts, with the moment from which it does.
+    fn lasting_defects(&self) -> impl Iterator<Item = (BootTime, Reason)> {
+        let since = [
+            (self.host.out_of_sync_since(), Reason::OutOfSync),
+            (self.host.few_peers_since(), Reason::FewPeers),
+            (self.behind_since, Reason::HeadStuck),
+        ];
+        since.into_iter().filter_map(|(since, reason)| Some((since? + self.settings.head_still_max, reason)))
+    }
+
+    /// When time alone may make the node unfit.
+    pub(in crate::core) fn degrades_at(&self) -> impl Iterator<Item = BootTime> {
+        self.lasting_defects().map(|(at, _)| at)
+    }
+
     /// Why a holder's node is unfit; `None` while it does well.
     pub(in crate::core) fn degraded(&self, now: BootTime) -> Option<Reason> {
         if self.host.is_unhealthy() {
             Some(Reason::ProbeFailed)
-        } else if self.host.out_of_sync_for(now) >= self.settings.head_still_max {
-            Some(Reason::OutOfSync)
-        } else if self.host.few_peers_for(now) >= self.settings.head_still_max {
-            Some(Reason::FewPeers)
         } else if self.settings.custody == Custody::Signer && self.host.keys_unusable().is_some() {
             Some(Reason::SignerGone)
         } else {
-            self.stuck_for(now).map(|_| Reason::HeadStuck)
+            self.lasting_defects().find(|(at, _)| now >= *at).map(|(_, reason)| reason)
         }
     }
 }

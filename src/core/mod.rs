@@ -463,6 +463,7 @@ impl Core {
             moments.push(self.host.start_at());
         }
         moments.push(self.host.steady_at());
+        moments.extend(self.degrades_at());
         moments.extend(self.host.replace_guard_at());
         if self.lead.is_none() {
             moments.push(self.campaign_due(now));

@@ -45,6 +45,7 @@ mod tally;
 mod timings;
 mod trial;
 mod trouble;
+mod waking;
 mod worker;
 mod world;
 
@@ -98,6 +99,9 @@ fn complaint(end: &End) -> Option<String> {
     }
     if let Some(conflict) = &end.conflict {
         return Some(format!("no single node signs {conflict}"));
+    }
+    if let Some(forgotten) = &end.forgotten {
+        return Some(forgotten.clone());
     }
     match (&end.overlap, end.live) {
         (Some(overlap), _) => Some(overlap.clone()),

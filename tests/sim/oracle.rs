@@ -23,6 +23,8 @@ const PATIENCE: u64 = 60_000 * MS;
 /// How one history ended.
 pub struct End {
     pub overlap: Option<String>,
+    /// A deadline that a core acts on and does not wake up for.
+    pub forgotten: Option<String>,
     /// Rules of the safety argument that were broken, whether anything came of it or not.
     pub broken: Vec<Breach>,
     /// From the end of the faults until somebody was active.
@@ -80,6 +82,7 @@ impl World {
         End {
             broken: world.breaches(),
             overlap: world.overlap,
+            forgotten: world.forgotten,
             live,
             lease: world.longest_lease,
             hosts: world.hosts.len(),

@@ -145,6 +145,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     pub events: u64,
     pub overlap: Option<String>,
+    /// A deadline that a core acts on and does not wake up for.
+    pub forgotten: Option<String>,
     pub faults_end: u64,
     /// Since when, after the faults, there has been a member that could be active.
     pub eligible_since: Option<u64>,
@@ -211,6 +213,7 @@ impl World {
             trace: traced.then(Vec::new),
             events: 0,
             overlap: None,
+            forgotten: None,
             faults_end: 0,
             eligible_since: None,
             tally: Tally::default(),
@@ -336,6 +339,7 @@ impl World {
         let tick = coordinator.tick;
         let after = self.hosts[host].clock.when(wakeup).saturating_sub(self.at) + 1000;
         self.own(host, after, Stage::Tick(tick));
+        self.look_for_forgotten_deadlines(host);
     }
 
     fn perform(&mut self, host: Id, action: Action) {

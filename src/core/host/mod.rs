@@ -175,18 +175,14 @@ impl Host {
         self.head_moved_at
     }
 
-    /// For how long the node has said that it is not in sync; a node that was just started says so for a
-    /// while.
-    pub fn out_of_sync_for(&self, now: BootTime) -> Duration {
-        match &self.health {
-            Some(health) if !health.synced => now.since(self.synced_at),
-            Some(_) | None => Duration::ZERO,
-        }
+    /// Since when the node has said that it is not in sync; a node that was just started says so for a while.
+    pub fn out_of_sync_since(&self) -> Option<BootTime> {
+        self.health.as_ref().filter(|health| !health.synced).map(|_| self.synced_at)
     }
 
-    /// For how long the node has had fewer peers than it must.
-    pub fn few_peers_for(&self, now: BootTime) -> Duration {
-        if self.few_peers().is_some() { now.since(self.enough_peers_at) } else { Duration::ZERO }
+    /// Since when the node has had fewer peers than it must.
+    pub fn few_peers_since(&self) -> Option<BootTime> {
+        self.few_peers().map(|_| self.enough_peers_at)
     }
 
     /// How many peers there are and how many there must be, when they are too few. A node that does not

@@ -55,7 +55,7 @@ impl Core {
             out.push(Action::LinkValidating { epoch: tenure.epoch, floor });
             self.host.give_key();
         } else if matches!(floor, SignFloor::BlockAfter(_))
-            && self.settles_by_wrong_clock(now.boot.since(settling_since))
+            && self.settles_by_wrong_clock(now.boot, settling_since)
             && self.best_target().is_some()
         {
             self.leave_to_right_clock(now, out);
