@@ -2,7 +2,8 @@
 //!
 //! The guard runs at priority 2. At 1 runs the main thread, which carries Raft, gossip and the transport and performs
 //! the core's actions. It is one thread, since two would wake each other for every message. It waits for no disk and
-//! never spins for a thread without a priority; what it shares with one is locked for the copy of a value. Whatever
+//! never spins for a thread without a priority; what it shares with one is locked for the copy of a value, and children
+//! are reaped without the priority (`base/realtime.rs`). Whatever
 //! waits for disks runs on the runtime's other threads, in `store-writer`, and in sled's own. Those of sled spin for
 //! one another and stay ordinary for that reason; no renewal passes through them.
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use super::DriverError;
+use crate::base::realtime::polled_without_priority;
 use crate::base::service_manager::VARIABLES;
 use crate::config::Chain;
 
@@ -29,20 +30,18 @@ pub enum ExecError {
     Timeout,
 }
 
-/// Dropped in this order: the group is killed while its number still belongs to the unreaped child.
-struct Running {
-    group: Group,
-    child: Child,
-}
+/// A command that was started. Its process group is killed when this is dropped before its end is known.
+struct Running(Option<Child>);
 
-/// The command's process group, killed unless the command ended by itself.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
+impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
+        let Some(mut child) = self.0.take() else { return };
+        // Not reaped yet, so the number is still that of its group.
+        if let Some(group) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             // It may be gone already; then there is nothing to do.
             let _ = kill_process_group(group, Signal::KILL);
+            // Left to the runtime, it would be reaped with the priority of whoever carries the lease.
+            tokio::spawn(async move { polled_without_priority(child.wait()).await });
         }
     }
 }
@@ -65,8 +64,7 @@ pub async fn run(chain: &Chain, argv: &[String], timeout: Duration) -> Result<Ou
         .kill_on_drop(true)
         .spawn()
         .map_err(ExecError::Spawn)?;
-    let group = Group(child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())));
-    match tokio::time::timeout(timeout, finish(Running { group, child })).await {
+    match tokio::time::timeout(timeout, finish(Running(Some(child)))).await {
         Ok(output) => output.map_err(ExecError::Spawn),
         Err(_) => Err(ExecError::Timeout),
     }
@@ -87,16 +85,16 @@ pub async fn run_activation(chain: &Chain, argv: &[String], timeout: Duration) -
 }
 
 async fn finish(mut running: Running) -> std::io::Result<Output> {
+    let Some(child) = &mut running.0 else { unreachable!("only the drop takes it") };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let (out_pipe, err_pipe) = (running.child.stdout.take(), running.child.stderr.take());
+    let (out_pipe, err_pipe) = (child.stdout.take(), child.stderr.take());
     let status = {
         let drained = async { tokio::join!(drain(out_pipe, &mut stdout), drain(err_pipe, &mut stderr)) };
         tokio::pin!(drained);
         let (status, all_read) = tokio::select! {
-            status = running.child.wait() => (status?, false),
-            _ = &mut drained => (running.child.wait().await?, true),
+            status = polled_without_priority(child.wait()) => (status?, false),
+            _ = &mut drained => (polled_without_priority(child.wait()).await?, true),
         };
-        running.group.0 = None;
         if !all_read {
             // Only what something else still holds open can make this run out.
             let _ = tokio::time::timeout(DRAIN_MAX, drained).await;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::DriverError;
 use crate::base::public_key::{CometBftKey, KeyFormat, NearKey};
+use crate::base::realtime::polled_without_priority;
 use crate::base::service_manager::VARIABLES;
 
 /// It takes milliseconds; this is for a disk that hangs.
@@ -72,7 +73,7 @@ impl KeyReader {
         let mut command = Command::new(&self.binary);
         VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        match timeout(ANSWER_BOUND, command.output()).await {
+        match timeout(ANSWER_BOUND, polled_without_priority(command.output())).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) => Err(format!("{helper} cannot be started: {error}; install it beside baton")),
             Err(_) => Err(format!("no answer of {helper} within {ANSWER_BOUND:?}")),

@@ -4,16 +4,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, wait, waitid,
+};
 
+use crate::base::realtime;
 use crate::base::time::BootTime;
 
 /// Between two rounds of killing what a failed start left.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// Sends SIGKILL to every descendant found now. A child that is born meanwhile is found the next time.
+/// Sends SIGKILL to every descendant found now. A child that is born meanwhile is found the next time. Without a
+/// priority: who looks up a process in /proc that has just been reaped helps the kernel to forget it, and may spin.
 pub(super) fn strike() {
-    for pid in descendants(getpid()) {
+    for pid in realtime::without_priority(|| descendants(getpid())) {
         // It may have ended since; nothing else can have its number before we or its parent reap it.
         let _ = kill_process(pid, Signal::KILL);
     }
@@ -34,14 +39,21 @@ pub(super) enum Reaped {
     NoneLeft,
 }
 
+/// Looks with the priority of the guard, and reaps without it: that may spin for others (`realtime::without_priority`).
 pub(super) fn reap() -> Reaped {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     loop {
-        match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if status.exited() || status.signaled() => return Reaped::Child(pid, status),
-            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => (),
+        match waitid(WaitId::All, look) {
+            Ok(Some(_)) => (),
             Ok(None) => return Reaped::NoneEnded,
+            Err(Errno::INTR) => continue,
             // ECHILD is the only other answer to these arguments.
             Err(_) => return Reaped::NoneLeft,
+        }
+        if let Ok(Some((pid, status))) = realtime::without_priority(|| wait(WaitOptions::NOHANG))
+            && (status.exited() || status.signaled())
+        {
+            return Reaped::Child(pid, status);
         }
     }
 }

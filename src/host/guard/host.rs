@@ -32,13 +32,14 @@ pub(super) fn prepare() -> io::Result<Before> {
     let _ = process::setsid();
     process::set_child_subreaper(Some(process::getpid()))?;
     let before = Before::now();
-    if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
-        say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
-    }
     if let Err(e) = realtime::take(Priority::Guard) {
         say(&format!(
             "no real-time priority: {e}; going on, on a starved host the kernel's timer may kill in its place"
         ));
+        // With one, the nice value counts while the guard does without: then it is not to be ahead of others.
+        if let Err(e) = process::setpriority_process(None, GUARD_NICE.min(before.nice)) {
+            say(&format!("no higher priority (nice {GUARD_NICE}): {e}; going on"));
+        }
     }
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", GUARD_OOM_SCORE) {
         say(&format!("no protection from the OOM killer ({GUARD_OOM_SCORE}): {e}; going on"));

@@ -28,6 +28,7 @@ use super::family;
 use super::host::Before;
 use super::program::{Outcome, Program, Teller};
 use crate::base::guard_frame::NodeSpec;
+use crate::base::realtime;
 
 /// The argument that makes `baton-guard` the first process of a namespace.
 pub const FIRST_PROCESS: &CStr = c"first-process";
@@ -79,7 +80,8 @@ pub(super) fn spawn(program: &Arc<Program>, before: &Before) -> Result<Contained
     unsafe {
         command.pre_exec(in_child)
     };
-    let ended = command.spawn().and_then(|mut helper| helper.wait());
+    // To reap it may spin for others.
+    let ended = command.spawn().and_then(|mut helper| realtime::without_priority(|| helper.wait()));
     // With it goes our own copy of the child's end.
     drop(command);
     match Report::read(&reader) {

@@ -17,7 +17,7 @@ use super::{Attached, DEATH_BOUND, GuardError, GuardSettings, canonical};
 use crate::base::guard_frame::{
     FrameBuffer, FromGuard, GUARD_MARKER, GUARD_PROTOCOL, JSON_LINES, LinesAs, OTHER_PROTOCOL, ToGuard, encode,
 };
-use crate::base::realtime::keep_nice;
+use crate::base::realtime::{keep_nice, polled_without_priority};
 use crate::base::service_manager::VARIABLES;
 
 /// For the answer to `Hello`, and for a new guard until it listens.
@@ -179,11 +179,12 @@ async fn spawn(settings: &GuardSettings, socket: &Path) -> Result<(), GuardError
         }
     }
     if line.trim() != "ready" {
-        let status = child.wait().await.map_or_else(|e| e.to_string(), |status| status.to_string());
+        let status =
+            polled_without_priority(child.wait()).await.map_or_else(|e| e.to_string(), |status| status.to_string());
         return Err(failed(format!("it ended with {status} before it was ready; it says why on {log}")));
     }
     tokio::spawn(async move {
-        if let Ok(status) = child.wait().await {
+        if let Ok(status) = polled_without_priority(child.wait()).await {
             tracing::info!(%status, "the guard ended");
         }
     });

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SignerSettings;
 use crate::base::guard_frame::{GUARD_MARKER, JSON_LINES, LinesAs};
-use crate::base::realtime::keep_nice;
+use crate::base::realtime::{keep_nice, polled_without_priority};
 use crate::base::service_manager::VARIABLES;
 use crate::host::signer::frames::proto::{Answer, Request};
 use crate::host::signer::frames::{self, FrameError, LENGTH_BYTES};
@@ -126,7 +126,7 @@ async fn listen(mut child: Child, mut stream: OwnedReadHalf, tell: mpsc::Sender<
     // Whoever waits for an answer hears of it before the process is gone, which may have to wait for a disk.
     let _ = tell.send(Heard::Silent(reason)).await;
     let _ = child.start_kill();
-    let ended = match child.wait().await {
+    let ended = match polled_without_priority(child.wait()).await {
         Ok(status) => format!("it ended with {status}; it says why in the log"),
         Err(error) => format!("how it ended is not known: {error}"),
     };

@@ -1,10 +1,15 @@
 //! Fence 1 on a starved host: the guard's real-time priority, which its chain node does not have. Where no process may
 //! take one, these tests say so and pass, unless BATON_REQUIRE_REALTIME is set.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 
+use baton::base::guard_frame::{FromGuard, GUARD_PROTOCOL, ToGuard};
+use baton::base::ids::Epoch;
 use baton::base::realtime::{Priority, take};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set};
@@ -14,6 +19,8 @@ use super::harness::*;
 
 const RR: i32 = 2;
 const OTHER: i32 = 0;
+/// Of a chain node with many.
+const THREADS: usize = 64;
 
 /// Policy and real-time priority, as proc(5) tells them of a process's first thread.
 fn scheduling(pid: u32) -> (i32, i32) {
@@ -85,4 +92,65 @@ fn a_guard_that_may_not_take_one_says_so_and_fences_all_the_same() {
     let mut wire = place.welcomed();
     let (pid, _) = super::validator(&place, &mut wire, FOREVER, ms(300));
     await_death(pid);
+}
+
+/// Looks at the threads of the process whose number is in `pid` as a monitor does, and at the next one's, until `over`.
+fn monitor(pid: &AtomicU32, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        let threads = format!("/proc/{}/task", pid.load(Ordering::Relaxed));
+        for thread in fs::read_dir(&threads).into_iter().flatten().flatten() {
+            for file in ["stat", "status", "comm", "children"] {
+                let _ = fs::metadata(thread.path().join(file));
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "the chain node of another test"]
+fn many_threads() {
+    thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(thread::park))));
+}
+
+/// Whoever looks at a dead process helps the kernel to take it out of /proc, and the guard that reaps it does the same.
+/// Two that do so wait for each other, spinning; so the one must not have a priority that the other lacks.
+#[test]
+fn monitors_that_look_at_a_dying_chain_node_do_not_hold_up_its_guard() {
+    if !permitted() {
+        return;
+    }
+    let place = Place::new();
+    let guard = place.guard();
+    let mut wire = Wire::connect(&place.socket());
+    let member = "host-a".into();
+    wire.send(&ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links: place.links(), kill_max: ms(100) });
+    assert!(matches!(wire.next(), FromGuard::Welcome { .. }));
+    let us = std::env::current_exe().expect("this program");
+    let node = place.node(&format!("exec {} --ignored --exact guard::realtime::many_threads", us.display()));
+    let (pid, over) = (AtomicU32::new(0), AtomicBool::new(false));
+    let lost = thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(|| monitor(&pid, &over))));
+        let lost = (1..=40).find(|round| {
+            let started = wire.start(node.clone(), None).pid;
+            pid.store(started, Ordering::Relaxed);
+            let threads = || fs::read_dir(format!("/proc/{started}/task")).map_or(0, Iterator::count);
+            await_that("a chain node with its threads", || (threads() > THREADS).then_some(()));
+            let epoch = Epoch(*round);
+            wire.arm(epoch, in_time(ms(400)));
+            wire.send(&ToGuard::Stop { timeout: SOON });
+            // A guard that is held up until its deadline is killed by the kernel.
+            loop {
+                match wire.try_next() {
+                    Some(FromGuard::Exited { .. }) => break,
+                    Some(_) => {}
+                    None => return true,
+                }
+            }
+            wire.send(&ToGuard::Disarm { epoch });
+            wire.try_next().is_none()
+        });
+        over.store(true, Ordering::Relaxed);
+        lost
+    });
+    assert_eq!(lost, None, "the guard {} was killed while it stopped its node: {}", guard.pid(), place.guard_log());
 }
