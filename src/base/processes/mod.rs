@@ -43,6 +43,39 @@ pub fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
+/// What a process was started with, as far as this user may look.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Environment {
+    Of(Vec<u8>),
+    /// It has none, or ends, or may not be looked at.
+    None,
+    /// It is about to run another program: it has the memory for that, and no environment yet. On a disk that is busy
+    /// this may take long.
+    Unclear,
+}
+
+pub fn environment(pid: u32) -> Environment {
+    // What was read may be of the program before, and what is looked at of the next one: then it is read once more.
+    for _ in 0..3 {
+        match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(environment) if environment.is_empty() => {}
+            Ok(environment) => return Environment::Of(environment),
+            Err(_) => return Environment::None,
+        }
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return Environment::None };
+        // The third field (state) is the first behind the name, as in `stat`.
+        let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or("0");
+        let (vsize, end_code, env_start, env_end) = (field(23), field(27), field(50), field(51));
+        // Without memory are those that end and the kernel's own threads. execve(2) gives the new memory its environment
+        // first, and the bounds of the program's code after that.
+        if vsize == "0" || (end_code != "0" && env_start == env_end) {
+            return Environment::None;
+        }
+    }
+    Environment::Unclear
+}
+
 /// Who was started by `pid` and lives, or was left to it as an orphan. One may be missing while another one ends; the
 /// next look finds it.
 pub fn children(pid: u32) -> Vec<u32> {

@@ -39,7 +39,8 @@ pub async fn end_all(settings: &GuardSettings, stop_timeout: Duration) -> Result
             Ok(Some(greeted)) => {
                 ended.node = greeted.attached.node.as_ref().map(|node| node.pid);
                 let ours = |node: &u32| {
-                    processes::stat(*node).is_some_and(|stat| stat.parent == pid) || carries_marker(*node, &socket)
+                    processes::stat(*node).is_some_and(|stat| stat.parent == pid)
+                        || carries_marker(*node, &socket) == Some(true)
                 };
                 node = ended.node.filter(ours).and_then(|node| Held::open(node).ok()?);
                 stop(greeted, stop_timeout).await;

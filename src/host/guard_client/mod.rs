@@ -284,7 +284,7 @@ impl Listener {
         let pid = node?.pid;
         let held = Held::open(pid).ok()??;
         let is_child = processes::stat(pid).is_some_and(|stat| stat.parent == self.guard.pid());
-        (is_child || sweep::carries_marker(pid, &self.socket)).then_some(held)
+        (is_child || sweep::carries_marker(pid, &self.socket) == Some(true)).then_some(held)
     }
 
     /// The deadline has passed and the guard is silent: first does its work for it, then ends it.

@@ -159,6 +159,23 @@ async fn when_the_guard_is_killed_the_client_proves_that_the_whole_family_is_gon
     assert!(reason.contains(&child.to_string()), "{reason}");
 }
 
+/// In the middle of that, a process shows no environment, and so no marker.
+#[tokio::test]
+async fn what_runs_one_program_after_the_other_is_found_too() {
+    crate::kit::refuse_unshare::refuse_unshare().unwrap();
+    for round in 0..20 {
+        let place = Place::new();
+        let mut coordinator = Coordinator::attach(&place).await;
+        let script = "printf '#!/bin/sh\nexec $DIR/again' > $DIR/again; chmod +x $DIR/again
+            setsid sh -c 'read me _ < /proc/self/stat; echo $me > $DIR/child; exec $DIR/again' & exec sleep 120";
+        let pid = coordinator.start(&place, script).await;
+        let child = place.pid_in("child");
+        signal(coordinator.client.guard_pid(), Signal::KILL);
+        let (reason, _, node_proven_dead) = coordinator.gone().await;
+        assert!(node_proven_dead && !lives(pid) && !lives(child), "round {round}: {pid} or {child}: {reason}");
+    }
+}
+
 #[tokio::test]
 async fn when_the_guard_is_killed_the_end_of_a_namespace_is_proven_too() {
     let place = Place::new();
