@@ -3,6 +3,7 @@
 pub mod chain_node;
 pub mod closed_memory;
 pub mod guard_frame;
+pub mod hooks;
 pub mod ids;
 pub mod private_file;
 pub mod privval_address;

@@ -14,6 +14,9 @@ use super::error::{ConfigError, Origin};
 use super::key_list::KEYS;
 use super::schema::{self, Shape};
 
+/// What hooks are told in these names (`coordinator::hooks`), which begin like a section's.
+const OF_HOOKS: [&str; 2] = ["BATON_CLUSTER", "BATON_MEMBER"];
+
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
@@ -139,6 +142,8 @@ impl Document {
         for (name, value) in env {
             if name == CREDENTIALS_DIRECTORY {
                 self.credentials = Some(value).filter(|dir| !dir.is_empty()).or(self.credentials.take());
+            } else if OF_HOOKS.contains(&name.as_str()) {
+                // So that a hook can run `baton status`.
             } else if section_of(&name).is_some() {
                 ours.push((name, value));
             } else if daemon_variables::is_of_cosmovisor(&name) {

@@ -303,4 +303,33 @@ pub const KEYS: &[Key] = &[
         "nothing is served",
         "HTTP: a status page at /, and /metrics /health /ready /node-pid",
     ),
+    optional(
+        "hooks.on_holder",
+        r#"on_holder = ["/etc/baton/hooks/webhook"]"#,
+        "nothing is run",
+        "A command that is run when this host has become the holder",
+    )
+    .compound(),
+    optional(
+        "hooks.on_standby",
+        r#"on_standby = ["/etc/baton/hooks/webhook"]"#,
+        "nothing is run",
+        "The same when it is the holder no more, and when its coordinator starts",
+    )
+    .compound(),
+    optional(
+        "hooks.on_lost_quorum",
+        r#"on_lost_quorum = ["/etc/baton/hooks/webhook"]"#,
+        "nothing is run",
+        "The same when this member reaches no majority any more",
+    )
+    .compound(),
+    optional(
+        "hooks.on_fenced",
+        r#"on_fenced = ["/etc/baton/hooks/webhook"]"#,
+        "nothing is run",
+        "The same when the guard ended the chain node at its deadline",
+    )
+    .compound(),
+    default("hooks.timeout", r#"timeout = "30s""#, "A hook that runs for longer is killed, with all that it started"),
 ];

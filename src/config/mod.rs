@@ -6,6 +6,7 @@ mod credentials;
 mod daemon_variables;
 mod error;
 mod file;
+mod hooks_section;
 mod key_list;
 mod keys;
 mod read;
@@ -23,12 +24,14 @@ use std::time::Duration;
 
 pub use credentials::CREDENTIALS_DIRECTORY;
 pub use error::{ConfigError, Origin};
+pub use hooks_section::check_hooks;
 pub use key_list::{Absent, KEYS, Key};
 pub use keys::check_keys;
 pub use sections::{PRIORITY_MAX, SNAPSHOT_EVERY, check_address, check_id, is_loopback};
 
 use crate::base::chain_node::Activation;
 use crate::base::guard_frame::LinkSpec;
+use crate::base::hooks::HookEvent;
 use crate::base::ids::{NodeId, Role};
 use crate::base::privval_address::PrivvalAddress;
 use crate::base::signing::Custody;
@@ -60,6 +63,7 @@ pub struct Config {
     pub chain: Option<Chain>,
     /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.
     pub metrics_listen: Option<SocketAddr>,
+    pub hooks: Hooks,
     /// What is allowed and probably not meant, a line each, for the log.
     pub warnings: Vec<String>,
 }
@@ -127,6 +131,23 @@ pub struct Tls {
     pub ca: PathBuf,
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// Commands of the operator's that are told what has happened. None of them decides anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Of an event without one, nobody is told.
+    pub commands: BTreeMap<HookEvent, HookCommand>,
+    /// From the start of one to SIGKILL.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookCommand {
+    pub key: String,
+    pub at: Origin,
+    /// Not empty.
+    pub argv: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::base::timing::{LeaseSpan, Timing};
 use super::chain_section;
 use super::error::ConfigError;
 use super::file::Document;
+use super::hooks_section;
 use super::{Cluster, Config, Member, Tls};
 
 /// The highest priority of a member, in a configuration or by an operator's order.
@@ -43,7 +44,8 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let Some(me) = cluster.members.iter().find(|member| member.id == id) else {
         return Err(not_a_member(doc, &id, &cluster.members));
     };
-    let chain = match (me.role, doc.has_table("chain")) {
+    let role = me.role;
+    let chain = match (role, doc.has_table("chain")) {
         (Role::Validator, true) => Some(chain_section::chain(doc)?),
         (Role::Arbiter, false) => None,
         (Role::Validator, false) => {
@@ -79,6 +81,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let timing = timing(doc)?;
     let older_members_lease = older_members_lease(doc)?;
     let metrics_listen = doc.socket_addr("metrics.listen")?;
+    let hooks = hooks_section::hooks(doc, &id, role)?;
     Ok(Config {
         id,
         state_dir,
@@ -94,6 +97,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         insecure,
         chain,
         metrics_listen,
+        hooks,
         warnings,
     })
 }

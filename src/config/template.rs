@@ -83,6 +83,7 @@ pub fn write(wanted: &Wanted) -> String {
     }
     page.table("metrics");
     page.set_or_show("metrics.listen", wanted.metrics.as_deref());
+    page.hooks(wanted.chain.is_some());
     page.text
 }
 
@@ -370,6 +371,17 @@ impl Page {
             self.show("upgrade.preupgrade_retries");
         }
         self.show("upgrade.download_max_mib");
+    }
+
+    fn hooks(&mut self, has_chain: bool) {
+        self.text.push_str(
+            "\n# Commands that are told what has happened; they decide nothing: docs/operating.md.\n#[hooks]\n",
+        );
+        if has_chain {
+            ["hooks.on_holder", "hooks.on_standby", "hooks.on_fenced"].into_iter().for_each(|key| self.show(key));
+        }
+        self.show("hooks.on_lost_quorum");
+        self.show("hooks.timeout");
     }
 
     /// What only some drivers have.

@@ -8,6 +8,7 @@ mod desk;
 mod disk;
 mod fence;
 mod handover;
+mod hooks;
 mod key_alarm;
 mod key_name;
 mod links;
@@ -127,7 +128,9 @@ impl Prepared {
         let core = Core::new(core_settings(&config, chain.as_ref().map(|(driver, _)| driver)), memory, started_at);
         let (core, actions) = SharedCore::new(core, recorder(&config));
         let core = Arc::new(core);
-        tokio::spawn(sources::changes(core.changes()));
+        let let_go = tokio::sync::watch::Sender::new(None);
+        let let_go_seen = let_go.subscribe();
+        tokio::spawn(sources::changes(core.changes(), let_go));
         let metrics = Metrics::new(started_at);
 
         let known = Known {
@@ -211,6 +214,7 @@ impl Prepared {
             changing: Arc::default(),
             next_of_plan: next_of_plan.subscribe(),
             disk: disk::watch(config.state_dir.clone()),
+            let_go: let_go_seen,
             config: Arc::new(config),
             core: core.clone(),
             consensus: consensus.clone(),
@@ -227,6 +231,7 @@ impl Prepared {
         if let Some(certificates) = certificates {
             tokio::spawn(certificates.follow_files());
         }
+        let hooks = hooks::follow(&reporter.config, published.overview.clone(), metrics.clone())?;
         let doors = desk::Doors { admin, callers, exporter: exporter_listener };
         desk::open(doors, asks_in, published)?;
         tokio::spawn(answers::answer(reporter.clone(), relay, answers.clone(), asks));
@@ -262,6 +267,9 @@ impl Prepared {
             }
         };
         tokio::join!(consensus.shutdown(), marks.end());
+        if let Some(hooks) = hooks {
+            hooks.end(reporter.overview_now()).await;
+        }
         core.close_record();
         match broken {
             None => Ok(()),

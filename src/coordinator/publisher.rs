@@ -44,8 +44,7 @@ impl Publisher {
         let moves = Arc::new(reporter.history().moves);
         let status = reporter.status();
         let vitals = watch::Sender::new(reporter.vitals(&status));
-        let overview =
-            Overview { status, moves: moves.clone(), last_move: reporter.last_timeline(), at: WallTime::now() };
+        let overview = reporter.overview(status, moves.clone());
         let overview = watch::Sender::new(Arc::new(overview));
         let metrics = reporter.metrics.clone();
         let published = Published { metrics, vitals: vitals.subscribe(), overview: overview.subscribe() };
@@ -90,8 +89,7 @@ impl Publisher {
         }
         let status = self.reporter.status();
         self.vitals.send_replace(self.reporter.vitals(&status));
-        let last_move = self.reporter.last_timeline();
-        let overview = Overview { status, moves: self.moves.clone(), last_move, at: WallTime::now() };
+        let overview = self.reporter.overview(status, self.moves.clone());
         self.overview.send_replace(Arc::new(overview));
     }
 }
@@ -119,8 +117,24 @@ impl Reporter {
         Vitals { beat: BootTime::now(), ready, place: Place::of(status), node_pid }
     }
 
-    fn last_timeline(&self) -> Option<proto::Timeline> {
-        self.core.last_timeline().as_ref().map(Into::into)
+    fn overview(&self, status: StatusResponse, moves: Arc<Vec<proto::Move>>) -> Overview {
+        Overview {
+            status,
+            moves,
+            last_move: self.core.last_timeline().as_ref().map(Into::into),
+            at: WallTime::now(),
+            fences: self.fences(),
+            let_go: self.let_go.borrow().clone(),
+        }
+    }
+
+    /// What would be published now.
+    pub(super) fn overview_now(&self) -> Overview {
+        self.overview(self.status(), Arc::new(self.history().moves))
+    }
+
+    fn fences(&self) -> u64 {
+        self.effects.as_ref().map_or(0, Effects::fences)
     }
 
     /// A guard is there and every link is in its place; of a host without a chain node, always.
@@ -183,7 +197,7 @@ impl Reporter {
             certificate_until: self.certificate_until(),
             connections_refused: self.certificates.as_ref().map_or(0, Certificates::refused),
             node_restarts: self.effects.as_ref().map_or(0, Effects::node_restarts),
-            fences: self.effects.as_ref().map_or(0, Effects::fences),
+            fences: self.fences(),
             voters: members.final_voters().len(),
             learners: members.learners().count(),
             state_dir: *self.disk.borrow(),

@@ -28,6 +28,7 @@ use crate::core::upgrades::{Next, UpgradeReport};
 use crate::core_handle::SharedCore;
 use crate::host::effects::{Effects, Seen};
 use crate::operator::explain::{differences, key_alarm, lost_sentries};
+use crate::operator::exporter::LetGo;
 use crate::operator::metrics::{DiskSpace, Metrics};
 
 #[derive(Clone)]
@@ -45,6 +46,8 @@ pub(super) struct Reporter {
     pub certificates: Option<Certificates>,
     /// `None` where a chain node has the key.
     pub signing: Option<Signing>,
+    /// How this host last stopped being the holder.
+    pub let_go: watch::Receiver<Option<LetGo>>,
     /// Space on the disk of the state directory.
     pub disk: watch::Receiver<Option<DiskSpace>>,
     /// What is to be done about the plan in force; `None` without one.

@@ -21,8 +21,9 @@ use crate::cluster::raft::Consensus;
 use crate::cluster::store::{AppliedEntry, Health, News};
 use crate::cluster::wire::proto::{Record, TenureStage};
 use crate::core::agreed::replicated::{Baton, Command};
-use crate::core::{ClockOffset, Event, Peer};
+use crate::core::{ClockOffset, Event, Peer, Stage, Standing};
 use crate::core_handle::{Change, SharedCore};
+use crate::operator::exporter::LetGo;
 
 /// Committed commands, in log order, and snapshots in place of some.
 pub(super) async fn applied(core: Arc<SharedCore>, mut news: mpsc::UnboundedReceiver<News>, reporter: Reporter) {
@@ -56,10 +57,14 @@ pub(super) async fn rivals(core: Arc<SharedCore>, mut rivals: watch::Receiver<Op
     }
 }
 
-/// Says every change of state or phase, one line each.
-pub(super) async fn changes(mut changes: mpsc::UnboundedReceiver<Change>) {
+/// Says every change of state or phase, one line each. `let_go` has the newest end of a holder's work.
+pub(super) async fn changes(mut changes: mpsc::UnboundedReceiver<Change>, let_go: watch::Sender<Option<LetGo>>) {
+    let holds = |standing: Standing| matches!(standing.stage, Some(Stage::Active | Stage::Upgrading));
     while let Some(Change { from, to, why, epoch, term }) = changes.recv().await {
         info!(%from, %to, why, epoch = epoch.0, term, "state changed");
+        if holds(from) && !holds(to) {
+            let_go.send_replace(Some(LetGo { epoch: epoch.0, why }));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::base::ids::SignMark;
 use crate::base::time::BootTime;
 use crate::cluster::store::{MarkFile, PromiseFile};
 use crate::cluster::transport::Certificates;
-use crate::config::{Chain, Config};
+use crate::config::{Chain, Config, check_hooks};
 use crate::host::upgrade::Upgrades;
 
 /// How the steps of a start are done that take something of the host. Each error is one for which a start is refused.
@@ -87,6 +87,7 @@ pub(super) struct OfChain<M: Means> {
 /// # Errors
 /// The first thing for which a start is refused, in one sentence.
 pub(super) async fn go<M: Means>(config: &Config, key_use: KeyUse, means: &M) -> Result<Ready<M>> {
+    check_hooks(&config.hooks)?;
     for (key, dir) in [("member.run_dir", &config.run_dir), ("member.state_dir", &config.state_dir)] {
         means.directory(dir).map_err(|error| not_created(key, dir, &error))?;
     }

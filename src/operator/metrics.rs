@@ -3,6 +3,7 @@
 //! the numbers come from. The coordinator writes, the exporter reads; a reading never sees half a writing,
 //! so of the six states exactly one is 1 in every answer.
 
+mod hooks;
 mod signing;
 
 use std::collections::BTreeSet;
@@ -16,10 +17,12 @@ use prometheus::{
 };
 
 use crate::base::guard_frame::LinkState;
+use crate::base::hooks::{HookEvent, HookOutcome};
 use crate::base::ids::NodeId;
 use crate::base::signing::Hrs;
 use crate::base::time::{BootTime, WallTime};
 use crate::core::State;
+use hooks::OfHooks;
 use signing::OfSigning;
 pub use signing::{SignOutcome, SignTook};
 
@@ -166,6 +169,7 @@ struct All {
     upgrade: OfUpgrades,
     key_elsewhere: IntGauge,
     signing: OfSigning,
+    hooks: OfHooks,
 }
 
 /// The metrics of the chain node's binaries.
@@ -293,6 +297,15 @@ impl Metrics {
         self.lock().signing.sentry(sentry, is_connected);
     }
 
+    /// These hooks are configured. Their metric is not there before.
+    pub fn sees_hooks(&self, hooks: impl Iterator<Item = HookEvent>) {
+        self.lock().hooks.show_all(hooks);
+    }
+
+    pub fn hook_ended(&self, hook: HookEvent, outcome: HookOutcome) {
+        self.lock().hooks.ended(hook, outcome);
+    }
+
     /// Prometheus text format 0.0.4, one consistent moment.
     pub fn encode(&self) -> String {
         let all = self.lock();
@@ -364,6 +377,7 @@ impl All {
                 "Whether this member sees the validator's key in use elsewhere, 1 or 0",
             ),
             signing: OfSigning::new(r),
+            hooks: OfHooks::new(r),
             registry,
         }
     }

@@ -3,6 +3,7 @@
 
 mod chain_mistakes;
 mod credentials;
+mod hooks;
 mod keys;
 mod meaning;
 mod mistakes;

@@ -7,6 +7,7 @@ mod containment;
 mod copied_store;
 mod credentials;
 mod foreign_node;
+mod hooks;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod near;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use localnet::hosts::faults::What;
-use localnet::net::{ChainKind, Custody, HOSTS, Profile, Shape};
+use localnet::net::{ChainKind, Custody, HOSTS, HookKind, Profile, Shape};
 use localnet::process::limits::Confine;
 use localnet::runs::bench::{Against, Fault};
 use localnet::runs::idle::Rival;
@@ -119,6 +119,9 @@ pub(crate) struct BenchArgs {
     /// One way, between a host and all others
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     pub(crate) delay_ms: u64,
+    /// Give every host hooks for every event, all of which do this
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) hooks: HookKind,
     /// Draw the gaps of each fault as DIR/bench-FAULT.svg
     #[arg(long, value_name = "DIR")]
     pub(crate) plot: Option<PathBuf>,

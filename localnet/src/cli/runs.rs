@@ -45,7 +45,8 @@ pub(crate) fn up(dir: &Path, args: UpArgs) -> Result<()> {
 }
 
 pub(crate) fn run_bench(dir: &Path, args: BenchArgs) -> Result<ExitCode> {
-    let shape = Shape { delay_ms: args.delay_ms, record_mib: args.recorded.record_mib, ..args.chain.shape() };
+    let record_mib = args.recorded.record_mib;
+    let shape = Shape { delay_ms: args.delay_ms, record_mib, hooks: args.hooks, ..args.chain.shape() };
     let plan = Arc::new(Plan {
         shape,
         rounds: usize::try_from(args.rounds)?,

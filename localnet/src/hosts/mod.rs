@@ -5,6 +5,7 @@ pub mod clock;
 pub mod disks;
 pub mod faults;
 pub mod folders;
+pub mod hooks;
 pub mod power;
 
 use std::fmt::Write;
@@ -89,6 +90,7 @@ pub fn config(net: &Net, host: &Host) -> String {
     if net.has_tls() {
         text += &tls::section(net, host);
     }
+    text += &hooks::section(net.hooks, host.role);
     if host.role == Role::Validator {
         let section = match net.chain {
             ChainKind::Sim => sim::section(net, host),

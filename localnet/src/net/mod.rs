@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compose::Containers;
 use crate::net::proxy::{Plane, Route};
-pub use shape::{ChainKind, Custody, HOSTS, Profile, Shape};
+pub use shape::{ChainKind, Custody, HOSTS, HookKind, Profile, Shape};
 
 pub const VALIDATORS: [&str; 3] = ["val-1", "val-2", "val-3"];
 /// A socket path has at most 107 bytes; `run_dir` leaves room for the names in it.
@@ -165,6 +165,9 @@ pub struct Net {
     /// As in [`Shape`].
     #[serde(default)]
     pub record_mib: Option<u32>,
+    /// As in [`Shape`].
+    #[serde(default)]
+    pub hooks: HookKind,
 }
 
 impl Net {
@@ -213,7 +216,8 @@ impl Net {
         for (from, to, plane, target) in wires {
             routes.push(Route { from, to, plane, listen: port()?, target });
         }
-        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody, delay_ms, record_mib } = shape;
+        let Shape { ground, chain, slot_ms, hosts: _, cosmovisor, tls, profile, custody, .. } = shape;
+        let Shape { delay_ms, record_mib, hooks: hooks_do, .. } = shape;
         Ok(Net {
             dir: dir.to_path_buf(),
             ground,
@@ -232,6 +236,7 @@ impl Net {
             custody,
             delay_ms,
             record_mib,
+            hooks: hooks_do,
         })
     }
 

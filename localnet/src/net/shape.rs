@@ -9,6 +9,23 @@ use super::{Ground, VALIDATORS};
 /// As many hosts as a cluster has at least, and as baton is measured with at most.
 pub const HOSTS: RangeInclusive<usize> = 3..=9;
 
+/// What every hook of a network does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookKind {
+    /// There are none
+    #[default]
+    None,
+    /// Never ends
+    Hang,
+    /// Writes without end
+    Flood,
+    /// Leaves a hundred processes that keep its output open, and forks without end
+    Fork,
+    /// Ends by a signal
+    Crash,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainKind {
@@ -71,6 +88,8 @@ pub struct Shape {
     pub delay_ms: u64,
     /// `member.record_mib` of all hosts, where it is not the usual.
     pub record_mib: Option<u32>,
+    /// What the hooks of all hosts do.
+    pub hooks: HookKind,
 }
 
 impl Shape {
@@ -87,6 +106,7 @@ impl Shape {
             custody: Custody::Links,
             delay_ms: 0,
             record_mib: None,
+            hooks: HookKind::None,
         }
     }
 

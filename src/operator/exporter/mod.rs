@@ -78,6 +78,17 @@ pub struct Overview {
     pub last_move: Option<Timeline>,
     /// When it was so.
     pub at: WallTime,
+    /// How often the guard killed the chain node at its deadline, since this coordinator started.
+    pub fences: u64,
+    /// How this host last stopped being the holder; `None` when this coordinator has not seen that.
+    pub let_go: Option<LetGo>,
+}
+
+/// The end of a tenure of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetGo {
+    pub epoch: u64,
+    pub why: String,
 }
 
 /// Where the coordinator publishes what is shown here.

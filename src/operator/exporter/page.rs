@@ -43,7 +43,7 @@ pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// The whole document. With `hung`, the coordinator has not come round for too long, and what it said last is old.
 pub(super) fn render(overview: &Overview, hung: bool) -> String {
-    let Overview { status, moves, at, last_move } = overview;
+    let Overview { status, moves, at, last_move, .. } = overview;
     let why = Why::of(status, moves, *at);
     let page = Page { overview, why, hung };
     let mut html = Html::default();

@@ -63,7 +63,7 @@ fn overview() -> Overview {
         one(3, "host-a", "host-b", "failover", "lease-lost", 1013),
         one(4, "host-b", "host-a", "handover", "operator", 50),
     ];
-    Overview { status, moves: Arc::new(moves), last_move: Some(last_move()), at: AT }
+    Overview { status, moves: Arc::new(moves), last_move: Some(last_move()), at: AT, ..Overview::default() }
 }
 
 /// A failover, as host-b saw it.
@@ -323,7 +323,7 @@ fn hostile() -> Overview {
         epoch: u64::MAX,
         ..StatusResponse::default()
     };
-    Overview { status, moves: Arc::new(vec![one]), last_move: Some(hostile_move()), at: AT }
+    Overview { status, moves: Arc::new(vec![one]), last_move: Some(hostile_move()), at: AT, ..Overview::default() }
 }
 
 #[tokio::test]

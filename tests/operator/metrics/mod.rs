@@ -7,6 +7,7 @@ mod page;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use baton::base::hooks::{HookEvent, HookOutcome};
 use baton::base::ids::NodeId;
 use baton::base::signing::Hrs;
 use baton::base::time::{BootTime, WallTime};
@@ -15,7 +16,7 @@ use baton::operator::metrics::{
 };
 
 /// Name, type and labels as in the contract with the outside.
-const CONTRACT: [(&str, &str, &[&str]); 45] = [
+const CONTRACT: [(&str, &str, &[&str]); 46] = [
     ("baton_state", "gauge", &["type"]),
     ("baton_node_restarts_total", "counter", &[]),
     ("baton_uptime_seconds", "gauge", &[]),
@@ -61,6 +62,7 @@ const CONTRACT: [(&str, &str, &[&str]); 45] = [
     ("baton_sign_answered_timestamp_seconds", "gauge", &[]),
     ("baton_sentry_connected", "gauge", &["sentry"]),
     ("baton_signed_height", "gauge", &[]),
+    ("baton_hook_runs_total", "counter", &["hook", "outcome"]),
 ];
 
 const STATES: [&str; 6] = ["Startup", "Syncing", "Registering", "Voting", "Validating", "Shutdown"];
@@ -117,6 +119,8 @@ fn lively() -> Metrics {
     metrics.sees_sentry("tcp://10.0.0.5:26659", Some(true));
     let took = SignTook { commit: Duration::from_millis(3), sign: Duration::from_millis(1) };
     metrics.sign_ended(None, SignOutcome::Granted, Some(took));
+    metrics.sees_hooks(std::iter::once(HookEvent::Holder));
+    metrics.hook_ended(HookEvent::Holder, HookOutcome::TimedOut);
     metrics
 }
 
@@ -332,4 +336,20 @@ fn a_peer_that_left_and_measures_of_a_lost_one_are_no_longer_shown() {
 fn a_fence_is_shown_as_zero_before_the_first() {
     let metrics = Metrics::new(BootTime::now());
     assert_eq!(value(&metrics, "baton_fence_total{cause=\"deadline\"}"), 0.0);
+}
+
+#[test]
+fn every_outcome_of_a_hook_that_is_configured_has_a_number_from_the_start() {
+    let metrics = Metrics::new(BootTime::now());
+    metrics.sees_hooks(HookEvent::ALL.into_iter());
+    metrics.hook_ended(HookEvent::Fenced, HookOutcome::Failed);
+    let text = metrics.encode();
+    for hook in HookEvent::ALL {
+        for outcome in HookOutcome::ALL {
+            let series =
+                format!("baton_hook_runs_total{{hook=\"{}\",outcome=\"{}\"}}", hook.as_str(), outcome.as_str());
+            let wanted = if (hook, outcome) == (HookEvent::Fenced, HookOutcome::Failed) { "1" } else { "0" };
+            assert_eq!(samples(&text).get(series.as_str()), Some(&wanted), "{series}");
+        }
+    }
 }
