@@ -1,6 +1,7 @@
 //! Real-time scheduling (SCHED_RR) for the threads that a lease waits for: on a starved host they run before everything
 //! that has no such priority. The guard takes it, and in the coordinator the thread of Raft, gossip and the core.
-//! The thread of operators and monitors, and the store's, which spin for one another, have none.
+//! The thread of operators and monitors, and the store's, which spin for one another, have none. And the opposite, for
+//! hooks.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,8 +10,8 @@ use std::pin::pin;
 use std::process::Command;
 
 use libc::{
-    SCHED_OTHER, SCHED_RESET_ON_FORK, SCHED_RR, SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_setscheduler,
-    c_int,
+    SCHED_IDLE, SCHED_OTHER, SCHED_RESET_ON_FORK, SCHED_RR, SYS_sched_getparam, SYS_sched_getscheduler,
+    SYS_sched_setscheduler, c_int,
 };
 use rustix::process::{getpriority_process, setpriority_process};
 
@@ -90,6 +91,14 @@ fn current() -> Option<(c_int, c_int)> {
 }
 
 const THIS_THREAD: c_int = 0;
+
+/// The calling thread, and all that it starts, runs only while nobody else wants the processor (SCHED_IDLE).
+///
+/// # Errors
+/// Nothing has changed. The kernel refuses it to nobody.
+pub fn wait_for_all() -> io::Result<()> {
+    set(SCHED_IDLE, 0)
+}
 
 fn set(policy: c_int, priority: c_int) -> io::Result<()> {
     // The kernel's `struct sched_param`; musl's function of this name always fails, hence the bare system call.

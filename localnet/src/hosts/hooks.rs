@@ -11,9 +11,9 @@ use crate::net::HookKind;
 fn script(kind: HookKind) -> Option<&'static str> {
     match kind {
         HookKind::None => None,
-        HookKind::Hang => Some("exec sleep 1000"),
+        HookKind::Hang => Some("exec sleep 600"),
         HookKind::Flood => Some("exec yes flood"),
-        HookKind::Fork => Some("for n in $(seq 100); do sleep 1000 & done; while :; do (:); done"),
+        HookKind::Fork => Some("for n in $(seq 100); do sleep 60 & done; while :; do (:); done"),
         HookKind::Crash => Some("kill -SEGV $$"),
     }
 }

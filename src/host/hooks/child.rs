@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setpriority_process};
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
 
 use super::HookOrder;
@@ -32,8 +32,6 @@ const KEPT: [&str; 15] = [
     "HTTPS_PROXY",
     "NO_PROXY",
 ];
-/// Lower than whatever else this user runs.
-const NICE: i32 = 10;
 /// The kernel takes a hook first when memory runs out.
 const OOM_SCORE: &[u8] = b"1000";
 /// For kernels without `close_range`: more than a coordinator usually has open.
@@ -67,8 +65,8 @@ pub(super) fn start(order: &HookOrder, output: OwnedFd) -> io::Result<Child> {
 
 /// In the child, between fork and exec.
 fn give_up_all(coordinator: Pid) -> io::Result<()> {
-    realtime::give_up()?;
-    setpriority_process(None, NICE)?;
+    // Invariant: whatever a hook does with the processor delays no move.
+    realtime::wait_for_all()?;
     // A host without /proc does without.
     if let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::io::write(file, OOM_SCORE);
