@@ -65,8 +65,6 @@ pub(super) fn start(order: &HookOrder, output: OwnedFd) -> io::Result<Child> {
 
 /// In the child, between fork and exec.
 fn give_up_all(coordinator: Pid) -> io::Result<()> {
-    // Invariant: whatever a hook does with the processor delays no move.
-    realtime::wait_for_all()?;
     // A host without /proc does without.
     if let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::io::write(file, OOM_SCORE);
@@ -81,7 +79,9 @@ fn give_up_all(coordinator: Pid) -> io::Result<()> {
         // It died before the line above.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
-    Ok(())
+    // Invariant: whatever a hook does with the processor delays no move. Last, since until it executes this child has all
+    // of the coordinator's files open.
+    realtime::wait_for_all()
 }
 
 /// All but standard input, output and error: not every library marks what it opens.
