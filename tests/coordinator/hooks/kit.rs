@@ -13,7 +13,10 @@ use crate::kit::host::write_key;
 use crate::kit::program::{ONE_MEMBER, Running, coordinator_in, free_addresses};
 use crate::kit::stage::Stage;
 
+/// With a lease that a busy machine does not lose.
 const CHAIN: &str = r#"
+[timing]
+profile = "wan"
 [metrics]
 listen = "METRICS"
 [chain]
