@@ -348,3 +348,10 @@ async fn a_node_that_validates_as_another_account_has_not_the_shared_key() {
         assert_eq!(near.probe().await.expect("health").key, expected, "{account}");
     }
 }
+
+#[test]
+fn a_url_without_the_path_of_the_status_is_refused_with_the_one_to_write() {
+    let chain = near_chain(Path::new("/"), "http://user:secret@127.0.0.1:3031".into());
+    let error = Driver::new(&chain, Path::new("/"), keys()).err().expect("refused").to_string();
+    assert_eq!(error, "chain.probe.url: neard tells its health at /status; write \"http://127.0.0.1:3031/status\"");
+}

@@ -53,6 +53,10 @@ impl Near {
             return Err(DriverError::setting("chain.probe", "near is probed by `url`, neard's http://ADDRESS/status"));
         };
         let client = HttpClient::new("chain.probe.url", url, chain.probe.timeout)?;
+        if client.path() == "/" {
+            let reason = format!("neard tells its health at /status; write \"{}status\"", client.target());
+            return Err(DriverError::setting("chain.probe.url", reason));
+        }
         let at = |pointer: &str| Some(pointer.to_owned());
         let pointers = Pointers {
             syncing: at("/sync_info/syncing"),
