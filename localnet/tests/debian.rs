@@ -10,6 +10,8 @@
 mod guide;
 #[path = "debian/host.rs"]
 mod host;
+#[path = "debian/many.rs"]
+mod many;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -62,16 +64,16 @@ struct Chain {
 }
 
 impl Chain {
-    fn start(dir: PathBuf) -> Chain {
+    /// With the validator `shared`, which runs elsewhere, and keys for `others`, who are not on the chain.
+    fn start(dir: PathBuf, shared: &str, others: &[&str]) -> Chain {
         fs::create_dir_all(dir.join("signs")).expect("a directory");
         fs::write(dir.join("signs/log"), "").expect("a file");
         for (path, mode) in [("signs", 0o777), ("signs/log", 0o666)] {
             fs::set_permissions(dir.join(path), fs::Permissions::from_mode(mode)).expect("chmod");
         }
-        let accounts = [&ACCOUNTS[..], &[SHARED]].concat().join(",");
+        let accounts = [&ACCOUNTS[..], &[shared]].concat().join(",");
         run(Command::new(simchain()).args(["init", "--validators", &accounts, "--dir"]).arg(&dir));
-        // Keys as good as any, of nobody on the chain.
-        let others = [HOSTS.map(|(host, _)| host).as_slice(), &[SHARED]].concat().join(",");
+        let others = [HOSTS.map(|(host, _)| host).as_slice(), &[shared], others].concat().join(",");
         run(Command::new(simchain()).args(["init", "--validators", &others, "--dir"]).arg(dir.join("nodes")));
         let mut chain = Chain { dir, nodes: Vec::new() };
         for (i, account) in ACCOUNTS.iter().enumerate() {
@@ -232,7 +234,7 @@ fn the_readme_shows_the_same_commands_as_the_page() {
 fn the_package_lives_from_installation_to_purge() {
     need(&[("systemd-analyze", "apt-get install systemd")]);
     let ground = Ground::new();
-    let chain = Chain::start(ground.dir.path().join("chain"));
+    let chain = Chain::start(ground.dir.path().join("chain"), SHARED, &[]);
     let (first, second) = (package(Some("0.1.0-1"), ground.dir.path()), package(Some("0.1.1-1"), ground.dir.path()));
     let host = ground.boot("host-a", "10.0.0.1", &[(&chain.dir.join("signs"), "/var/lib/near/signs")]);
     chain.give_node(&host);
@@ -344,7 +346,7 @@ fn three_hosts_go_from_nothing_to_active_by_the_commands_of_the_page() {
     let ground = Ground::new();
     let dir = ground.dir.path();
     let deb = package(None, dir);
-    let chain = Chain::start(dir.join("chain"));
+    let chain = Chain::start(dir.join("chain"), SHARED, &[]);
     let signs = chain.dir.join("signs");
     let boot = |(name, addr): &(&str, &str)| ground.boot(name, addr, &[(&signs, "/var/lib/near/signs")]);
     let hosts: Vec<Host> = HOSTS.iter().map(boot).collect();
