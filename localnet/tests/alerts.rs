@@ -19,7 +19,7 @@ use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
 use localnet::judge::table::table;
 use localnet::net::tls;
-use localnet::net::{ChainKind, Shape, write_file};
+use localnet::net::{ChainKind, HookKind, Shape, write_file};
 use localnet::process::launch::{self, diagnosis};
 use localnet::runs::demo::Pair;
 use monitors::{Alert, Monitors};
@@ -87,7 +87,8 @@ fn alerts_fire_arrive_and_end_as_hosts_are_lost_and_return() {
 #[ignore = "needs prometheus and prometheus-alertmanager; see README"]
 fn every_query_of_the_dashboard_has_an_answer() {
     let ground = Ground::new();
-    let shape = Shape { cosmovisor: true, ..Shape::usual(ChainKind::Sim) };
+    // Hooks are counted where there are some.
+    let shape = Shape { cosmovisor: true, hooks: HookKind::Crash, ..Shape::usual(ChainKind::Sim) };
     let net = launch::prepare(&ground.dir, shape).unwrap();
     tls::write(&net).unwrap();
     for host in &net.hosts {
