@@ -75,7 +75,13 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         log: None,
     };
     let to_guard = [
-        ToGuard::Hello { protocol: 2, member: "a".into(), links: vec![link], kill_max: Duration::from_millis(150) },
+        ToGuard::Hello {
+            protocol: 2,
+            member: "a".into(),
+            links: vec![link],
+            kill_max: Duration::from_millis(150),
+            watchdog: None,
+        },
         ToGuard::Start { node, validator_epoch: Some(Epoch(3)) },
         ToGuard::Arm { epoch: Epoch(3), deadline: BootTime::from_nanos(1_000_000_000) },
         ToGuard::Stop { timeout: Duration::from_millis(1500) },

@@ -29,6 +29,7 @@ const GUARD_REACHES: &[&str] = &[
     "base::public_key",
     "host::key_links",
     "host::guard",
+    "host::watchdog",
 ];
 
 /// All that the signer's binary may reach, which has the key in its memory: no chain node, no other member, no runtime.

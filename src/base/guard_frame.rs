@@ -45,7 +45,16 @@ pub enum ToGuard {
     /// Refused, and the connection closed, when the protocol is unknown, a link makes no sense, or the
     /// guard runs a chain node or is armed for another member. A guard that has not fenced by half of
     /// `kill_max` after a deadline is killed by the kernel, and its chain node with it.
-    Hello { protocol: u32, member: NodeId, links: Vec<LinkSpec>, kill_max: Duration },
+    Hello {
+        protocol: u32,
+        member: NodeId,
+        links: Vec<LinkSpec>,
+        kill_max: Duration,
+        /// Refused when it cannot be had, unless the guard is armed: then what it has stays. A coordinator of an earlier
+        /// version asks for none.
+        #[serde(default)]
+        watchdog: Option<WatchdogSpec>,
+    },
     /// Starts the chain node. With `validator_epoch`, as a validator: refused unless the guard is armed under that
     /// epoch. Without it, as a standby: the guard puts the links into standby first, which may take as long as their
     /// disk does. `Stop` takes it back until then.
@@ -86,6 +95,14 @@ impl ToGuard {
     }
 }
 
+/// A device of the host's that resets it unless it is fed in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogSpec {
+    pub device: PathBuf,
+    /// A longer time-out does not fit the lease.
+    pub timeout_max: Duration,
+}
+
 /// From the guard to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromGuard {
@@ -98,6 +115,9 @@ pub enum FromGuard {
         /// It answers `Ping`. A guard of an earlier version does not say, and takes none.
         #[serde(default)]
         answers_pings: bool,
+        /// The time-out of the watchdog that it feeds while it is armed. A guard of an earlier version knows none.
+        #[serde(default)]
+        watchdog: Option<Duration>,
     },
     Pong,
     Started {

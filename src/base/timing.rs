@@ -209,6 +209,12 @@ impl Timing {
         (self.lease - self.heartbeat - Duration::from_millis(1)).min(VOTE_MAX)
     }
 
+    /// The longest time-out of a watchdog that can be fed while a lease lives: it must run out before the lease does, also
+    /// when an answer came a heartbeat late, and not before the guard has had `kill_max` to kill.
+    pub fn watchdog_max(&self) -> Duration {
+        self.lease_min() - self.kill_max - self.heartbeat
+    }
+
     /// When the guard fires for a lease that a quorum acknowledged with requests sent at `acked_at`.
     pub fn deadline(&self, acked_at: BootTime) -> BootTime {
         let deadline = acked_at + (self.lease_min() - self.kill_max);
@@ -269,6 +275,12 @@ mod tests {
         let deadline = Timing::LAN.deadline(sent);
         assert_eq!(deadline, sent + ms(999 - 150));
         assert!(deadline + Timing::LAN.kill_max() < sent + Timing::LAN.promise());
+    }
+
+    #[test]
+    fn the_devices_of_most_hosts_take_whole_seconds_which_only_a_long_lease_has_room_for() {
+        assert_eq!(Timing::WAN.watchdog_max(), ms(2997 - 300 - 400));
+        assert!([Timing::FAST, Timing::LAN].iter().all(|timing| timing.watchdog_max() < ms(1000)));
     }
 
     #[test]

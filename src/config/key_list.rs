@@ -304,6 +304,12 @@ pub const KEYS: &[Key] = &[
         "HTTP: a status page at /, and /metrics /health /ready /node-pid",
     ),
     optional(
+        "watchdog.device",
+        r#"device = "/dev/watchdog""#,
+        "no watchdog",
+        "Resets this host when its kernel hangs while it holds the baton",
+    ),
+    optional(
         "hooks.on_holder",
         r#"on_holder = ["/etc/baton/hooks/webhook"]"#,
         "nothing is run",

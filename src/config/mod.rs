@@ -63,6 +63,8 @@ pub struct Config {
     pub chain: Option<Chain>,
     /// Where /metrics, /health, /ready and /node-pid are served; `None` serves nothing.
     pub metrics_listen: Option<SocketAddr>,
+    /// Fed by the guard while this host holds.
+    pub watchdog: Option<PathBuf>,
     pub hooks: Hooks,
     /// What is allowed and probably not meant, a line each, for the log.
     pub warnings: Vec<String>,

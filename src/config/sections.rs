@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::ids::{NodeId, Role, is_plain_name};
+use crate::base::signing::Custody;
 use crate::base::timing::{LeaseSpan, Timing};
 
 use super::chain_section;
 use super::error::ConfigError;
 use super::file::Document;
 use super::hooks_section;
-use super::{Cluster, Config, Member, Tls};
+use super::{Chain, Cluster, Config, Member, Tls};
 
 /// The highest priority of a member, in a configuration or by an operator's order.
 pub const PRIORITY_MAX: u32 = 1_000_000;
@@ -81,6 +82,7 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
     let timing = timing(doc)?;
     let older_members_lease = older_members_lease(doc)?;
     let metrics_listen = doc.socket_addr("metrics.listen")?;
+    let watchdog = watchdog(doc, &id, chain.as_ref())?;
     let hooks = hooks_section::hooks(doc, &id, role)?;
     Ok(Config {
         id,
@@ -97,9 +99,25 @@ pub(super) fn config(doc: &Document) -> Result<Config, ConfigError> {
         insecure,
         chain,
         metrics_listen,
+        watchdog,
         hooks,
         warnings,
     })
+}
+
+/// Of a host whose guard has a deadline to keep.
+fn watchdog(doc: &Document, id: &NodeId, chain: Option<&Chain>) -> Result<Option<PathBuf>, ConfigError> {
+    let key = "watchdog.device";
+    let device = doc.path(key)?;
+    let reason = match chain {
+        _ if device.is_none() => return Ok(None),
+        None => format!("{id} is an arbiter and never holds the baton, so there is nothing to watch"),
+        Some(chain) if chain.custody() == Custody::Signer => {
+            "with chain.custody = \"signer\" the log decides what is signed, and no deadline".to_owned()
+        }
+        Some(_) => return Ok(device),
+    };
+    Err(doc.bad(key, format!("{reason}; remove it")))
 }
 
 fn member_id(doc: &Document, key: &str) -> Result<NodeId, ConfigError> {

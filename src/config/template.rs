@@ -83,6 +83,10 @@ pub fn write(wanted: &Wanted) -> String {
     }
     page.table("metrics");
     page.set_or_show("metrics.listen", wanted.metrics.as_deref());
+    if wanted.chain.is_some() {
+        page.text.push_str("\n# A host whose kernel hangs is reset: docs/operating.md.\n#[watchdog]\n");
+        page.show("watchdog.device");
+    }
     page.hooks(wanted.chain.is_some());
     page.text
 }

@@ -14,6 +14,7 @@ use super::agreed_key::agreed_key;
 use super::links::HostLinks;
 use super::place::Place;
 use super::start::{self, Means, OfChain, Ready, Stored, not_bound};
+use crate::base::guard_frame::WatchdogSpec;
 use crate::base::service_manager::ServiceManager;
 use crate::base::time::BootTime;
 use crate::cluster::store::{MarkFile, Opened, PromiseFile, Reserve, Store, check_origin, count_start};
@@ -122,6 +123,11 @@ impl Means for Taking {
 
     async fn metrics(&self, listen: SocketAddr, _: &mut Vec<String>) -> Result<TcpListener> {
         Ok(exporter::bind(listen).await?)
+    }
+
+    /// The guard takes it, and tells whether it can.
+    async fn watchdog(&self, _: WatchdogSpec) -> Result<()> {
+        Ok(())
     }
 
     async fn store(&self, config: &Config) -> Result<((Opened, Arc<Reserve>), Stored)> {

@@ -13,8 +13,10 @@ use tokio::task::spawn_blocking;
 use super::agreed_key::agreed_key;
 use super::start::{self, Means, Stored, not_bound};
 use super::{Driver, KeyUse};
+use crate::base::guard_frame::WatchdogSpec;
 use crate::cluster::store::{Look, look};
 use crate::config::{Chain, Config};
+use crate::host::watchdog;
 use crate::operator::admin;
 use crate::operator::exporter::{self, ExporterError};
 
@@ -100,6 +102,15 @@ impl Means for Looking {
                 warnings.push(not_here("metrics.listen", listen, &source));
             }
             Err(error) => return Err(anyhow!(error)),
+        }
+        Ok(())
+    }
+
+    async fn watchdog(&self, spec: WatchdogSpec) -> Result<()> {
+        if self.has_to_be_free() {
+            spawn_blocking(move || watchdog::fit(&spec.device, spec.timeout_max))
+                .await?
+                .map_err(|reason| anyhow!("watchdog.device: {reason}"))?;
         }
         Ok(())
     }

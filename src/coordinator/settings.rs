@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::links::HostLinks;
 use crate::base::chain_node::Activation;
-use crate::base::guard_frame::LinesAs;
+use crate::base::guard_frame::{LinesAs, WatchdogSpec};
 use crate::base::ids::Role;
 use crate::base::signing::Custody;
 use crate::config::{self, Config, OnHalt};
@@ -48,7 +48,13 @@ pub(super) fn guard_settings(config: &Config, links: &HostLinks) -> Result<Guard
         log: None,
         lines_as: LinesAs::Text,
         kill_max: config.timing.kill_max(),
+        watchdog: watchdog(config),
     })
+}
+
+pub(super) fn watchdog(config: &Config) -> Option<WatchdogSpec> {
+    let device = config.watchdog.clone()?;
+    Some(WatchdogSpec { device, timeout_max: config.timing.watchdog_max() })
 }
 
 pub(super) fn signer_settings(config: &Config, section: &config::Signer, lines_as: LinesAs) -> Result<SignerSettings> {

@@ -11,7 +11,8 @@ use anyhow::{Result, anyhow, bail};
 
 use super::agreed_key::check_agreed_key;
 use super::links::HostLinks;
-use super::{Driver, KeyUse, key_reader, place};
+use super::{Driver, KeyUse, key_reader, place, settings};
+use crate::base::guard_frame::WatchdogSpec;
 use crate::base::ids::SignMark;
 use crate::base::time::BootTime;
 use crate::cluster::store::{MarkFile, PromiseFile};
@@ -43,6 +44,9 @@ pub(super) trait Means {
 
     /// The same of monitors.
     async fn metrics(&self, listen: SocketAddr, warnings: &mut Vec<String>) -> Result<Self::Listener>;
+
+    /// `device` resets this host in time for the lease.
+    async fn watchdog(&self, spec: WatchdogSpec) -> Result<()>;
 
     /// The store can be used.
     async fn store(&self, config: &Config) -> Result<(Self::Store, Stored)>;
@@ -97,6 +101,9 @@ pub(super) async fn go<M: Means>(config: &Config, key_use: KeyUse, means: &M) ->
         Some(chain) => Some(go_to_chain(config, chain, means, &mut warnings).await?),
         None => None,
     };
+    if let Some(spec) = settings::watchdog(config) {
+        means.watchdog(spec).await?;
+    }
     let certificates = config.tls.as_ref().map(|tls| Certificates::read(tls, &config.id)).transpose();
     let certificates = certificates.map_err(|error| anyhow!("[tls] {error}"))?;
     warnings.extend(certificates.as_ref().and_then(Certificates::expiry_warning));

@@ -9,6 +9,7 @@ mod meaning;
 mod mistakes;
 mod signer;
 mod upgrade;
+mod watchdog;
 
 use std::fs;
 

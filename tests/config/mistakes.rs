@@ -54,7 +54,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_known_key() {
         (
             "[member]",
             "\"a\\nb\" = 1\n[member]",
-            "unknown key a\\nb in baton.toml:1; the sections are member, cluster, timing, tls, chain, upgrade, signer, metrics, hooks",
+            "unknown key a\\nb in baton.toml:1; the sections are member, cluster, timing, tls, chain, upgrade, signer, metrics, watchdog, hooks",
         ),
     ]);
 }

@@ -6,7 +6,7 @@ use super::load;
 use baton::base::privval_address::PrivvalAddress;
 
 /// A validator host's file with these lines in `[signer]`.
-fn with_signer(lines: &str) -> String {
+pub fn with_signer(lines: &str) -> String {
     format!(
         r#"
 [member]

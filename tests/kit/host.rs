@@ -81,6 +81,7 @@ impl Host {
                 log: None,
                 lines_as: LinesAs::Text,
                 kill_max: timing().kill_max(),
+                watchdog: None,
             },
             stop_timeout: chain.stop_timeout,
             probe_every: chain.probe.every,

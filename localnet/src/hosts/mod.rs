@@ -7,6 +7,7 @@ pub mod faults;
 pub mod folders;
 pub mod hooks;
 pub mod power;
+pub mod watchdog;
 
 use std::fmt::Write;
 use std::fs;

@@ -18,6 +18,7 @@ use crate::compose;
 use crate::hosts::clock;
 use crate::hosts::disks;
 use crate::hosts::faults::{self, What};
+use crate::hosts::watchdog;
 use crate::hosts::{self, make_dir};
 use crate::judge::measure::height_in;
 use crate::judge::status::{self, Status};
@@ -228,6 +229,7 @@ fn spawn_coordinator(net: &Net, host: &str, name: &str, confined: &Confined) -> 
     let mut command = Command::new(&net.programs.baton);
     command.args(["run", "--config"]).arg(net.config_file(name));
     clock::give_to(net, host, &mut command);
+    watchdog::give_to(net, host, &mut command);
     spawn(
         net,
         confined.wrap(host, command),

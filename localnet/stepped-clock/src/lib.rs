@@ -9,6 +9,8 @@
 //!
 //! And before `recv` and `send`, for what is signed (`streams.rs`).
 //!
+//! And before `open`, `ioctl`, `write` and `close`, for a watchdog that resets nothing (`watchdog.rs`).
+//!
 //! The file is four little words, shared by all who map it: the step, how often anybody read a stepped clock, what a
 //! sync takes longer, and how many did.
 
@@ -16,6 +18,7 @@
 
 mod streams;
 mod syncs;
+mod watchdog;
 
 use std::ffi::{c_int, c_void};
 use std::fs::OpenOptions;

@@ -28,5 +28,6 @@ mod upgrade_failures;
 mod upgrade_killed;
 mod upgrade_mixed;
 mod verbs;
+mod watchdog;
 mod wires;
 mod wrapper;

@@ -20,6 +20,7 @@ mod say;
 mod state;
 mod tidy;
 mod wake;
+mod watchdog;
 
 use std::collections::VecDeque;
 use std::io;
@@ -109,6 +110,7 @@ impl Loop {
             }
             self.guard.advance(now);
             self.guard.note_tidied();
+            self.guard.note_watchdog();
             self.tell();
             self.admit(now);
             self.hear();

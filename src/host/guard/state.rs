@@ -12,8 +12,9 @@ use super::node::Node;
 use super::say;
 use super::say::{say_of, speak_for};
 use super::tidy::{Tidied, Tidier};
+use super::watchdog::Watchdog;
 use crate::base::guard_frame::{
-    Armed, ExitCause, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeSpec, OTHER_PROTOCOL, ToGuard,
+    Armed, ExitCause, FromGuard, GUARD_PROTOCOL, LinkSpec, NodeSpec, OTHER_PROTOCOL, ToGuard, WatchdogSpec,
 };
 use crate::base::ids::{Epoch, NodeId};
 use crate::base::time::BootTime;
@@ -35,6 +36,9 @@ pub(super) struct Guard {
     fence: Fence,
     /// Set for as long as the fence is armed.
     backstop: Backstop,
+    /// From the newest accepted `Hello`, if it named one. It is fed while the fence is armed, and until what that has fired
+    /// for is dead.
+    watchdog: Option<Watchdog>,
     /// From the deadline until the chain node must be dead, from the newest accepted `Hello`.
     kill_max: Duration,
     /// A fence that is not finished: its epoch and when it fired.
@@ -75,6 +79,7 @@ impl Guard {
             tidier,
             fence: Fence::default(),
             backstop,
+            watchdog: None,
             kill_max: Duration::ZERO,
             firing: None,
             node: None,
@@ -135,6 +140,7 @@ impl Guard {
             // Told before the links are touched: they may take as long as their disk, and the node is dead.
             fenced = Some(FromGuard::Fenced { epoch, fired_at, done_at: BootTime::now(), links_error: None });
             self.tidier.ask(&self.links);
+            self.rest_watchdog();
         }
         self.news.extend(exited.into_iter().chain(fenced));
     }
@@ -180,8 +186,8 @@ impl Guard {
         let request = frame.name();
         let superseded_by = if let ToGuard::Arm { epoch, .. } = &frame { self.fence.superseded(*epoch) } else { None };
         let answer = match frame {
-            ToGuard::Hello { protocol, member, links, kill_max } => {
-                return match self.hello(protocol, member, links, kill_max) {
+            ToGuard::Hello { protocol, member, links, kill_max, watchdog } => {
+                return match self.hello(protocol, member, links, kill_max, watchdog) {
                     Ok(welcome) => Answer::Frame(welcome),
                     Err(reason) => Answer::Close(refused(request, reason)),
                 };
@@ -211,6 +217,7 @@ impl Guard {
         member: NodeId,
         links: Vec<LinkSpec>,
         kill_max: Duration,
+        watchdog: Option<WatchdogSpec>,
     ) -> Result<FromGuard, String> {
         if protocol != GUARD_PROTOCOL {
             return Err(format!("{OTHER_PROTOCOL}{protocol} is unknown, this guard speaks {GUARD_PROTOCOL}"));
@@ -218,6 +225,9 @@ impl Guard {
         let busy = self.node.is_some() || self.fence.armed().is_some();
         if let Some(served) = self.member.as_ref().filter(|served| busy && **served != member) {
             return Err(format!("this guard serves member {served}; give {member} a run_dir of its own"));
+        }
+        if self.fence.armed().is_none() && self.firing.is_none() {
+            self.have_watchdog(watchdog, kill_max)?;
         }
         if self.links.last().is_none_or(|newest| newest.specs() != links) {
             self.links.push(Arc::new(KeyLinks::new(links).map_err(|e| e.to_string())?));
@@ -233,7 +243,18 @@ impl Guard {
             node: self.node.as_ref().map(|node| node.process.clone()),
             armed: self.fence.armed(),
             answers_pings: true,
+            watchdog: self.watchdog.as_ref().map(Watchdog::timeout),
         })
+    }
+
+    /// The one that is wanted, of which nothing is known until now, in place of another.
+    fn have_watchdog(&mut self, wanted: Option<WatchdogSpec>, kill_max: Duration) -> Result<(), String> {
+        let had = self.watchdog.take();
+        if let Some(wanted) = wanted {
+            let same = had.filter(|had| had.is_as(&wanted, kill_max));
+            self.watchdog = Some(same.map_or_else(|| Watchdog::start(wanted, kill_max), Ok)?);
+        }
+        Ok(())
     }
 
     fn start_validator(&mut self, spec: &NodeSpec, epoch: Epoch) -> Result<FromGuard, String> {
@@ -300,6 +321,9 @@ impl Guard {
         let armed = renewed.arm(epoch, deadline, now)?;
         self.backstop.set(armed.deadline() + self.kill_max / 2).map_err(|e| format!("set the backstop: {e}"))?;
         self.fence = renewed;
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.watch(armed.deadline());
+        }
         Ok(FromGuard::Armed(armed))
     }
 
@@ -307,6 +331,7 @@ impl Guard {
         self.fence.disarm(epoch)?;
         if self.fence.armed().is_none() {
             self.unset_backstop();
+            self.rest_watchdog();
         }
         if let Some(node) = &mut self.node {
             node.process.validator_epoch = None;
@@ -344,6 +369,16 @@ impl Guard {
         self.withhold("the guard is about to end");
         self.leaving = true;
         Ok(())
+    }
+
+    fn rest_watchdog(&self) {
+        if let (Some(watchdog), None) = (&self.watchdog, self.fence.armed()) {
+            watchdog.rest();
+        }
+    }
+
+    pub(super) fn note_watchdog(&self) {
+        self.watchdog.iter().flat_map(Watchdog::troubles).for_each(|trouble| say(&trouble));
     }
 
     /// One that stays set costs a guard that has nothing left to fence.

@@ -26,7 +26,7 @@ pub use end::{Ended, end_all};
 pub use sweep::SweepError;
 
 use crate::base::guard_frame::{
-    Armed, FrameBuffer, FrameError, FromGuard, LinesAs, LinkSpec, NodeProcess, ToGuard, encode,
+    Armed, FrameBuffer, FrameError, FromGuard, LinesAs, LinkSpec, NodeProcess, ToGuard, WatchdogSpec, encode,
 };
 use crate::base::ids::NodeId;
 use crate::base::processes;
@@ -52,6 +52,7 @@ pub struct GuardSettings {
     pub lines_as: LinesAs,
     /// From `Timing`: a guard that is silent for half of it after its deadline is overdue.
     pub kill_max: Duration,
+    pub watchdog: Option<WatchdogSpec>,
 }
 
 /// What the guard knew when we attached.
@@ -62,6 +63,8 @@ pub struct Attached {
     pub node: Option<NodeProcess>,
     pub armed: Option<Armed>,
     pub answers_pings: bool,
+    /// The time-out of the watchdog that it feeds.
+    pub watchdog: Option<Duration>,
 }
 
 #[derive(Debug)]

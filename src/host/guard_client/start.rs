@@ -87,7 +87,8 @@ pub(super) async fn greet(
     mut connection: UnixStream,
 ) -> Result<Option<Greeted>, GuardError> {
     let (member, links) = (settings.member.clone(), settings.links.clone());
-    let hello = ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links, kill_max: settings.kill_max };
+    let (kill_max, watchdog) = (settings.kill_max, settings.watchdog.clone());
+    let hello = ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links, kill_max, watchdog };
     let hello = encode(&hello)?;
     let mut buffer = FrameBuffer::default();
     let answer = timeout(ANSWER_BOUND, async {
@@ -111,10 +112,10 @@ pub(super) async fn greet(
         Ok(Ok(FromGuard::Welcome { protocol, .. })) if protocol != GUARD_PROTOCOL => {
             Err(other_version(format!("it speaks protocol {protocol}, we speak {GUARD_PROTOCOL}")))
         }
-        Ok(Ok(FromGuard::Welcome { guard_pid, node, armed, answers_pings, .. })) => {
+        Ok(Ok(FromGuard::Welcome { guard_pid, node, armed, answers_pings, watchdog, .. })) => {
             let held = Held::open(guard_pid).map_err(|e| socket_error(socket, e))?;
             let guard = held.ok_or_else(|| socket_error(socket, "the guard died while it greeted us"))?;
-            let attached = Attached { guard_pid, node, armed, answers_pings };
+            let attached = Attached { guard_pid, node, armed, answers_pings, watchdog };
             Ok(Some(Greeted { connection, buffer, guard, attached, socket: socket.to_path_buf() }))
         }
         Ok(Ok(FromGuard::Refused { reason, .. })) if reason.starts_with(OTHER_PROTOCOL) => Err(other_version(reason)),

@@ -20,6 +20,7 @@ fn settings(place: &Place) -> GuardSettings {
         log: Some(place.path("guard.log")),
         lines_as: LinesAs::Text,
         kill_max: ms(150),
+        watchdog: None,
     }
 }
 

@@ -128,7 +128,7 @@ impl Place {
     }
 
     pub fn hello(&self, member: &str, protocol: u32) -> ToGuard {
-        ToGuard::Hello { protocol, member: member.into(), links: self.links(), kill_max: KILL_MAX }
+        ToGuard::Hello { protocol, member: member.into(), links: self.links(), kill_max: KILL_MAX, watchdog: None }
     }
 
     /// Connects and says Hello.

@@ -100,6 +100,7 @@ fn a_standby_outlives_its_coordinator_and_is_adopted_by_the_next() {
         node: Some(started.clone()),
         armed: Some(armed),
         answers_pings: true,
+        watchdog: None,
     };
     assert_eq!(welcome, expected);
     assert!(lives(started.pid));

@@ -123,7 +123,13 @@ fn monitors_that_look_at_a_dying_chain_node_do_not_hold_up_its_guard() {
     let guard = place.guard();
     let mut wire = Wire::connect(&place.socket());
     let member = "host-a".into();
-    wire.send(&ToGuard::Hello { protocol: GUARD_PROTOCOL, member, links: place.links(), kill_max: ms(100) });
+    wire.send(&ToGuard::Hello {
+        protocol: GUARD_PROTOCOL,
+        member,
+        links: place.links(),
+        kill_max: ms(100),
+        watchdog: None,
+    });
     assert!(matches!(wire.next(), FromGuard::Welcome { .. }));
     let us = std::env::current_exe().expect("this program");
     let node = place.node(&format!("exec {} --ignored --exact guard::realtime::many_threads", us.display()));
