@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use baton::base::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, encode};
+use baton::base::guard_frame::{Armed, FromGuard, LinkSpec, NodeSpec, ToGuard, WatchdogSpec, encode};
 use baton::base::ids::Epoch;
 use baton::base::signing::Hrs;
 use baton::base::time::{BootTime, WallTime};
@@ -80,7 +80,7 @@ fn real_inputs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             member: "a".into(),
             links: vec![link],
             kill_max: Duration::from_millis(150),
-            watchdog: None,
+            watchdog: Some(WatchdogSpec { device: "/dev/watchdog".into(), timeout_max: Duration::from_secs(2) }),
         },
         ToGuard::Start { node, validator_epoch: Some(Epoch(3)) },
         ToGuard::Arm { epoch: Epoch(3), deadline: BootTime::from_nanos(1_000_000_000) },

@@ -24,6 +24,11 @@ pub(super) async fn attach(hands: &Arc<Hands>) -> Result<mpsc::UnboundedReceiver
     let (events, receiver) = mpsc::unbounded_channel();
     let (client, attached) = GuardClient::attach(hands.guard_settings.clone(), events).await?;
     info!(guard = attached.guard_pid, node = ?attached.node.as_ref().map(|n| n.pid), "guard attached");
+    if hands.guard_settings.watchdog.is_some() && attached.watchdog.is_none() {
+        warn!(
+            "this guard feeds no watchdog: it is of an earlier version, or was armed without one before this coordinator came"
+        );
+    }
     hands.guard().client = Some(client);
     hands.attached.send_replace(true);
     hands.node_ran.fetch_or(attached.node.is_some(), Ordering::Relaxed);

@@ -106,7 +106,7 @@ impl Drop for Watchdog {
 
 /// The lease of a guard that is armed until `deadline` lives until `kill_max` later, and the device runs out then.
 fn last_feeding(deadline: BootTime, kill_max: Duration, timeout: Duration) -> BootTime {
-    BootTime::from_nanos((deadline + kill_max).as_nanos().saturating_sub(timeout.as_nanos() as u64))
+    deadline + kill_max - timeout
 }
 
 /// Between two feedings: a feeder that is late by one is in time still, and the last feeding comes late enough for the
