@@ -7,6 +7,7 @@ mod hooks;
 mod keys;
 mod meaning;
 mod mistakes;
+mod nix;
 mod signer;
 mod upgrade;
 mod watchdog;
