@@ -356,7 +356,7 @@ fn rooms_of_one_floor_import_each_other_in_no_circle() {
 }
 
 #[test]
-fn the_guard_reaches_nine_rooms_and_no_more() {
+fn the_guard_reaches_ten_rooms_and_no_more() {
     let graph = rooms(&sources(), &House::real());
     assert!(graph.contains_key("bin::baton-guard"), "the guard's binary was not found");
     let reached = reach("bin::baton-guard", &graph);
