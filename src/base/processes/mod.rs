@@ -9,7 +9,7 @@ mod listeners;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use files::{Lock, OpenFile, is_unreadable, locks, open_files, parse_locks};
@@ -54,10 +54,13 @@ pub enum Environment {
     Unclear,
 }
 
+/// In bytes; longer ones take one more reading.
+const ENVIRONMENT_USUAL: usize = 128 << 10;
+
 pub fn environment(pid: u32) -> Environment {
     // What was read may be of the program before, and what is looked at of the next one: then it is read once more.
     for _ in 0..3 {
-        match fs::read(format!("/proc/{pid}/environ")) {
+        match read_at_once(&format!("/proc/{pid}/environ")) {
             Ok(environment) if environment.is_empty() => {}
             Ok(environment) => return Environment::Of(environment),
             Err(_) => return Environment::None,
@@ -74,6 +77,19 @@ pub fn environment(pid: u32) -> Environment {
         }
     }
     Environment::Unclear
+}
+
+/// In one call: a later one gives no more once the process runs another program, as if the file ended there.
+fn read_at_once(file: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; ENVIRONMENT_USUAL];
+    loop {
+        let count = fs::File::open(file)?.read(&mut bytes)?;
+        if count < bytes.len() {
+            bytes.truncate(count);
+            return Ok(bytes);
+        }
+        bytes.resize(2 * bytes.len(), 0);
+    }
 }
 
 /// Who was started by `pid` and lives, or was left to it as an orphan. One may be missing while another one ends; the
