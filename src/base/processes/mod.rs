@@ -55,12 +55,12 @@ pub enum Environment {
 }
 
 /// In bytes; longer ones take one more reading.
-const ENVIRONMENT_USUAL: usize = 128 << 10;
+const SHOWN_USUAL: usize = 128 << 10;
 
 pub fn environment(pid: u32) -> Environment {
     // What was read may be of the program before, and what is looked at of the next one: then it is read once more.
     for _ in 0..3 {
-        match read_at_once(&format!("/proc/{pid}/environ")) {
+        match read_at_once(format!("/proc/{pid}/environ")) {
             Ok(environment) if environment.is_empty() => {}
             Ok(environment) => return Environment::Of(environment),
             Err(_) => return Environment::None,
@@ -79,11 +79,15 @@ pub fn environment(pid: u32) -> Environment {
     Environment::Unclear
 }
 
-/// In one call: a later one gives no more once the process runs another program, as if the file ended there.
-fn read_at_once(file: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; ENVIRONMENT_USUAL];
+/// What /proc shows of a process's memory, as its arguments and its environment, in one call: a later one gives no more
+/// once the process runs another program, as if the file ended there.
+///
+/// # Errors
+/// There is no such process, or this user may not look.
+pub fn read_at_once(file: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; SHOWN_USUAL];
     loop {
-        let count = fs::File::open(file)?.read(&mut bytes)?;
+        let count = fs::File::open(&file)?.read(&mut bytes)?;
         if count < bytes.len() {
             bytes.truncate(count);
             return Ok(bytes);
@@ -121,7 +125,7 @@ pub fn family(mut roots: BTreeSet<u32>, all: &[Stat], barrier: u32) -> BTreeSet<
 /// any other process.
 pub fn guard_on(socket: &Path, all: &[Stat]) -> Option<u32> {
     let serves = |pid: u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = read_at_once(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         let is_guard = words[0].ends_with(b"baton-guard");
         is_guard && words.windows(2).any(|two| two[0] == b"--socket" && two[1] == socket.as_os_str().as_encoded_bytes())

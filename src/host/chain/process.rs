@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::DriverError;
+use crate::base::processes::read_at_once;
 use crate::config::Chain;
 
 /// Shells, of which `-c TEXT` is looked into.
@@ -91,8 +92,8 @@ impl Process {
             let words = content.split(|byte| *byte == 0);
             words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
         };
-        let argv = strings(std::fs::read(at("cmdline")).ok().filter(|content| !content.is_empty())?);
-        let env = std::fs::read(at("environ")).map(strings).unwrap_or_default();
+        let argv = strings(read_at_once(at("cmdline")).ok().filter(|content| !content.is_empty())?);
+        let env = read_at_once(at("environ")).map(strings).unwrap_or_default();
         let pair = |line: &String| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
         let own_mounts = std::fs::read_link("/proc/self/ns/mnt").ok();
         let elsewhere = std::fs::read_link(at("ns/mnt"))
