@@ -9,6 +9,7 @@ mod key_links_kills;
 mod kit;
 mod near_node;
 mod privval;
+mod processes;
 mod signer;
 mod upgrade;
 mod upgrade_node;

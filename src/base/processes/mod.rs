@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 pub use files::{Lock, OpenFile, is_unreadable, locks, open_files, parse_locks};
 pub use listeners::{Listener, holders, listening, parse_listening, reaching};
@@ -32,15 +33,24 @@ pub fn all() -> io::Result<Vec<Stat>> {
 }
 
 pub fn stat(pid: u32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // proc(5): "pid (comm) state ppid pgrp session …"; comm may hold spaces and parentheses.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat {
-        pid,
-        parent: fields.get(1)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
-        started: fields.get(19)?.parse().ok()?,
-    })
+    let line = StatLine::of(pid)?;
+    Some(Stat { pid, parent: line.number(4)?, session: line.number(6)?, started: line.number(22)? })
+}
+
+/// Of /proc/PID/stat, from the third field on: "pid (comm) state ppid pgrp session …".
+struct StatLine(String);
+
+impl StatLine {
+    fn of(pid: u32) -> Option<StatLine> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // comm may hold spaces and parentheses.
+        Some(StatLine(text.rsplit_once(')')?.1.to_owned()))
+    }
+
+    /// The field that proc(5) gives this number.
+    fn number<T: FromStr>(&self, field: usize) -> Option<T> {
+        self.0.split_whitespace().nth(field - 3)?.parse().ok()
+    }
 }
 
 /// What a process was started with, as far as this user may look.
@@ -65,14 +75,11 @@ pub fn environment(pid: u32) -> Environment {
             Ok(environment) => return Environment::Of(environment),
             Err(_) => return Environment::None,
         }
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return Environment::None };
-        // The third field (state) is the first behind the name, as in `stat`.
-        let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3).copied().unwrap_or("0");
-        let (vsize, end_code, env_start, env_end) = (field(23), field(27), field(50), field(51));
+        let Some(line) = StatLine::of(pid) else { return Environment::None };
+        let [memory, end_code, env_start, env_end] = [23, 27, 50, 51].map(|field| line.number(field).unwrap_or(0_u64));
         // Without memory are those that end and the kernel's own threads. execve(2) gives the new memory its environment
         // first, and the bounds of the program's code after that.
-        if vsize == "0" || (end_code != "0" && env_start == env_end) {
+        if memory == 0 || (end_code != 0 && env_start == env_end) {
             return Environment::None;
         }
     }
