@@ -45,7 +45,7 @@ pub(super) trait Means {
     /// The same of monitors.
     async fn metrics(&self, listen: SocketAddr, warnings: &mut Vec<String>) -> Result<Self::Listener>;
 
-    /// `device` resets this host in time for the lease.
+    /// The device that `spec` names resets this host in time for the lease.
     async fn watchdog(&self, spec: WatchdogSpec) -> Result<()>;
 
     /// The store can be used.

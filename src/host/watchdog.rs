@@ -19,7 +19,6 @@ const STOP: &[u8] = b"V";
 const FEED: &[u8] = b"\0";
 /// `/dev/watchdog` is another name of the first one, of which sysfs does not tell at this number.
 const FIRST: (u32, u32) = (10, 130);
-const SYSFS: &str = "/sys";
 
 #[allow(unsafe_code)] // The macros make the bodies of functions that take a pointer.
 mod ioctl {
@@ -98,7 +97,9 @@ impl Device {
 /// # Errors
 /// In words, with what to do.
 pub fn fit(path: &Path, max: Duration) -> Result<Duration, String> {
-    check_stops(path, Path::new(SYSFS))?;
+    if let Some(nowayout) = nowayout(path) {
+        check_stops(path, &nowayout)?;
+    }
     let mut device = Device::open(path)?;
     let fitting = shortest(path, &mut device);
     device.stop().map_err(|error| format!("stop {}: {error}; it runs, and resets this host", path.display()))?;
@@ -134,20 +135,18 @@ fn shortest(path: &Path, device: &mut Device) -> Result<Duration, String> {
 /// In seconds; no lease is longer.
 const LONGEST_SHORTEST: u64 = 120;
 
-/// A device that nobody can stop would reset a host whose guard has nothing to watch any more.
-fn check_stops(path: &Path, sysfs: &Path) -> Result<(), String> {
-    let Ok(found) = fs::metadata(path) else { return Ok(()) };
-    let number = (major(found.rdev()), minor(found.rdev()));
-    let of_it = match number {
-        FIRST => sysfs.join("class/watchdog/watchdog0"),
-        (major, minor) => sysfs.join(format!("dev/char/{major}:{minor}")),
-    };
-    check_stops_by(path, &of_it.join("nowayout"))
+/// Where sysfs tells of the device at `path` whether it goes on for ever once it runs. Older kernels do not tell.
+fn nowayout(path: &Path) -> Option<PathBuf> {
+    let number = fs::metadata(path).ok()?.rdev();
+    Some(match (major(number), minor(number)) {
+        FIRST => "/sys/class/watchdog/watchdog0/nowayout".into(),
+        (major, minor) => format!("/sys/dev/char/{major}:{minor}/nowayout").into(),
+    })
 }
 
-fn check_stops_by(path: &Path, told: &PathBuf) -> Result<(), String> {
-    // Older kernels do not tell.
-    if fs::read_to_string(told).is_ok_and(|told| told.trim() == "1") {
+/// A device that nobody can stop would reset a host whose guard has nothing to watch any more.
+fn check_stops(path: &Path, nowayout: &Path) -> Result<(), String> {
+    if fs::read_to_string(nowayout).is_ok_and(|told| told.trim() == "1") {
         let at = path.display();
         return Err(format!("{at} cannot be stopped once it runs (nowayout): load its driver with nowayout=0"));
     }
@@ -167,10 +166,9 @@ mod tests {
         fs::write(at("file"), "").expect("a file");
         let file = fit(&at("file"), Duration::from_secs(2)).expect_err("a file");
         assert!(file.ends_with("/file is no watchdog, or one whose time-out cannot be set"), "{file}");
-        fs::create_dir_all(at("class/watchdog/watchdog0")).expect("a directory");
         for (told, refused) in [("0\n", false), ("1\n", true)] {
-            fs::write(at("class/watchdog/watchdog0/nowayout"), told).expect("a file");
-            let said = check_stops_by(&at("file"), &at("class/watchdog/watchdog0/nowayout"));
+            fs::write(at("nowayout"), told).expect("a file");
+            let said = check_stops(&at("file"), &at("nowayout"));
             assert_eq!(said.is_err(), refused, "{said:?}");
         }
     }

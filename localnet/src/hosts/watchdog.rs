@@ -20,10 +20,10 @@ fn log(net: &Net, host: &str) -> PathBuf {
     device(net, host).with_extension("log")
 }
 
-/// From its next start on, `host` has one that `says`: its shortest time-out in seconds, or `busy`.
-pub fn install(net: &Net, host: &str, says: &str) -> Result<()> {
+/// From its next start on, each host with a chain node has one that `says`: its shortest time-out in seconds, or `busy`.
+pub fn install(net: &Net, says: &str) -> Result<()> {
     clock::install(net)?;
-    write_file(&device(net, host), says)
+    net.signers().try_for_each(|host| write_file(&device(net, &host.id), says))
 }
 
 /// What `command` starts on `host` finds that host's, where it has one.

@@ -10,6 +10,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::OnceLock;
 
+use super::kernel_ns;
+
 const FILE: &str = "RECORDED_STREAM";
 const PROGRAM: &str = "baton-signer\n";
 
@@ -26,13 +28,6 @@ fn open() -> Option<File> {
     OpenOptions::new().append(true).create(true).open(path).ok()
 }
 
-fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: It is written to and not kept.
-    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
 /// # Safety
 /// `bytes` may be read from for `count`.
 unsafe fn note(kind: u8, bytes: *const c_void, count: usize) {
@@ -42,7 +37,7 @@ unsafe fn note(kind: u8, bytes: *const c_void, count: usize) {
     let mut record = vec![kind];
     record.extend(std::process::id().to_le_bytes());
     record.extend((count as u32).to_le_bytes());
-    record.extend(monotonic_ns().to_le_bytes());
+    record.extend(kernel_ns(libc::CLOCK_MONOTONIC).to_le_bytes());
     record.extend(bytes);
     // Without its record nobody could judge what is signed.
     if file.write_all(&record).is_err() {

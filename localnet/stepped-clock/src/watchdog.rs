@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
+use super::kernel_ns;
+
 const FILE: &str = "STAND_IN_WATCHDOG";
 /// As in linux/watchdog.h.
 const SET_TIMEOUT: c_ulong = 0xc004_5706;
@@ -36,13 +38,9 @@ fn is_device(file: c_int) -> bool {
 /// Nobody could judge a device without a log.
 fn note(what: &str) {
     let Some(path) = path() else { return };
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: It is written to and not kept.
-    unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_BOOTTIME, &mut time) };
-    let nanos = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
     let mut log = path.clone();
     log.push(".log");
-    let line = format!("{} {what} {nanos}\n", std::process::id());
+    let line = format!("{} {what} {}\n", std::process::id(), kernel_ns(libc::CLOCK_BOOTTIME));
     let noted =
         OpenOptions::new().append(true).create(true).open(log).and_then(|mut log| log.write_all(line.as_bytes()));
     if noted.is_err() {

@@ -5,7 +5,8 @@ use std::fs;
 use std::process::Output;
 use std::time::Duration;
 
-use crate::common::{TestNet, long_leases};
+use crate::common::upgrades::until;
+use crate::common::{TestNet, long_leases, said};
 use localnet::hosts::clock;
 use localnet::hosts::faults::{self, What};
 use localnet::hosts::watchdog::{self, Story};
@@ -24,8 +25,8 @@ const SOME: usize = 5;
 /// Every host with a chain node has a watchdog, whose shortest time-out is a second. Nothing runs.
 fn prepared(edit: impl Fn(String) -> String) -> TestNet {
     let t = TestNet::prepared(Shape::usual(ChainKind::Sim), edit);
+    watchdog::install(&t.net, "1").unwrap();
     for host in t.net.signers() {
-        watchdog::install(&t.net, &host.id, "1").unwrap();
         let (file, device) = (t.net.config_file(&host.id), watchdog::device(&t.net, &host.id));
         let config = fs::read_to_string(&file).unwrap();
         write_file(&file, &format!("{config}\n[watchdog]\ndevice = \"{}\"\n", device.display())).unwrap();
@@ -41,16 +42,11 @@ fn up() -> TestNet {
 }
 
 /// Waits until the story of `host` is as it has to be.
-fn until(t: &TestNet, host: &str, what: &str, is_so: impl Fn(&Story) -> bool) -> Story {
-    let since = std::time::Instant::now();
-    loop {
+fn story_when(t: &TestNet, host: &str, what: &str, is_so: impl Fn(&Story) -> bool) -> Story {
+    until(t, &format!("{what}, of {host}"), || {
         let story = t.or_logs(watchdog::story(&t.net, host));
-        if is_so(&story) {
-            return story;
-        }
-        assert!(since.elapsed() < PATIENCE, "{what}: {host} has {story:?}\n{}", launch::diagnosis(&t.net));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        if is_so(&story) { Ok(story) } else { Err(format!("{story:?}")) }
+    })
 }
 
 fn signal_all(t: &TestNet, host: &str, what: What, signal: Signal) {
@@ -62,7 +58,7 @@ fn signal_all(t: &TestNet, host: &str, what: What, signal: Signal) {
 fn a_host_on_which_nothing_runs_any_more_is_reset_before_another_one_signs() {
     let t = up();
     let pair = t.pair();
-    until(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
+    story_when(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
     let standby = t.or_logs(watchdog::story(&t.net, &pair.standby));
     assert_eq!((standby.feedings, standby.resets_at), (0, None), "a standby's watchdog was tried and stopped");
 
@@ -85,14 +81,14 @@ fn a_host_on_which_nothing_runs_any_more_is_reset_before_another_one_signs() {
 fn a_guard_that_has_kept_its_deadline_stops_the_watchdog() {
     let t = up();
     let pair = t.pair();
-    let before = until(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
+    let before = story_when(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
     let mut watch = t.or_logs(Watch::begin(&t.net));
     let struck_ns = watch.now_ns();
     signal_all(&t, &pair.holder, What::Coordinator, Signal::STOP);
     t.or_logs(watch.await_next(struck_ns, &pair.holder, PATIENCE));
-    let after = until(&t, &pair.holder, "it is stopped", |story| story.stops > before.stops);
+    let after = story_when(&t, &pair.holder, "it is stopped", |story| story.stops > before.stops);
     assert_eq!(after.resets_at, None, "{after:?}");
-    until(&t, &pair.standby, "the next holder's is fed", |story| story.feedings >= SOME);
+    story_when(&t, &pair.standby, "the next holder's is fed", |story| story.feedings >= SOME);
     signal_all(&t, &pair.holder, What::Coordinator, Signal::CONT);
     t.pair();
     t.assert_nothing_signed_twice();
@@ -102,10 +98,10 @@ fn a_guard_that_has_kept_its_deadline_stops_the_watchdog() {
 fn a_handover_stops_one_watchdog_and_starts_the_other() {
     let t = up();
     let pair = t.pair();
-    until(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
-    crate::common::said(&t, &pair.holder, &["handover"], 0);
-    until(&t, &pair.holder, "it is stopped", |story| story.resets_at.is_none());
-    until(&t, &pair.standby, "the next holder's is fed", |story| story.feedings >= SOME);
+    story_when(&t, &pair.holder, "a holder's watchdog is fed", |story| story.feedings >= SOME);
+    said(&t, &pair.holder, &["handover"], 0);
+    story_when(&t, &pair.holder, "it is stopped", |story| story.resets_at.is_none());
+    story_when(&t, &pair.standby, "the next holder's is fed", |story| story.feedings >= SOME);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -26,15 +26,10 @@ pub(super) struct Watchdog {
     timeout: Duration,
     /// From a deadline of the guard to the end of the lease.
     kill_max: Duration,
-    orders: Arc<Orders>,
+    /// The order to the feeder: nanoseconds of [`BootTime`], or one of the two below.
+    fed_until: Arc<AtomicU64>,
     feeder: Thread,
     troubles: Receiver<String>,
-}
-
-/// What the feeder is to do.
-struct Orders {
-    /// In nanoseconds of [`BootTime`], or one of the two below.
-    fed_until: AtomicU64,
 }
 
 /// The device is not to run.
@@ -47,13 +42,13 @@ impl Watchdog {
     /// The device cannot be had, or does not fit the lease; in words.
     pub(super) fn start(spec: WatchdogSpec, kill_max: Duration) -> Result<Watchdog, String> {
         let timeout = fit(&spec.device, spec.timeout_max)?;
-        let orders = Arc::new(Orders { fed_until: AtomicU64::new(REST) });
+        let fed_until = Arc::new(AtomicU64::new(REST));
         let (tell, troubles) = channel();
         let feeder = Feeder {
             path: spec.device.clone(),
             timeout,
             pause: pause(timeout, kill_max),
-            orders: orders.clone(),
+            fed_until: fed_until.clone(),
             device: None,
             trouble: None,
             tell,
@@ -61,7 +56,7 @@ impl Watchdog {
         let thread = thread::Builder::new().name("watchdog".into()).stack_size(STACK_BYTES);
         let thread =
             thread.spawn(move || feeder.run()).map_err(|error| format!("the thread of the watchdog: {error}"))?;
-        Ok(Watchdog { spec, timeout, kill_max, orders, feeder: thread.thread().clone(), troubles })
+        Ok(Watchdog { spec, timeout, kill_max, fed_until, feeder: thread.thread().clone(), troubles })
     }
 
     pub(super) fn is_as(&self, spec: &WatchdogSpec, kill_max: Duration) -> bool {
@@ -83,7 +78,7 @@ impl Watchdog {
     }
 
     fn order(&self, fed_until: u64) {
-        self.orders.fed_until.store(fed_until, Ordering::Release);
+        self.fed_until.store(fed_until, Ordering::Release);
         self.feeder.unpark();
     }
 
@@ -97,10 +92,8 @@ impl Drop for Watchdog {
     /// The device is stopped before the process ends, which would leave it running.
     fn drop(&mut self) {
         self.order(END);
-        while !matches!(
-            self.troubles.recv_timeout(END_MAX),
-            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout)
-        ) {}
+        // Until its end of the channel is gone.
+        while self.troubles.recv_timeout(END_MAX).is_ok() {}
     }
 }
 
@@ -119,7 +112,7 @@ struct Feeder {
     path: PathBuf,
     timeout: Duration,
     pause: Duration,
-    orders: Arc<Orders>,
+    fed_until: Arc<AtomicU64>,
     /// While it runs.
     device: Option<Device>,
     /// The last that was told.
@@ -132,23 +125,26 @@ impl Feeder {
         // Said already, where it is refused: the guard has asked for the same.
         let _ = realtime::take(Priority::Guard);
         loop {
-            let fed_until = match self.orders.fed_until.load(Ordering::Acquire) {
-                REST => None,
+            match self.fed_until.load(Ordering::Acquire) {
                 END => return self.rest(),
-                until => Some(BootTime::from_nanos(until)),
-            };
-            let now = BootTime::now();
-            match fed_until {
-                None => self.rest(),
-                Some(until) if now <= until => self.feed(),
-                // Left alone, it resets the host at the end of the lease, unless another order comes before.
-                Some(_) => {}
-            }
-            match fed_until {
-                Some(until) if now < until => thread::park_timeout(self.pause.min(until.since(now))),
-                _ => thread::park(),
+                REST => {
+                    self.rest();
+                    thread::park();
+                }
+                until => self.feed_until(BootTime::from_nanos(until)),
             }
         }
+    }
+
+    /// Feeds it once, unless it is too late, and waits for the next time or another order.
+    fn feed_until(&mut self, until: BootTime) {
+        let now = BootTime::now();
+        if now > until {
+            // Left alone, it resets the host at the end of the lease.
+            return thread::park();
+        }
+        self.feed();
+        thread::park_timeout(self.pause.min(until.since(now)));
     }
 
     fn feed(&mut self) {
