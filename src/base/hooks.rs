@@ -1,6 +1,10 @@
 //! The words of hooks, commands of the operator's that are told what has happened. `config` reads the commands,
 //! `coordinator` says when, `host::hooks` runs them, `operator::metrics` counts.
 
+/// Variables of a hook whose names begin like a section of the configuration's, of which they are no keys.
+pub const CLUSTER_VARIABLE: &str = "BATON_CLUSTER";
+pub const MEMBER_VARIABLE: &str = "BATON_MEMBER";
+
 /// What a hook can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookEvent {

@@ -13,9 +13,7 @@ use super::daemon_variables;
 use super::error::{ConfigError, Origin};
 use super::key_list::KEYS;
 use super::schema::{self, Shape};
-
-/// What hooks are told in these names (`coordinator::hooks`), which begin like a section's.
-const OF_HOOKS: [&str; 2] = ["BATON_CLUSTER", "BATON_MEMBER"];
+use crate::base::hooks::{CLUSTER_VARIABLE, MEMBER_VARIABLE};
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +140,7 @@ impl Document {
         for (name, value) in env {
             if name == CREDENTIALS_DIRECTORY {
                 self.credentials = Some(value).filter(|dir| !dir.is_empty()).or(self.credentials.take());
-            } else if OF_HOOKS.contains(&name.as_str()) {
+            } else if [CLUSTER_VARIABLE, MEMBER_VARIABLE].contains(&name.as_str()) {
                 // So that a hook can run `baton status`.
             } else if section_of(&name).is_some() {
                 ours.push((name, value));

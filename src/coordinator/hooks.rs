@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 
-use crate::base::hooks::HookEvent;
+use crate::base::hooks::{CLUSTER_VARIABLE, HookEvent, MEMBER_VARIABLE};
 use crate::base::ids::Role;
 use crate::base::time::BootTime;
 use crate::cluster::wire::proto::{MemberStatus, TenureStage};
@@ -118,8 +118,8 @@ fn facts(seen: &Overview, happened: &Happened) -> Vec<(&'static str, String)> {
     let Overview { status, at, .. } = seen;
     vec![
         ("BATON_EVENT", happened.event.as_str().into()),
-        ("BATON_CLUSTER", status.cluster.clone()),
-        ("BATON_MEMBER", status.member.clone()),
+        (CLUSTER_VARIABLE, status.cluster.clone()),
+        (MEMBER_VARIABLE, status.member.clone()),
         ("BATON_HOLDER", status.holder.clone()),
         ("BATON_EPOCH", happened.epoch.to_string()),
         ("BATON_TERM", status.term.to_string()),
