@@ -1,15 +1,13 @@
 //! A start script that does not end in `exec`, beside a real coordinator: both it and its guard are killed at once, and
 //! either the kernel ends the node below the script, or the host never counts as ready and says why.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 use crate::kit::host::write_key;
-use crate::kit::program::{Running, baton, coordinator_in, free_addresses};
+use crate::kit::program::{Running, baton, coordinator_in, free_addresses, write_program};
 use crate::kit::refuse_unshare::refuse_unshare;
 use crate::kit::stage::Stage;
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,18 +100,13 @@ fn stage() -> Stage {
     let [listen, other]: [String; 2] = free_addresses();
     let stage = Stage::new(&CONFIG.replace("LISTEN", &listen).replace("OTHER", &other));
     write_key(&stage.path("key"), "{}");
-    write(&stage.path("start"), START);
-    write(&stage.path("home/node"), NODE);
+    write_program(&stage.path("start"), START);
+    write_program(&stage.path("home/node"), NODE);
     stage
 }
 
 fn numbers(line: &str) -> Vec<u32> {
     line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
-}
-
-fn write(file: &Path, text: &str) {
-    fs::write(file, text).expect("a file");
-    fs::set_permissions(file, Permissions::from_mode(0o700)).expect("chmod");
 }
 
 fn lives(pid: u32) -> bool {
@@ -167,7 +160,7 @@ fn a_host_without_namespaces_is_not_ready_while_its_node_hides_below_a_script() 
     });
     assert!(lives(node));
     // The script is mended; the node's next start is one of the node itself.
-    write(&host.path("start"), "#!/bin/sh\nexec ./node\n");
+    write_program(&host.path("start"), "#!/bin/sh\nexec ./node\n");
     kill(node);
     host.await_status(|text, member| {
         member["containment"] == "direct-child" && member["node_pid"] != 0 && !text.contains(below)
@@ -188,7 +181,7 @@ fn check_refuses_a_script_without_exec_only_where_nothing_else_ends_its_node() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("the last command of ") && said.contains("no PID namespace (unshare"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    write(&host.path("start"), "#!/bin/sh\nexec ./node\n");
+    write_program(&host.path("start"), "#!/bin/sh\nexec ./node\n");
     let (code, said) = check(without_namespaces);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("warning: no PID namespace for the chain node here"), "{said}");

@@ -1,13 +1,12 @@
 //! What `baton run` hands to the chain node: the arguments behind `--`, and its own standard output and standard error
 //! where `chain.log` is not set. And what `baton check` says of a chain node in cosmovisor's layout.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
 
 use crate::kit::host::write_key;
-use crate::kit::program::{ONE_MEMBER, Running, baton, end_with_us, free_addresses};
+use crate::kit::program::{ONE_MEMBER, Running, baton, end_with_us, free_addresses, write_program};
 use crate::kit::stage::Stage;
 
 const CONFIG: &str = r#"
@@ -26,8 +25,7 @@ const NODE: &str = "#!/bin/sh\necho \"it says $*\"\necho \"it moans $*\" >&2\nex
 
 fn executable(file: &Path, text: &str) {
     fs::create_dir_all(file.parent().expect("a folder")).expect("folders");
-    fs::write(file, text).expect("written");
-    fs::set_permissions(file, Permissions::from_mode(0o755)).expect("chmod");
+    write_program(file, text);
 }
 
 fn host(more: &str) -> Stage {

@@ -1,7 +1,8 @@
 //! The programs as the tests run them: without this process's own BATON_ variables, and no longer than the test.
 
 use std::fs::{File, Permissions};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -82,9 +84,24 @@ pub fn guard_in(dir: &Path) -> PathBuf {
     // The signal is for the death of a parent from then on: one that is dead already is asked for by its number.
     let text =
         format!("#!/bin/sh\nexec setpriv --pdeathsig KILL sh -c '[ $PPID = {us} ] && exec {GUARD} \"$@\"' sh \"$@\"\n");
-    std::fs::write(&script, text).expect("a script");
-    std::fs::set_permissions(&script, Permissions::from_mode(0o700)).expect("chmod");
+    write_program(&script, &text);
     script
+}
+
+/// A file that can be executed.
+pub fn write_program(file: &Path, text: &str) {
+    std::fs::write(file, text).expect("a program");
+    std::fs::set_permissions(file, Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// The value of a series with its labels, by an exporter at `addr`; `None` while it does not answer, or has none.
+pub fn metric(addr: &str, series: &str) -> Option<u64> {
+    let mut stream = TcpStream::connect(addr).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Killed when it is dropped. It is ours and not waited for before, so it cannot be another process by then.

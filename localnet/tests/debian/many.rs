@@ -111,9 +111,12 @@ fn carry_out_the_page(host: &Host, chain: &Chain) {
 fn give_keys(host: &Host, chain: &Chain, name: &str, node: &str) {
     let keys = host.root.join(format!("etc/baton/{name}/keys"));
     let give = |from, to: &str| _ = fs::copy(from, keys.join(to)).expect("a key");
-    let key = if name == NAMES[0] { chain.key(SHARED) } else { chain.node_key(name) };
+    let (key, node_key) = match name == NAMES[0] {
+        true => (chain.key(SHARED), chain.node_key(SHARED)),
+        false => (chain.node_key(name), chain.node_key(name)),
+    };
     give(key, "validator_key.json");
-    give(chain.node_key(if name == NAMES[0] { SHARED } else { name }), "validator_node_key.json");
+    give(node_key, "validator_node_key.json");
     give(chain.node_key(node), "voter_node_key.json");
     host.sh(&format!("chown baton: /etc/baton/{name}/keys/*.json"));
 }

@@ -1,16 +1,13 @@
 //! A host whose coordinator has hooks, and what they left behind.
 
-use std::fs::{self, Permissions};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::kit::host::write_key;
-use crate::kit::program::{ONE_MEMBER, Running, coordinator_in, free_addresses};
+use crate::kit::program::{ONE_MEMBER, Running, coordinator_in, free_addresses, metric, write_program};
 use crate::kit::stage::Stage;
 
 /// With a lease that a busy machine does not lose.
@@ -70,8 +67,7 @@ impl Host {
     }
 
     pub fn program(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a script");
-        fs::set_permissions(self.path(name), Permissions::from_mode(0o755)).expect("chmod");
+        write_program(&self.path(name), text);
     }
 
     pub fn run(&self) -> Running {
@@ -112,16 +108,8 @@ impl Host {
         self.until("the holder", || self.log().contains("to=Validating/Active").then_some(()));
     }
 
-    pub fn metric(&self, series: &str) -> Option<u64> {
-        let mut stream = TcpStream::connect(&self.metrics).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
-    }
-
     pub fn runs(&self, hook: &str, outcome: &str) -> Option<u64> {
-        self.metric(&format!("baton_hook_runs_total{{hook=\"{hook}\",outcome=\"{outcome}\"}}"))
+        metric(&self.metrics, &format!("baton_hook_runs_total{{hook=\"{hook}\",outcome=\"{outcome}\"}}"))
     }
 
     pub fn await_runs(&self, hook: &str, outcome: &str, times: u64) {
@@ -158,6 +146,5 @@ impl Drop for Leftover {
 /// What a program `name` that a hook runs in the place of another was called with, a line each.
 pub fn stand_in(dir: &Path, name: &str, answer: &str) {
     let text = format!("#!/bin/sh\necho \"{name} $*\" >> '{}'\n{answer}\n", dir.join("calls").display());
-    fs::write(dir.join(name), text).expect("a script");
-    fs::set_permissions(dir.join(name), Permissions::from_mode(0o755)).expect("chmod");
+    write_program(&dir.join(name), &text);
 }

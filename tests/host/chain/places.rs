@@ -10,6 +10,7 @@ use baton::host::chain::process::{Process, Told};
 use baton::host::chain::{ChainDriver as _, cometbft::CometBft, generic::Generic};
 
 use super::*;
+use crate::kit::program::write_program;
 
 const NEAR_KEY: &str = r#"{"account_id": "node3", "public_key": "ed25519:P", "secret_key": "ed25519:S"}"#;
 const UNUSED: &str = "http://127.0.0.1:1/status";
@@ -183,11 +184,9 @@ async fn a_command_with_another_home_is_refused_with_both_homes_named() {
 
 #[tokio::test]
 async fn a_script_that_names_another_home_is_warned_of() {
-    use std::os::unix::fs::PermissionsExt;
     let (place, mut chain) = near_host();
     let script = place.path().join("start.sh");
-    fs::write(&script, "#!/bin/sh\n# --home /srv/near\nexec neard \\\n  --home /srv/other run\n").expect("a script");
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("chmod");
+    write_program(&script, "#!/bin/sh\n# --home /srv/near\nexec neard \\\n  --home /srv/other run\n");
     chain.command = vec![script.display().to_string()];
     let warnings = driver(&chain, place.path()).inspect().await.expect("only warned");
     let of_script: Vec<&String> = warnings.iter().filter(|line| line.contains("start.sh")).collect();

@@ -2,15 +2,12 @@
 //! monitor are told, by the programs as they are installed.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::ops::Deref;
-use std::time::Duration;
 
 use super::fake_neard;
 use super::stage::CONFIG;
 use crate::kit::host::write_key;
-use crate::kit::program::{ONE_MEMBER, Running, baton, coordinator_in, free_addresses};
+use crate::kit::program::{ONE_MEMBER, Running, baton, coordinator_in, free_addresses, metric};
 use crate::kit::stage::Stage;
 
 const CHAIN: &str = r#"
@@ -76,12 +73,7 @@ impl Founder {
 
     /// Of the gauge with this name; `None` while nothing answers.
     fn gauge(&self, name: &str) -> Option<u64> {
-        let mut stream = TcpStream::connect(&self.metrics).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        metric(&self.metrics, name)
     }
 }
 

@@ -2,12 +2,12 @@
 //! run, and the host says why.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use baton::core::Stage;
 
 use super::*;
+use crate::kit::program::write_program;
 
 /// Why this host could not take the baton now; empty when it could.
 fn why(host: &host_kit::Host) -> String {
@@ -93,8 +93,7 @@ fn kill(host: &Host) {
 fn wrapper(home: &Path, file: &Path) {
     let node = "while :; do sleep 0.05; done";
     let text = format!("#!/bin/sh\n\"$@\" &\nhome={}\nsh -c '{node}' neard --home \"$home\" run\n", home.display());
-    fs::write(file, text).expect("a script");
-    fs::set_permissions(file, PermissionsExt::from_mode(0o755)).expect("chmod");
+    write_program(file, &text);
 }
 
 #[tokio::test]
