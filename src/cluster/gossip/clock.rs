@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::WallTime;
 
-/// Samples remembered. The one with the smallest round trip counts, so a step of either clock shows
-/// after at most this many exchanges.
+/// Samples remembered. The one with the smallest round trip counts, of those since the last step of either clock.
 const SAMPLES: usize = 8;
 
 /// What one exchange tells of a peer.
@@ -31,6 +30,12 @@ impl ClockSample {
         let offset = i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX });
         ClockSample { rtt, offset }
     }
+
+    /// Whether both can be of one true offset, by which each is wrong by half of its round trip at most.
+    fn agrees_with(self, other: ClockSample) -> bool {
+        let apart = Duration::from_nanos(self.offset.abs_diff(other.offset));
+        apart <= (self.rtt + other.rtt) / 2
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,7 @@ pub(super) struct ClockFilter {
 
 impl ClockFilter {
     pub(super) fn add(&mut self, sample: ClockSample) {
+        self.samples.retain(|earlier| earlier.agrees_with(sample));
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
@@ -81,13 +87,21 @@ mod tests {
     #[test]
     fn the_quickest_of_the_last_eight_counts_and_no_older_one() {
         let mut filter = ClockFilter::default();
-        filter.add(sample(1, 0, 1, 700));
+        filter.add(sample(1, 0, 1, 20));
         for _ in 0..7 {
             filter.add(sample(40, 0, 0, 0));
         }
-        assert_eq!(filter.best().unwrap().offset, 700_000_000);
-        filter.add(sample(3, 0, 3, 0));
-        assert_eq!(filter.best(), Some(ClockSample { rtt: ms(6), offset: 0 }));
+        assert_eq!(filter.best(), Some(ClockSample { rtt: ms(2), offset: 20_000_000 }));
+        filter.add(sample(3, 0, 3, 20));
+        assert_eq!(filter.best(), Some(ClockSample { rtt: ms(6), offset: 20_000_000 }));
+    }
+
+    #[test]
+    fn what_was_measured_before_a_clock_was_set_counts_no_more() {
+        let mut filter = ClockFilter::default();
+        filter.add(sample(1, 0, 1, 700));
+        filter.add(sample(40, 0, 40, 0));
+        assert_eq!(filter.best(), Some(ClockSample { rtt: ms(80), offset: 0 }));
     }
 
     #[test]
