@@ -44,6 +44,7 @@ pub use tenure::Stage;
 use crate::base::ids::{NodeId, Role, SignMark, Term};
 use crate::base::time::{BootTime, Now};
 use crate::base::timing::LeaseSpan;
+use clock::OwnClock;
 use degraded::CatchUp;
 use election::{Campaigns, Turn};
 use fences::lease::VoterSets;
@@ -118,8 +119,7 @@ pub struct Core {
     /// Never goes back.
     mark_seen: Option<SignMark>,
     key_watch: KeyWatch,
-    /// Against a majority, and by more than `clock_skew`.
-    clock_off: Option<Duration>,
+    clock: OwnClock,
     view: View,
     /// The priority of every member, as the orders in `view` leave it.
     priorities: BTreeMap<NodeId, u32>,
@@ -151,7 +151,7 @@ impl Core {
             catch_up: None,
             mark_seen: memory.mark_seen,
             key_watch: KeyWatch::default(),
-            clock_off: None,
+            clock: OwnClock::default(),
             view: memory.view,
             asked: None,
             rival: None,

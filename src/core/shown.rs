@@ -104,7 +104,7 @@ impl Core {
         let silent = || Some(NotReady::SilentMembers { members: self.silent_majority()? });
         // Where the log decides, no clock takes part.
         let by_clock = self.host.runs_node() && self.settings.custody == Custody::Links;
-        let clock = || Some(NotReady::Clock { off_by: self.clock_off.filter(|_| by_clock)? });
+        let clock = || Some(NotReady::Clock { off_by: self.clock.off.filter(|_| by_clock)? });
         let lost = || Some(NotReady::PromiseLost { left: self.votes_for_nobody(now)? });
         let of_host = || match self.host.not_ready(now) {
             told if !self.host.runs_node() => lost().or(told),

@@ -3,7 +3,7 @@
 //!
 //! A line `at 150ms  acked b 3 sent 100ms` is an event, `given holder` a few of them whose answers nobody needs to
 //! see again. `expect` is an action, an answer of the vote gate or a time, `now` the state shown to operators when it
-//! has changed. The wall clock shows the same as the steady one.
+//! has changed. The wall clock shows the same as the steady one, until it is set `wall-ahead`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -33,6 +33,8 @@ struct Story {
     shown: String,
     /// The guard confirms every renewal at once.
     guard_answers: bool,
+    /// How far the wall clock is ahead of the steady one.
+    ahead: Duration,
     /// The last that was asked of it.
     deadline: BootTime,
 }
@@ -163,6 +165,7 @@ impl Story {
             at: Duration::ZERO,
             shown: String::new(),
             guard_answers: true,
+            ahead: Duration::ZERO,
             deadline: BootTime::default(),
         }
     }
@@ -273,7 +276,7 @@ impl Story {
 
     /// Steps the core, or asks it, and returns what it says.
     fn tell(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
-        let now = Now { boot: boot(self.at), wall: wall(self.at) };
+        let now = Now { boot: boot(self.at), wall: wall(self.at + self.ahead) };
         let (settings, memory) = (&self.settings, &self.memory);
         let core = self.core.get_or_insert_with(|| Core::new(settings.clone(), memory.clone(), now.boot));
         match words {
@@ -326,6 +329,10 @@ impl Story {
                 return Ok(vec![at.map_or("expect never".into(), |at| format!("expect {}", time(at.as_nanos())))]);
             }
             _ => {}
+        }
+        if let ["wall-ahead", ahead] = words {
+            self.ahead = duration(ahead)?;
+            return Ok(Vec::new());
         }
         if let ["guard-silent"] = words {
             self.guard_answers = false;

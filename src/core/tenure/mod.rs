@@ -405,6 +405,7 @@ impl Core {
             match tenure.stage {
                 Stage::Settling => {
                     moments.extend(self.replica_at());
+                    moments.extend(self.clock_wakeup());
                     moments.push(self.settles_too_long_at(tenure.stage_since));
                     moments.extend(self.host.upgrading().map(|_| tenure.stage_since + ALL_UPGRADE_WITHIN));
                 }

@@ -26,6 +26,13 @@ impl Tenure {
             self.wanted = floor(self.source);
         }
     }
+
+    pub(in crate::core) fn awaits_block_after(&self) -> Option<WallTime> {
+        match self.wanted {
+            SignFloor::BlockAfter(after) if self.stage == Stage::Settling => Some(after),
+            SignFloor::BlockAfter(_) | SignFloor::Mark(_) | SignFloor::None => None,
+        }
+    }
 }
 
 impl Core {
@@ -40,13 +47,14 @@ impl Core {
         if self.host.upgrading().is_some() {
             return self.settle_after_upgrade(now, out);
         }
+        self.note_clock_set_back(now);
         let live = self.deadline(now.boot).is_some_and(|deadline| now.boot < deadline);
         let Some((floor, basis)) = self.floor_to_meet(now.boot) else { return };
         let (head_heard, refuses) = (self.head_heard(), self.settings.node_refuses);
         let (Some(tenure), Some(health)) = (&mut self.tenure, self.host.health()) else { return };
         let settling_since = tenure.stage_since;
         // A clock that is known to be wrong says nothing about when a block was made.
-        let timed = !matches!(floor, SignFloor::BlockAfter(_)) || self.clock_off.is_none();
+        let timed = !matches!(floor, SignFloor::BlockAfter(_)) || self.clock.off.is_none();
         let met = timed && floor::is_met(&floor, health, refuses) && floor::is_above(&floor, health, head_heard);
         if live && self.host.is_node_running() && met {
             let settled_in = now.boot.since(tenure.stage_since);
