@@ -156,6 +156,8 @@ pub struct Coordinator {
     pub done: u64,
     pub armed: Option<Armed>,
     pub node_seen: Option<u32>,
+    /// When a guard was first greeted that has not answered yet.
+    pub greeted_at: Option<u64>,
     /// As it was told.
     pub guard_answers: bool,
     /// The node is proven gone as far as the guard told.
@@ -207,6 +209,7 @@ impl Coordinator {
             done: 0,
             armed: None,
             node_seen: None,
+            greeted_at: None,
             guard_answers: true,
             gone: false,
             closely: false,

@@ -16,6 +16,9 @@ use crate::schedule::What;
 use crate::tally::Kind;
 use crate::world::{MS, Without, World};
 
+/// No history is longer.
+const FOR_GOOD: u64 = 3_600_000 * MS;
+
 #[derive(Clone, Debug)]
 pub enum Fault {
     Host(Id),
@@ -26,6 +29,8 @@ pub enum Fault {
     Pause(Id, u64),
     Guard(Id),
     GuardStop(Id, u64),
+    /// For good.
+    GuardHangs(Id),
     /// All processes of a host are stopped. It is the worst of nodes: it signs on.
     Stop(Id, u64),
     SlowDisk(Id, u64),
@@ -44,7 +49,11 @@ pub enum Fault {
         stop_node: bool,
     },
     Syncing(Id, u64),
-    ClockBack(Id),
+    /// Its wall clock jumps, by so many nanoseconds.
+    Clock {
+        host: Id,
+        by: i64,
+    },
     /// See `trouble`.
     Trouble {
         kind: u64,
@@ -97,6 +106,7 @@ impl World {
         }
         self.plan_upgrades(seed, length);
         self.plan_troubles(seed, length);
+        self.plan_clocks_and_guards(seed, length);
         self.plan_end(length);
     }
 
@@ -269,7 +279,7 @@ impl World {
         let all_told = ids(members.voters | members.learners).all(told);
         let nothing = orders.paused.is_none() && orders.maintenance.is_empty();
         if all_told && nothing && members.leaving.is_none() {
-            return;
+            return self.free_last_guard();
         }
         let at = self.now(0).wall;
         for member in orders.maintenance.keys() {
@@ -354,6 +364,10 @@ impl World {
                 self.lose_guard(host);
             }
             Fault::GuardStop(host, last) => self.stop_guard(host, last),
+            Fault::GuardHangs(host) => {
+                self.tally.note(Kind::GuardHangs);
+                self.stop_guard(host, FOR_GOOD);
+            }
             Fault::Stop(host, last) => {
                 self.pause(host, last);
                 self.stop_guard(host, last);
@@ -377,7 +391,10 @@ impl World {
                 self.tally.note(Kind::OutOfSync);
                 self.hosts[host].syncing_until = self.at + last;
             }
-            Fault::ClockBack(host) => self.clock_back(host),
+            Fault::Clock { host, by } => {
+                self.tally.note(Kind::ClockJump);
+                self.turn_clock(host, by);
+            }
             Fault::Trouble { kind, host, last } => self.any_trouble(kind, host, last),
             Fault::Siege => self.besiege(),
             Fault::Scene(scene) => self.play_scene(scene),

@@ -385,6 +385,11 @@ impl World {
         }
     }
 
+    pub fn let_guard_go_on(&mut self, host: Id) {
+        let stop = self.hosts[host].machine.stops;
+        self.guard_goes_on(host, stop);
+    }
+
     pub fn guard_goes_on(&mut self, host: Id, stop: u32) {
         let machine = &mut self.hosts[host].machine;
         let Some(stopped) = machine.stopped.take_if(|_| machine.stops == stop) else { return };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use baton::base::ids::NodeId;
 use baton::base::time::BootTime;
 use baton::base::timing::LeaseSpan;
-use baton::core::{ClockOffset, Event, Peer};
+use baton::core::{ClockOffset, Event, NotReady, Peer};
 
 use crate::coordinator::Stage;
 use crate::raft::{Append, Appended, Ballot, Id};
@@ -134,6 +134,11 @@ impl World {
                 coordinator.told_clocks.clone_from(&offsets);
             }
             self.step(host, Event::ClockOffsets(offsets));
+            let now = self.local(host);
+            let core = self.hosts[host].coordinator.as_ref().map(|coordinator| &coordinator.core);
+            if core.is_some_and(|core| matches!(core.not_ready(now), Some(NotReady::Clock { .. }))) {
+                self.tally.note(Kind::ClockOff);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use baton::base::chain_node::SignFloor;
 use baton::base::ids::Role;
 use baton::core::Stage;
 use baton::rules::Breach;
@@ -66,9 +67,11 @@ pub struct Live {
 
 impl Live {
     /// The bound on `active` of a history, in leases of whoever had the longest. A leader that has given up its lead
-    /// takes it up again after four more, when nobody can be elected without it.
+    /// takes it up again after four more, when nobody can be elected without it. One whose guard hangs for good hands on
+    /// within one.
     pub fn leases_max(end: &End) -> u64 {
-        if end.tally.of(Kind::Resigned) > 0 { 4 + 4 } else { 4 }
+        let [resigned, hung] = [Kind::Resigned, Kind::GuardHangs].map(|kind| end.tally.of(kind) > 0);
+        4 + if resigned { 4 } else { 0 } + u64::from(hung)
     }
 }
 
@@ -146,7 +149,8 @@ impl World {
         self.hosts.iter().any(active)
     }
 
-    /// Since when some member could be active: it runs, is ready, and no order forbids it.
+    /// Since when some member could be active: it runs, and its guard does; it is ready, and no order
+    /// forbids it.
     fn eligible_since(&mut self) -> u64 {
         let eligible = (0..self.count()).any(|host| self.is_eligible(host));
         let since = self.eligible_since.filter(|_| eligible).unwrap_or(self.at);
@@ -164,7 +168,16 @@ impl World {
             core.stage().is_some() && upgraded
                 || core.not_ready(self.local(host)).is_none() && core.view().may_claim(&self.names[host]).is_ok()
         });
-        me.role == Role::Validator && !me.paused && votes && ready
+        let runs = !me.paused && !me.machine.is_stopped();
+        me.role == Role::Validator && runs && votes && ready && !self.waits_for_its_clock(host)
+    }
+
+    /// It claimed by a clock that was ahead, which nobody could say then. That it is right now is measured first.
+    fn waits_for_its_clock(&self, host: Id) -> bool {
+        let latest = self.at + self.longest_lease;
+        let core = self.hosts[host].coordinator.as_ref().map(|coordinator| &coordinator.core);
+        let floor = core.and_then(|core| core.settling(self.local(host)));
+        matches!(floor, Some((SignFloor::BlockAfter(after), _)) if after.as_nanos() > latest)
     }
 
     fn check_overlap(&mut self) {

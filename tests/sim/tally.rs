@@ -20,11 +20,17 @@ pub enum Kind {
     GuardCrash,
     /// A guard that was stopped with work to do.
     GuardStop,
+    /// One that stays so.
+    GuardHangs,
     /// A stopped guard that the kernel killed, since it did not keep its deadline.
     Backstop,
     /// A guard that killed a validator.
     Fenced,
     OutOfSync,
+    /// Of a wall clock, by more than `clock_skew`; and back.
+    ClockJump,
+    /// A host that was not ready for its clock.
+    ClockOff,
     Shutdown,
     Handover,
     Order,
@@ -68,7 +74,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 41] = [
+    pub const ALL: [Kind; 44] = [
         Kind::Loss,
         Kind::Doubling,
         Kind::Delay,
@@ -83,9 +89,12 @@ impl Kind {
         Kind::NodeCrash,
         Kind::GuardCrash,
         Kind::GuardStop,
+        Kind::GuardHangs,
         Kind::Backstop,
         Kind::Fenced,
         Kind::OutOfSync,
+        Kind::ClockJump,
+        Kind::ClockOff,
         Kind::Shutdown,
         Kind::Handover,
         Kind::Order,

@@ -1,8 +1,10 @@
 //! Faults that end nothing: a disk, a guard, a chain node that is there and does not answer, or late.
 
+use baton::base::ids::Role;
 use baton::core::agreed::replicated::{Command, Set};
 
 use crate::faults::Fault;
+use crate::members::ids;
 use crate::raft::Id;
 use crate::random::Random;
 use crate::tally::Kind;
@@ -183,8 +185,8 @@ impl World {
                 self.strike(Fault::Host(host));
             }
             Trouble::ClockAhead => {
-                self.hosts[struck.next].clock.wall_offset += HOUR;
-                self.plan(lasts, Fault::ClockBack(struck.next));
+                self.turn_clock(struck.next, HOUR);
+                self.plan(lasts, Fault::Clock { host: struck.next, by: -HOUR });
                 self.plan((2_000 * MS).min(lasts / 2), Fault::Host(host));
             }
             Trouble::SlowFollower => {
@@ -202,8 +204,8 @@ impl World {
         self.others(host).for_each(|from| self.cuts[from][host] = true);
     }
 
-    pub fn clock_back(&mut self, host: Id) {
-        self.hosts[host].clock.wall_offset -= HOUR;
+    pub fn turn_clock(&mut self, host: Id, by: i64) {
+        self.hosts[host].clock.wall_offset += by;
     }
 
     fn slow_down(&mut self, host: Id, more: (u64, u64), until: u64) {
@@ -238,6 +240,38 @@ impl World {
             let last = (random.between(20, 3000) * MS).min(length - at);
             let kind = random.between(0, 8);
             self.plan(at, Fault::Trouble { kind, host, last });
+        }
+    }
+
+    /// Wall clocks that are off by more than `clock_skew` for a while, and a guard that hangs for good, idle or not.
+    /// Drawn apart, as troubles are.
+    pub fn plan_clocks_and_guards(&mut self, seed: u64, length: u64) {
+        let mut random = Random::new(seed.rotate_left(41) ^ 0x636c_6f63);
+        let turns = if random.chance(30) { random.between(1, 4) } else { 0 };
+        for _ in 0..turns {
+            let at = random.between(500, length / MS - 20) * MS;
+            let host = random.between(0, self.count() as u64) as Id;
+            let most = [100, 3_000, HOUR as u64 / MS][random.between(0, 3) as usize];
+            let off = (random.between(20, most) * MS) as i64;
+            let by = if random.chance(50) { off } else { -off };
+            let last = (random.between(20, 6_000) * MS).min(length - at);
+            self.plan(at, Fault::Clock { host, by });
+            self.plan(at + last, Fault::Clock { host, by: -by });
+        }
+        if random.chance(10) {
+            let at = random.between(500, length / MS) * MS;
+            let host = random.between(0, self.count() as u64) as Id;
+            self.plan(at, Fault::GuardHangs(host));
+        }
+    }
+
+    /// A guard that hangs for good is let go on where nobody else is left who could hold the baton.
+    pub fn free_last_guard(&mut self) {
+        let voters = self.newest_members().voters;
+        let validators = ids(voters).filter(|id| self.hosts[*id].role == Role::Validator);
+        let (hung, others): (Vec<Id>, Vec<Id>) = validators.partition(|id| self.hosts[*id].machine.is_stopped());
+        if others.is_empty() {
+            hung.into_iter().for_each(|host| self.let_guard_go_on(host));
         }
     }
 }

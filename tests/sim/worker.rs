@@ -14,6 +14,8 @@ use crate::world::{MS, Without, World};
 
 /// A guard that does not answer is asked again after so long.
 const ATTACH_AGAIN: u64 = 50 * MS;
+/// A guard that does not greet within that is killed, and another one started.
+const GREETING_BOUND: u64 = 3_000 * MS;
 
 #[derive(Clone, Debug)]
 pub enum Job {
@@ -38,9 +40,15 @@ pub enum Doing {
 
 impl World {
     pub fn attach(&mut self, host: Id) {
-        if self.hosts[host].machine.is_stopped() {
+        let (at, is_stopped) = (self.at, self.hosts[host].machine.is_stopped());
+        let Some(coordinator) = &mut self.hosts[host].coordinator else { return };
+        if is_stopped {
+            if at >= *coordinator.greeted_at.get_or_insert(at) + GREETING_BOUND {
+                self.end_guard(host);
+            }
             return self.own(host, ATTACH_AGAIN, Stage::Attach);
         }
+        coordinator.greeted_at = None;
         let generation = self.hosts[host].generation;
         let (node, armed) = self.hosts[host].machine.attach(generation);
         let Some(coordinator) = &mut self.hosts[host].coordinator else { return };

@@ -299,20 +299,28 @@ impl World {
             What::Backstop { host, stop } => self.backstop(host, stop),
             What::GuardGoesOn { host, stop } => self.guard_goes_on(host, stop),
             What::Flushed { host, run } => self.flushed(host, run),
-            What::Resume { host } => {
-                self.hosts[host].paused = false;
-                let deferred = std::mem::take(&mut self.hosts[host].deferred);
-                for what in deferred {
-                    let after = if self.random.chance(70) { 0 } else { self.random.between(0, 3 * MS) };
-                    self.later(after, what);
-                }
-            }
+            What::Resume { host } => self.resume(host),
             What::Block { host } => self.block(host),
             What::Lag { host, lag } => self.set_lag(host, lag),
             What::Approve { host } => self.approve(host),
             What::Wants { host } => self.wants(host),
             What::Fault(fault) => self.strike(fault),
         }
+    }
+
+    /// What waited for a stopped coordinator comes in any order, but for the guard's frames.
+    fn resume(&mut self, host: Id) {
+        self.hosts[host].paused = false;
+        let mut told = 0;
+        for what in std::mem::take(&mut self.hosts[host].deferred) {
+            let mut after = if self.random.chance(70) { 0 } else { self.random.between(0, 3 * MS) };
+            if matches!(what, What::Heard { .. }) {
+                told = after.max(told);
+                after = told;
+            }
+            self.later(after, what);
+        }
+        self.hosts[host].machine.hold_back_news(self.at + told);
     }
 
     fn lives(&self, host: Id, generation: u32) -> bool {
