@@ -3,7 +3,8 @@
 //! earlier fault tore the record of its promises, counts as struck. What is too long is a silence, and fails the run as
 //! something signed twice does.
 //!
-//! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault. Every round has [`NOISE`]
+//! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault; a lease more from the moment in
+//! which all faults have ended. Every round has [`NOISE`]
 //! besides: the whole network, the checker and whatever else runs share the cores of one machine.
 
 use std::collections::BTreeMap;
@@ -97,7 +98,7 @@ fn fresh(net: &Net) -> Duration {
 
 /// Hosts whose coordinators cannot read what they have promised. They vote for nobody, themselves included, for as long
 /// as the longest promise could last, and say so when they start.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Mute {
     until: BTreeMap<String, Instant>,
     /// How often each has said so.
@@ -158,6 +159,14 @@ impl Limit {
         let votes = net.hosts.iter().filter(|host| good(&host.id) >= Good::ToVote).count();
         let signs = [&pair.holder, &pair.standby].into_iter().any(|host| good(host) == Good::ToSign);
         let goal = || faults.iter().map(|fault| limit_of(fault.kind, lease)).sum::<Duration>() + of_chain(net);
+        (votes > net.hosts.len() / 2 && signs).then(|| Limit { goal: goal() })
+    }
+
+    /// By when somebody signs once all faults have ended, and the promises to whoever was lost then with them.
+    pub fn after(net: &Net, pair: &Pair, faults: &[Fault], lease: Duration, mute: &Mute) -> Option<Limit> {
+        let votes = net.hosts.iter().filter(|host| !mute.is_mute(&host.id)).count();
+        let signs = [&pair.holder, &pair.standby].into_iter().any(|host| !mute.is_mute(host));
+        let goal = || faults.iter().map(|fault| limit_of(fault.kind, lease)).sum::<Duration>() + lease + of_chain(net);
         (votes > net.hosts.len() / 2 && signs).then(|| Limit { goal: goal() })
     }
 
@@ -240,6 +249,14 @@ mod tests {
         Limit::of(&net, &pair, &faults, LEASE, mute).map(|limit| limit.goal)
     }
 
+    fn goal_after(mute: &Mute) -> Option<Duration> {
+        let dir = tempfile::tempdir().unwrap();
+        let net = Net::lay_out(dir.path(), Shape::usual(ChainKind::Sim), Programs::nowhere()).unwrap();
+        let pair = Pair { holder: "host-a".into(), standby: "host-b".into() };
+        let faults = [Fault { kind: Kind::KillHost, host: "host-a".into() }];
+        Limit::after(&net, &pair, &faults, LEASE, mute).map(|limit| limit.goal)
+    }
+
     #[test]
     fn one_host_that_is_lost_keeps_nobody_from_signing_whatever_its_fault() {
         for kind in Kind::ALL {
@@ -260,6 +277,10 @@ mod tests {
         let mut mute = Mute::default();
         mute.hear("host-b", "fails its checksum; this member votes for nobody for 132 s, the longest promise\n");
         assert_eq!(goal_with(&[(Kind::FrozenHome, "host-a")], &mute), None);
+        assert!(goal_after(&mute).is_some(), "two vote once the faults are over");
+        let mut two = mute.clone();
+        two.hear("host-c", "this member votes for nobody for 132 s, the longest promise\n");
+        assert_eq!(goal_after(&two), None);
         assert!(goal_with(&[(Kind::FrozenHome, "host-b")], &mute).is_some(), "the holder and the arbiter are left");
         let mut over = Mute::default();
         over.hear("host-b", "this member votes for nobody for 0 s, the longest promise\n");

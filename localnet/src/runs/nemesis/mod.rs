@@ -37,7 +37,7 @@ use crate::runs::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::runs::timing::Timing;
 pub use fault::Kind;
 use fault::{Fault, Struck};
-use liveness::{Limit, Mute};
+use liveness::{Limit, Mute, Silence};
 use report::Tallies;
 pub use report::{HANDOVER, Results};
 use rustix::process::Signal;
@@ -319,8 +319,21 @@ impl<'a> Attack<'a> {
             tally.tried += 1;
             tally.in_force += usize::from(in_force);
         }
+        let ended_ns = watch.now_ns();
         self.recover()?;
         watch.poll()?;
+        self.mute.look(self.net)?;
+        if let Some(limit) = Limit::after(self.net, pair, faults, longest, &self.mute) {
+            let silence = Silence { lasted: watch.silences_since(ended_ns).longest, limit };
+            if silence.is_too_long() {
+                let words =
+                    || format!("after the faults, nobody signed for {silence}\n{}", liveness::statuses(self.net));
+                verdict.silent.get_or_insert_with(words);
+            }
+            for fault in faults {
+                self.tallies.faults.entry(fault.kind).or_default().judge_after(silence);
+            }
+        }
         verdict.recorded = self.judge_records(since, &watch, faults)?;
         let report = watch.report().context("a round without signatures")?;
         let wrong: Vec<String> = signers::wrongs(&signers::read(self.net)?).iter().map(ToString::to_string).collect();

@@ -20,10 +20,12 @@ pub struct Tally {
     pub violated: usize,
     /// Rounds with this fault that left enough for somebody to have to sign.
     pub judged: usize,
-    /// Of these, those in which nobody did for too long.
+    /// Silences that were too long, while the faults lasted or after.
     pub silent: usize,
     /// Of these, the one whose longest silence was the largest part of its limit.
     pub closest: Option<Silence>,
+    /// Of all rounds, the silence after the faults that was the largest part of its limit.
+    pub after: Option<Silence>,
     /// The longest silence of each round with this fault alone, at the holder where it can strike there.
     pub alone: Vec<Duration>,
 }
@@ -33,6 +35,11 @@ impl Tally {
         self.judged += 1;
         self.silent += usize::from(silence.is_too_long());
         self.closest = self.closest.into_iter().chain([silence]).max_by_key(|silence| silence.permille());
+    }
+
+    pub fn judge_after(&mut self, silence: Silence) {
+        self.silent += usize::from(silence.is_too_long());
+        self.after = self.after.into_iter().chain([silence]).max_by_key(|silence| silence.permille());
     }
 
     /// Median, longest and number of rounds.
@@ -64,14 +71,15 @@ impl Tallies {
             "judged while it lasted",
             "silent",
             "closest",
+            "closest after it",
             "alone, at the holder: median, longest",
         ];
         let mut rows = vec![titles.map(String::from).to_vec()];
         let mut row = |name: &str, tally: &Tally| {
             let numbers = [tally.tried, tally.in_force, tally.violated, tally.judged, tally.silent];
-            let closest = tally.closest.map_or("-".into(), |silence| silence.to_string());
+            let [closest, after] = [tally.closest, tally.after].map(|it| it.map_or("-".into(), |it| it.to_string()));
             let numbers = numbers.map(|number| number.to_string());
-            rows.push([name.to_string()].into_iter().chain(numbers).chain([closest, tally.alone()]).collect());
+            rows.push([name.to_string()].into_iter().chain(numbers).chain([closest, after, tally.alone()]).collect());
         };
         self.faults.iter().for_each(|(kind, tally)| row(kind.name(), tally));
         row(HANDOVER, &self.handovers);
@@ -140,7 +148,7 @@ mod tests {
         let table = results.tallies.table();
         let row = table.lines().find(|line| line.starts_with("torn store")).expect("a row");
         let words = row.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(words, "torn store 3 0 2 0 0 - 2.00 s, 3.00 s of 3", "{table}");
+        assert_eq!(words, "torn store 3 0 2 0 0 - - 2.00 s, 3.00 s of 3", "{table}");
     }
 
     #[test]
@@ -152,6 +160,8 @@ mod tests {
         }
         assert_eq!((tally.judged, tally.silent), (3, 1), "12 s are within 2 s and 10 s for noise");
         assert_eq!(tally.closest.map(|silence| silence.to_string()).as_deref(), Some("13.0 s of 2.0 s"));
+        tally.judge_after(Silence { lasted: Duration::from_secs(14), limit });
+        assert_eq!((tally.judged, tally.silent), (3, 2), "also when the faults are over");
         let tallies = Tallies::default();
         let results = Results {
             tallies,
