@@ -138,6 +138,9 @@ impl Ground {
 
 /// A configuration with leases that a busy machine does not lose: for tests of why the baton moves.
 pub fn long_leases(config: String) -> String {
+    if std::env::var_os("BATON_SHORT_LEASES").is_some() {
+        return config;
+    }
     config.replace("profile = \"lan\"", "profile = \"wan\"")
 }
 

@@ -10,6 +10,7 @@ mod e2e;
 mod e2e_members;
 mod e2e_orders;
 mod e2e_restart;
+mod edges;
 mod flood;
 mod floor;
 mod frozen_disk;

@@ -12,6 +12,7 @@ use crate::common::upgrades::{
 };
 use crate::common::{TestNet, long_leases, said};
 use localnet::chains::cosmovisor;
+use localnet::judge::measure::Watch;
 use localnet::judge::status::{POLL_EVERY, Status, await_status, not_ready};
 use localnet::process::launch::{self, diagnosis};
 use localnet::runs::demo::{Pair, ask_baton};
@@ -146,13 +147,16 @@ fn a_preferred_host_that_cannot_be_activated_is_tried_after_growing_pauses() {
     let before = claims(&t, other).len();
 
     // An operator is the first who tries, `failback` the second.
+    let mut watch = t.or_logs(Watch::begin(&t.net));
+    t.or_logs(watch.await_more_by(other, 1, PATIENCE));
     let refused = said(&t, other, &["handover", "--to", preferred], 1);
     assert!(refused.contains(&format!("{preferred} took the baton and did not become active")), "{refused}");
     await_unready(&t, other, preferred, "the chain node failed recently, ");
     await_unready(&t, other, preferred, "the chain node failed recently 2 times in a row, ");
     await_holder(other);
     let told = claims(&t, other).split_off(before);
-    println!("{told:?}");
+    t.or_logs(watch.await_more_by(other, 1, PATIENCE));
+    println!("{told:?}, the longest pause {:?}", watch.longest_pause());
     let back: Vec<&str> = told.iter().filter(|(to, _)| to == preferred).map(|(_, reason)| reason.as_str()).collect();
     assert_eq!((back, told.len()), (vec!["operator", "failback"], 4), "{told:?}");
     let words = why(&t, other);

@@ -1,10 +1,13 @@
-//! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, and one whose
-//! node is being stopped and ignores SIGTERM. The first is not chosen until its clock is right, the second signs with
-//! another node.
+//! Standbys that could not take the baton, and were once given it: one whose wall clock is an hour ahead, one without its
+//! key file, and one whose node is being stopped and ignores SIGTERM. The first two are not chosen until they could, the
+//! third signs with another node. What they print are figures of docs/measurements.md, with BATON_SHORT_LEASES=1 those of
+//! the default profile.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::common::{TestNet, long_leases, said};
+use localnet::chains::sim;
 use localnet::hosts::clock;
 use localnet::hosts::faults::{self, What};
 use localnet::judge::measure::Watch;
@@ -48,21 +51,55 @@ fn a_standby_whose_clock_is_an_hour_ahead_is_not_chosen_until_its_clock_is_right
     assert!(refused.contains(&format!("{standby} is not ready to take the baton: {CLOCK_OFF}")), "{refused}");
 
     // Nobody else is left to say what time it is.
+    let mended = || t.or_logs(clock::step(&t.net, &standby, 0));
+    signs_once_mended(&t, &Pair { holder, standby: standby.clone() }, mended);
+}
+
+/// The holder's host is lost, and the standby takes the baton as soon as it is `mended`, and not before.
+fn signs_once_mended(t: &TestNet, Pair { holder, standby }: &Pair, mended: impl FnOnce()) {
     let mut watch = t.or_logs(Watch::begin(&t.net));
-    let lost_ns = watch.now_ns();
-    t.kill_host(&holder);
+    t.kill_host(holder);
     let lost = Instant::now();
     while lost.elapsed() < LONG_ENOUGH {
-        let own = t.or_logs(query_host(&t.net, &standby));
-        assert!(own.holder.as_ref() != Some(&standby), "{}\n{}", own.summary(), diagnosis(&t.net));
+        let own = t.or_logs(query_host(&t.net, standby));
+        assert!(own.holder.as_ref() != Some(standby), "{}\n{}", own.summary(), diagnosis(&t.net));
         std::thread::sleep(POLL_EVERY);
     }
-    t.or_logs(clock::step(&t.net, &standby, 0));
-    let first = t.or_logs(watch.await_next(lost_ns, &holder, PATIENCE));
-    assert_eq!(first.host, standby);
-    t.or_logs(launch::start_coordinator(&t.net, &holder));
-    assert_eq!(t.pair(), Pair { holder: standby, standby: holder });
+    let mended_ns = watch.now_ns();
+    mended();
+    let first = t.or_logs(watch.await_next(mended_ns, holder, PATIENCE));
+    assert_eq!(&first.host, standby);
+    println!("{standby} signs {} ms after it was mended", (first.at_ns - mended_ns) / 1_000_000);
+    t.or_logs(launch::start_coordinator(&t.net, holder));
+    assert_eq!(t.pair(), Pair { holder: standby.clone(), standby: holder.clone() });
     t.assert_nothing_signed_twice();
+}
+
+#[test]
+fn a_standby_without_its_key_file_is_not_chosen_until_the_file_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_of = |host: &str| dir.path().join(host);
+    let t = TestNet::prepared(Shape::usual(ChainKind::Sim), |config| {
+        let config = long_leases(config);
+        match ["host-a", "host-b"].into_iter().find(|host| config.contains(&format!("[member]\nid = {host:?}"))) {
+            Some(host) => config.replace("validating = ", &format!("validating = {:?} # ", key_of(host))),
+            None => config,
+        }
+    });
+    for host in ["host-a", "host-b"] {
+        fs::copy(sim::shared_key_file(&t.net), key_of(host)).unwrap();
+    }
+    t.or_logs(launch::start(&t.net, |_| ()));
+    let pair = t.pair();
+    let (key, aside) = (key_of(&pair.standby), dir.path().join("aside"));
+    fs::rename(&key, &aside).unwrap();
+    let gone = Instant::now();
+    let missing = format!("key {}", key.display());
+    await_unready(&t, &pair.holder, &pair.standby, &missing);
+    println!("{} knows it after {} ms", pair.holder, gone.elapsed().as_millis());
+    let refused = said(&t, &pair.holder, &["handover", "--to", &pair.standby], 1);
+    assert!(refused.contains(&format!("{} is not ready to take the baton: {missing}", pair.standby)), "{refused}");
+    signs_once_mended(&t, &pair, || fs::rename(&aside, &key).unwrap());
 }
 
 /// Longer than the test: who waits for a node to end of itself is not done by then.
