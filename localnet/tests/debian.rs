@@ -46,7 +46,7 @@ fn package(version: Option<&str>, into: &Path) -> PathBuf {
     if let (None, Some(made)) = (version, std::env::var_os("BATON_DEB")) {
         return made.into();
     }
-    need(&[("cargo-deb", "cargo install cargo-deb --locked"), ("dpkg-shlibdeps", "apt-get install dpkg-dev")]);
+    need(&[("cargo-deb", "cargo install cargo-deb --locked"), ("readelf", "apt-get install binutils")]);
     let mut command = Command::new(repository().join("deploy/debian/build"));
     command.env("BATON_DEB_PROFILE", "dev").arg("--output").arg(into);
     command.args(["--version", version.unwrap_or("0.1.0-1")]);
