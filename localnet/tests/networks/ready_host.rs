@@ -49,6 +49,10 @@ fn a_holder_that_copies_data_for_long_loses_the_baton_to_the_host_that_is_done()
     let t = up();
     let Pair { holder, standby } = t.pair();
     let script = halt_with_a_slow(&t, &holder, "test1");
+    let mut watch = t.or_logs(Watch::begin(&t.net));
+    let begun_ns = watch.now_ns();
+    let next = t.or_logs(watch.await_next(begun_ns, &holder, PATIENCE));
+    println!("{} signs {} ms after the upgrade of {holder} began", next.host, (next.at_ns - begun_ns) / 1_000_000);
     let last = t.active(&standby);
     assert_eq!((&last["from"], &last["reason"]), (&Value::from(holder.as_str()), &Value::from("upgrade")), "{last}");
     runs(&t, &standby, "test1");
