@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::entry::{Entry, Head};
 
 /// Grows with every change of the bytes of an entry: an older record is refused by the version that wrote it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"batonrec";
 const NUMBER_BYTES: usize = size_of::<u32>();
