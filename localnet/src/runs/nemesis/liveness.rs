@@ -4,8 +4,8 @@
 //! something signed twice does.
 //!
 //! The limits are those of docs/safety.md for a machine that is not busy, by kind of fault; a lease more from the moment in
-//! which all faults have ended. Every round has [`NOISE`]
-//! besides: the whole network, the checker and whatever else runs share the cores of one machine.
+//! which all faults have ended. Every round has [`NOISE`] besides: the whole network, the checker and whatever else runs
+//! share the cores of one machine.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::process::launch;
 use crate::runs::demo::Pair;
 
 /// On top of the limit of each round, for a machine that is busy.
-pub const NOISE: Duration = Duration::from_secs(10);
+pub const NOISE: Duration = Duration::from_secs(5);
 /// The probes of these networks have failed by then.
 const PROBES_FAIL: Duration = Duration::from_millis(750);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
