@@ -37,6 +37,7 @@ use crate::runs::demo::{Pair, ask_baton_within, await_pair, await_pair_within};
 use crate::runs::timing::Timing;
 pub use fault::Kind;
 use fault::{Fault, Struck};
+pub use liveness::NOISE;
 use liveness::{Limit, Mute, Silence};
 use report::Tallies;
 pub use report::{HANDOVER, Results};
