@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guide::Step;
-use host::{Ground, Host, OUTSIDE, end_with_us, need, run};
+use host::{Ground, Host, OUTSIDE, end_with_us, need, repository, run, script};
 
 const PAGE: &str = include_str!("../../docs/installing.md");
 const README: &str = include_str!("../../README.md");
@@ -36,10 +36,6 @@ const BOUND: Duration = Duration::from_secs(120);
 /// other.
 const EXPOSURE_MAX: [(&str, u32); 2] = [("baton", 25), ("baton-fence", 20)];
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
-}
-
 /// A package of `version`, newly packed below `into`; the one that BATON_DEB names, if it does, when any version will
 /// do.
 fn package(version: Option<&str>, into: &Path) -> PathBuf {
@@ -47,7 +43,7 @@ fn package(version: Option<&str>, into: &Path) -> PathBuf {
         return made.into();
     }
     need(&[("cargo-deb", "cargo install cargo-deb --locked"), ("readelf", "apt-get install binutils")]);
-    let mut command = Command::new(repository().join("deploy/debian/build"));
+    let mut command = script("deploy/debian/build");
     command.env("BATON_DEB_PROFILE", "dev").arg("--output").arg(into);
     command.args(["--version", version.unwrap_or("0.1.0-1")]);
     run(&mut command).lines().last().expect("the package's path").into()

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::TestNet;
-use host::{need, run};
+use host::{need, run, script};
 use localnet::chains::sim;
 use localnet::judge::measure::Watch;
 use localnet::net::{ChainKind, Shape};
@@ -28,13 +28,9 @@ const QEMU: &str = "qemu-aarch64-static";
 /// The C library for arm64, of libc6-arm64-cross.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
-}
-
 /// By the script at `path`, for `arch` into `into`; its path.
 fn build(path: &str, arch: &str, into: &Path) -> PathBuf {
-    let mut command = Command::new(repository().join(path));
+    let mut command = script(path);
     command
         .env("BATON_DEB_PROFILE", "dev")
         .env("DEBFULLNAME", "A Maintainer")

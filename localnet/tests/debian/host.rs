@@ -38,6 +38,21 @@ pub struct Host {
     groups: Vec<PathBuf>,
 }
 
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
+}
+
+/// One of the repository's scripts that build. Cargo describes this package to the test in variables that build scripts
+/// (ring's) watch, and that would have all built again that depends on ring.
+pub fn script(path: &str) -> Command {
+    let mut command = Command::new(repository().join(path));
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Runs to the end and succeeds; returns standard output.
 pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
